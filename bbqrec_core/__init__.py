@@ -1,0 +1,1 @@
+"""BBQRec: behaviour-bound semantic IDs for multi-modal sequential recommendation."""

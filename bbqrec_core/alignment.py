@@ -1,0 +1,238 @@
+"""Stage 1, the model: encoders, shared quantizer and every term of the dual-aligned loss (method.md)."""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .blocks import Transformer, causal_mask
+from .config import TokenizerConfig
+from .quantizer import Quantized, ResidualQuantizer
+
+LOG_VARIANCE = 3.0  # bound of the variational Gaussian's log-variance; unbounded, CLUB's contrast diverges
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Two linear layers with a GELU between."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+
+
+def spread(vectors: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
+    """Scale vectors to length sqrt(E), so that a coordinate is of size 1 whatever E is; zero stays zero."""
+    return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+
+
+def masked_mean(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[Tensor, ""]:
+    """Mean over the true entries of `mask`; 0 where there is none."""
+    return (values * mask).sum() / mask.sum().clamp_min(1)
+
+
+class Parts(NamedTuple):
+    """Items taken apart: `signals` (R, S, E), which are `present` (R, S), and `specific` parts (R, M, E/2)."""
+
+    signals: Float[Tensor, "R S E"]
+    present: Bool[Tensor, "R S"]
+    specific: Float[Tensor, "R M half"]
+
+
+class Variational(nn.Module):
+    """The Gaussian q(s | b) of CLUB for one modality; `forward` gives log q per pair, up to its constant, in nats."""
+
+    def __init__(self, behaviour: int, specific: int, hidden: int) -> None:
+        super().__init__()
+        self.net = mlp(behaviour, hidden, 2 * specific)
+
+    def forward(self, specific: Float[Tensor, "R half"], behaviour: Float[Tensor, "R E"]) -> Float[Tensor, "R"]:
+        mean, raw = self.net(behaviour).chunk(2, dim=-1)
+        log_variance = LOG_VARIANCE * torch.tanh(raw)
+        return -0.5 * ((specific - mean).square() / log_variance.exp() + log_variance).sum(-1)
+
+
+class Tokenizer(nn.Module):
+    """Encoders, shared residual quantizer, decoders and the light history encoder of stage 1.
+
+    Args: features: modality -> (N+1, d_m) scaled features, row 0 zero. presence: modality -> (N+1,).
+        counts: training events per item row, (N+1,). config: sizes, switches and weights.
+    Source: method.md, stage 1; arXiv 2504.06636 for dual encoders, CLUB, shared codebook and both contrasts.
+    """
+
+    def __init__(
+        self,
+        features: dict[str, Float[Tensor, "N d"]],
+        presence: dict[str, Bool[Tensor, "N"]],
+        counts: Int[Tensor, "N"],
+        config: TokenizerConfig,
+    ) -> None:
+        super().__init__()
+        self.config, self.modalities = config, tuple(features)
+        if not self.modalities and not config.id_signal:
+            raise ValueError("the tokenizer has no signal: the data have no modality and id_signal is False")
+        width, half, hidden = config.code_width, config.code_width // 2 * config.specific, config.hidden
+        dims = {name: array.shape[1] for name, array in features.items()}
+        for name, array in features.items():
+            self.register_buffer(f"feature_{name}", array, persistent=False)
+        present = [presence[name] for name in self.modalities] + [counts > 0] * config.id_signal
+        self.register_buffer("present", torch.stack(present, -1), persistent=False)  # (N+1, S)
+        self.register_buffer("counts", counts, persistent=False)
+        self.behaviour = nn.ModuleDict({name: mlp(dim, hidden, width) for name, dim in dims.items()})
+        self.decoders = nn.ModuleDict({name: mlp(half + width, hidden, dim) for name, dim in dims.items()})
+        if config.specific:
+            self.specific = nn.ModuleDict({name: mlp(dim, hidden, half) for name, dim in dims.items()})
+            self.variational = nn.ModuleDict({name: Variational(width, half, hidden) for name in dims})
+        if config.id_signal:
+            self.id_signal = nn.Embedding(len(counts), width)
+        self.gates = nn.Parameter(torch.zeros(len(self.signals)))
+        self.quantizer = ResidualQuantizer(
+            config.levels,
+            config.codes,
+            width,
+            commitment=config.commitment,
+            gradient=config.gradient,
+            ema_decay=config.ema_decay if config.codebook_update == "ema" else None,
+            revive_every=config.revive_every,
+        )
+        self.history = Transformer(1, width, heads=1, dropout=0.1)
+        self.position = nn.Embedding(config.history, width)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the behaviour signals: the modalities, then `id`."""
+        return self.modalities + ("id",) * self.config.id_signal
+
+    def feature(self, name: str, rows: Int[Tensor, "R"]) -> Float[Tensor, "R d"]:
+        """Frozen features of item rows."""
+        return getattr(self, f"feature_{name}")[rows]
+
+    def parts(self, rows: Int[Tensor, "R"]) -> Parts:
+        """Behaviour signals and specific parts of item rows; what an item lacks is present = False and must be masked."""
+        norm = spread if self.config.normalise else nn.Identity()
+        signals = [norm(self.behaviour[name](self.feature(name, rows))) for name in self.modalities]
+        if self.config.id_signal:
+            signals.append(norm(self.id_signal(rows)))
+        specific = signals[0].new_zeros(len(rows), len(self.modalities), 0)
+        if self.config.specific and self.modalities:
+            found = [spread(self.specific[name](self.feature(name, rows))) for name in self.modalities]
+            specific = torch.stack(found, 1)
+        return Parts(torch.stack(signals, 1), self.present[rows], specific)
+
+    def units(self, parts: Parts) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
+        """What is quantized: every signal, and for `fused` IDs of several signals their gated mean behind them."""
+        signals, present = parts.signals, parts.present
+        if self.config.combine == "concat" or signals.shape[1] == 1:
+            return signals, present
+        weight = self.gates.masked_fill(~present, float("-inf")).softmax(-1).nan_to_num(0.0)
+        fused = (weight[..., None] * signals).sum(1)
+        fused = spread(fused) if self.config.normalise else fused
+        return torch.cat([signals, fused[:, None]], 1), torch.cat([present, present.any(1, keepdim=True)], 1)
+
+    def item_vectors(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Float[Tensor, "R E"]:
+        """One quantized vector an item: that of its fused unit, or the mean over its present signals."""
+        if vectors.shape[1] > len(self.signals):
+            return vectors[:, -1]
+        return (vectors * present[..., None]).sum(1) / present.sum(1, keepdim=True).clamp_min(1)
+
+    def losses(self, item_ids: Int[Tensor, "B T"], extra: Int[Tensor, "P"], learn: bool = True) -> dict[str, Tensor]:
+        """All parts of the stage-1 loss on training windows and further items drawn uniformly (method.md, 1.6).
+
+        Args: item_ids: training windows, 0 pads. extra: item rows. learn: update moving averages and code usage.
+        """
+        config = self.config
+        rows, inverse = torch.cat([item_ids.flatten(), extra]).unique(return_inverse=True)
+        parts = self.parts(rows)
+        units, present = self.units(parts)
+        present = present & (rows > 0)[:, None]
+        seen: Quantized = self.quantizer(units)
+        if learn:
+            self.quantizer.observe(seen, present)
+        items = self.item_vectors(seen.vectors, present)
+        out = {"quantization": masked_mean(seen.loss, present)}
+        if self.modalities:
+            out["reconstruction"] = self.reconstruction(rows, parts, seen.vectors, items, present)
+        if self.config.specific and self.modalities and config.w_mi:
+            out["mutual_information"] = config.w_mi * self.mutual_information(parts, present)
+        if config.w_cross and len(self.signals) > 1:
+            out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors, present)
+        if config.w_seq:
+            grid = inverse[: item_ids.numel()].view_as(item_ids)
+            out["sequence"] = config.w_seq * self.sequence(item_ids, grid, rows, items)
+        if config.w_use:
+            out["usage"] = config.w_use * self.usage(seen, present)
+        return {"loss": sum(out.values()), **out}
+
+    def reconstruction(self, rows: Tensor, parts: Parts, vectors: Tensor, items: Tensor, present: Tensor) -> Tensor:
+        """Squared error of features rebuilt from [s; q(b)], and from the ID's own vector alone (weight w_codes_only)."""
+        config, total = self.config, rows.new_zeros((), dtype=torch.float)
+        keep = torch.rand(len(rows), 1, device=rows.device) >= config.specific_dropout * self.training
+        for index, name in enumerate(self.modalities):
+            target, specific = self.feature(name, rows), parts.specific[:, index]
+            both = self.decoders[name](torch.cat([specific * keep, vectors[:, index]], -1))
+            total = total + masked_mean((both - target).square().mean(-1), present[:, index])
+            if (config.specific or vectors.shape[1] > 1) and config.w_codes_only:  # else it is the same term again
+                alone = self.decoders[name](torch.cat([torch.zeros_like(specific), items], -1))
+                error = masked_mean((alone - target).square().mean(-1), present[:, index])
+                total = total + config.w_codes_only * error
+        return total / len(self.modalities)
+
+    def mutual_information(self, parts: Parts, present: Tensor) -> Tensor:
+        """CLUB's contrast log q(s_i|b_i) - log q(s_j|b_i), j a random other item, mean over modalities, nats per width.
+
+        Source: Cheng et al. 2020 (CLUB), equation 12 (sampled). A penalty, not an estimate: see method.md, 1.1.
+        """
+        total = parts.signals.new_zeros(())
+        for index, name in enumerate(self.modalities):
+            here = present[:, index].nonzero().squeeze(-1)
+            behaviour, specific = parts.signals[here, index], parts.specific[here, index]
+            other = specific[torch.randperm(len(here), device=here.device)]
+            gap = self.variational[name](specific, behaviour) - self.variational[name](other, behaviour)
+            total = total + gap.sum() / max(len(here), 1) / max(specific.shape[-1], 1)
+        return total / len(self.modalities)
+
+    def variational_loss(self, rows: Int[Tensor, "R"]) -> Tensor:
+        """Negative log-likelihood that q(s|b)'s own optimiser lowers; no gradient reaches the encoders."""
+        with torch.no_grad():
+            parts = self.parts(rows)
+        total = parts.signals.new_zeros(())
+        for index, name in enumerate(self.modalities):
+            likelihood = self.variational[name](parts.specific[:, index], parts.signals[:, index])
+            total = total - masked_mean(likelihood, parts.present[:, index])
+        return total
+
+    def cross_modal(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Tensor:
+        """InfoNCE between the quantized signals of one item, symmetric, mean over pairs of signals, in nats."""
+        losses = []
+        for i, j in combinations(range(len(self.signals)), 2):
+            both = (present[:, i] & present[:, j]).nonzero().squeeze(-1)
+            if len(both) > 1:
+                first, second = F.normalize(vectors[both, i], dim=-1), F.normalize(vectors[both, j], dim=-1)
+                logits = first @ second.T / self.config.temperature
+                own = torch.arange(len(both), device=both.device)
+                losses.append((F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2)
+        return torch.stack(losses).mean() if losses else vectors.new_zeros(())
+
+    def sequence(self, item_ids: Tensor, grid: Tensor, rows: Tensor, items: Float[Tensor, "R E"]) -> Tensor:
+        """Cross-entropy of each window's next item among the batch's distinct targets, popularity corrected, in nats.
+
+        Args: item_ids: (B, T) windows; grid: where each entry stands in `rows`; items: (R, E) quantized vectors.
+        Choice: distinct targets as candidates mask duplicates of the positive; logQ is the log of a candidate's chance
+        to be among a batch's targets.
+        """
+        inputs, length = items[grid[:, :-1]], grid.shape[1] - 1
+        states, _ = self.history(inputs + self.position.weight[:length], [causal_mask(length, items.device)])
+        real = item_ids[:, 1:] > 0
+        candidates, target = grid[:, 1:][real].unique(return_inverse=True)
+        share = self.counts[rows[candidates]] / self.counts.sum()
+        log_q = torch.log1p(-((1 - share).clamp_max(1 - 1e-7) ** int(real.sum())).clamp_max(1 - 1e-7))
+        logits = F.normalize(states[real], dim=-1) @ F.normalize(items[candidates], dim=-1).T
+        return F.cross_entropy(logits / self.config.temperature - log_q, target)
+
+    def usage(self, seen: Quantized, present: Tensor) -> Tensor:
+        """log K minus the entropy of the batch's mean soft assignment, mean over levels, nats: 0 when codes are used evenly."""
+        gaps = []
+        for table, residual in zip(self.quantizer.codebook, seen.residuals, strict=True):
+            distance = torch.cdist(residual[present], table).square() / table.shape[1]
+            mean = (-distance / self.config.temperature).softmax(-1).mean(0)
+            gaps.append((mean * mean.clamp_min(1e-9).log()).sum() + torch.log(mean.new_tensor(float(len(mean)))))
+        return torch.stack(gaps).mean()

@@ -1,0 +1,92 @@
+"""The transformer blocks that every sequence model here is built from, with an additive attention bias."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def causal_mask(length: int, device: torch.device | None = None) -> Float[Tensor, "T T"]:
+    """Additive mask: 0 where a position may look (itself and earlier), -inf where it may not."""
+    return torch.full((length, length), float("-inf"), device=device).triu(1)
+
+
+def attention(
+    query: Float[Tensor, "B H T d"],
+    key: Float[Tensor, "B H R d"],
+    value: Float[Tensor, "B H R d"],
+    bias: Float[Tensor, "#B #H T R"],
+) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T R"]]:
+    """Attended values and weights, `softmax(q.k/sqrt(d) + bias)`: the one attention kernel, with or without a bias.
+
+    Choice: written out instead of a fused kernel: as fast on CPU when the bias is learned, and its weights can be shown.
+    """
+    weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
+    return weights @ value, weights
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    Args: width: D. heads: H, divides D. dropout: share dropped from each branch.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def project(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the normalised input, each (B, H, T, D/H)."""
+        qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
+        return tuple(part.transpose(1, 2) for part in qkv.unbind(-3))
+
+    def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
+        """Add the attended values, then the feed-forward branch, to the stream."""
+        x = x + F.dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
+        return x + F.dropout(self.down(F.gelu(self.up(self.norm_forward(x)))), self.dropout, self.training)
+
+    def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "#B #H T T"]) -> tuple[Tensor, Tensor]:
+        """The new stream (B, T, D) and the attention weights (B, H, T, T)."""
+        query, key, value = self.project(x)
+        attended, weights = attention(query, key, value, bias)
+        return self.merge(x, attended), weights
+
+    def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
+        """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
+        query, key, value = self.project(x)
+        grown = torch.stack([key, value])
+        if cache is not None:
+            grown = torch.cat([cache, grown], dim=-2)
+        attended, _ = attention(query, grown[0], grown[1], x.new_zeros(()).expand(1, 1, 1, grown.shape[-2]))
+        return self.merge(x, attended), grown
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm.
+
+    Args: layers, width, heads, dropout: as in `Block`.
+    """
+
+    def __init__(self, layers: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Float[Tensor, "B T D"], biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Outputs (B, T, D) and each block's attention weights (B, H, T, T); `biases` holds one additive bias a block."""
+        maps = []
+        for block, bias in zip(self.blocks, biases, strict=True):
+            x, weights = block(x, bias)
+            maps.append(weights)
+        return self.norm(x), maps
+
+    def extend(self, x: Float[Tensor, "B one D"], caches: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+        """One more position for every block, causal by construction: outputs (B, 1, D) and the longer caches."""
+        grown = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block.extend(x, cache)
+            grown.append(cache)
+        return self.norm(x), grown

@@ -1,0 +1,236 @@
+"""Every setting of a run as frozen dataclasses, the three presets, and strict overrides by field name."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args, get_origin, get_type_hints
+
+
+class _Checked:
+    """Refuse values of the wrong type, outside a Literal, or below the field's stated minimum."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            object.__setattr__(self, spec.name, _checked(spec.name, value, hints[spec.name]))
+            low = spec.metadata.get("low")
+            if low is not None and getattr(self, spec.name) < low:
+                raise ValueError(f"{spec.name} must be at least {low}, got {value!r}")
+
+
+def _checked(name: str, value: object, hint: object) -> object:
+    """`value` as `hint` wants it (lists become tuples, ints become floats), or a ValueError that says what is allowed."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{name} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+            raise ValueError(f"{name} must be a list of names, got {value!r}")
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if dataclasses.is_dataclass(hint):
+        return value
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} must be of type {hint.__name__}, got {value!r}")
+    return value
+
+
+def _at_least(default: object, low: float) -> object:
+    return field(default=default, metadata={"low": low})
+
+
+@dataclass(frozen=True)
+class DataConfig(_Checked):
+    """What is read and how it is split.
+
+    Args: split_seed: fixes time ties, item permutation and evaluation samples, the same for all models and seeds.
+        time_ties: `shuffle` (seeded) or `file` order among events of one user at one time.
+        k_core: drop users and items with fewer events until none is left; 0 keeps all.
+        modalities: names to use; empty uses every one that the bundle has.
+        posters: for `ml-100k` and `ml-1m`: a folder of pictures, or `get`; empty leaves pictures out.
+    """
+
+    split_seed: int = _at_least(0, 0)
+    time_ties: Literal["shuffle", "file"] = "shuffle"
+    k_core: int = _at_least(0, 0)
+    modalities: tuple[str, ...] = ()
+    posters: str = ""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(_Checked):
+    """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
+
+    Args: source: `learned` codes, or `random` ones as a control with the same shape.
+        signals: modalities that enter; empty is all. A named one that the data lack is replaced by the first they have.
+        levels, codes, code_width: L, K, E.
+        combine: how the signals become one ID (`fused` or `concat`).
+        gradient, codebook_update: estimator through the quantizer; how codebooks learn.
+        w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
+        uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or `nearest` free last code.
+        batch_items, batch_users, history: items for reconstruction, histories for the sequence term, their length.
+    """
+
+    source: Literal["learned", "random"] = "learned"
+    signals: tuple[str, ...] = ()
+    id_signal: bool = True
+    specific: bool = True
+    normalise: bool = True
+    levels: int = _at_least(3, 1)
+    codes: int = _at_least(128, 2)
+    code_width: int = _at_least(64, 2)
+    hidden: int = _at_least(128, 1)
+    combine: Literal["fused", "concat"] = "fused"
+    gradient: Literal["straight-through", "rotation"] = "straight-through"
+    codebook_update: Literal["ema", "gradient"] = "ema"
+    ema_decay: float = _at_least(0.95, 0.0)
+    revive_every: int = _at_least(50, 0)
+    commitment: float = _at_least(0.25, 0.0)
+    specific_dropout: float = _at_least(0.5, 0.0)
+    w_codes_only: float = _at_least(1.0, 0.0)
+    w_mi: float = _at_least(0.05, 0.0)
+    w_cross: float = _at_least(0.1, 0.0)
+    w_seq: float = _at_least(1.0, 0.0)
+    w_use: float = _at_least(0.0, 0.0)
+    temperature: float = _at_least(0.1, 1e-3)
+    mi_steps: int = _at_least(3, 1)
+    uniqueness: Literal["none", "extra", "nearest"] = "extra"
+    lr: float = _at_least(2e-3, 0.0)
+    epochs: int = _at_least(20, 1)
+    batch_items: int = _at_least(512, 2)
+    batch_users: int = _at_least(64, 1)
+    history: int = _at_least(20, 1)
+
+
+@dataclass(frozen=True)
+class RecommenderConfig(_Checked):
+    """Stage 2 (method.md): backbone, reweighting, output, training.
+
+    Args: output: `codes` (depth head over semantic IDs) or `items` (SASRec's softmax over the catalogue).
+        width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
+        reweight: add the discretized similarity bias. buckets: S per channel, quantile or uniform edges.
+        channels: `all` adds cross-modal channels to those of equal signals.
+        init_from_codebook: start stage 2's code tables from the codebook of stage 1.
+        history: T, events a model sees. patience: evaluations without a better one before training stops.
+    """
+
+    output: Literal["codes", "items"] = "codes"
+    width: int = _at_least(64, 2)
+    layers: int = _at_least(2, 1)
+    heads: int = _at_least(2, 1)
+    depth_layers: int = _at_least(1, 1)
+    dropout: float = _at_least(0.2, 0.0)
+    reweight: bool = True
+    buckets: int = _at_least(16, 2)
+    bucket_edges: Literal["quantile", "uniform"] = "quantile"
+    channels: Literal["same", "all"] = "all"
+    init_from_codebook: bool = True
+    history: int = _at_least(50, 1)
+    lr: float = _at_least(1e-3, 0.0)
+    weight_decay: float = _at_least(0.01, 0.0)
+    epochs: int = _at_least(60, 1)
+    batch_users: int = _at_least(64, 1)
+    evaluate_every: int = _at_least(3, 1)
+    patience: int = _at_least(4, 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(_Checked):
+    """How models are judged. `exact_items`: the largest catalogue scored exactly; above it beam search, and rows say so."""
+
+    early_users: int = _at_least(2000, 1)
+    beam: int = _at_least(50, 1)
+    exact_items: int = _at_least(20000, 0)
+    batch: int = _at_least(64, 1)
+    bootstrap: int = _at_least(10000, 100)
+
+
+@dataclass(frozen=True)
+class Config(_Checked):
+    """One run: preset name, seed (initialisation and batches only) and the four parts."""
+
+    preset: Literal["smoke", "quick", "full"]
+    seed: int
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    recommender: RecommenderConfig
+    evaluation: EvaluationConfig
+
+
+PARTS = ("data", "tokenizer", "recommender", "evaluation")
+
+PRESETS: dict[str, dict[str, object]] = {
+    "smoke": {
+        "tokenizer.levels": 2,
+        "tokenizer.codes": 16,
+        "tokenizer.code_width": 16,
+        "tokenizer.hidden": 32,
+        "tokenizer.epochs": 6,
+        "tokenizer.batch_users": 32,
+        "recommender.width": 32,
+        "recommender.layers": 1,
+        "recommender.history": 20,
+        "recommender.epochs": 6,
+        "recommender.patience": 2,
+        "evaluation.bootstrap": 1000,
+    },
+    "quick": {},
+    "full": {
+        "tokenizer.levels": 4,
+        "tokenizer.codes": 256,
+        "tokenizer.epochs": 60,
+        "recommender.width": 128,
+        "recommender.history": 100,
+        "recommender.epochs": 200,
+        "recommender.patience": 8,
+    },
+}
+
+
+def _field_home(name: str) -> tuple[str, str]:
+    """The part and field that an override's name means; ValueError names the choices where it means none or several."""
+    known = {(part, spec.name) for part in PARTS for spec in fields(get_type_hints(Config)[part])}
+    part, dot, bare = name.partition(".")
+    if dot:
+        if (part, bare) in known:
+            return part, bare
+        raise ValueError(f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py for fields")
+    homes = sorted(home for home in known if home[1] == name)
+    if len(homes) == 1:
+        return homes[0]
+    if homes:
+        raise ValueError(f"setting {name!r} is ambiguous: write {' or '.join('.'.join(home) for home in homes)}")
+    raise ValueError(f"unknown setting {name!r}; see bbqrec_core/config.py for all fields")
+
+
+def with_overrides(config: Config, overrides: Mapping[str, object]) -> Config:
+    """`config` with fields replaced by name (`codes`, or `tokenizer.lr` where two parts share the name).
+
+    Raises: ValueError for an unknown or ambiguous name and for a value of the wrong type or range.
+    """
+    changes: dict[str, dict[str, object]] = {}
+    for name, value in overrides.items():
+        part, bare = _field_home(name)
+        changes.setdefault(part, {})[bare] = value
+    return replace(config, **{part: replace(getattr(config, part), **change) for part, change in changes.items()})
+
+
+def make_config(preset: str = "quick", seed: int = 0, overrides: Mapping[str, object] | None = None) -> Config:
+    """The configuration of a preset (`smoke`, `quick`, `full`) with overrides by field name.
+
+    Raises: ValueError for an unknown preset, a negative seed, or a bad override.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    base = Config(preset, seed, DataConfig(), TokenizerConfig(), RecommenderConfig(), EvaluationConfig())
+    return with_overrides(with_overrides(base, PRESETS[preset]), overrides or {})

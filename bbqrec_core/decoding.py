@@ -1,0 +1,134 @@
+"""From a state to ranked items: exact scores of every ID in the prefix tree, and beam search over it.
+
+Both sum un-renormalised log-probabilities over all K codes of a level; a code that leads nowhere in the tree is left
+out after the log-softmax (method.md, stage 2.3), so a beam as wide as the tree gives exact scoring's numbers.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .blocks import Transformer
+from .semantic_ids import PrefixTree
+
+BLOCK = 2**23  # numbers a block of logits may hold: 32 MB in float32
+
+
+class Head(Protocol):
+    """What decoding needs of a code head (`recommender.CodeHead`)."""
+
+    tables: nn.ModuleList
+    start: nn.Linear
+    depth: Tensor
+    blocks: Transformer
+
+    def log_probs(self, out: Tensor, level: int) -> Tensor: ...
+
+
+class Frontier:
+    """Partial IDs being extended: their depth-transformer caches and summed code embeddings, one row each.
+
+    Rows are (B users x P prefixes), users outermost.
+    """
+
+    def __init__(self, head: Head, states: Float[Tensor, "B D"]) -> None:
+        self.head, self.level = head, 0
+        out, self.caches = head.blocks.extend((head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks))
+        self.summed = torch.zeros_like(states)
+        self.log_probs = head.log_probs(out[:, 0], 0)  # (rows, K), nats
+
+    def advance(self, rows: Int[Tensor, "new"], codes: Int[Tensor, "new"]) -> None:
+        """Extend the given rows by one code each; rows may repeat or be left out."""
+        head = self.head
+        self.summed = self.summed[rows] + head.tables[self.level](codes)
+        self.level += 1
+        caches = [cache[:, rows] for cache in self.caches]
+        out, self.caches = head.blocks.extend((self.summed + head.depth[self.level])[:, None], caches)
+        self.log_probs = head.log_probs(out[:, 0], self.level)
+
+
+def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
+    """Log-probability in nats of every leaf for a block of users: each prefix is computed once and shared below it."""
+    users = len(states)
+    line = torch.arange(users)[:, None]
+    frontier = Frontier(head, states)
+    score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
+    for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
+        above = line * score.shape[1] + parent  # (B, nodes): frontier row of each new node's parent
+        score = score[:, parent] + frontier.log_probs[above, code]
+        if depth + 1 < len(tree.code):
+            frontier.advance(above.flatten(), code.expand(users, -1).flatten())
+    return score
+
+
+def exact_scores(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
+    """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf."""
+    widest = max(len(code) for code in tree.code)
+    largest = max(table.num_embeddings for table in head.tables)
+    block = max(BLOCK // (widest * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
+    leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
+    scores = leaves[:, tree.leaf.clamp_min(0)]
+    scores[:, 0] = -torch.inf
+    return scores
+
+
+def living_nodes(tree: PrefixTree, masked: Int[Tensor, "B H"]) -> list[Bool[Tensor, "B nodes"]]:
+    """Which nodes of each depth (1 .. sid_len) still lead to an item when a user's `masked` rows (0 pads) are gone."""
+    users = len(masked)
+    once = torch.zeros(users, len(tree.leaf), dtype=torch.bool).scatter_(1, masked, True)
+    once[:, 0] = False
+    user, row = once.nonzero(as_tuple=True)
+    left = tree.starts.diff().expand(users, -1).clone()
+    left.index_put_((user, tree.leaf[row]), torch.tensor(-1), accumulate=True)
+    alive = [left > 0]
+    for depth in range(len(tree.code) - 1, 0, -1):
+        children = torch.zeros(users, len(tree.code[depth - 1]), dtype=torch.long)
+        children.index_add_(1, tree.parent[depth], alive[0].long())
+        alive.insert(0, children > 0)
+    return alive
+
+
+def beam_search(
+    head: Head, states: Float[Tensor, "B D"], tree: PrefixTree, width: int, masked: Int[Tensor, "B H"] | None = None
+) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
+    """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
+
+    Args: masked: item rows that leave a user's tree before decoding, 0 pads; None keeps all.
+    Returns: item rows (0 where fewer are left) and scores (-inf there); all items of a colliding ID are listed, so W is
+        `width` times the largest group.
+    """
+    users = len(states)
+    alive = living_nodes(tree, masked) if masked is not None else None
+    frontier = Frontier(head, states)
+    node, score = torch.zeros(users, 1, dtype=torch.long), states.new_zeros(users, 1)
+    for depth, first in enumerate(tree.first):
+        fan_out = int(first.diff().max())
+        child = first[node][..., None] + torch.arange(fan_out)  # (B, beams, fan_out)
+        legal = (child < first[node + 1][..., None]) & (score > -torch.inf)[..., None]
+        child = child.clamp_max(len(tree.code[depth]) - 1)
+        if alive is not None:
+            legal = legal & alive[depth].gather(1, child.flatten(1)).view_as(child)
+        steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child])
+        total = (score[..., None] + steps).masked_fill(~legal, -torch.inf).flatten(1)
+        score, pick = total.topk(min(width, total.shape[1]), dim=1)
+        beam = torch.div(pick, fan_out, rounding_mode="floor")
+        row = torch.arange(users)[:, None] * node.shape[1] + beam
+        node = child.flatten(1).gather(1, pick)
+        if depth + 1 < len(tree.first):
+            frontier.advance(row.flatten(), tree.code[depth][node].flatten())
+    return _items_of(tree, node, score, masked)
+
+
+def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Item rows behind leaves, groups side by side, best first, without masked rows."""
+    largest = int(tree.starts.diff().max())
+    slot = tree.starts[leaf][..., None] + torch.arange(largest)  # (B, W, largest)
+    real = (slot < tree.starts[leaf + 1][..., None]) & (score > -torch.inf)[..., None]
+    items = tree.items[slot.clamp_max(len(tree.items) - 1)]
+    if masked is not None:
+        gone = torch.zeros(len(leaf), len(tree.leaf), dtype=torch.bool).scatter_(1, masked, True)
+        real = real & ~gone.gather(1, items.flatten(1)).view_as(items)
+    scores = score[..., None].expand_as(items).masked_fill(~real, -torch.inf)
+    return items.masked_fill(~real, 0).flatten(1), scores.flatten(1)

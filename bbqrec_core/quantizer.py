@@ -1,0 +1,181 @@
+"""Residual quantization: one codebook of L levels of K vectors, shared by every signal that passes through it."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """What the quantizer makes of signals (any leading axes, written *S).
+
+    vectors: sum of the chosen codebook vectors; gradients reach the signals by the chosen estimator.
+    codes: chosen code per level. residuals: what each level was asked to quantize; gradient reaches the signals.
+    loss: codebook + commitment loss of each signal, mean over E, summed over levels.
+    """
+
+    vectors: Float[Tensor, "*S E"]
+    codes: Int[Tensor, "*S L"]
+    residuals: Float[Tensor, "L *S E"]
+    loss: Float[Tensor, "*S"]
+
+
+def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -> Int[Tensor, "*S"]:
+    """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties."""
+    flat = residual.reshape(-1, residual.shape[-1])
+    distance = torch.addmm(table.square().sum(-1), flat, table.T, alpha=-2)  # |r|^2 is the same for every k
+    return distance.argmin(-1).reshape(residual.shape[:-1])
+
+
+def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
+    """`target`, written as a fixed rotation and scaling of `signal`, so that gradients turn with it.
+
+    Source: Fifty et al. 2024, "Restructuring vector quantization with the rotation trick", section 4.2.
+    """
+    e, q = F.normalize(signal, dim=-1).detach(), F.normalize(target, dim=-1).detach()
+    axis = F.normalize(e + q, dim=-1)
+    scale = target.norm(dim=-1, keepdim=True).detach() / signal.norm(dim=-1, keepdim=True).detach().clamp_min(1e-8)
+    along = (signal * axis).sum(-1, keepdim=True) * axis
+    return scale * (signal - 2 * along + 2 * (signal * e).sum(-1, keepdim=True) * q)
+
+
+def kmeans(
+    points: Float[Tensor, "P E"], clusters: int, generator: Generator, iterations: int = 10
+) -> Float[Tensor, "K E"]:
+    """Lloyd's algorithm from distinct random points; an empty cluster moves to the point that is served worst.
+
+    Fewer points than clusters: points are repeated with a little noise, so that every code starts somewhere.
+    """
+    if len(points) < clusters:
+        picks = torch.randint(len(points), (clusters - len(points),), generator=generator)
+        noise = torch.randn(len(picks), points.shape[1], generator=generator) * points.std() * 0.01
+        points = torch.cat([points, points[picks] + noise])
+    centres = points[torch.randperm(len(points), generator=generator)[:clusters]].clone()
+    for _ in range(iterations):
+        codes = nearest_code(points, centres)
+        counts = torch.bincount(codes, minlength=clusters)
+        sums = torch.zeros_like(centres).index_add_(0, codes, points)
+        error = (points - centres[codes]).square().sum(-1)
+        centres = sums / counts.clamp_min(1)[:, None]
+        empty = counts == 0
+        centres[empty] = points[error.topk(int(empty.sum())).indices]
+    return centres
+
+
+class ResidualQuantizer(nn.Module):
+    """Quantize in L steps, each level coding what the levels before left over.
+
+        r_0 = b;  c_l = argmin_k |r_{l-1} - C_l[k]|;  r_l = r_{l-1} - C_l[c_l];  q(b) = sum_l C_l[c_l]
+
+    Args: levels, codes, width: L, K, E.
+        commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`.
+        gradient: estimator from q(b) to b: `straight-through` or `rotation`.
+        ema_decay: None trains the codebook by gradient on `|sg r_{l-1} - C_l[c_l]|^2`; a number in [0, 1) by
+            exponential moving averages of the residuals that chose each code.
+        revive_every: steps between revivals of codes that nothing chose; 0 never.
+    Source: Lee et al. 2022 (RQ-VAE) section 3.1; van den Oord et al. 2017 appendix A.1 for the moving averages.
+    Choice: k-means initialisation level by level; a dead code moves onto a random residual of the current batch.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        codes: int,
+        width: int,
+        *,
+        commitment: float = 0.25,
+        gradient: str = "straight-through",
+        ema_decay: float | None = None,
+        revive_every: int = 0,
+    ) -> None:
+        super().__init__()
+        self.commitment, self.gradient = commitment, gradient
+        self.ema_decay, self.revive_every = ema_decay, revive_every
+        start = torch.randn(levels, codes, width) / width**0.5
+        if ema_decay is None:
+            self.codebook = nn.Parameter(start)  # (L, K, E)
+        else:
+            self.register_buffer("codebook", start)
+        self.register_buffer("counts", torch.ones(levels, codes))  # moving number of signals per code
+        self.register_buffer("sums", start.clone())  # moving sum of their residuals
+        self.register_buffer("usage", torch.zeros(levels, codes, dtype=torch.long))  # choices since the last revival
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, signal: Float[Tensor, "*S E"]) -> Quantized:
+        """Quantize signals; reads state, changes none (`observe` does)."""
+        residual, total = signal, torch.zeros_like(signal)
+        loss = signal.new_zeros(signal.shape[:-1])
+        codes, residuals = [], []
+        for table in self.codebook:
+            code = nearest_code(residual.detach(), table.detach())
+            chosen = F.embedding(code, table)
+            residuals.append(residual)
+            loss = loss + self.commitment * (residual - chosen.detach()).square().mean(-1)
+            if self.ema_decay is None:
+                loss = loss + (residual.detach() - chosen).square().mean(-1)
+            residual, total = residual - chosen.detach(), total + chosen
+            codes.append(code)
+        if self.gradient == "rotation":
+            vectors = rotate_to(signal, total)
+        else:
+            vectors = signal + (total - signal).detach()
+        return Quantized(vectors, torch.stack(codes, -1), torch.stack(residuals), loss)
+
+    @torch.no_grad()
+    def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
+        """Codes alone, the fast path: equal to `forward(signal).codes`."""
+        residual, codes = signal, []
+        for table in self.codebook:
+            codes.append(nearest_code(residual, table))
+            residual = residual - F.embedding(codes[-1], table)
+        return torch.stack(codes, -1)
+
+    def decode(self, codes: Int[Tensor, "*S L"]) -> Float[Tensor, "*S E"]:
+        """The quantized vector of codes, `sum_l C_l[c_l]`."""
+        return sum(F.embedding(codes[..., level], table) for level, table in enumerate(self.codebook))
+
+    @torch.no_grad()
+    def initialise(self, signals: Float[Tensor, "P E"], generator: Generator) -> None:
+        """Set each level's codes to the k-means centres of what the levels before leave of `signals`."""
+        residual = signals
+        for level in range(len(self.codebook)):
+            centres = kmeans(residual, self.codebook.shape[1], generator)
+            self.codebook[level].copy_(centres)
+            residual = residual - centres[nearest_code(residual, centres)]
+        self.sums.copy_(self.codebook)
+        self.counts.fill_(1)
+
+    @torch.no_grad()
+    def observe(self, seen: Quantized, present: Tensor | None = None) -> None:
+        """Learn from one batch: moving averages (if so configured), usage, revival of dead codes.
+
+        Args: present: boolean over the leading axes of the signals; False leaves a signal out.
+        """
+        width = self.codebook.shape[2]
+        keep = slice(None) if present is None else present.reshape(-1)
+        codes = seen.codes.reshape(-1, len(self.codebook))[keep]  # (P, L)
+        residuals = seen.residuals.reshape(len(self.codebook), -1, width)[:, keep]  # (L, P, E)
+        self.steps += 1
+        revive = self.revive_every > 0 and int(self.steps) % self.revive_every == 0
+        for level in range(len(self.codebook)):
+            count = torch.bincount(codes[:, level], minlength=self.codebook.shape[1])
+            self.usage[level] += count
+            if self.ema_decay is not None:
+                total = torch.zeros_like(self.sums[level]).index_add_(0, codes[:, level], residuals[level])
+                self.sums[level].lerp_(total, 1 - self.ema_decay)
+                self.counts[level].lerp_(count.float(), 1 - self.ema_decay)
+                self.codebook[level].copy_(self.sums[level] / self.counts[level].clamp_min(1e-3)[:, None])
+            if revive and len(codes):
+                self._revive(level, residuals[level])
+        if revive:
+            self.usage.zero_()
+
+    def _revive(self, level: int, residuals: Float[Tensor, "P E"]) -> None:
+        """Move the codes of a level that nothing chose since the last revival onto random residuals."""
+        dead = (self.usage[level] == 0).nonzero().squeeze(-1)
+        picks = residuals[torch.randint(len(residuals), (len(dead),))]
+        self.codebook[level, dead] = picks
+        self.sums[level, dead] = picks
+        self.counts[level, dead] = 1.0

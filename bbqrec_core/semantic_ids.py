@@ -1,0 +1,178 @@
+"""Semantic IDs: the integer table, its prefix tree, its health figures and the repairs that make IDs unique."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .artifacts import load_arrays, save_arrays
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """The IDs of a catalogue and what stage 2 and the pictures need beside them. Row 0 is padding.
+
+    Args: code_ids: (N+1, sid_len). sizes: codes possible at each of the sid_len positions.
+        learned: how many of the positions come from the codebook (the others disambiguate).
+        signals: names of the quantized signals, modalities then `id`; empty for IDs without meaning.
+        signal_codes: (N+1, S, L). signal_vectors: their quantized vectors, (N+1, S, E). present: (N+1, S).
+        codebook: (L, K, E). raw_codes: (N+1, sid_len before the repair), to judge collisions by.
+    """
+
+    code_ids: Int[np.ndarray, "N sid_len"]
+    sizes: tuple[int, ...]
+    learned: int
+    signals: tuple[str, ...]
+    signal_codes: Int[np.ndarray, "N S L"]
+    signal_vectors: Float[np.ndarray, "N S E"]
+    present: Bool[np.ndarray, "N S"]
+    codebook: Float[np.ndarray, "L K E"]
+    raw_codes: Int[np.ndarray, "N learned"]
+
+    @property
+    def sid_len(self) -> int:
+        """Integers in one semantic ID."""
+        return self.code_ids.shape[1]
+
+    def save(self, path: Path) -> None:
+        """Write to one `.npz`."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        names = np.array(self.signals, dtype=str) if self.signals else np.zeros(0, dtype="U1")
+        save_arrays(path, **arrays, sizes=np.array(self.sizes), learned=np.array(self.learned), signals=names)
+
+    @classmethod
+    def load(cls, path: Path) -> "SemanticIds":
+        """Read what `save` wrote."""
+        arrays = load_arrays(path)
+        sizes, learned = tuple(map(int, arrays.pop("sizes"))), int(arrays.pop("learned"))
+        return cls(sizes=sizes, learned=learned, signals=tuple(map(str, arrays.pop("signals"))), **arrays)
+
+
+class PrefixTree(NamedTuple):
+    """The tree of existing IDs in compressed rows: nodes of a depth are sorted, children of a node are neighbours.
+
+    first: per depth d < sid_len, (nodes_d + 1,): children of node n are `first[d][n] .. first[d][n+1]` at depth d+1.
+    code, parent: per depth d >= 1 (entry 0 of the tuple is depth 1), (nodes_d,).
+    leaf: leaf of every item row, (N+1,); row 0 holds -1.
+    items, starts: items of leaf n are `items[starts[n]:starts[n+1]]`, more than one where IDs collide.
+    """
+
+    first: tuple[Tensor, ...]
+    code: tuple[Tensor, ...]
+    parent: tuple[Tensor, ...]
+    leaf: Tensor
+    items: Tensor
+    starts: Tensor
+
+    @property
+    def leaves(self) -> int:
+        """Number of distinct IDs."""
+        return len(self.starts) - 1
+
+
+def build_tree(code_ids: Int[np.ndarray, "N sid_len"]) -> PrefixTree:
+    """The prefix tree of an ID table whose row 0 is padding, by one lexicographic sort and no Python loop over items."""
+    table = code_ids[1:]
+    order = np.lexsort(table.T[::-1])
+    ranked = table[order]
+    opens = np.zeros(len(ranked), dtype=bool)  # does this row open a new node at the depth reached so far?
+    opens[:1] = True
+    node = np.zeros(len(ranked), dtype=np.int64)
+    first, code, parent = [], [], []
+    for depth in range(table.shape[1]):
+        above, nodes_above = node, int(node[-1]) + 1 if len(node) else 0
+        opens = opens.copy()
+        opens[1:] |= ranked[1:, depth] != ranked[:-1, depth]
+        node = np.cumsum(opens) - 1
+        code.append(torch.from_numpy(ranked[opens, depth].astype(np.int64)))
+        parent.append(torch.from_numpy(above[opens]))
+        fan_out = np.bincount(above[opens], minlength=nodes_above)
+        first.append(torch.from_numpy(np.concatenate([[0], np.cumsum(fan_out)])))
+    leaf = np.full(len(code_ids), -1, dtype=np.int64)
+    leaf[order + 1] = node
+    starts = np.append(np.flatnonzero(opens), len(ranked))
+    return PrefixTree(
+        tuple(first), tuple(code), tuple(parent), *map(torch.from_numpy, (leaf, order.astype(np.int64) + 1, starts))
+    )
+
+
+def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N"]]:
+    """How many items share each distinct ID, and the group of every item (row 0, padding, is left out of both)."""
+    _, group, size = np.unique(code_ids[1:], axis=0, return_inverse=True, return_counts=True)
+    return size, group.reshape(-1)
+
+
+def health(code_ids: Int[np.ndarray, "N sid_len"], sizes: tuple[int, ...]) -> dict[str, float | list[float]]:
+    """Figures that show what is wrong with a set of IDs, before or after a repair.
+
+    Returns: `collision_rate` = 1 - distinct IDs / items; `colliding_items`, the items that share an ID;
+        `largest_group`; and per position: `used`, `dead` codes, `perplexity` of their use (1 .. size), and
+        `fan_out`, mean children of a prefix.
+    """
+    size, _ = group_sizes(code_ids)
+    table, tree = code_ids[1:], build_tree(code_ids)
+    used, perplexity = [], []
+    for position, codes in enumerate(sizes):
+        share = np.bincount(table[:, position], minlength=codes) / len(table)
+        used.append(int((share > 0).sum()))
+        perplexity.append(float(np.exp(-(share[share > 0] * np.log(share[share > 0])).sum())))
+    nodes = [1] + [len(level) for level in tree.code]
+    return {
+        "collision_rate": float(1 - len(size) / len(table)),
+        "colliding_items": int(size[size > 1].sum()),
+        "largest_group": int(size.max()),
+        "used": used,
+        "dead": [codes - seen for codes, seen in zip(sizes, used, strict=True)],
+        "perplexity": perplexity,
+        "fan_out": [nodes[depth + 1] / nodes[depth] for depth in range(len(sizes))],
+    }
+
+
+def append_extra(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "N longer"], int]:
+    """TIGER's repair: one more position numbers the items of a colliding group; returns the table and its size.
+
+    Rows are permuted at load, so the number says nothing of an item's original number.
+    Source: Rajput et al. 2023 (TIGER), section 3.1.
+    """
+    _, group = group_sizes(code_ids)
+    order = np.argsort(group, kind="stable")
+    ranked = group[order]
+    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
+    position = np.arange(len(ranked))
+    number = position - np.maximum.accumulate(np.where(begins, position, 0))
+    extra = np.zeros((len(code_ids), 1), dtype=code_ids.dtype)
+    extra[order + 1, 0] = number
+    return np.hstack([code_ids, extra]), int(number.max()) + 1
+
+
+def move_to_free(
+    code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
+) -> Int[np.ndarray, "N sid_len"]:
+    """Give colliding items the nearest last code that is free below their prefix; the best served item stays.
+
+    Args: residual: what the last level was asked to quantize. table: its codes.
+    Returns: the new table. Items stay colliding where a prefix has no free code left.
+    """
+    repaired = code_ids.copy()
+    size, group = group_sizes(code_ids)
+    _, prefix = group_sizes(code_ids[:, :-1]) if code_ids.shape[1] > 1 else (None, np.zeros(len(group), dtype=int))
+    distance = np.square(residual[1:, None, :] - table[None]).sum(-1) if len(code_ids) < 2000 else None
+    for crowded in np.unique(prefix[size[group] > 1]):
+        members = np.flatnonzero(prefix == crowded)
+        gap = distance[members] if distance is not None else np.square(residual[members + 1, None] - table).sum(-1)
+        own = gap[np.arange(len(members)), code_ids[members + 1, -1]]
+        taken: set[int] = set()
+        waiting = []
+        for index in np.argsort(own, kind="stable"):
+            code = int(code_ids[members[index] + 1, -1])
+            waiting.append(index) if code in taken else taken.add(code)
+        for index in waiting:
+            free = [code for code in np.argsort(gap[index], kind="stable") if int(code) not in taken]
+            if free:
+                repaired[members[index] + 1, -1] = free[0]
+                taken.add(int(free[0]))
+    return repaired

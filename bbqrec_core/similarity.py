@@ -1,0 +1,125 @@
+"""Discretized similarity reweighting: how alike two items' quantized signals are, as a learned offset of their attention."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+SPECIAL = 3  # buckets behind the S similarity buckets: the item itself, a missing signal, padding
+
+
+class Channel(NamedTuple):
+    """Which signal of the attending item i is compared with which signal of the attended item j (signal indices)."""
+
+    name: str
+    query: int
+    key: int
+
+
+def channels(signals: list[str], which: str) -> list[Channel]:
+    """Channels over named signals: `same` compares each signal with itself, `all` adds the ordered pairs of modalities.
+
+    The last signal may be the ID signal, named `id`; it is compared with itself only, since an ID vector has no
+    counterpart in a modality.
+    """
+    same = [Channel(f"{name}-{name}", index, index) for index, name in enumerate(signals)]
+    if which == "same":
+        return same
+    mixed = [(i, j) for i in range(len(signals)) for j in range(len(signals)) if i != j]
+    named = [(i, j) for i, j in mixed if "id" not in (signals[i], signals[j])]
+    return same + [Channel(f"{signals[i]}-{signals[j]}", i, j) for i, j in named]
+
+
+def pairwise_cosine(query: Float[Tensor, "B T E"], key: Float[Tensor, "B R E"]) -> Float[Tensor, "B T R"]:
+    """Cosine of every pair, unitless in [-1, 1]; zero vectors give 0."""
+    return F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
+
+
+def bucket_edges(
+    vectors: Float[Tensor, "N S E"],
+    present: Bool[Tensor, "N S"],
+    channel: Channel,
+    buckets: int,
+    kind: str,
+    generator: Generator,
+) -> Float[Tensor, "edges"]:
+    """The S - 1 inner edges of a channel's buckets.
+
+    Args: kind: `uniform` cuts [-1, 1] evenly; `quantile` cuts a sample of pairs of different items into equal shares.
+    """
+    if kind == "uniform":
+        return torch.linspace(-1, 1, buckets + 1)[1:-1]
+    rows = present.any(-1).nonzero().squeeze(-1)
+    first, second = (rows[torch.randint(len(rows), (50_000,), generator=generator)] for _ in range(2))
+    keep = (first != second) & present[first, channel.query] & present[second, channel.key]
+    if not keep.any():
+        return torch.linspace(-1, 1, buckets + 1)[1:-1]
+    first, second = first[keep], second[keep]
+    cosine = F.cosine_similarity(vectors[first, channel.query], vectors[second, channel.key], dim=-1)
+    return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1)[1:-1])
+
+
+class SimilarityBias(nn.Module):
+    """Learn one logit offset per layer, channel, head and similarity bucket.
+
+        bias[layer][b, h, i, j] = sum_channel table[layer, channel, bucket(cos(q_i, k_j)), h]
+        weight = softmax(q.k / sqrt(D/H) + bias): each weight is multiplied by exp(bias) before normalisation
+
+    Buckets are integers, so gradient reaches `table` and never the vectors.
+
+    Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
+        signals: their names. layers, heads: of the backbone. buckets: S. edges: `quantile` or `uniform`.
+        which: `same` or `all` channels.
+    Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours (method.md).
+    Choice: a zero table, so that training starts from plain attention; own buckets for self, missing and padding.
+    """
+
+    def __init__(
+        self,
+        vectors: Float[Tensor, "N S E"],
+        present: Bool[Tensor, "N S"],
+        signals: list[str],
+        *,
+        layers: int,
+        heads: int,
+        buckets: int,
+        edges: str,
+        which: str,
+    ) -> None:
+        super().__init__()
+        self.channels = channels(signals, which)
+        self.buckets = buckets
+        generator = Generator().manual_seed(0)
+        cuts = [bucket_edges(vectors, present, channel, buckets, edges, generator) for channel in self.channels]
+        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
+        self.register_buffer("present", present)
+        self.register_buffer("edges", torch.stack(cuts))  # (channels, S - 1)
+        self.table = nn.Parameter(torch.zeros(layers, len(self.channels), buckets + SPECIAL, heads))  # logits
+
+    def bucket_ids(self, item_ids: Int[Tensor, "B T"]) -> Int[Tensor, "C B T T"]:
+        """Bucket of every pair of positions in every channel; 0..S-1 by cosine, then self, missing, padding."""
+        vectors, present = self.vectors[item_ids], self.present[item_ids]  # (B, T, S, E), (B, T, S)
+        same = item_ids[:, :, None] == item_ids[:, None, :]
+        padding = (item_ids == 0)[:, :, None] | (item_ids == 0)[:, None, :]
+        ids = []
+        for channel, edges in zip(self.channels, self.edges, strict=True):
+            cosine = vectors[:, :, channel.query] @ vectors[:, :, channel.key].mT
+            bucket = torch.bucketize(cosine, edges)
+            missing = ~(present[:, :, None, channel.query] & present[:, None, :, channel.key])
+            bucket = bucket.masked_fill(same, self.buckets).masked_fill(missing, self.buckets + 1)
+            ids.append(bucket.masked_fill(padding, self.buckets + 2))
+        return torch.stack(ids)
+
+    def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
+        """Each layer's offset in logits; the caller adds its causal mask."""
+        bucket = self.bucket_ids(item_ids)
+        size = self.buckets + SPECIAL
+        shift = torch.arange(len(self.channels), device=bucket.device).mul(size).view(-1, 1, 1, 1)
+        flat = (bucket + shift).flatten(1).T  # (B*T*T, channels): one row of indices per pair
+        layers = []
+        for table in self.table:
+            summed = F.embedding_bag(flat, table.flatten(0, 1), mode="sum")  # (B*T*T, H)
+            layers.append(summed.view(*bucket.shape[1:], -1).permute(0, 3, 1, 2))
+        return layers

@@ -1,0 +1,159 @@
+"""The one training loop: batches, progress, early stopping, checkpoints and resumption for every model here."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+
+def _nothing(batch: object) -> None:
+    """What most tasks do before a step."""
+
+
+@dataclass
+class Task:
+    """What the loop has to know of one model.
+
+    Args: name: shown beside the progress bar. model: all parameters and buffers that a checkpoint must hold.
+        optimizers: the first is stepped by the loop on `loss`; others belong to `before_step`.
+        batches: batches of an epoch; must depend on nothing but the epoch's number.
+        loss: the loss to minimise under "loss" and its parts, of one batch.
+        before_step: what happens ahead of each step, such as the inner steps of a variational network.
+        score: validation score, higher is better; None trains all epochs and keeps the last.
+        watch: figures recorded after each epoch, such as code usage.
+    """
+
+    name: str
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    batches: Callable[[int], Sequence]
+    loss: Callable[[object], dict[str, Tensor]]
+    before_step: Callable[[object], None] = _nothing
+    score: Callable[[], float] | None = None
+    watch: Callable[[], dict[str, object]] = field(default=dict)
+
+
+class History(NamedTuple):
+    """One dict an epoch (`epoch`, mean of each loss part, `score` where measured, `watch` figures), and the best."""
+
+    epochs: list[dict[str, object]]
+    best_epoch: int
+    seconds: float
+
+
+def _flat(task: Task) -> dict[str, Tensor]:
+    """Model and optimizer state as named tensors."""
+    tensors = {f"model.{name}": value for name, value in task.model.state_dict().items()}
+    for index, optimizer in enumerate(task.optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{parameter}.{name}": value for name, value in state.items()}
+    return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+
+
+def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
+    """Write model, optimizers and progress to one safetensors file, atomically."""
+    partial = path.with_name(f".{path.name}")
+    save_file(_flat(task), partial, metadata={"progress": json.dumps(progress)})
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
+    """Restore what `save_checkpoint` wrote into the task's model and optimizers; returns the progress."""
+    with safe_open(path, "pt") as file:
+        progress = json.loads(file.metadata()["progress"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    task.model.load_state_dict(state)
+    for index, optimizer in enumerate(task.optimizers):
+        saved: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"optimizer.{index}."):
+                parameter, key = name.split(".", 3)[2:]
+                saved.setdefault(int(parameter), {})[key] = value
+        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+    return progress
+
+
+def _run_epoch(task: Task, epoch: int, label: str) -> dict[str, object]:
+    """Train one epoch; the mean of each part of the loss."""
+    task.model.train()
+    totals: dict[str, float] = {}
+    batches = task.batches(epoch)
+    shown = tqdm(batches, desc=label, leave=False, file=sys.stderr, mininterval=1.0, disable=None)
+    for batch in shown:
+        task.before_step(batch)
+        parts = task.loss(batch)
+        if not torch.isfinite(parts["loss"]):
+            raise FloatingPointError(f"{task.name}: the loss is not finite in epoch {epoch + 1}: lower the learning rate")
+        task.optimizers[0].zero_grad(set_to_none=True)
+        parts["loss"].backward()
+        nn.utils.clip_grad_norm_([p for group in task.optimizers[0].param_groups for p in group["params"]], 1.0)
+        task.optimizers[0].step()
+        for name, value in parts.items():
+            totals[name] = totals.get(name, 0.0) + float(value.detach())
+        shown.set_postfix(loss=f"{totals['loss'] / (shown.n + 1):.3f}", refresh=False)
+    return {name: total / len(batches) for name, total in totals.items()}
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A stream of its own for each epoch, so that resuming needs no saved generator state."""
+    return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
+
+
+def fit(
+    task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: int = 1, patience: int = 1
+) -> History:
+    """Train until `epochs` are over or the score has not improved for `patience` evaluations; leaves the best weights.
+
+    Every epoch ends with an atomic checkpoint in `directory`; called again after a kill, training goes on behind the
+    last one, and the result equals an uninterrupted run bit for bit on CPU.
+
+    Raises: FloatingPointError when the loss is not finite.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    last, best = directory / "last.safetensors", directory / "best.safetensors"
+    progress: dict[str, object] = {"epochs": [], "best": None, "best_epoch": 0, "stale": 0, "seconds": 0.0}
+    if last.exists():
+        progress = load_checkpoint(last, task)
+    with torch.random.fork_rng(devices=[]):
+        while len(progress["epochs"]) < epochs and progress["stale"] < patience:
+            epoch, start = len(progress["epochs"]), time.monotonic()
+            torch.manual_seed(_epoch_seed(seed, epoch))
+            row = {"epoch": epoch + 1, **_run_epoch(task, epoch, _label(task, epoch, epochs, progress)), **task.watch()}
+            if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
+                task.model.eval()
+                row["score"] = task.score()
+                better = progress["best"] is None or row["score"] > progress["best"]
+                progress["stale"] = 0 if better else progress["stale"] + 1
+                if better:
+                    progress |= {"best": row["score"], "best_epoch": epoch + 1}
+            progress["epochs"].append(row)
+            progress["seconds"] += time.monotonic() - start
+            if progress["best_epoch"] == epoch + 1:
+                save_checkpoint(best, task, progress)
+            save_checkpoint(last, task, progress)
+    if best.exists():
+        load_checkpoint(best, task)
+    task.model.eval()
+    return History(progress["epochs"], progress["best_epoch"] or len(progress["epochs"]), progress["seconds"])
+
+
+def _label(task: Task, epoch: int, epochs: int, progress: dict[str, object]) -> str:
+    """Name, epoch, best score so far and the time left at the pace so far, for the progress bar."""
+    label = f"{task.name} epoch {epoch + 1}/{epochs}"
+    if progress["best"] is not None:
+        label += f", best {progress['best']:.4f}"
+    if epoch:
+        label += f", at most {progress['seconds'] / epoch * (epochs - epoch) / 60:.1f} min left"
+    return label
