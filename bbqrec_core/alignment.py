@@ -108,19 +108,26 @@ class Tokenizer(nn.Module):
 
     def parts(self, rows: Int[Tensor, "R"]) -> Parts:
         """Behaviour signals and specific parts of item rows; what an item lacks is present = False and must be masked."""
-        norm = spread if self.config.normalise else nn.Identity()
-        signals = [norm(self.behaviour[name](self.feature(name, rows))) for name in self.modalities]
-        if self.config.id_signal:
-            signals.append(norm(self.id_signal(rows)))
-        specific = signals[0].new_zeros(len(rows), len(self.modalities), 0)
-        if self.config.specific and self.modalities:
-            found = [spread(self.specific[name](self.feature(name, rows))) for name in self.modalities]
-            specific = torch.stack(found, 1)
-        return Parts(torch.stack(signals, 1), self.present[rows], specific)
+        return Parts(self.signal_vectors(rows), self.present[rows], self.specific_vectors(rows))
 
-    def units(self, parts: Parts) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
+    def signal_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R S E"]:
+        """Behaviour part of each modality, then the ID signal, each of length sqrt(E) if signals are normalised."""
+        signals = [self.behaviour[name](self.feature(name, rows)) for name in self.modalities]
+        if self.config.id_signal:
+            signals.append(self.id_signal(rows))
+        stacked = torch.stack(signals, 1)
+        return spread(stacked) if self.config.normalise else stacked
+
+    def specific_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R M half"]:
+        """Modality-specific parts, each of length sqrt(E/2); of width 0 where there are none."""
+        if not (self.config.specific and self.modalities):
+            return self.gates.new_zeros(len(rows), len(self.modalities), 0)
+        return torch.stack([spread(self.specific[name](self.feature(name, rows))) for name in self.modalities], 1)
+
+    def units(
+        self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]
+    ) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
         """What is quantized: every signal, and for `fused` IDs of several signals their gated mean behind them."""
-        signals, present = parts.signals, parts.present
         if self.config.combine == "concat" or signals.shape[1] == 1:
             return signals, present
         weight = self.gates.masked_fill(~present, float("-inf")).softmax(-1).nan_to_num(0.0)
@@ -134,37 +141,40 @@ class Tokenizer(nn.Module):
             return vectors[:, -1]
         return (vectors * present[..., None]).sum(1) / present.sum(1, keepdim=True).clamp_min(1)
 
-    def losses(self, item_ids: Int[Tensor, "B T"], extra: Int[Tensor, "P"], learn: bool = True) -> dict[str, Tensor]:
-        """All parts of the stage-1 loss on training windows and further items drawn uniformly (method.md, 1.6).
+    def losses(self, item_ids: Int[Tensor, "B T"], drawn: Int[Tensor, "R"], learn: bool = True) -> dict[str, Tensor]:
+        """All parts of the stage-1 loss (method.md, 1.6).
 
-        Args: item_ids: training windows, 0 pads. extra: item rows. learn: update moving averages and code usage.
+        Args: item_ids: training windows, 0 pads, for the sequence term. drawn: item rows drawn uniformly, for the terms
+            on single items, which a popular item must not rule. learn: update moving averages and code usage.
         """
-        config = self.config
-        rows, inverse = torch.cat([item_ids.flatten(), extra]).unique(return_inverse=True)
-        parts = self.parts(rows)
-        units, present = self.units(parts)
-        present = present & (rows > 0)[:, None]
-        seen: Quantized = self.quantizer(units)
+        config, count = self.config, len(drawn)
+        rows, grid = drawn, None
+        if config.w_seq:
+            walked, grid = item_ids.unique(return_inverse=True)
+            rows, grid = torch.cat([drawn, walked]), grid + count
+        signals = self.signal_vectors(rows)
+        units, present = self.units(signals, self.present[rows])
+        seen = self.quantizer(units)
         if learn:
             self.quantizer.observe(seen, present)
         items = self.item_vectors(seen.vectors, present)
+        parts = Parts(signals[:count], present[:count, : len(self.signals)], self.specific_vectors(drawn))
         out = {"quantization": masked_mean(seen.loss, present)}
         if self.modalities:
-            out["reconstruction"] = self.reconstruction(rows, parts, seen.vectors, items, present)
-        if self.config.specific and self.modalities and config.w_mi:
-            out["mutual_information"] = config.w_mi * self.mutual_information(parts, present)
+            out["reconstruction"] = self.reconstruction(drawn, parts, seen.vectors[:count], items[:count])
+        if config.specific and self.modalities and config.w_mi:
+            out["mutual_information"] = config.w_mi * self.mutual_information(parts)
         if config.w_cross and len(self.signals) > 1:
-            out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors, present)
+            out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors[:count], parts.present)
         if config.w_seq:
-            grid = inverse[: item_ids.numel()].view_as(item_ids)
             out["sequence"] = config.w_seq * self.sequence(item_ids, grid, rows, items)
         if config.w_use:
             out["usage"] = config.w_use * self.usage(seen, present)
         return {"loss": sum(out.values()), **out}
 
-    def reconstruction(self, rows: Tensor, parts: Parts, vectors: Tensor, items: Tensor, present: Tensor) -> Tensor:
+    def reconstruction(self, rows: Tensor, parts: Parts, vectors: Tensor, items: Tensor) -> Tensor:
         """Squared error of features rebuilt from [s; q(b)], and from the ID's own vector alone (weight w_codes_only)."""
-        config, total = self.config, rows.new_zeros((), dtype=torch.float)
+        config, total, present = self.config, vectors.new_zeros(()), parts.present
         keep = torch.rand(len(rows), 1, device=rows.device) >= config.specific_dropout * self.training
         for index, name in enumerate(self.modalities):
             target, specific = self.feature(name, rows), parts.specific[:, index]
@@ -176,14 +186,14 @@ class Tokenizer(nn.Module):
                 total = total + config.w_codes_only * error
         return total / len(self.modalities)
 
-    def mutual_information(self, parts: Parts, present: Tensor) -> Tensor:
+    def mutual_information(self, parts: Parts) -> Tensor:
         """CLUB's contrast log q(s_i|b_i) - log q(s_j|b_i), j a random other item, mean over modalities, nats per width.
 
         Source: Cheng et al. 2020 (CLUB), equation 12 (sampled). A penalty, not an estimate: see method.md, 1.1.
         """
         total = parts.signals.new_zeros(())
         for index, name in enumerate(self.modalities):
-            here = present[:, index].nonzero().squeeze(-1)
+            here = parts.present[:, index].nonzero().squeeze(-1)
             behaviour, specific = parts.signals[here, index], parts.specific[here, index]
             other = specific[torch.randperm(len(here), device=here.device)]
             gap = self.variational[name](specific, behaviour) - self.variational[name](other, behaviour)

@@ -49,7 +49,9 @@ def window_batches(sequences: Sequences, length: int, batch: int, seed: tuple[in
     starts, sizes = windows(sequences, length, rng)
     order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")  # random among equal lengths
     groups = np.split(order, np.arange(batch, len(order), batch))
-    return [gather_padded(sequences.items, starts[groups[g]], sizes[groups[g]] + 1) for g in rng.permutation(len(groups))]
+    return [
+        gather_padded(sequences.items, starts[groups[g]], sizes[groups[g]] + 1) for g in rng.permutation(len(groups))
+    ]
 
 
 def history_batches(

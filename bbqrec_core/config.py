@@ -100,7 +100,7 @@ class TokenizerConfig(_Checked):
     uniqueness: Literal["none", "extra", "nearest"] = "extra"
     lr: float = _at_least(2e-3, 0.0)
     epochs: int = _at_least(20, 1)
-    batch_items: int = _at_least(512, 2)
+    batch_items: int = _at_least(256, 2)
     batch_users: int = _at_least(64, 1)
     history: int = _at_least(20, 1)
 
@@ -202,7 +202,9 @@ def _field_home(name: str) -> tuple[str, str]:
     if dot:
         if (part, bare) in known:
             return part, bare
-        raise ValueError(f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py for fields")
+        raise ValueError(
+            f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py for fields"
+        )
     homes = sorted(home for home in known if home[1] == name)
     if len(homes) == 1:
         return homes[0]

@@ -4,7 +4,7 @@ Both sum un-renormalised log-probabilities over all K codes of a level; a code t
 out after the log-softmax (method.md, stage 2.3), so a beam as wide as the tree gives exact scoring's numbers.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,7 @@ from .semantic_ids import PrefixTree
 BLOCK = 2**23  # numbers a block of logits may hold: 32 MB in float32
 
 
+@runtime_checkable
 class Head(Protocol):
     """What decoding needs of a code head (`recommender.CodeHead`)."""
 
@@ -35,7 +36,9 @@ class Frontier:
 
     def __init__(self, head: Head, states: Float[Tensor, "B D"]) -> None:
         self.head, self.level = head, 0
-        out, self.caches = head.blocks.extend((head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks))
+        out, self.caches = head.blocks.extend(
+            (head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks)
+        )
         self.summed = torch.zeros_like(states)
         self.log_probs = head.log_probs(out[:, 0], 0)  # (rows, K), nats
 

@@ -165,8 +165,10 @@ class ResidualQuantizer(nn.Module):
             if self.ema_decay is not None:
                 total = torch.zeros_like(self.sums[level]).index_add_(0, codes[:, level], residuals[level])
                 self.sums[level].lerp_(total, 1 - self.ema_decay)
-                self.counts[level].lerp_(count.float(), 1 - self.ema_decay)
-                self.codebook[level].copy_(self.sums[level] / self.counts[level].clamp_min(1e-3)[:, None])
+                self.counts[level].lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
+                weight = self.counts[level, :, None]  # near 0, a mean says nothing: the code stays where it is
+                mean = self.sums[level] / weight.clamp_min(1e-3)
+                self.codebook[level].copy_(torch.where(weight > 1e-3, mean, self.codebook[level]))
             if revive and len(codes):
                 self._revive(level, residuals[level])
         if revive:

@@ -161,7 +161,9 @@ class Recommender:
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item in nats for users' histories; column 0 is -inf."""
         users = np.asarray(users)
-        batches = history_batches(history, np.arange(len(history.offsets) - 1)[users], self.model.config.history, len(users))
+        batches = history_batches(
+            history, np.arange(len(history.offsets) - 1)[users], self.model.config.history, len(users)
+        )
         asked, rows = batches[0]
         states = self.model.last_states(rows)
         if self.tree is None:

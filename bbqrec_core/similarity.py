@@ -61,6 +61,27 @@ def bucket_edges(
     return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1)[1:-1])
 
 
+class _LookUp(torch.autograd.Function):
+    """`out[b, h, i, j] = sum_c table[c, bucket[c, b, i, j], h]`; its gradient counts instead of sorting indices."""
+
+    @staticmethod
+    def forward(context: object, table: Tensor, bucket: Tensor) -> Tensor:
+        context.save_for_backward(bucket)
+        context.size = table.shape[1]
+        columns = table.transpose(1, 2)  # (channels, H, buckets)
+        out = columns[0].index_select(1, bucket[0].flatten())
+        for column, ids in zip(columns[1:], bucket[1:], strict=True):
+            out += column.index_select(1, ids.flatten())
+        return out.view(-1, *bucket.shape[1:]).transpose(0, 1)  # (H, B, T, T) -> (B, H, T, T)
+
+    @staticmethod
+    def backward(context: object, grad: Tensor) -> tuple[Tensor, None]:
+        (bucket,) = context.saved_tensors
+        heads = grad.transpose(0, 1).flatten(1)  # (H, B*T*T)
+        sums = [[torch.bincount(ids.flatten(), head, context.size) for head in heads] for ids in bucket]
+        return torch.stack([torch.stack(head, -1) for head in sums]).to(grad.dtype), None
+
+
 class SimilarityBias(nn.Module):
     """Learn one logit offset per layer, channel, head and similarity bucket.
 
@@ -115,11 +136,4 @@ class SimilarityBias(nn.Module):
     def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
         """Each layer's offset in logits; the caller adds its causal mask."""
         bucket = self.bucket_ids(item_ids)
-        size = self.buckets + SPECIAL
-        shift = torch.arange(len(self.channels), device=bucket.device).mul(size).view(-1, 1, 1, 1)
-        flat = (bucket + shift).flatten(1).T  # (B*T*T, channels): one row of indices per pair
-        layers = []
-        for table in self.table:
-            summed = F.embedding_bag(flat, table.flatten(0, 1), mode="sum")  # (B*T*T, H)
-            layers.append(summed.view(*bucket.shape[1:], -1).permute(0, 3, 1, 2))
-        return layers
+        return [_LookUp.apply(table, bucket) for table in self.table]

@@ -61,7 +61,7 @@ def all_parts(model: Tokenizer) -> tuple[Parts, Float[Tensor, "N U E"], Tensor]:
     blocks = []
     for rows in torch.arange(len(model.counts)).split(8192):
         parts = model.parts(rows)
-        blocks.append((parts, *model.units(parts)))
+        blocks.append((parts, *model.units(parts.signals, parts.present)))
     joined = Parts(*(torch.cat(field) for field in zip(*(block[0] for block in blocks), strict=True)))
     return joined, torch.cat([block[1] for block in blocks]), torch.cat([block[2] for block in blocks])
 

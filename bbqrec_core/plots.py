@@ -1,0 +1,128 @@
+"""The house style of every figure, the one way to save and show it, and parts that several figures share."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from bbqrec_core.artifacts import write_atomic
+
+WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
+CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+GREY, INK = "0.78", "0.25"  # what is not highlighted; reference lines and notes
+ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; SIGNED is to be centred on zero
+
+
+def use_house_style() -> None:
+    """Set matplotlib's defaults for all figures; the only place that touches them."""
+    mpl.rcdefaults()
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=CATEGORIES),
+            "image.cmap": ORDERED,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "savefig.dpi": 200,
+            "svg.hashsalt": "bbqrec",  # ids inside an SVG would else differ from run to run
+        }
+    )
+
+
+def caption(what: str, data: str, finding: str, seeds: int = 0) -> str:
+    """The words below a figure: what is drawn, on which data, of how many trained seeds (0: none), and one finding."""
+    trained = f", {seeds} seed{'s' * (seeds > 1)}" if seeds else ""
+    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in (what, f"Data: {data}{trained}", finding))
+
+
+def save_figure(fig: Figure, name: str, folder: str | Path, text: str) -> Path:
+    """Write `folder/name.png` (200 dpi) and `folder/name.svg`; the same picture gives the same bytes.
+
+    Args: text: the caption, which becomes the SVG's title and the PNG's description, read aloud by screen readers.
+    Returns: the path of the PNG.
+    Raises: ValueError for an empty caption.
+    """
+    if not text.strip():
+        raise ValueError(f"figure {name!r} has the caption {text!r}: say what is drawn, use plots.caption")
+    folder = Path(folder)
+    notes = {"png": {"Software": None, "Description": text}, "svg": {"Date": None, "Creator": None, "Title": text}}
+    for suffix, metadata in notes.items():
+        target = io.BytesIO()
+        fig.savefig(target, format=suffix, metadata=metadata)
+        write_atomic(folder / f"{name}.{suffix}", target.getvalue())
+    return folder / f"{name}.png"
+
+
+def show_figure(fig: Figure, name: str, folder: str | Path, text: str) -> None:
+    """Save a figure and display in the notebook the very file that was saved, its caption below it."""
+    from IPython.display import Image, Markdown, display
+
+    path = save_figure(fig, name, folder, text)
+    display(Image(path.read_bytes(), format="png", width=int(fig.get_figwidth() * 110), alt=text))
+    display(Markdown(f"*{text}*"))
+
+
+def panels(columns: int, rows: int = 1, *, width: float = 3.4, height: float = 3.0, **options: object) -> tuple:
+    """A figure of equal panels and its axes as an array (rows, columns); sizes in inches per panel.
+
+    Args: options: as of `Figure.subplots`, such as `sharex` and `sharey`.
+    """
+    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def look(index: int, *, line: bool = True) -> dict[str, object]:
+    """Colour, marker and, for lines, dash of category `index` (below 8): no category is told by colour alone.
+
+    Raises: ValueError for more categories than the eye can tell apart.
+    """
+    if not 0 <= index < len(CATEGORIES):
+        raise ValueError(f"category {index}: at most {len(CATEGORIES)} can be told apart; highlight few, grey the rest")
+    dash = {"linestyle": DASHES[index]} if line else {}
+    return {"color": CATEGORIES[index], "marker": MARKERS[index]} | dash
+
+
+def short(text: object, length: int = 24, lines: int = 1) -> str:
+    """Text for a picture: broken into `lines` of `length` letters, cut with an ellipsis; a dollar sign stays one."""
+    kept = textwrap.wrap(str(text), length, max_lines=lines, placeholder="…", break_on_hyphens=False)
+    return "\n".join(kept).replace("$", r"\$")
+
+
+def log_counts(ax: Axes, which: str = "xy") -> None:
+    """Make axes logarithmic with plain numbers (1, 10, 1,000) as labels."""
+    for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        if name in which:
+            getattr(ax, f"set_{name}scale")("log")
+            axis.set_major_locator(LogLocator(numticks=6))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, outside the panels, so that it covers nothing."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        fig.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def lines(
+    ax: Axes, x: Sequence[float], series: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, each: int = 10
+) -> None:
+    """Draw named lines over common x, each with its own colour, marker (about `each` of them) and dash; up to 8."""
+    for index, (name, values) in enumerate(series.items()):
+        ax.plot(x, values, label=name, markersize=3, markevery=max(1, len(x) // each), **look(index))
+    ax.set(xlabel=xlabel, ylabel=ylabel)

@@ -1,0 +1,133 @@
+"""Independent pieces of work in processes of their own: one bar, failures kept apart, no process left behind."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+KILLED = "its process was killed; where memory ran out, use fewer jobs or a smaller preset"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A piece that came to nothing, and why in one line."""
+
+    cause: str
+
+
+def use_one_thread() -> None:
+    """Give this process and its children one thread each; call it before torch is imported.
+
+    More threads than free cores are many times slower, and one thread makes results equal for any number of jobs.
+    """
+    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _guarded(work: Callable[..., object], logs: Path, row: tuple) -> object:
+    """`work(*row)` in a worker, its prints and traceback in a log of its own; errors come back as `Failure`."""
+    log = logs / f"{'-'.join(map(str, row))}.log"
+    logs.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            return work(*row)
+        except Exception as error:  # any error is this row's alone: the others go on
+            traceback.print_exc()
+            return Failure(f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}; see {log}")
+
+
+def run_all(
+    work: Callable[..., object], rows: Sequence[tuple[Hashable, ...]], jobs: int, logs: Path
+) -> dict[tuple[Hashable, ...], object]:
+    """Call `work(*row)` for every row, `jobs` at a time, each worker a fresh process (spawn).
+
+    A row that raises, or whose process dies, becomes a `Failure` and the rest finish. After a death the rest runs one
+    at a time: memory was the likely cause, and then it is clear which row the next death belongs to.
+
+    Args: work: importable by name, as are its result and arguments. jobs: at least 1. logs: one file per row.
+    Returns: result or `Failure` by row, in the order of `rows`.
+    """
+    outcomes: dict[tuple[Hashable, ...], object] = {}
+    width = jobs
+    with tqdm(total=len(rows), desc="rows", unit="row", disable=None, file=sys.stderr) as bar:
+        report = partial(_report, bar, time.monotonic())
+        while left := [row for row in rows if row not in outcomes]:
+            broken = _one_pool(partial(_guarded, work, logs), left, min(width, len(left)), outcomes, report)
+            left = [row for row in left if row not in outcomes]
+            if broken and left and width == 1:
+                outcomes[left[0]] = Failure(KILLED)
+                report(left[0], outcomes[left[0]])
+            width = 1 if broken else width
+    return {row: outcomes[row] for row in rows}
+
+
+def _report(bar: tqdm, start: float, row: tuple, outcome: object) -> None:
+    """Move the bar and leave one line, with an estimate, that also a log file shows."""
+    bar.update()
+    bar.count = getattr(bar, "count", 0) + 1  # a disabled bar counts nothing itself
+    spent = time.monotonic() - start
+    left = duration(spent / bar.count * (bar.total - bar.count))
+    how = f"failed, {outcome.cause}" if isinstance(outcome, Failure) else "done"
+    line = f"row {bar.count} of {bar.total}, {' '.join(map(str, row))}: {how} ({duration(spent)}, about {left} left)"
+    tqdm.write(line, file=sys.stderr)
+
+
+def _one_pool(
+    work: Callable[[tuple], object],
+    rows: Sequence[tuple],
+    width: int,
+    outcomes: dict[tuple, object],
+    report: Callable[[tuple, object], None],
+) -> bool:
+    """Fill `outcomes` from one pool; returns whether a worker died, which ends the pool with rows left over."""
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    broken = False
+    try:
+        pending = {pool.submit(work, row): row for row in rows}
+        while pending and not broken:
+            finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+            for future in finished:
+                row, error = pending.pop(future), future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    broken = True
+                    continue
+                outcomes[row] = Failure(f"{type(error).__name__}: {error}") if error else future.result()
+                report(row, outcomes[row])
+    except BrokenProcessPool:  # died while rows were still being handed in
+        broken = True
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return broken

@@ -1,0 +1,147 @@
+"""The notebook suite: found in order, parameter names checked, each executed once per state of its inputs."""
+
+import json
+import os
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from bbqrec_core.artifacts import file_hash, key_hash, write_atomic
+from bbqrec_core.pool import duration
+
+REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print progress on standard error, at once."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def notebook_folder() -> Path:
+    """The suite's folder, beside the package.
+
+    Raises: ValueError if the package was installed without its repository.
+    """
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise ValueError(f"no notebooks at {folder}: clone the repository and install it with pip install -e .")
+    return folder
+
+
+def discover(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
+    """The notebooks `NN_*.ipynb` in order (solutions lie one folder deeper and are not among them).
+
+    Raises: ValueError if there are none, or a number of `only` fits none.
+    """
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    numbers = [path.name[:2] for path in found]
+    wanted = [number.zfill(2) for number in only] or numbers
+    unknown = sorted(set(wanted) - set(numbers))
+    if unknown or not found:
+        raise ValueError(f"no notebook {', '.join(unknown)} in {folder}: there are {', '.join(numbers) or 'none'}")
+    return [path for path, number in zip(found, numbers, strict=True) if number in wanted]
+
+
+def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str, object]:
+    """What a notebook gets; names are compared first, because papermill accepts a misspelt one with a warning.
+
+    Args: given: a value for each of `REQUIRED`. seeds: such as `0,1,2`, for notebooks that declare `seeds`.
+    Raises: ValueError if the notebook does not declare one of `REQUIRED`.
+    """
+    import papermill
+
+    declared = papermill.inspect_notebook(path)
+    missing = [name for name in REQUIRED if name not in declared]
+    if missing:
+        there = ", ".join(declared) or "none"
+        raise ValueError(f"{path.name} does not declare {', '.join(missing)}: its parameters cell has {there}")
+    return given | ({"seeds": seeds} if "seeds" in declared else {})
+
+
+def core_hash() -> str:
+    """12 hex digits over the version and the sources of this package."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return key_hash({"version": version("bbqrec"), "files": {path.name: file_hash(path) for path in files}})
+
+
+def _cause(error: Exception) -> str:
+    """One line: for a failed cell the notebook's own error and where, else type and message."""
+    name, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error)).strip()
+    where = f" (cell {error.exec_count})" if hasattr(error, "exec_count") else ""
+    return f"{name}: {text.splitlines()[0] if text else 'no message'}{where}"
+
+
+def _widget_error(executed: dict) -> str:
+    """The first error inside a widget's output, which papermill itself does not see; empty if there is none."""
+    saved = executed["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    outputs = [out for model in saved.get("state", {}).values() for out in model["state"].get("outputs", ())]
+    return next((f"{out['ename']}: {out['evalue']} (in a widget)" for out in outputs if "ename" in out), "")
+
+
+def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
+    """Run a notebook in its own folder with this interpreter; `target` appears only when it ran to the end.
+
+    Returns: empty if all is well, else the cause in one line (the notebook so far is then `*.unfinished.ipynb`).
+    """
+    import papermill
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial_target = target.with_suffix(".unfinished.ipynb")
+    options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": False}
+    try:
+        executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
+    except Exception as error:  # whatever a notebook does, the others still run
+        return f"{_cause(error)}; see {partial_target}"
+    if cause := _widget_error(executed):
+        return f"{cause}; see {partial_target}"
+    os.replace(partial_target, target)
+    return ""
+
+
+def _written_since(run: Path, start: float) -> list[str]:
+    """Tables and figures that a notebook wrote, relative to the run's folder."""
+    files = [path for kind in ("tables", "figures") for path in (run / kind).rglob("*") if path.is_file()]
+    return sorted(str(path.relative_to(run)) for path in files if path.stat().st_mtime >= start)
+
+
+def _record(path: Path) -> dict:
+    """A done-record, or an empty one where it is absent or unreadable."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def run_notebook(path: Path, run: Path, parameters: dict[str, object], data_hash: str) -> tuple[str, bool]:
+    """Execute one notebook below `run`, unless the same source, parameters, data and core left all their files there.
+
+    Returns: (cause of failure or empty, whether it was skipped).
+    """
+    target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{path.stem}.done.json"
+    key = key_hash({"parameters": parameters, "source": file_hash(path), "data": data_hash, "core": core_hash()})
+    record = _record(record_path)
+    if record.get("key") == key and target.exists() and all((run / name).exists() for name in record["files"]):
+        return "", True
+    start = time.time()
+    if cause := execute(path, target, parameters):
+        return cause, False
+    done = {"key": key, "parameters": parameters, "seconds": round(time.time() - start, 1)}
+    write_atomic(record_path, json.dumps(done | {"files": _written_since(run, start)}, indent=1))
+    return "", False
+
+
+def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str) -> dict[str, str]:
+    """Execute what is not done, one line each with an estimate; returns the causes of failure by notebook name."""
+    failures, spent = {}, []
+    for index, (path, parameters) in enumerate(plan.items(), start=1):
+        before = _record(run / "notebooks" / f"{path.stem}.done.json").get("seconds")
+        expected = f" (took {duration(before)} before)" if before else ""
+        say(f"notebook {index} of {len(plan)}, {path.stem}{expected}: ", end="")
+        start = time.monotonic()
+        cause, skipped = run_notebook(path, run, parameters, data_hash)
+        spent += [] if skipped else [time.monotonic() - start]
+        left = f", about {duration(sum(spent) / len(spent) * (len(plan) - index))} left" if spent else ""
+        say(f"failed, {cause}" if cause else "done before" if skipped else f"done ({duration(spent[-1])}{left})")
+        failures |= {path.stem: cause} if cause else {}
+    return failures

@@ -1,0 +1,103 @@
+"""Laws of attention and the transformer blocks, in float64 with a different prime for every axis."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bbqrec_core.blocks import Block, Transformer, attention, causal_mask
+
+USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
+LAYERS, WIDTH = 2, 6
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def transformer(dropout=0.0):
+    torch.manual_seed(0)
+    return Transformer(LAYERS, WIDTH, HEADS, dropout).double().eval()
+
+
+def biases(length):
+    return [causal_mask(length)[None, None] + 0.5 * normal(USERS, HEADS, length, length, seed=n) for n in range(LAYERS)]
+
+
+def test_attention_is_the_loop_over_queries_and_keys():
+    query, key = normal(USERS, HEADS, QUERIES, DEPTH), normal(USERS, HEADS, KEYS, DEPTH, seed=1)
+    value, bias = normal(USERS, HEADS, KEYS, DEPTH, seed=2), normal(USERS, 1, QUERIES, KEYS, seed=3)
+    attended, weights = attention(query, key, value, bias)
+    for b in range(USERS):
+        for h in range(HEADS):
+            for i in range(QUERIES):
+                raw = [(query[b, h, i] @ key[b, h, j] / DEPTH**0.5 + bias[b, 0, i, j]).exp() for j in range(KEYS)]
+                share = torch.stack(raw) / sum(raw)
+                torch.testing.assert_close(weights[b, h, i], share)
+                torch.testing.assert_close(attended[b, h, i], sum(w * v for w, v in zip(share, value[b, h], strict=True)))
+
+
+def test_torch_fused_attention_agrees():
+    query, key = normal(USERS, HEADS, KEYS, DEPTH), normal(USERS, HEADS, KEYS, DEPTH, seed=1)
+    value, bias = normal(USERS, HEADS, KEYS, DEPTH, seed=2), normal(USERS, HEADS, KEYS, KEYS, seed=3) + causal_mask(KEYS)
+    attended, _ = attention(query, key, value, bias)
+    torch.testing.assert_close(attended, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
+
+
+def test_attention_rows_sum_to_one_and_look_at_nothing_later():
+    _, maps = transformer()(normal(USERS, KEYS, WIDTH), biases(KEYS))
+    assert len(maps) == LAYERS
+    for weights in maps:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
+        assert bool((weights.triu(1) == 0).all())
+        assert bool((weights >= 0).all())
+
+
+def test_a_later_position_changes_no_earlier_output():
+    model, x = transformer(), normal(USERS, KEYS, WIDTH)
+    changed = x.clone()
+    changed[:, 4:] = normal(USERS, KEYS - 4, WIDTH, seed=9)
+    before, after = (model(version, biases(KEYS))[0] for version in (x, changed))
+    assert torch.equal(before[:, :4], after[:, :4])
+    assert bool((before[:, 4:] != after[:, 4:]).any(-1).all())
+
+
+def test_growing_position_by_position_equals_one_pass():
+    model, x = transformer(), normal(USERS, KEYS, WIDTH)
+    whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
+    caches = [None] * LAYERS
+    for position in range(KEYS):
+        out, caches = model.extend(x[:, position, None], caches)
+        torch.testing.assert_close(out[:, 0], whole[:, position])
+    assert all(cache.shape == (2, USERS, HEADS, KEYS, WIDTH // HEADS) for cache in caches)
+
+
+def test_a_block_is_two_residual_branches():
+    torch.manual_seed(0)
+    block, x = Block(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    y, _ = block(x, causal_mask(KEYS))
+    query, key, value = block.project(x)
+    assert query.shape == (USERS, HEADS, KEYS, WIDTH // HEADS)
+    torch.testing.assert_close(
+        torch.cat([part.transpose(1, 2).flatten(-2) for part in (query, key, value)], -1),
+        block.qkv(block.norm_attention(x)),
+    )
+    heads = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    middle = x + block.out(torch.cat(heads.unbind(1), -1))  # heads side by side
+    torch.testing.assert_close(y, middle + block.down(F.gelu(block.up(block.norm_forward(middle)))))
+
+
+def test_each_layer_reads_its_own_bias():
+    model, x = transformer(), normal(USERS, KEYS, WIDTH)
+    first, second = biases(KEYS)
+    assert not torch.equal(model(x, [first, second])[0], model(x, [second, first])[0])
+    with pytest.raises(ValueError, match="zip"):
+        model(x, [first])
+
+
+def test_dropout_acts_in_training_only():
+    model, x = transformer(dropout=0.5), normal(USERS, KEYS, WIDTH)
+    plain = transformer()(x, biases(KEYS))[0]
+    assert torch.equal(model(x, biases(KEYS))[0], plain)
+    model.train()
+    torch.manual_seed(0)
+    assert not torch.equal(model(x, biases(KEYS))[0], plain)

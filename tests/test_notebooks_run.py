@@ -1,0 +1,80 @@
+"""Every notebook on planted data with preset `smoke`, through the command that users run."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bbqrec_core import suite
+
+pytestmark = pytest.mark.suite
+DATASET, BUDGET = "planted-smoke", 240.0  # seconds on 2 cores, architecture.md
+
+
+def _git_status(root: Path) -> str:
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return ""
+    return subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True).stdout
+
+
+def _run(out: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", "import sys; from bbqrec_core.cli import main; sys.exit(main())"]
+    options = ("reproduce", "--dataset", DATASET, "--preset", "smoke", "--seeds", "1,2", "--out", str(out), *options)
+    return subprocess.run([*command, *options], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess, float]:
+    """(folder of the run, the finished command, its seconds); with seeds that the notebooks do not default to."""
+    out, before, start = tmp_path_factory.mktemp("runs"), _git_status(root), time.monotonic()
+    result = _run(out)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert _git_status(root) == before
+    return out / DATASET / "smoke", result, time.monotonic() - start
+
+
+def test_every_notebook_and_row_is_done(finished: tuple, root: Path) -> None:
+    run, result, _ = finished
+    names = [path.name for path in suite.discover(root / "notebooks")]
+    assert [name for name in names if not (run / "notebooks" / name).exists()] == []
+    rows = pl.read_csv(run / "tables" / "main_results.csv")
+    columns = "dataset data_hash variant seed preset split_seed history segment targets metric value config_hash"
+    assert rows.columns == columns.split()
+    assert set(rows["seed"]) == {1, 2}
+    assert set(rows["history"]) == {"kept", "masked"}
+    assert rows["value"].is_finite().all()
+    assert (run / "tables" / "intervals.csv").exists()
+    assert all(variant in result.stdout for variant in rows["variant"].unique())
+
+
+def test_each_notebook_leaves_a_figure_in_both_formats(finished: tuple, root: Path) -> None:
+    run, _, _ = finished
+    for path in suite.discover(root / "notebooks"):
+        files = json.loads((run / "notebooks" / f"{path.stem}.done.json").read_text())["files"]
+        figures = {Path(name).stem: set() for name in files if name.startswith("figures/")}
+        for name in files:
+            if name.startswith("figures/"):
+                figures[Path(name).stem].add(Path(name).suffix)
+        assert figures, f"{path.name} draws nothing"
+        assert all(kinds == {".png", ".svg"} for kinds in figures.values()), figures
+
+
+def test_the_suite_keeps_its_time(finished: tuple) -> None:
+    assert finished[2] < BUDGET
+
+
+def test_a_second_run_does_nothing_again(finished: tuple) -> None:
+    run, first, seconds = finished
+    tables = {path.name: path.read_bytes() for path in (run / "tables").iterdir()}
+    start = time.monotonic()
+    again = _run(run.parent.parent)
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert again.stdout == first.stdout
+    assert "done (" not in "".join(line for line in again.stderr.splitlines() if line.startswith("notebook"))
+    assert {path.name: path.read_bytes() for path in (run / "tables").iterdir()} == tables
+    assert time.monotonic() - start < max(30.0, seconds / 2)

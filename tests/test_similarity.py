@@ -1,0 +1,212 @@
+"""Laws of discretized similarity reweighting, against loops over a catalogue small enough to write down."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bbqrec_core.recommender import SequenceModel
+from bbqrec_core.similarity import Channel, SimilarityBias, bucket_edges, channels, pairwise_cosine
+from tiny import recommender_config, semantic_ids
+
+N, WIDTH, LAYERS, HEADS, BUCKETS = 11, 5, 2, 3, 7
+SIGNALS = ["text", "image", "id"]
+ROWS = torch.tensor([[3, 8, 3, 1, 0], [5, 2, 9, 4, 7]])  # a repeated item, a padded position
+
+
+def make(vectors=None, present=None, **changes):
+    ids = semantic_ids(N, (4, 3), width=WIDTH)
+    vectors = torch.from_numpy(ids.signal_vectors).double() if vectors is None else vectors
+    present = torch.from_numpy(ids.present) if present is None else present
+    options = {"layers": LAYERS, "heads": HEADS, "buckets": BUCKETS, "edges": "uniform", "which": "all"} | changes
+    return SimilarityBias(vectors, present, SIGNALS[: vectors.shape[1]], **options).double()
+
+
+def filled(bias):
+    with torch.no_grad():
+        bias.table.copy_(torch.randn(bias.table.shape, generator=torch.Generator().manual_seed(1)))
+    return bias
+
+
+def bucket_by_hand(vectors, present, i, j, channel, edges):
+    """The bucket of one ordered pair of item rows: padding beats missing, missing beats self, self beats cosine."""
+    if i == 0 or j == 0:
+        return BUCKETS + 2
+    if not (present[i, channel.query] and present[j, channel.key]):
+        return BUCKETS + 1
+    if i == j:
+        return BUCKETS
+    q, k = vectors[i, channel.query], vectors[j, channel.key]
+    cosine = float(q @ k / q.norm() / k.norm())
+    return sum(cosine > float(edge) for edge in edges)
+
+
+@pytest.mark.parametrize("edges", ["uniform", "quantile"])
+def test_buckets_are_those_of_the_loop(edges):
+    bias, ids = make(edges=edges), semantic_ids(N, (4, 3), width=WIDTH)
+    vectors, found = torch.from_numpy(ids.signal_vectors).double(), bias.bucket_ids(ROWS)
+    assert found.shape == (5, 2, 5, 5)
+    for c, channel in enumerate(bias.channels):
+        for b, row in enumerate(ROWS.tolist()):
+            wanted = [[bucket_by_hand(vectors, ids.present, i, j, channel, bias.edges[c]) for j in row] for i in row]
+            assert found[c, b].tolist() == wanted
+    assert {BUCKETS, BUCKETS + 1, BUCKETS + 2} < set(found.flatten().tolist())
+
+
+def test_offsets_sum_the_table_entries_of_all_channels():
+    bias = filled(make())
+    bucket, layers = bias.bucket_ids(ROWS), bias(ROWS)
+    assert len(layers) == LAYERS
+    for layer, offset in enumerate(layers):
+        for b in range(len(ROWS)):
+            for i in range(ROWS.shape[1]):
+                for j in range(ROWS.shape[1]):
+                    wanted = sum(bias.table[layer, c, bucket[c, b, i, j]] for c in range(len(bias.channels)))
+                    torch.testing.assert_close(offset[b, :, i, j], wanted)
+
+
+def test_gradient_reaches_the_table_only_where_it_was_read():
+    bias = make()
+    weight = torch.randn(2, HEADS, 5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (bias(ROWS)[1] * weight).sum().backward()
+    wanted = torch.zeros_like(bias.table)
+    for c, bucket in enumerate(bias.bucket_ids(ROWS)):
+        for b in range(2):
+            for i in range(5):
+                for j in range(5):
+                    wanted[1, c, bucket[b, i, j]] += weight[b, :, i, j]
+    torch.testing.assert_close(bias.table.grad, wanted)
+    assert [name for name, _ in bias.named_parameters()] == ["table"]
+
+
+def test_channels_pair_signals_as_named():
+    assert channels(SIGNALS, "same") == [Channel("text-text", 0, 0), Channel("image-image", 1, 1), Channel("id-id", 2, 2)]
+    assert channels(SIGNALS, "all")[3:] == [Channel("text-image", 0, 1), Channel("image-text", 1, 0)]
+    assert channels(["id"], "all") == [Channel("id-id", 0, 0)]
+
+
+def test_cross_channels_are_each_others_mirror_and_not_symmetric():
+    bias = make()
+    names = [channel.name for channel in bias.channels]
+    with torch.no_grad():
+        bias.edges[:] = bias.edges[0]
+    bucket = dict(zip(names, bias.bucket_ids(ROWS), strict=True))
+    assert torch.equal(bucket["text-image"], bucket["image-text"].mT)
+    assert not torch.equal(bucket["text-image"], bucket["text-image"].mT)
+    assert torch.equal(bucket["text-text"], bucket["text-text"].mT)
+
+
+def test_quantile_buckets_hold_about_equally_many_pairs():
+    items = 101
+    vectors = torch.randn(items + 1, 2, WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.7
+    bias = make(vectors, torch.ones(items + 1, 2, dtype=torch.bool), edges="quantile")
+    everyone = torch.arange(1, items + 1)[None]
+    for channel in bias.bucket_ids(everyone):
+        share = torch.bincount(channel.flatten(), minlength=BUCKETS)[:BUCKETS] / (items * (items - 1))
+        assert share == pytest.approx(torch.full((BUCKETS,), 1 / BUCKETS), abs=0.01)
+
+
+def test_edges_come_from_pairs_of_present_and_different_items():
+    vectors = F.normalize(torch.randn(N + 1, 2, WIDTH, generator=torch.Generator().manual_seed(0)), dim=-1)
+    present = torch.zeros(N + 1, 2, dtype=torch.bool)
+    present[[2, 5], 0] = present[[2, 7], 1] = True
+    generator = torch.Generator().manual_seed(0)
+    only = bucket_edges(vectors, present, Channel("text-text", 0, 0), BUCKETS, "quantile", generator)
+    torch.testing.assert_close(only, (vectors[2, 0] @ vectors[5, 0]).expand(BUCKETS - 1), atol=1e-4, rtol=0)
+    spare = bucket_edges(vectors, present & False, Channel("text-text", 0, 0), 4, "uniform", generator)
+    torch.testing.assert_close(spare, torch.tensor([-0.5, 0.0, 0.5]))
+    cross = bucket_edges(vectors, present, Channel("text-image", 0, 1), 4, "quantile", generator)
+    allowed = torch.stack([vectors[i, 0] @ vectors[j, 1] for i, j in ((2, 7), (5, 2), (5, 7))])
+    assert float(cross.min()) >= float(allowed.min()) - 1e-4
+    assert float(cross.max()) <= float(allowed.max()) + 1e-4
+
+
+def test_a_channel_without_pairs_falls_back_to_even_edges():
+    none = torch.zeros(N + 1, 1, dtype=torch.bool)
+    for present in (none, none.clone().index_fill_(0, torch.tensor([3]), True)):
+        edges = bucket_edges(
+            torch.ones(N + 1, 1, WIDTH), present, Channel("id-id", 0, 0), 4, "quantile", torch.Generator()
+        )
+        torch.testing.assert_close(edges, torch.tensor([-0.5, 0.0, 0.5]))
+
+
+def test_the_bucket_of_a_pair_does_not_depend_on_its_company():
+    """Quantized vectors take few values, so that many pairs lie exactly on a quantile: rounding must not move them."""
+    items, codes = 499, 3
+    book = torch.randn(2, codes, 64, generator=torch.Generator().manual_seed(0))
+    drawn = torch.randint(codes, (items + 1, 2, 2), generator=torch.Generator().manual_seed(1))
+    vectors = book[0, drawn[..., 0]] + book[1, drawn[..., 1]]
+    present = torch.ones(items + 1, 2, dtype=torch.bool)
+    bias = SimilarityBias(
+        vectors, present, SIGNALS[:2], layers=1, heads=1, buckets=16, edges="quantile", which="all"
+    )
+    everyone = torch.arange(1, items + 1)
+    whole = bias.bucket_ids(everyone[None])[:, 0]
+    for size in (2, 3, 5, 17, 50):
+        rows = everyone[: items // size * size].view(-1, size)
+        for part, found in zip(rows, bias.bucket_ids(rows).unbind(1), strict=True):
+            assert torch.equal(found, whole[:, part - 1][:, :, part - 1])
+
+
+def test_pairwise_cosine_is_the_loop_and_zero_for_zero_vectors():
+    query, key = torch.randn(2, 3, WIDTH, dtype=torch.float64), torch.randn(2, 4, WIDTH, dtype=torch.float64)
+    query[0, 1] = 0
+    wanted = torch.stack([torch.stack([F.cosine_similarity(q[:, None], k[None], dim=-1)]) for q, k in zip(query, key, strict=True)])
+    torch.testing.assert_close(pairwise_cosine(query, key), wanted[:, 0])
+    assert bool((pairwise_cosine(query, key)[0, 1] == 0).all())
+
+
+def two_models(**changes):
+    """The same parameters with and without reweighting, over IDs with three signals."""
+    ids, models = semantic_ids(N, (4, 3), width=WIDTH), []
+    for reweight in (True, False):
+        torch.manual_seed(3)
+        models.append(SequenceModel(N, ids, recommender_config(reweight=reweight, **changes)))
+    return models
+
+
+def test_a_zero_table_is_the_plain_backbone_bit_for_bit():
+    gradients, states = [], []
+    for model in two_models(dropout=0.4):
+        model.train()
+        torch.manual_seed(5)
+        states.append(model.states(ROWS)[0])
+        torch.manual_seed(5)
+        model.loss(ROWS)["loss"].backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if not name.startswith("reweighting")})
+    assert torch.equal(*states)
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+
+
+def test_the_table_itself_gets_gradient_at_zero():
+    model = two_models()[0]
+    model.loss(ROWS)["loss"].backward()
+    assert bool(model.reweighting.table.grad.abs().sum() > 0)
+
+
+def test_each_weight_is_multiplied_by_exp_of_its_offset_before_normalisation():
+    weighted, plain = (model.double().eval() for model in two_models(layers=1))
+    offset = filled(weighted.reweighting)(ROWS)[0]
+    _, [found] = weighted.states(ROWS)
+    _, [before] = plain.states(ROWS)
+    product = before * offset.exp()
+    torch.testing.assert_close(found, product / product.sum(-1, keepdim=True))
+    assert not torch.allclose(found, before)
+
+
+def test_the_attention_map_of_a_case_done_by_hand():
+    """Items 1 and 2 are alike, item 3 is opposite, all queries are zero: odds 3 to 1 for the like, 5 for oneself."""
+    ids = semantic_ids(3, (4, 3), width=2)
+    vectors = torch.tensor([[0.0, 0], [1, 0], [2, 0], [-1, 0]])[:, None].numpy()
+    present = torch.tensor([False, True, True, True])[:, None].numpy()
+    ids = ids.__class__(**(vars(ids) | {"signals": ("text",), "signal_vectors": vectors, "present": present}))
+    model = SequenceModel(3, ids, recommender_config(layers=1, buckets=2, bucket_edges="uniform")).eval()
+    with torch.no_grad():
+        model.blocks.blocks[0].qkv.weight.zero_()
+        model.blocks.blocks[0].qkv.bias.zero_()
+        model.reweighting.table[0, 0, :3] = torch.tensor([0, math.log(3), math.log(5)])[:, None]  # unlike, like, self
+    _, [weights] = model.states(torch.tensor([[1, 3, 2, 0]]))
+    wanted = torch.tensor([[1, 0, 0], [1 / 6, 5 / 6, 0], [3 / 9, 1 / 9, 5 / 9]])
+    torch.testing.assert_close(weights[0, :, :3, :3], wanted.expand(3, 3, 3))

@@ -1,0 +1,99 @@
+"""Models and data small enough for loops: settings written out, so that tuned defaults change no test."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from bbqrec_core.config import DataConfig, RecommenderConfig, TokenizerConfig
+from bbqrec_core.data import Dataset, read_bundle
+from bbqrec_core.features import scale
+from bbqrec_core.planted import PlantedConfig, write_planted
+from bbqrec_core.semantic_ids import SemanticIds
+
+PLANTED = PlantedConfig(users=23, items=24, branching=(3, 2), moods=2, length=8, features="direct", missing=0.2)
+
+
+def planted_data(folder: Path, config: PlantedConfig = PLANTED) -> Dataset:
+    """A planted dataset with text and image features, ready for training."""
+    data = read_bundle(write_planted(folder / "planted-tiny", config), DataConfig())
+    return replace(data, features={name: scale(x, data.presence[name]) for name, x in data.features.items()})
+
+
+def tokenizer_config(**changes: object) -> TokenizerConfig:
+    """Every setting of a stage 1 that trains within a tenth of a second, each term switched on."""
+    settings = {
+        "source": "learned",
+        "signals": (),
+        "id_signal": True,
+        "specific": True,
+        "normalise": True,
+        "levels": 2,
+        "codes": 5,
+        "code_width": 6,
+        "hidden": 7,
+        "combine": "fused",
+        "gradient": "straight-through",
+        "codebook_update": "ema",
+        "ema_decay": 0.9,
+        "revive_every": 2,
+        "commitment": 0.25,
+        "specific_dropout": 0.5,
+        "w_codes_only": 1.0,
+        "w_mi": 0.1,
+        "w_cross": 0.2,
+        "w_seq": 0.7,
+        "w_use": 0.1,
+        "temperature": 0.2,
+        "mi_steps": 2,
+        "uniqueness": "extra",
+        "lr": 0.01,
+        "epochs": 2,
+        "batch_items": 16,
+        "batch_users": 8,
+        "history": 5,
+    }
+    return TokenizerConfig(**(settings | changes))
+
+
+def recommender_config(**changes: object) -> RecommenderConfig:
+    """Every setting of a stage 2 that trains within a tenth of a second."""
+    settings = {
+        "output": "codes",
+        "width": 6,
+        "layers": 2,
+        "heads": 3,
+        "depth_layers": 1,
+        "dropout": 0.1,
+        "reweight": True,
+        "buckets": 4,
+        "bucket_edges": "quantile",
+        "channels": "all",
+        "init_from_codebook": True,
+        "history": 5,
+        "lr": 0.01,
+        "weight_decay": 0.1,
+        "epochs": 3,
+        "batch_users": 8,
+        "evaluate_every": 1,
+        "patience": 3,
+    }
+    return RecommenderConfig(**(settings | changes))
+
+
+def semantic_ids(n_items: int, sizes: tuple[int, ...], *, width: int = 5, seed: int = 0) -> SemanticIds:
+    """Random IDs of N items with three signals (text, image, id), about a fifth of them missing."""
+    rng = np.random.default_rng(seed)
+    rows, signals = n_items + 1, ("text", "image", "id")
+    codes = np.stack([rng.integers(0, size, rows) for size in sizes], axis=1)
+    present = rng.random((rows, len(signals))) < 0.8
+    present[0] = False
+    signal_codes = rng.integers(0, min(sizes), (rows, len(signals), len(sizes)))
+    codebook = rng.normal(size=(len(sizes), max(sizes), width)).astype(np.float32)
+    vectors = codebook[np.arange(len(sizes)), signal_codes].sum(-2)
+    return SemanticIds(codes, sizes, len(sizes), signals, signal_codes, vectors, present, codebook, codes)
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two state dicts hold the same names and, bit for bit, the same numbers."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -1,0 +1,24 @@
+"""Datasets small enough to write down, for tests of what is learnt from sequences alone."""
+
+import numpy as np
+import polars as pl
+from bbqrec_core.data import Dataset, Sequences
+
+
+def toy_data(sequences: list[list[int]], n_items: int) -> Dataset:
+    """A Dataset of these item rows per user, oldest first, without modalities."""
+    sizes = [len(sequence) for sequence in sequences]
+    return Dataset(
+        name="toy",
+        data_hash="00000000",
+        users=np.arange(len(sequences)),
+        items=pl.DataFrame({"item_id": list(range(1, n_items + 1))}),
+        sequences=Sequences(
+            np.cumsum([0, *sizes], dtype=np.int64), np.array([i for s in sequences for i in s], dtype=np.int32)
+        ),
+        timestamps=np.concatenate([np.arange(size, dtype=np.int64) for size in sizes]),
+        features={},
+        presence={},
+        codes={},
+        report={},
+    )
