@@ -107,7 +107,7 @@ class Tokenizer(nn.Module):
         return getattr(self, f"feature_{name}")[rows]
 
     def parts(self, rows: Int[Tensor, "R"]) -> Parts:
-        """Behaviour signals and specific parts of item rows; what an item lacks is present = False and must be masked."""
+        """Behaviour signals and specific parts of item rows; mask what an item lacks (present = False)."""
         return Parts(self.signal_vectors(rows), self.present[rows], self.specific_vectors(rows))
 
     def signal_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R S E"]:
@@ -173,7 +173,7 @@ class Tokenizer(nn.Module):
         return {"loss": sum(out.values()), **out}
 
     def reconstruction(self, rows: Tensor, parts: Parts, vectors: Tensor, items: Tensor) -> Tensor:
-        """Squared error of features rebuilt from [s; q(b)], and from the ID's own vector alone (weight w_codes_only)."""
+        """Squared error of features rebuilt from [s; q(b)], and from the ID's vector alone (w_codes_only)."""
         config, total, present = self.config, vectors.new_zeros(()), parts.present
         keep = torch.rand(len(rows), 1, device=rows.device) >= config.specific_dropout * self.training
         for index, name in enumerate(self.modalities):
@@ -239,7 +239,7 @@ class Tokenizer(nn.Module):
         return F.cross_entropy(logits / self.config.temperature - log_q, target)
 
     def usage(self, seen: Quantized, present: Tensor) -> Tensor:
-        """log K minus the entropy of the batch's mean soft assignment, mean over levels, nats: 0 when codes are used evenly."""
+        """log K minus the entropy of the mean soft assignment, mean over levels, nats: 0 when used evenly."""
         gaps = []
         for table, residual in zip(self.quantizer.codebook, seen.residuals, strict=True):
             distance = torch.cdist(residual[present], table).square() / table.shape[1]

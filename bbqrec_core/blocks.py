@@ -19,7 +19,7 @@ def attention(
 ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T R"]]:
     """Attended values and weights, `softmax(q.k/sqrt(d) + bias)`: the one attention kernel, with or without a bias.
 
-    Choice: written out instead of a fused kernel: as fast on CPU when the bias is learned, and its weights can be shown.
+    Choice: written out instead of a fused kernel: as fast on CPU with a learned bias, and it shows its weights.
     """
     weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
     return weights @ value, weights
@@ -78,7 +78,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "B T D"], biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (B, T, D) and each block's attention weights (B, H, T, T); `biases` holds one additive bias a block."""
+        """Outputs (B, T, D) and each block's attention weights (B, H, T, T), given one additive bias a block."""
         maps = []
         for block, bias in zip(self.blocks, biases, strict=True):
             x, weights = block(x, bias)

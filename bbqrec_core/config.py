@@ -20,7 +20,7 @@ class _Checked:
 
 
 def _checked(name: str, value: object, hint: object) -> object:
-    """`value` as `hint` wants it (lists become tuples, ints become floats), or a ValueError that says what is allowed."""
+    """`value` as `hint` wants it (lists become tuples, ints floats), or a ValueError that says what is allowed."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ValueError(f"{name} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}")
@@ -144,13 +144,16 @@ class RecommenderConfig(_Checked):
 
 @dataclass(frozen=True)
 class EvaluationConfig(_Checked):
-    """How models are judged. `exact_items`: the largest catalogue scored exactly; above it beam search, and rows say so."""
+    """How models are judged.
+
+    Args: early_users: fixed sample for early stopping. beam: width of beam search. batch: users scored at a time.
+        exact_items: the largest catalogue scored exactly; above it IDs are found by beam, and the rows say so.
+    """
 
     early_users: int = _at_least(2000, 1)
     beam: int = _at_least(50, 1)
     exact_items: int = _at_least(20000, 0)
     batch: int = _at_least(64, 1)
-    bootstrap: int = _at_least(10000, 100)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.history": 20,
         "recommender.epochs": 6,
         "recommender.patience": 2,
-        "evaluation.bootstrap": 1000,
     },
     "quick": {},
     "full": {

@@ -7,9 +7,9 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,12 +19,27 @@ from scipy import sparse
 
 from . import baselines, metrics
 from .artifacts import Store, load_arrays, save_arrays, write_atomic
-from .config import Config, RecommenderConfig, with_overrides
+from .config import Config, EvaluationConfig, RecommenderConfig
 from .data import Dataset, Sequences
 from .metrics import Ranks
-from .recommender import Recommender, build_recommender, fit_recommender
+from .recommender import Recommender, beam_ranks, build_recommender, fit_recommender
 from .semantic_ids import SemanticIds
 from .tokenizer import Tokenized, fit_tokenizer, load_tokenized, resolve, save_tokenized
+from .variants import ONCE, VARIANTS, Variant, plan, variant_config
+
+__all__ = [
+    "VARIANTS",
+    "Result",
+    "Variant",
+    "intervals",
+    "load_ranks",
+    "load_scorer",
+    "plan",
+    "recommend",
+    "run_tokenizer",
+    "run_variant",
+    "variant_config",
+]
 
 COMPARED = ("ndcg@10", "recall@10")
 STAGES = {
@@ -43,57 +58,6 @@ STAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One row of the tables.
-
-    Args: group: `main`, `rival`, `control` or `ablation`. note: one line. kind: what is trained: `ids` (tokenizer, then
-        recommender), `items` (SASRec), `markov` or `popularity`. overrides: settings that make it what it is, by
-        `stage.field`; they win over a user's.
-    """
-
-    group: Literal["main", "rival", "control", "ablation"]
-    note: str
-    kind: Literal["ids", "items", "markov", "popularity"] = "ids"
-    overrides: dict[str, object] = field(default_factory=dict)
-
-
-VARIANTS: dict[str, Variant] = {
-    "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
-    "popularity": Variant("rival", "training events per item", "popularity"),
-    "markov": Variant("rival", "three-step Markov chain, tuned on validation", "markov"),
-    "sasrec": Variant(
-        "rival", "SASRec with full cross-entropy, on the same blocks", "items", {"recommender.output": "items"}
-    ),
-    "tiger": Variant(
-        "rival",
-        "plain RQ-VAE on text alone (TIGER's tokenizer), same recommender without reweighting",
-        overrides={
-            "tokenizer.signals": ["text"],
-            "tokenizer.id_signal": False,
-            "tokenizer.specific": False,
-            "tokenizer.normalise": False,
-            "tokenizer.w_mi": 0.0,
-            "tokenizer.w_cross": 0.0,
-            "tokenizer.w_seq": 0.0,
-            "recommender.reweight": False,
-            "recommender.init_from_codebook": False,
-        },
-    ),
-    "random-ids": Variant(
-        "control", "the same recommender on random IDs of the same shape", overrides={"tokenizer.source": "random"}
-    ),
-    "no-reweighting": Variant("ablation", "plain self-attention", overrides={"recommender.reweight": False}),
-    "no-sequence": Variant("ablation", "without sequence-to-item contrast", overrides={"tokenizer.w_seq": 0.0}),
-    "no-cross-modal": Variant("ablation", "without contrast across signals", overrides={"tokenizer.w_cross": 0.0}),
-    "no-club": Variant("ablation", "without the CLUB penalty", overrides={"tokenizer.w_mi": 0.0}),
-    "no-id-signal": Variant("ablation", "modalities alone", overrides={"tokenizer.id_signal": False}),
-    "concat": Variant("ablation", "codes of all signals one after another", overrides={"tokenizer.combine": "concat"}),
-}
-ONCE = ("popularity", "markov")  # nothing in them depends on the seed
-QUICK_ABLATIONS = ("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal")
-
-
 class Result(NamedTuple):
     """One finished row: long-form `rows` (columns of main_results.csv), `cost`, and the `directory` that holds it."""
 
@@ -102,16 +66,6 @@ class Result(NamedTuple):
     rows: pl.DataFrame
     cost: pl.DataFrame
     directory: Path
-
-
-def plan(preset: str, seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """(variant, seed) of every row that a preset's tables need; ablations run once except in `full`."""
-    ablations = [name for name, variant in VARIANTS.items() if variant.group == "ablation"]
-    if preset != "full":
-        ablations = list(QUICK_ABLATIONS)
-    main = [name for name, variant in VARIANTS.items() if variant.group != "ablation"]
-    rows = [(name, seed) for name in main for seed in (seeds[:1] if name in ONCE else seeds)]
-    return rows + [(name, seed) for name in ablations for seed in (seeds if preset == "full" else seeds[:1])]
 
 
 def code_hash(stage: str) -> str:
@@ -148,16 +102,6 @@ def run_tokenizer(data: Dataset, config: Config, store: Store) -> tuple[Tokenize
     return load_tokenized(directory), directory
 
 
-def variant_config(variant: str, config: Config) -> Config:
-    """`config` as a named variant changes it.
-
-    Raises: ValueError for an unknown name.
-    """
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
-    return with_overrides(config, VARIANTS[variant].overrides)
-
-
 def run_variant(data: Dataset, variant: str, config: Config, store: Store) -> Result:
     """Train and evaluate one variant, or find it in the store; test is scored once, after all training.
 
@@ -192,13 +136,13 @@ def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory:
         ids.save(directory / "ids.npz")
     scorer, epochs = _fit(data, kind, ids, config, directory)
     training = time.monotonic() - start
-    start, everyone = time.monotonic(), np.arange(data.n_users)
-    ranks = metrics.rank_users(
-        scorer.scores, data.history("test"), data.targets("test"), everyone, batch=config.evaluation.batch
-    )
+    start = time.monotonic()
+    exact = kind != "ids" or data.n_items <= config.evaluation.exact_items
+    ranks = _test_ranks(data, scorer, config.evaluation, exact)
     for mode, found in ranks.items():
         save_arrays(directory / f"ranks_{mode}.npz", **found._asdict())
-    _table(data, ranks).write_csv(directory / "rows.csv")
+    by = "" if exact else f" by beam {config.evaluation.beam}"
+    _table(data, ranks, by).write_csv(directory / "rows.csv")
     cost = {
         "tokenizer_minutes": round(tokenizing / 60, 3),
         "training_minutes": round(training / 60, 3),
@@ -230,9 +174,7 @@ def _fit(
         )
         for lag, counts in enumerate(chain.counts):
             sparse.save_npz(directory / f"markov_{lag}.npz", counts)
-        return chain, [
-            {"trial": list(trial.weights) + [trial.pseudo_count], "score": trial.ndcg} for trial in chain.trials
-        ]
+        return chain, [{"trial": [*trial.weights, trial.pseudo_count], "score": trial.ndcg} for trial in chain.trials]
     recommender, history = fit_recommender(
         data, ids, config.recommender, config.evaluation, config.seed, directory / "checkpoints"
     )
@@ -261,12 +203,22 @@ def load_ranks(directory: Path, history: str) -> Ranks:
     return Ranks(**load_arrays(directory / f"ranks_{history}.npz"))
 
 
-def _table(data: Dataset, ranks: dict[str, Ranks]) -> pl.DataFrame:
-    """Long form: history, segment, targets, metric, value; list metrics over all users."""
+def _test_ranks(data: Dataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:
+    """Test ranks of all users, with the history kept and masked, by exact scores or by beam."""
+    everyone = np.arange(data.n_users)
+    if not exact:
+        modes = {"kept": False, "masked": True}
+        return {name: beam_ranks(scorer, data, "test", everyone, evaluation, masked) for name, masked in modes.items()}
+    history, targets = data.history("test"), data.targets("test")
+    return metrics.rank_users(scorer.scores, history, targets, everyone, batch=evaluation.batch)
+
+
+def _table(data: Dataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:
+    """Long form: history, segment, targets, metric (its name ends in `by`), value; list metrics over all users."""
     groups, counts = metrics.segments(data, "test"), data.train_counts()
     rows = []
     for mode, found in ranks.items():
-        values = metrics.per_user(found)
+        values = {name + by: value for name, value in metrics.per_user(found).items()}
         for segment, inside in groups.items():
             if inside.any():
                 rows += [

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from . import decoding
-from .batching import history_batches, window_batches
+from .batching import gather_padded, history_batches, window_batches
 from .blocks import Transformer, causal_mask
 from .config import EvaluationConfig, RecommenderConfig
 from .data import Dataset, Sequences
-from .metrics import concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
+from .metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from .semantic_ids import PrefixTree, SemanticIds, build_tree
 from .similarity import SimilarityBias
 from .training import History, Task, fit
@@ -26,7 +27,7 @@ INIT_STD = 0.02  # standard deviation of embeddings at the start
 class CodeHead(nn.Module):
     """Depth transformer: the next item's codes one after another, each given the state and the codes before.
 
-        log p(ID | h) = sum_l log softmax(out_l . table_l)[c_l],  out_l from tokens h, e_1(c_1), e_1(c_1) + e_2(c_2), ...
+        log p(ID | h) = sum_l log softmax(out_l . table_l)[c_l],  out_l from h, e_1(c_1), e_1(c_1) + e_2(c_2), ...
 
     Args: tables: the code embeddings, shared with the input side. layers, width, heads, dropout: of its blocks.
     Source: Lee et al. 2022 (RQ-Transformer), section 3.2.2. Choice: output weights tied to the code embeddings.
@@ -179,21 +180,39 @@ class Recommender:
     def beam(
         self, rows: Int[Tensor, "B T"], width: int, masked: Tensor | None = None
     ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
-        """Item rows (0 where fewer) and their scores in nats by beam search over the tree; `masked` rows leave it first."""
+        """Item rows (0 where fewer) and scores in nats by beam search; `masked` rows leave the tree first."""
         return decoding.beam_search(self.model.head, self.model.last_states(rows), self.tree, width, masked)
 
 
-def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, config: EvaluationConfig) -> float:
-    """Validation NDCG@10, history kept, on a fixed sample of users: by beam where the model emits IDs, else exact."""
-    history, targets = data.history("valid"), data.targets("valid")
-    if recommender.tree is None:
-        ranks = rank_users(recommender.scores, history, targets, users, kinds=("kept",), batch=config.batch)["kept"]
-        return float(per_user(ranks)["ndcg@10"].mean())
-    parts = []
-    for asked, rows in history_batches(history, users, recommender.model.config.history, config.batch):
-        items, scores = recommender.beam(rows, config.beam)
+def beam_ranks(
+    recommender: Recommender,
+    data: Dataset,
+    part: Literal["valid", "test"],
+    users: Int[np.ndarray, "S"],
+    evaluation: EvaluationConfig,
+    masked: bool = False,
+) -> Ranks:
+    """Ranks of users' targets in their beams, in the order of `users`; a target that no beam reached counts as zero."""
+    history, targets, parts, order = data.history(part), data.targets(part), [], []
+    length = recommender.model.config.history
+    for asked, rows in history_batches(history, users, length, evaluation.batch):
+        sizes = np.diff(history.offsets)[asked]
+        gone = gather_padded(history.items, history.offsets[asked], sizes) if masked else None
+        items, scores = recommender.beam(rows, evaluation.beam, gone)
         parts.append(ranks_from_lists(items, targets[asked], scores))
-    return float(per_user(concat_ranks(parts))["ndcg@10"].mean())
+        order.append(asked)
+    back = np.argsort(np.concatenate(order))[np.argsort(np.argsort(users))]
+    return Ranks(*(field[back] for field in concat_ranks(parts)))
+
+
+def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
+    """Validation NDCG@10, history kept, on a fixed sample of users: by beam where the model emits IDs, else exact."""
+    if recommender.tree is not None:
+        ranks = beam_ranks(recommender, data, "valid", users, evaluation)
+    else:
+        history, targets = data.history("valid"), data.targets("valid")
+        ranks = rank_users(recommender.scores, history, targets, users, ("kept",), evaluation.batch)["kept"]
+    return float(per_user(ranks)["ndcg@10"].mean())
 
 
 def build_recommender(n_items: int, ids: SemanticIds | None, config: RecommenderConfig, seed: int) -> Recommender:

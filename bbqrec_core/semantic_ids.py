@@ -75,7 +75,7 @@ class PrefixTree(NamedTuple):
 
 
 def build_tree(code_ids: Int[np.ndarray, "N sid_len"]) -> PrefixTree:
-    """The prefix tree of an ID table whose row 0 is padding, by one lexicographic sort and no Python loop over items."""
+    """The prefix tree of an ID table whose row 0 is padding, by one lexicographic sort."""
     table = code_ids[1:]
     order = np.lexsort(table.T[::-1])
     ranked = table[order]

@@ -1,4 +1,4 @@
-"""Discretized similarity reweighting: how alike two items' quantized signals are, as a learned offset of their attention."""
+"""Discretized similarity reweighting: a learned offset of attention by how alike two items' signals are."""
 
 from typing import NamedTuple
 
@@ -49,16 +49,18 @@ def bucket_edges(
 
     Args: kind: `uniform` cuts [-1, 1] evenly; `quantile` cuts a sample of pairs of different items into equal shares.
     """
-    if kind == "uniform":
-        return torch.linspace(-1, 1, buckets + 1)[1:-1]
+    even = torch.linspace(-1, 1, buckets + 1, dtype=vectors.dtype)[1:-1]
     rows = present.any(-1).nonzero().squeeze(-1)
+    if kind == "uniform" or not len(rows):
+        return even
     first, second = (rows[torch.randint(len(rows), (50_000,), generator=generator)] for _ in range(2))
     keep = (first != second) & present[first, channel.query] & present[second, channel.key]
     if not keep.any():
-        return torch.linspace(-1, 1, buckets + 1)[1:-1]
+        return even
     first, second = first[keep], second[keep]
     cosine = F.cosine_similarity(vectors[first, channel.query], vectors[second, channel.key], dim=-1)
-    return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1)[1:-1])
+    # many pairs of quantized vectors lie exactly on a quantile: a hair above them, rounding cannot part equal pairs
+    return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1, dtype=cosine.dtype)[1:-1]) + 1e-5
 
 
 class _LookUp(torch.autograd.Function):

@@ -36,6 +36,23 @@ class Tokenized(NamedTuple):
     specific: Float[np.ndarray, "N M half"]
 
 
+class Draft(NamedTuple):
+    """IDs before the repair and what they came from, row 0 padding throughout.
+
+    table: (N+1, learned). residual: what the last level was asked to quantize, (N+1, E). codebook: (L, K, E).
+    signals: names; signal_codes (N+1, S, L), present (N+1, S), behaviour (N+1, S, E), specific (N+1, M, E/2).
+    """
+
+    table: np.ndarray
+    residual: np.ndarray
+    codebook: np.ndarray
+    signals: tuple[str, ...]
+    signal_codes: np.ndarray
+    present: np.ndarray
+    behaviour: np.ndarray
+    specific: np.ndarray
+
+
 def resolve(config: TokenizerConfig, data: Dataset) -> TokenizerConfig:
     """Name the modalities that will enter: all of the data's when none is named; a missing one gives way to the first.
 
@@ -96,8 +113,8 @@ def train(data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, d
             optimizers[1].step()
 
     def watch() -> dict[str, object]:
-        codes = item_codes(model)[0]
-        figures = health(codes, (config.codes,) * codes.shape[1])
+        table = encode_items(model).table
+        figures = health(table, (config.codes,) * table.shape[1])
         return {name: figures[name] for name in ("used", "perplexity", "collision_rate")}
 
     task = Task("tokenizer", model, optimizers, batches, lambda batch: model.losses(*batch), inner_steps, watch=watch)
@@ -105,66 +122,75 @@ def train(data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, d
 
 
 @torch.no_grad()
-def item_codes(model: Tokenizer) -> tuple[np.ndarray, np.ndarray, Parts, Tensor]:
-    """ID table (N+1, learned) before repair, codes of all signals (N+1, S, L), parts, and last-level residuals (N+1, E).
+def encode_items(model: Tokenizer) -> Draft:
+    """Encode every item row.
 
     `fused` takes the codes of the fused unit. `concat` joins the signals' codes in the order of `model.signals`; an
     absent signal takes the codes of the mean of the present ones, so that every item has an ID of full length.
     """
     model.eval()
     parts, units, present = all_parts(model)
-    count = len(model.signals)
-    if model.config.combine == "concat":
+    concat, count = model.config.combine == "concat", len(model.signals)
+    if concat:
         mean = (units * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp_min(1)[:, None, None]
         units = torch.where(present[..., None], units, mean)
     codes = model.quantizer.encode(units)  # (N+1, U, L)
-    table = codes.flatten(1) if model.config.combine == "concat" else codes[:, -1]
-    residual = units[:, -1] - model.quantizer.decode(codes[:, -1]) + model.quantizer.codebook[-1][codes[:, -1, -1]]
-    return table.numpy(), codes[:, :count].numpy(), parts, residual
+    last = codes[:, -1]
+    residual = units[:, -1] - model.quantizer.decode(last) + model.quantizer.codebook[-1][last[:, -1]]
+    return Draft(
+        (codes.flatten(1) if concat else last).numpy(),
+        residual.numpy(),
+        model.quantizer.codebook.detach().numpy(),
+        model.signals,
+        codes[:, :count].numpy(),
+        parts.present.numpy(),
+        parts.signals.numpy(),
+        parts.specific.numpy(),
+    )
 
 
-def repaired(
-    table: np.ndarray, config: TokenizerConfig, residual: np.ndarray, last_level: np.ndarray
-) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The ID table after the configured uniqueness repair, and the number of codes possible at each position."""
-    sizes = (config.codes,) * table.shape[1]
-    if config.uniqueness == "nearest":
-        return move_to_free(table, residual, last_level), sizes
-    if config.uniqueness == "extra":
-        table, largest = append_extra(table)
-        return table, (*sizes, largest)
-    return table, sizes
+def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The ID table after the configured uniqueness repair, and the number of codes possible at each position.
+
+    Choice: random IDs have no residual to be near to, so `nearest` means `extra` there.
+    """
+    sizes = (config.codes,) * draft.table.shape[1]
+    if config.uniqueness == "nearest" and draft.signals:
+        return move_to_free(draft.table, draft.residual, draft.codebook[-1]), sizes
+    if config.uniqueness == "none":
+        return draft.table, sizes
+    table, largest = append_extra(draft.table)
+    return table, (*sizes, largest)
 
 
-def random_ids(data: Dataset, config: TokenizerConfig, seed: int) -> Tokenized:
-    """Control: uniformly random codes of the same shape, without signals, repaired like all others."""
-    rng = np.random.default_rng((seed, 2))
-    table = rng.integers(0, config.codes, (data.n_items + 1, config.levels))
-    empty = np.zeros((len(table), 0, 0), dtype=np.float32)
-    codebook = np.zeros((config.levels, config.codes, 1), dtype=np.float32)
-    safe = replace(config, uniqueness="none" if config.uniqueness == "none" else "extra")
-    return _finish(table, safe, empty, np.zeros((len(table), 1)), codebook, (), empty, empty, [])
+def random_draft(data: Dataset, config: TokenizerConfig, seed: int) -> Draft:
+    """Control: uniformly random codes of the same shape, without signals."""
+    table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, config.levels))
+    none = np.zeros((len(table), 0, config.levels), dtype=np.int64)
+    vectors = np.zeros((len(table), 0, config.code_width), dtype=np.float32)
+    codebook = np.zeros((config.levels, config.codes, config.code_width), dtype=np.float32)
+    residual = np.zeros((len(table), config.code_width), dtype=np.float32)
+    return Draft(table, residual, codebook, (), none, none[..., 0] > 0, vectors, vectors)
 
 
-def _finish(
-    table: np.ndarray,
-    config: TokenizerConfig,
-    signal_codes: np.ndarray,
-    residual: np.ndarray,
-    codebook: np.ndarray,
-    signals: tuple[str, ...],
-    behaviour: np.ndarray,
-    specific: np.ndarray,
-    history: list[dict],
-) -> Tokenized:
-    """Repair, measure and pack."""
-    code_ids, sizes = repaired(table, config, residual, codebook[-1])
-    levels = np.arange(signal_codes.shape[-1])
-    vectors = codebook[levels, signal_codes].sum(-2) if signals else np.zeros((len(table), 0, 1), dtype=np.float32)
-    figures = {"before": health(table, (config.codes,) * table.shape[1]), "after": health(code_ids, sizes)}
-    present = np.zeros(vectors.shape[:2], dtype=bool)
-    ids = SemanticIds(code_ids, sizes, table.shape[1], signals, signal_codes, vectors, present, codebook, table)
-    return Tokenized(ids, history, figures, behaviour, specific)
+def finish(draft: Draft, config: TokenizerConfig, history: list[dict]) -> Tokenized:
+    """Repair the IDs, measure them before and after, and pack."""
+    code_ids, sizes = repaired(draft, config)
+    levels = np.arange(config.levels)
+    vectors = draft.codebook[levels, draft.signal_codes].sum(-2)  # (N+1, S, E)
+    figures = {"before": health(draft.table, (config.codes,) * draft.table.shape[1]), "after": health(code_ids, sizes)}
+    ids = SemanticIds(
+        code_ids,
+        sizes,
+        draft.table.shape[1],
+        draft.signals,
+        draft.signal_codes,
+        vectors,
+        draft.present,
+        draft.codebook,
+        draft.table,
+    )
+    return Tokenized(ids, history, figures, draft.behaviour, draft.specific)
 
 
 def fit_tokenizer(data: Dataset, config: TokenizerConfig, seed: int, directory: Path) -> Tokenized:
@@ -174,25 +200,13 @@ def fit_tokenizer(data: Dataset, config: TokenizerConfig, seed: int, directory: 
     """
     config = resolve(config, data)
     if config.source == "random":
-        return random_ids(data, config, seed)
+        return finish(random_draft(data, config, seed), config, [])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(data, config)
         initialise(model, seed)
     history = train(data, model, config, seed, directory)
-    table, signal_codes, parts, residual = item_codes(model)
-    done = _finish(
-        table,
-        config,
-        signal_codes,
-        residual.numpy(),
-        model.quantizer.codebook.detach().numpy(),
-        model.signals,
-        parts.signals.numpy(),
-        parts.specific.numpy(),
-        history,
-    )
-    return done._replace(ids=replace(done.ids, present=parts.present.numpy()))
+    return finish(encode_items(model), config, history)
 
 
 def save_tokenized(done: Tokenized, config: TokenizerConfig, directory: Path) -> None:

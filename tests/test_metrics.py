@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from toys import toy_data
@@ -15,6 +15,7 @@ from bbqrec_core import metrics
 from bbqrec_core.data import Sequences
 
 NAMES = ["recall@1", "recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"]
+unhurried = settings(max_examples=50, deadline=None)  # a busy machine must not fail a law
 few_levels = st.lists(st.integers(0, 3), min_size=2, max_size=30)  # scores on four levels: ties everywhere
 
 
@@ -70,6 +71,7 @@ def test_ties_across_the_cut_count_the_places_inside_it():
     assert metric_one(scores, 7)["ndcg@5"] == pytest.approx(1 / math.log2(6) / 4)
 
 
+@unhurried
 @given(few_levels, st.randoms(use_true_random=False))
 def test_renumbering_items_never_changes_a_metric(scores, random):
     order = list(range(len(scores)))
@@ -79,6 +81,7 @@ def test_renumbering_items_never_changes_a_metric(scores, random):
     assert moved == metric_one(scores, target + 1)
 
 
+@unhurried
 @given(few_levels, st.data(), st.integers(1, 3))
 def test_raising_the_targets_score_never_lowers_a_metric(scores, data, rise):
     target = data.draw(st.integers(1, len(scores)))
@@ -88,6 +91,7 @@ def test_raising_the_targets_score_never_lowers_a_metric(scores, data, rise):
     assert all(after[name] >= before[name] - 1e-12 for name in NAMES)
 
 
+@unhurried
 @given(few_levels, st.data())
 def test_recall_and_ndcg_grow_with_the_cut_and_recall_bounds_ndcg(scores, data):
     got = metric_one(scores, data.draw(st.integers(1, len(scores))))
@@ -97,6 +101,7 @@ def test_recall_and_ndcg_grow_with_the_cut_and_recall_bounds_ndcg(scores, data):
     assert all(0 <= got[f"ndcg@{k}"] <= got[f"recall@{k}"] + 1e-12 <= 1 + 1e-12 for k in metrics.NDCG_AT)
 
 
+@unhurried
 @given(few_levels)
 def test_targets_share_out_exactly_the_gain_of_the_cut(scores):
     each = [metric_one(scores, target) for target in range(1, len(scores) + 1)]
@@ -347,6 +352,7 @@ def test_holm_adjusts_known_values():
         metrics.holm(np.array([0.2, 1.2]))
 
 
+@unhurried
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_is_the_closed_bonferroni_test(p_values):
     subsets = [s for size in range(1, len(p_values) + 1) for s in itertools.combinations(range(len(p_values)), size)]

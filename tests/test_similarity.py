@@ -1,7 +1,9 @@
 """Laws of discretized similarity reweighting, against loops over a catalogue small enough to write down."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,12 +13,13 @@ from bbqrec_core.similarity import Channel, SimilarityBias, bucket_edges, channe
 from tiny import recommender_config, semantic_ids
 
 N, WIDTH, LAYERS, HEADS, BUCKETS = 11, 5, 2, 3, 7
+SIZES = (4, 4)
 SIGNALS = ["text", "image", "id"]
 ROWS = torch.tensor([[3, 8, 3, 1, 0], [5, 2, 9, 4, 7]])  # a repeated item, a padded position
 
 
 def make(vectors=None, present=None, **changes):
-    ids = semantic_ids(N, (4, 3), width=WIDTH)
+    ids = semantic_ids(N, SIZES, width=WIDTH)
     vectors = torch.from_numpy(ids.signal_vectors).double() if vectors is None else vectors
     present = torch.from_numpy(ids.present) if present is None else present
     options = {"layers": LAYERS, "heads": HEADS, "buckets": BUCKETS, "edges": "uniform", "which": "all"} | changes
@@ -44,7 +47,7 @@ def bucket_by_hand(vectors, present, i, j, channel, edges):
 
 @pytest.mark.parametrize("edges", ["uniform", "quantile"])
 def test_buckets_are_those_of_the_loop(edges):
-    bias, ids = make(edges=edges), semantic_ids(N, (4, 3), width=WIDTH)
+    bias, ids = make(edges=edges), semantic_ids(N, SIZES, width=WIDTH)
     vectors, found = torch.from_numpy(ids.signal_vectors).double(), bias.bucket_ids(ROWS)
     assert found.shape == (5, 2, 5, 5)
     for c, channel in enumerate(bias.channels):
@@ -159,7 +162,7 @@ def test_pairwise_cosine_is_the_loop_and_zero_for_zero_vectors():
 
 def two_models(**changes):
     """The same parameters with and without reweighting, over IDs with three signals."""
-    ids, models = semantic_ids(N, (4, 3), width=WIDTH), []
+    ids, models = semantic_ids(N, SIZES, width=WIDTH), []
     for reweight in (True, False):
         torch.manual_seed(3)
         models.append(SequenceModel(N, ids, recommender_config(reweight=reweight, **changes)))
@@ -198,10 +201,9 @@ def test_each_weight_is_multiplied_by_exp_of_its_offset_before_normalisation():
 
 def test_the_attention_map_of_a_case_done_by_hand():
     """Items 1 and 2 are alike, item 3 is opposite, all queries are zero: odds 3 to 1 for the like, 5 for oneself."""
-    ids = semantic_ids(3, (4, 3), width=2)
-    vectors = torch.tensor([[0.0, 0], [1, 0], [2, 0], [-1, 0]])[:, None].numpy()
-    present = torch.tensor([False, True, True, True])[:, None].numpy()
-    ids = ids.__class__(**(vars(ids) | {"signals": ("text",), "signal_vectors": vectors, "present": present}))
+    vectors = np.array([[0, 0], [1, 0], [2, 0], [-1, 0]], dtype=np.float32)[:, None].repeat(3, axis=1)
+    present = np.array([False, True, True, True])[:, None] & [True, False, False]
+    ids = replace(semantic_ids(3, SIZES, width=2), signal_vectors=vectors, present=present)
     model = SequenceModel(3, ids, recommender_config(layers=1, buckets=2, bucket_edges="uniform")).eval()
     with torch.no_grad():
         model.blocks.blocks[0].qkv.weight.zero_()

@@ -82,16 +82,20 @@ def recommender_config(**changes: object) -> RecommenderConfig:
 
 
 def semantic_ids(n_items: int, sizes: tuple[int, ...], *, width: int = 5, seed: int = 0) -> SemanticIds:
-    """Random IDs of N items with three signals (text, image, id), about a fifth of them missing."""
+    """Random IDs of N items with three signals (text, image, id), about a fifth of them missing.
+
+    Positions of the first one's size count as learned, others as added by a repair.
+    """
     rng = np.random.default_rng(seed)
-    rows, signals = n_items + 1, ("text", "image", "id")
-    codes = np.stack([rng.integers(0, size, rows) for size in sizes], axis=1)
+    rows, signals, codes = n_items + 1, ("text", "image", "id"), sizes[0]
+    levels = sum(size == codes for size in sizes)
+    table = np.stack([rng.integers(0, size, rows) for size in sizes], axis=1)
     present = rng.random((rows, len(signals))) < 0.8
     present[0] = False
-    signal_codes = rng.integers(0, min(sizes), (rows, len(signals), len(sizes)))
-    codebook = rng.normal(size=(len(sizes), max(sizes), width)).astype(np.float32)
-    vectors = codebook[np.arange(len(sizes)), signal_codes].sum(-2)
-    return SemanticIds(codes, sizes, len(sizes), signals, signal_codes, vectors, present, codebook, codes)
+    signal_codes = rng.integers(0, codes, (rows, len(signals), levels))
+    codebook = rng.normal(size=(levels, codes, width)).astype(np.float32)
+    vectors = codebook[np.arange(levels), signal_codes].sum(-2)
+    return SemanticIds(table, sizes, levels, signals, signal_codes, vectors, present, codebook, table[:, :levels])
 
 
 def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
