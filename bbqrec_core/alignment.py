@@ -38,6 +38,34 @@ class Parts(NamedTuple):
     specific: Float[Tensor, "R M half"]
 
 
+class Standardise(nn.Module):
+    """Centre and scale every signal over the items that have it, then give each vector length sqrt(E).
+
+    Signals that keep offsets of their own fall into different regions of the shared codebook, and a fused ID is left
+    with a part of its codes; without an offset, a code can mean the same in every signal.
+
+    Args: signals, width: S, E. Choice: moving statistics as in batch normalisation, momentum 0.1, no affine part.
+    """
+
+    def __init__(self, signals: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(signals, width))
+        self.register_buffer("variance", torch.ones(signals, width))
+
+    def forward(self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]) -> Float[Tensor, "R S E"]:
+        """Standardised signals: by the statistics of this batch in training, else by the moving ones."""
+        mean, variance = self.mean, self.variance
+        if self.training:
+            weight = present[..., None] / present.sum(0)[:, None].clamp_min(1)  # (R, S, 1)
+            mean = (weight * signals).sum(0)
+            variance = (weight * (signals - mean).square()).sum(0)
+            seen = (present.sum(0) > 1)[:, None]
+            with torch.no_grad():
+                self.mean.copy_(torch.where(seen, self.mean.lerp(mean, 0.1), self.mean))
+                self.variance.copy_(torch.where(seen, self.variance.lerp(variance, 0.1), self.variance))
+        return spread((signals - mean) / (variance + 1e-5).sqrt())
+
+
 class Variational(nn.Module):
     """The Gaussian q(s | b) of CLUB for one modality; `forward` gives log q per pair, up to its constant, in nats."""
 
@@ -84,6 +112,8 @@ class Tokenizer(nn.Module):
             self.variational = nn.ModuleDict({name: Variational(width, half, hidden) for name in dims})
         if config.id_signal:
             self.id_signal = nn.Embedding(len(counts), width)
+        if config.normalise:
+            self.standardise = Standardise(len(self.signals), width)
         self.gates = nn.Parameter(torch.zeros(len(self.signals)))
         self.quantizer = ResidualQuantizer(
             config.levels,
@@ -111,12 +141,12 @@ class Tokenizer(nn.Module):
         return Parts(self.signal_vectors(rows), self.present[rows], self.specific_vectors(rows))
 
     def signal_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R S E"]:
-        """Behaviour part of each modality, then the ID signal, each of length sqrt(E) if signals are normalised."""
+        """Behaviour part of each modality, then the ID signal, standardised if signals are normalised."""
         signals = [self.behaviour[name](self.feature(name, rows)) for name in self.modalities]
         if self.config.id_signal:
             signals.append(self.id_signal(rows))
         stacked = torch.stack(signals, 1)
-        return spread(stacked) if self.config.normalise else stacked
+        return self.standardise(stacked, self.present[rows]) if self.config.normalise else stacked
 
     def specific_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R M half"]:
         """Modality-specific parts, each of length sqrt(E/2); of width 0 where there are none."""
@@ -210,7 +240,7 @@ class Tokenizer(nn.Module):
             total = total - masked_mean(likelihood, parts.present[:, index])
         return total
 
-    def cross_modal(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Tensor:
+    def cross_modal(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R S"]) -> Tensor:
         """InfoNCE between the quantized signals of one item, symmetric, mean over pairs of signals, in nats."""
         losses = []
         for i, j in combinations(range(len(self.signals)), 2):

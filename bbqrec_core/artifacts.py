@@ -73,11 +73,15 @@ def verify(directory: Path) -> None:
 
     Raises: ValueError naming the first file that is missing or differs, and what to delete.
     """
-    manifest = json.loads((directory / MANIFEST).read_text())
-    for name, expected in manifest["sha256"].items():
+    remedy = f"is damaged or missing: delete {directory} and run again"
+    try:
+        sums = json.loads((directory / MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{directory / MANIFEST} {remedy}") from error
+    for name, expected in sums.items():
         path = directory / name
         if not path.exists() or file_hash(path) != expected:
-            raise ValueError(f"{path} is damaged or missing: delete {directory} and run again")
+            raise ValueError(f"{path} {remedy}")
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Every setting of a run as frozen dataclasses, the three presets, and strict overrides by field name."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -14,9 +15,10 @@ class _Checked:
         for spec in fields(self):
             value = getattr(self, spec.name)
             object.__setattr__(self, spec.name, _checked(spec.name, value, hints[spec.name]))
-            low = spec.metadata.get("low")
-            if low is not None and getattr(self, spec.name) < low:
-                raise ValueError(f"{spec.name} must be at least {low}, got {value!r}")
+            low, below = spec.metadata.get("low"), spec.metadata.get("below", math.inf)
+            if low is not None and not low <= getattr(self, spec.name) < below:  # refuses NaN and infinity too
+                top = f" and below {below:g}" if hints[spec.name] is float else ""
+                raise ValueError(f"{spec.name} must be at least {low}{top}, got {value!r}")
 
 
 def _checked(name: str, value: object, hint: object) -> object:
@@ -38,8 +40,8 @@ def _checked(name: str, value: object, hint: object) -> object:
     return value
 
 
-def _at_least(default: object, low: float) -> object:
-    return field(default=default, metadata={"low": low})
+def _at_least(default: object, low: float, below: float = math.inf) -> object:
+    return field(default=default, metadata={"low": low, "below": below})
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class TokenizerConfig(_Checked):
     combine: Literal["fused", "concat"] = "fused"
     gradient: Literal["straight-through", "rotation"] = "straight-through"
     codebook_update: Literal["ema", "gradient"] = "ema"
-    ema_decay: float = _at_least(0.95, 0.0)
+    ema_decay: float = _at_least(0.95, 0.0, 1.0)
     revive_every: int = _at_least(50, 0)
     commitment: float = _at_least(0.25, 0.0)
     specific_dropout: float = _at_least(0.5, 0.0)
@@ -122,7 +124,7 @@ class RecommenderConfig(_Checked):
     layers: int = _at_least(2, 1)
     heads: int = _at_least(2, 1)
     depth_layers: int = _at_least(1, 1)
-    dropout: float = _at_least(0.2, 0.0)
+    dropout: float = _at_least(0.2, 0.0, 1.0)
     reweight: bool = True
     buckets: int = _at_least(16, 2)
     bucket_edges: Literal["quantile", "uniform"] = "quantile"
@@ -140,6 +142,8 @@ class RecommenderConfig(_Checked):
         super().__post_init__()
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
+        if self.buckets > 250:
+            raise ValueError(f"buckets must be at most 250, so that a bucket fits a byte, got {self.buckets}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from bbqrec_core import planted_items
 from bbqrec_core.data import Dataset
 
-RECIPE = 1  # to be raised when the same configuration gives other data
 FOLLOW, SIBLING, JUMP = 0.8, 0.12, 0.08  # the mood's leaf, another leaf below the same parent, any leaf
 KEEP_MOOD = 0.97  # chance that the mood of one step is the mood of the next
 SHORTEST = 5  # events of the shortest history

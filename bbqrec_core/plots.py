@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
+from jaxtyping import Bool, Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
 
 from bbqrec_core.artifacts import write_atomic
 
@@ -18,6 +21,7 @@ CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
 GREY, INK = "0.78", "0.25"  # what is not highlighted; reference lines and notes
+RASTER = 1500  # points above which a scatter is stored as pixels inside the SVG
 ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; SIGNED is to be centred on zero
 
 
@@ -126,3 +130,37 @@ def lines(
     for index, (name, values) in enumerate(series.items()):
         ax.plot(x, values, label=name, markersize=3, markevery=max(1, len(x) // each), **look(index))
     ax.set(xlabel=xlabel, ylabel=ylabel)
+
+
+def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[np.ndarray, "R"]]) -> None:
+    """Scatter all points in grey and up to eight named groups in colour, each with a marker of its own.
+
+    A map has no axes to read: directions and distances of a projection carry no unit.
+    """
+    many = len(plane) > RASTER
+    ax.scatter(*plane.T, s=6 if many else 12, color=GREY, linewidths=0, rasterized=many)
+    for index, (name, member) in enumerate(groups.items()):
+        ax.scatter(*plane[member].T, s=14 if many else 22, label=name, linewidths=0, **look(index, line=False))
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture file as colours, at most `pixels` high and wide."""
+    with Image.open(file) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((pixels, pixels))
+    return np.asarray(small)
+
+
+def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY, lines_of_title: int = 2) -> None:
+    """One item: its picture, or a drawn placeholder, above its title."""
+    if file:
+        ax.imshow(picture(file), interpolation="antialiased")
+    else:
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="0.95")
+        ax.text(0.5, 0.5, "no picture", ha="center", va="center", color="0.5", fontsize=7)
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=frame, linewidth=1)
+    ax.set_title(short(title, 15, lines_of_title), fontsize=7, loc="center")

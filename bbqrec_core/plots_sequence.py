@@ -52,26 +52,34 @@ def heat_maps(
     if not sum(map(len, finite)):
         raise ValueError(f"no finite value in {', '.join(maps) or 'no maps'}: give at least one")
     top = max(float(np.abs(values).max()) for values in finite if len(values)) or 1.0
-    side = max(1.9, 0.3 * len(rows), 0.46 * len(rows) if numbers else 0)
-    extra = 0.075 * max(map(len, rows)) + 1.0  # names beside the first panel, and the colour bar
-    fig, axes = panels(
-        len(maps), width=side + 0.25 + extra / len(maps), height=side + 0.6 + 0.06 * max(map(len, columns))
-    )
-    for index, (title, values) in enumerate(maps.items()):
-        ax = axes[0, index]
-        scale = {"cmap": SIGNED if signed else ORDERED, "vmin": -top if signed else 0, "vmax": top}
+    scale = {"cmap": SIGNED if signed else ORDERED, "vmin": -top if signed else 0, "vmax": top}
+    fig, axes = _map_panels(len(maps), rows, columns, cell=0.42 if numbers else 0.26)
+    for ax, (title, values) in zip(axes, maps.items(), strict=False):
         image = ax.imshow(values, aspect="equal", **scale)
         ax.set_title(title)
-        ax.set_xticks(range(len(columns)), [short(name, 40) for name in columns], rotation=90, fontsize=8)
-        ax.set_yticks(range(len(rows)), [short(name, 40) for name in rows] if index == 0 else [], fontsize=8)
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.label_outer()
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         if numbers:
             _write_numbers(ax, values, numbers, top, signed)
-    axes[0, 0].set_ylabel("attending")
-    fig.supxlabel("attended", fontsize=10)
+    fig.supxlabel("attended to (columns)", fontsize=9)
+    fig.supylabel("attending (rows)", fontsize=9)
     fig.colorbar(image, ax=axes, label=label, shrink=0.9, aspect=25)
     return fig
+
+
+def _map_panels(count: int, rows: Sequence[str], columns: Sequence[str], cell: float) -> tuple[Figure, list[Axes]]:
+    """Panels for maps whose cells are squares of `cell` inches: up to three in a line, four as 2 x 2."""
+    across = 2 if count == 4 else min(count, 3)
+    down = -(-count // across)
+    beside, below = 0.07 * max(map(len, rows)), 0.07 * max(map(len, columns))
+    width = cell * len(columns) + 0.15 + (beside + 1.1) / across
+    fig, axes = panels(across, down, width=width, height=cell * len(rows) + 0.35 + (below + 0.2) / down)
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return fig, list(axes.flat[:count])
 
 
 def _write_numbers(ax: Axes, values: np.ndarray, form: str, top: float, signed: bool) -> None:

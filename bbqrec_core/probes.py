@@ -1,15 +1,14 @@
-"""What a set of vectors knows: linear probes of known factors, dependence of two parts, neighbours, a map in the plane."""
+"""What a set of vectors knows: linear probes of known factors, dependence of two parts, and a map in the plane."""
 
 import hashlib
 import warnings
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, Int
-from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -18,14 +17,14 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from bbqrec_core.artifacts import Store, load_arrays, save_arrays
-from bbqrec_core.data import Sequences
+from .artifacts import Store, load_arrays, save_arrays
 
 FOLDS = 5
+UNKNOWN = -1  # label of an item whose factor is not known, the padding row among them
 
 
 class Probe(NamedTuple):
-    """Balanced accuracy of a linear classifier on items it has not seen, in [0, 1]: the mean, per fold, and chance."""
+    """Balanced accuracy in [0, 1] of a linear classifier on items it has not seen: mean, per fold, and by chance."""
 
     accuracy: float
     folds: Float[np.ndarray, "folds"]
@@ -37,27 +36,139 @@ class Probe(NamedTuple):
         return (self.accuracy - self.chance) / (1 - self.chance)
 
 
+class Dependence(NamedTuple):
+    """Normalised HSIC in [0, 1], and the value that 95 % of random pairings of the same vectors stay below."""
+
+    value: float
+    by_chance: float
+
+
 def linear_probe(vectors: Float[np.ndarray, "R d"], labels: Int[np.ndarray, "R"], seed: int = 0) -> Probe:
     """How well a linear classifier reads a factor off vectors, by cross-validation in five stratified folds.
 
         accuracy = mean over folds of the mean over classes of recall;  chance = 1 / classes
 
-    Args: vectors: one row per item. labels: the factor's value, classes with fewer than five items are left out.
-        seed: of the folds.
+    Args: vectors: one row per item. labels: the factor's value; items with a negative one, and classes of fewer than
+        five items, are left out. seed: of the folds.
     Raises: ValueError if fewer than two classes have five items.
-    Choice: standardised columns, logistic regression with unit L2 penalty; classes weigh the same however rare.
+    Choice: standardised columns, logistic regression with unit L2 penalty, every class of the same weight.
     """
-    values, counts = np.unique(labels, return_counts=True)
+    values, counts = np.unique(labels[labels >= 0], return_counts=True)
     known = np.isin(labels, values[counts >= FOLDS])
     vectors, labels = vectors[known], labels[known]
     classes = len(np.unique(labels))
     if classes < 2:
-        raise ValueError(f"a probe needs two classes of {FOLDS} items each, got counts {counts.tolist()}")
+        raise ValueError(f"a probe needs two classes of {FOLDS} items each, got class sizes {counts.tolist()}")
     scores = []
     for fit, held in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(vectors, labels):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, class_weight="balanced"))
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight="balanced"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a probe a little short of its optimum still probes
             model.fit(vectors[fit], labels[fit])
         scores.append(balanced_accuracy_score(labels[held], model.predict(vectors[held])))
     return Probe(float(np.mean(scores)), np.array(scores), 1 / classes)
+
+
+def probe_table(
+    parts: dict[str, Float[np.ndarray, "N _"]],
+    factors: dict[str, Int[np.ndarray, "N"]],
+    present: Bool[np.ndarray, "N"],
+    seed: int = 0,
+) -> pl.DataFrame:
+    """Probe every factor from every part over the present items.
+
+    Returns: columns part, factor, accuracy, low and high (worst and best fold), chance, gain; factors that too few
+        items have are left out.
+    """
+    rows = []
+    for factor, labels in factors.items():
+        if (np.unique(labels[present & (labels >= 0)], return_counts=True)[1] >= FOLDS).sum() < 2:
+            continue
+        for part, vectors in parts.items():
+            probe = linear_probe(vectors[present], labels[present], seed)
+            spread = (float(probe.folds.min()), float(probe.folds.max()))
+            rows.append((part, factor, probe.accuracy, *spread, probe.chance, probe.gain))
+    numbers = dict.fromkeys(("accuracy", "low", "high", "chance", "gain"), pl.Float64)
+    return pl.DataFrame(rows, schema={"part": pl.String, "factor": pl.String, **numbers}, orient="row")
+
+
+def category_factors(categories: pl.Series, most: int = 4) -> dict[str, Int[np.ndarray, "rows"]]:
+    """The commonest categories as factors of item rows: 1 where an item has it, 0 where not, -1 where nothing is known.
+
+    Args: categories: N lists of names or nulls. most: how many, among those that 5 to 95 % of the known items have.
+    """
+    known = categories.is_not_null().to_numpy()
+    if not known.any():
+        return {}
+    names = categories.rename("name").drop_nulls().list.unique().explode().value_counts()
+    common = names.filter((pl.col("count") / known.sum()).is_between(0.05, 0.95))
+    out = {}
+    for name in common.sort("count", "name", descending=[True, False])["name"].head(most):
+        has = categories.list.contains(name).fill_null(False).to_numpy()
+        out[str(name)] = np.append(UNKNOWN, np.where(known, has, UNKNOWN)).astype(np.int64)
+    return out
+
+
+def hsic(
+    first: Float[np.ndarray, "R d"], second: Float[np.ndarray, "R e"], seed: int = 0, most: int = 500, draws: int = 100
+) -> Dependence:
+    """Dependence of two parts of the same items, linear or not.
+
+        HSIC(X, Y) = tr(K_X K_Y) / R^2 with centred Gaussian kernels;  value = HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y))
+
+    Args: most: items used, drawn at random. draws: random pairings for the value by chance.
+    Raises: ValueError for fewer than 10 items.
+    Source: Gretton et al. 2005; width of each kernel: median distance of its own vectors.
+    """
+    if len(first) < 10:
+        raise ValueError(f"HSIC needs 10 items, got {len(first)}")
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(first))[:most]
+    kernels = [_kernel(vectors[rows].astype(np.float64)) for vectors in (first, second)]
+    scale = np.sqrt(np.prod([(kernel * kernel).sum() for kernel in kernels]))
+    shuffles = [rng.permutation(len(rows)) for _ in range(draws)]
+    by_chance = [(kernels[0] * kernels[1][np.ix_(order, order)]).sum() / scale for order in shuffles]
+    return Dependence(float((kernels[0] * kernels[1]).sum() / scale), float(np.quantile(by_chance, 0.95)))
+
+
+def _kernel(vectors: Float[np.ndarray, "R d"]) -> Float[np.ndarray, "R R"]:
+    """Centred Gaussian kernel of median width."""
+    square = (vectors**2).sum(1)
+    distance = np.maximum(square[:, None] + square - 2 * vectors @ vectors.T, 0)
+    kernel = np.exp(-distance / max(np.median(distance[distance > 1e-9]) if (distance > 1e-9).any() else 1, 1e-9))
+    return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
+
+
+def project(
+    vectors: Float[np.ndarray, "R d"], method: Literal["pca", "umap"], seed: int, store: Store
+) -> Float[np.ndarray, "R 2"]:
+    """Lay vectors out in the plane, kept in the store by their content.
+
+    Args: method: `pca`, linear and quick, or `umap`, which keeps neighbourhoods; distances in it mean nothing.
+    Raises: ValueError for an unknown method, or fewer than three vectors.
+    """
+    if method not in ("pca", "umap"):
+        raise ValueError(f"method must be pca or umap, got {method!r}")
+    if len(vectors) < 3:
+        raise ValueError(f"a map needs three vectors, got {len(vectors)}")
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    digest = hashlib.sha256(vectors).hexdigest()[:16]
+    package = "umap-learn" if method == "umap" else "scikit-learn"
+    key = {"vectors": digest, "shape": vectors.shape, "method": method, "seed": seed, "version": version(package)}
+
+    def make(directory: Path) -> None:
+        plane = _umap(vectors, seed) if method == "umap" else PCA(2, svd_solver="full").fit_transform(vectors)
+        save_arrays(directory / "plane.npz", plane=plane.astype(np.float32))
+
+    return load_arrays(store.get("projection", key, make) / "plane.npz")["plane"]
+
+
+def _umap(vectors: Float[np.ndarray, "R d"], seed: int) -> Float[np.ndarray, "R 2"]:
+    """UMAP of seeded layout; imported here, because the import alone takes seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # umap warns that a seed means one thread, and through its own imports
+        from umap import UMAP
+
+        return UMAP(n_neighbors=min(15, len(vectors) - 1), min_dist=0.1, random_state=seed, n_jobs=1).fit_transform(
+            vectors
+        )

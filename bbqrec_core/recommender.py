@@ -161,20 +161,13 @@ class Recommender:
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item in nats for users' histories; column 0 is -inf."""
-        users = np.asarray(users)
-        batches = history_batches(
-            history, np.arange(len(history.offsets) - 1)[users], self.model.config.history, len(users)
-        )
-        asked, rows = batches[0]
-        states = self.model.last_states(rows)
-        if self.tree is None:
-            table = states @ self.model.items.weight.T
-            table[:, 0] = -torch.inf
-        else:
-            table = decoding.exact_scores(self.model.head, states, self.tree)
-        back = np.empty(len(users), dtype=np.int64)
-        back[np.searchsorted(users, asked, sorter=np.argsort(users))] = np.arange(len(users))
-        return table[back]
+        sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
+        states = self.model.last_states(gather_padded(history.items, history.offsets[users + 1] - sizes, sizes))
+        if self.tree is not None:
+            return decoding.exact_scores(self.model.head, states, self.tree)
+        table = states @ self.model.items.weight.T
+        table[:, 0] = -torch.inf
+        return table
 
     @torch.inference_mode()
     def beam(
@@ -240,7 +233,7 @@ def fit_recommender(
     recommender = build_recommender(data.n_items, ids, config, seed)
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users, seed=0)
-    optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     task = Task(
         "recommender" if ids is not None else "sasrec",
         model,

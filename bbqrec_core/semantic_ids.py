@@ -100,7 +100,7 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"]) -> PrefixTree:
     )
 
 
-def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N"]]:
+def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N-1"]]:
     """How many items share each distinct ID, and the group of every item (row 0, padding, is left out of both)."""
     _, group, size = np.unique(code_ids[1:], axis=0, return_inverse=True, return_counts=True)
     return size, group.reshape(-1)
@@ -160,10 +160,9 @@ def move_to_free(
     repaired = code_ids.copy()
     size, group = group_sizes(code_ids)
     _, prefix = group_sizes(code_ids[:, :-1]) if code_ids.shape[1] > 1 else (None, np.zeros(len(group), dtype=int))
-    distance = np.square(residual[1:, None, :] - table[None]).sum(-1) if len(code_ids) < 2000 else None
     for crowded in np.unique(prefix[size[group] > 1]):
         members = np.flatnonzero(prefix == crowded)
-        gap = distance[members] if distance is not None else np.square(residual[members + 1, None] - table).sum(-1)
+        gap = np.square(residual[members + 1, None] - table).sum(-1)  # (members, K)
         own = gap[np.arange(len(members)), code_ids[members + 1, -1]]
         taken: set[int] = set()
         waiting = []

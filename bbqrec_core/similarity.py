@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor, nn
 
+PAIR_BYTES = 2**28  # the largest table of all pairs that is kept: 7,300 items in five channels
 SPECIAL = 3  # buckets behind the S similarity buckets: the item itself, a missing signal, padding
 
 
@@ -119,21 +120,36 @@ class SimilarityBias(nn.Module):
         self.register_buffer("vectors", F.normalize(vectors, dim=-1))
         self.register_buffer("present", present)
         self.register_buffer("edges", torch.stack(cuts))  # (channels, S - 1)
+        self.register_buffer("pairs", self._compare_all(), persistent=False)
         self.table = nn.Parameter(torch.zeros(layers, len(self.channels), buckets + SPECIAL, heads))  # logits
+
+    def _compare(self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]) -> UInt8[Tensor, "C B T R"]:
+        """Bucket of every pair in every channel, from the vectors."""
+        same = rows[:, :, None] == columns[:, None, :]
+        padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
+        ids = []
+        for channel, edges in zip(self.channels, self.edges, strict=True):
+            cosine = self.vectors[rows, channel.query] @ self.vectors[columns, channel.key].mT
+            bucket = torch.bucketize(cosine, edges, out_int32=True)
+            missing = ~(self.present[rows, channel.query][:, :, None] & self.present[columns, channel.key][:, None, :])
+            bucket = bucket.masked_fill(same, self.buckets).masked_fill(missing, self.buckets + 1)
+            ids.append(bucket.masked_fill(padding, self.buckets + 2).to(torch.uint8))
+        return torch.stack(ids)
+
+    @torch.no_grad()
+    def _compare_all(self) -> UInt8[Tensor, "C rows rows"] | None:
+        """Buckets of all pairs of items, a byte each, where they fit: training then looks them up."""
+        everyone = torch.arange(len(self.vectors))
+        if len(self.channels) * len(everyone) ** 2 > PAIR_BYTES:
+            return None
+        blocks = [self._compare(rows[None], everyone[None])[:, 0] for rows in everyone.split(512)]
+        return torch.cat(blocks, 1)
 
     def bucket_ids(self, item_ids: Int[Tensor, "B T"]) -> Int[Tensor, "C B T T"]:
         """Bucket of every pair of positions in every channel; 0..S-1 by cosine, then self, missing, padding."""
-        vectors, present = self.vectors[item_ids], self.present[item_ids]  # (B, T, S, E), (B, T, S)
-        same = item_ids[:, :, None] == item_ids[:, None, :]
-        padding = (item_ids == 0)[:, :, None] | (item_ids == 0)[:, None, :]
-        ids = []
-        for channel, edges in zip(self.channels, self.edges, strict=True):
-            cosine = vectors[:, :, channel.query] @ vectors[:, :, channel.key].mT
-            bucket = torch.bucketize(cosine, edges)
-            missing = ~(present[:, :, None, channel.query] & present[:, None, :, channel.key])
-            bucket = bucket.masked_fill(same, self.buckets).masked_fill(missing, self.buckets + 1)
-            ids.append(bucket.masked_fill(padding, self.buckets + 2))
-        return torch.stack(ids)
+        if self.pairs is None:
+            return self._compare(item_ids, item_ids).int()
+        return self.pairs[:, item_ids[:, :, None], item_ids[:, None, :]].int()
 
     def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
         """Each layer's offset in logits; the caller adds its causal mask."""

@@ -28,14 +28,12 @@ class Source:
     Args:
         note: what it is. terms: on what terms it may be used.
         make: writes the bundle into an empty folder; arguments: folder, cache, folder of posters or None.
-        recipe: changes whenever `make` would write something else, so that an old copy is made anew.
         takes_posters: whether `--posters` means anything here.
     """
 
     note: str
     terms: str
     make: Callable[[Path, Path, Path | None], None]
-    recipe: str
     takes_posters: bool = False
 
     def __str__(self) -> str:
@@ -59,7 +57,7 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
         raise ValueError(f"posters={posters!r} means nothing for {name}; leave it out")
     folder = movielens.poster_folder(posters, cache) if posters else None
     target = cache / "data" / (f"{name}-posters" if folder else name)
-    note = {"name": name, "recipe": source.recipe, "posters": _listing(folder), "terms": source.terms}
+    note = {"name": name, "code": _code_hash(), "posters": _listing(folder), "terms": source.terms}
     target.parent.mkdir(parents=True, exist_ok=True)
 
     def make(bundle: Path) -> None:
@@ -89,6 +87,13 @@ def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Pat
         raise ValueError(f"no dataset {str(name_or_path)!r}: give one of {known}, or the folder of a bundle")
     data = features.encode(read_bundle(path, options), cache, options.modalities)
     return replace(data, features={m: features.scale(x, data.presence[m]) for m, x in data.features.items()})
+
+
+def _code_hash() -> str:
+    """A short hash over the files that make bundles, so that a bundle made by other code is made anew."""
+    here = Path(__file__).parent
+    names = ("sources.py", "movielens.py", "ml100k_to_ml1m.csv", "planted.py", "planted_items.py")
+    return hashlib.sha256(b"\0".join((here / name).read_bytes() for name in names)).hexdigest()[:16]
 
 
 def _listing(folder: Path | None) -> str:
@@ -131,12 +136,12 @@ def _write_movielens(bundle: Path, tables: movielens.Tables, film_ids: dict[int,
 
 
 def _planted(config: planted.PlantedConfig, note: str) -> Source:
-    """A planted dataset as a source; its configuration is part of the recipe."""
+    """A planted dataset as a source."""
 
     def make(bundle: Path, cache: Path, posters: Path | None) -> None:
         planted.write_planted(bundle, config)
 
-    return Source(note, "Made on this machine, free of any terms", make, f"{planted.RECIPE} {config}")
+    return Source(note, "Made on this machine, free of any terms", make)
 
 
 REGISTRY: dict[str, Source] = {
@@ -144,14 +149,12 @@ REGISTRY: dict[str, Source] = {
         "MovieLens-100K: 943 users, 1,682 films, 100,000 ratings; text, graph, posters on request",
         _GROUPLENS_TERMS,
         _ml_100k,
-        recipe="2",
         takes_posters=True,
     ),
     "ml-1m": Source(
         "MovieLens-1M: 6,040 users, 3,706 films, 1,000,209 ratings; text, posters on request",
         _GROUPLENS_TERMS,
         _ml_1m,
-        recipe="1",
         takes_posters=True,
     ),
     "planted": _planted(

@@ -150,12 +150,9 @@ def encode_items(model: Tokenizer) -> Draft:
 
 
 def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The ID table after the configured uniqueness repair, and the number of codes possible at each position.
-
-    Choice: random IDs have no residual to be near to, so `nearest` means `extra` there.
-    """
+    """The ID table after the configured uniqueness repair, and the number of codes possible at each position."""
     sizes = (config.codes,) * draft.table.shape[1]
-    if config.uniqueness == "nearest" and draft.signals:
+    if config.uniqueness == "nearest":
         return move_to_free(draft.table, draft.residual, draft.codebook[-1]), sizes
     if config.uniqueness == "none":
         return draft.table, sizes

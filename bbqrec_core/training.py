@@ -1,6 +1,7 @@
 """The one training loop: batches, progress, early stopping, checkpoints and resumption for every model here."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -85,13 +86,26 @@ def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
     return progress
 
 
-def _run_epoch(task: Task, epoch: int, label: str) -> dict[str, object]:
+def learning_rate(done: float) -> float:
+    """Share of the full learning rate when `done` (0..1) of all planned steps are over.
+
+    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %; a pure function of the step, so that a
+    resumed run needs no scheduler state.
+    """
+    return min(1.0, (done + 1e-3) / 0.05) * (0.55 + 0.45 * math.cos(math.pi * done))
+
+
+def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, object]:
     """Train one epoch; the mean of each part of the loss."""
     task.model.train()
     totals: dict[str, float] = {}
     batches = task.batches(epoch)
     shown = tqdm(batches, desc=label, leave=False, file=sys.stderr, mininterval=1.0, disable=None)
-    for batch in shown:
+    groups = task.optimizers[0].param_groups
+    for step, batch in enumerate(shown, start=1):
+        share = learning_rate((epoch + (step - 1) / len(batches)) / epochs)
+        for group in groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
         task.before_step(batch)
         parts = task.loss(batch)
         if not torch.isfinite(parts["loss"]):
@@ -100,11 +114,11 @@ def _run_epoch(task: Task, epoch: int, label: str) -> dict[str, object]:
             )
         task.optimizers[0].zero_grad(set_to_none=True)
         parts["loss"].backward()
-        nn.utils.clip_grad_norm_([p for group in task.optimizers[0].param_groups for p in group["params"]], 1.0)
+        nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
         task.optimizers[0].step()
         for name, value in parts.items():
             totals[name] = totals.get(name, 0.0) + float(value.detach())
-        shown.set_postfix(loss=f"{totals['loss'] / (shown.n + 1):.3f}", refresh=False)
+        shown.set_postfix(loss=f"{totals['loss'] / step:.3f}", refresh=False)
     return {name: total / len(batches) for name, total in totals.items()}
 
 
@@ -130,7 +144,11 @@ def fit(task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: 
         while len(progress["epochs"]) < epochs and progress["stale"] < patience:
             epoch, start = len(progress["epochs"]), time.monotonic()
             torch.manual_seed(_epoch_seed(seed, epoch))
-            row = {"epoch": epoch + 1, **_run_epoch(task, epoch, _label(task, epoch, epochs, progress)), **task.watch()}
+            row = {
+                "epoch": epoch + 1,
+                **_run_epoch(task, epoch, epochs, _label(task, epoch, epochs, progress)),
+                **task.watch(),
+            }
             if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
                 task.model.eval()
                 row["score"] = task.score()

@@ -8,6 +8,8 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", MPLBACKEND="Ag
 import pytest
 from jaxtyping import install_import_hook
 
+import bbqrec_core.config  # noqa: F401 - ahead of the hook: settings refuse wrong types themselves, in their own words
+
 # Every annotated public function checks its axes in tests, and only there.
 install_import_hook("bbqrec_core", "typecheck.checker")
 

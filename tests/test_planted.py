@@ -232,19 +232,20 @@ def test_pictures_show_the_shape_by_its_share_and_the_colours_of_the_nuisance(ti
     assert not any((a == b).all() for a, b in itertools.combinations(drawn, 2))
 
 
-def test_oracle_agrees_with_the_sum_over_all_hidden_paths(tmp_path):
-    config = PlantedConfig(users=6, items=6, branching=(3, 1), moods=2, length=6, noise=0.2, missing=0.5)
+@pytest.mark.parametrize(("moods", "pick"), [(2, np.argmin), (1, np.argmax)])
+def test_oracle_agrees_with_the_sum_over_all_hidden_paths(tmp_path, moods, pick):
+    config = PlantedConfig(users=20, items=7, branching=(3, 1), moods=moods, length=6, noise=0.2, missing=0.5)
     folder = write_planted(tmp_path / "b", config)
     data = read_bundle(folder, DataConfig())
     truth = pl.read_parquet(folder / "truth.parquet")
     leaf = dict(truth.select("item_id", "leaf").iter_rows())
     weight = dict(truth.select("item_id", "weight").iter_rows())
     maps = json.loads((folder / "truth.json").read_text())["next_leaf"]
-    states = list(itertools.product(range(2), range(3)))
+    states = list(itertools.product(range(moods), range(3)))
 
     def move(a, b):  # with one child below each node, a leaf is its own and only sibling
-        mood = KEEP_MOOD * (a[0] == b[0]) + (1 - KEEP_MOOD) / 2
-        return sum(KEEP * (b[1] == maps[a[0]][a[1]]) for KEEP in (FOLLOW, SIBLING)) * mood + JUMP / 3 * mood
+        mood = KEEP_MOOD * (a[0] == b[0]) + (1 - KEEP_MOOD) / moods
+        return ((FOLLOW + SIBLING) * (b[1] == maps[a[0]][a[1]]) + JUMP / 3) * mood
 
     def emit(item, state, seen):
         open_items = [i for i in leaf if i not in seen]
@@ -253,7 +254,7 @@ def test_oracle_agrees_with_the_sum_over_all_hidden_paths(tmp_path):
         here = weight[item] / sum(weight[i] for i in mine) if item in mine else 0.0
         return 0.2 * anywhere + 0.8 * (here if mine else anywhere)
 
-    user = int(np.argmin(np.diff(data.sequences.offsets)))
+    user = int(pick(np.diff(data.sequences.offsets)))  # the longest one has seen all items of two leaves
     history = data.history("test")
     rows = history.items[history.offsets[user] : history.offsets[user + 1]]
     ids = [data.items["item_id"][int(row) - 1] for row in rows]
@@ -264,7 +265,7 @@ def test_oracle_agrees_with_the_sum_over_all_hidden_paths(tmp_path):
         p *= np.prod([emit(item, path[t], ids[:t]) for t, item in enumerate(ids)])
         for item in left:
             chance[item] += p * emit(item, path[-1], ids)
-    expected = np.zeros(7)
+    expected = np.zeros(8)
     expected[data.row_of(left)] = np.array(list(chance.values())) / sum(chance.values())
     assert oracle_scores(folder, data, "test")[user] == pytest.approx(expected, abs=1e-9)
 

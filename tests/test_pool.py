@@ -53,10 +53,10 @@ from pathlib import Path
 from bbqrec_core import pool
 def work(name):
     Path(sys.argv[1], name).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(0 if name == "idle" else 60)
 if __name__ == "__main__":
     try:
-        pool.run_all(work, [("one",), ("two",)], 2, Path(sys.argv[1], "logs"))
+        pool.run_all(work, [("idle",), ("one",), ("two",)], 3, Path(sys.argv[1], "logs"))
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -68,7 +68,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, ending: signal.Signals) -
     script.write_text(SLEEPER)
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=log, start_new_session=True)
-    files = [tmp_path / "one", tmp_path / "two"]
+    files = [tmp_path / name for name in ("idle", "one", "two")]
     _wait_until(lambda: all(file.exists() and file.read_text() for file in files))
     workers = [int(file.read_text()) for file in files]
     if ending == signal.SIGINT:

@@ -248,16 +248,15 @@ def test_movielens_100k_out_of_reach_falls_back_with_one_line(wheel, tmp_path, m
     assert pl.read_parquet(path / "interactions.parquet").height == 100_000
 
 
-def test_a_second_get_touches_nothing_and_a_new_recipe_makes_it_anew(tmp_path, monkeypatch):
+def test_a_second_get_touches_nothing_and_other_code_makes_it_anew(tmp_path, monkeypatch):
     path = sources.get("planted-smoke", cache=tmp_path)
     before = (path / "items.parquet").stat()
     assert sources.get("planted-smoke", cache=tmp_path) == path
     assert (path / "items.parquet").stat() == before
-    newer = replace(sources.REGISTRY["planted-smoke"], recipe="newer")
-    monkeypatch.setitem(sources.REGISTRY, "planted-smoke", newer)
+    monkeypatch.setattr(sources, "_code_hash", lambda: "newer")
     sources.get("planted-smoke", cache=tmp_path)
     assert (path / "items.parquet").stat().st_ino != before.st_ino
-    assert json.loads((path / "source.json").read_text())["recipe"] == "newer"
+    assert json.loads((path / "source.json").read_text())["code"] == "newer"
 
 
 def test_an_interrupted_get_leaves_the_old_bundle_and_no_rubbish(tmp_path, monkeypatch):
@@ -267,8 +266,9 @@ def test_an_interrupted_get_leaves_the_old_bundle_and_no_rubbish(tmp_path, monke
         (bundle / "items.parquet").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    broken = replace(sources.REGISTRY["planted-smoke"], make=interrupted, recipe="newer")
+    broken = replace(sources.REGISTRY["planted-smoke"], make=interrupted)
     monkeypatch.setitem(sources.REGISTRY, "planted-smoke", broken)
+    monkeypatch.setattr(sources, "_code_hash", lambda: "newer")
     with pytest.raises(KeyboardInterrupt):
         sources.get("planted-smoke", cache=tmp_path)
     assert read_bundle(path, DataConfig()).n_items == 120

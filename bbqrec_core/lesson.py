@@ -1,0 +1,50 @@
+"""What a notebook says to its reader beside figures: tables, what to notice, and checks of exercises."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from . import tables
+
+NOT_YET = "Not answered yet: put your answer in place of None and run the cell again."
+
+
+def notice(*points: str) -> None:
+    """Display what to notice in the picture above, one bullet a point; points quote numbers of this very run."""
+    _say("\n".join(["**What to notice.**", "", *(f"- {point}" for point in points)]))
+
+
+def show_table(frame: pl.DataFrame, name: str, folder: str | Path, caption: str, most: int = 40) -> None:
+    """Save a table by `tables.save_table` and display its first `most` rows, caption above."""
+    shown = frame.head(most)
+    tables.save_table(frame, name, folder, caption, shown)
+    _say(tables.markdown(shown, caption))
+
+
+def verdict(answer: object, right: object, tolerance: float = 0.0) -> str:
+    """What to tell a reader about an answer: not there yet, right, or to look again; never the right answer itself.
+
+    Args: answer: None, a number, a text or a list of them. tolerance: allowed difference of numbers.
+    """
+    if answer is None:
+        return NOT_YET
+    asked, given = np.atleast_1d(np.asarray(right)), np.atleast_1d(np.asarray(answer))
+    if asked.shape != given.shape:
+        return f"Look again: {len(asked)} values were asked for, this is {len(given)}."
+    if asked.dtype.kind in "US" or given.dtype.kind in "US":
+        same = np.char.lower(asked.astype(str)) == np.char.lower(given.astype(str))
+    else:
+        same = np.abs(asked.astype(float) - given.astype(float)) <= tolerance
+    return "Right." if same.all() else f"Look again: {int(same.sum())} of {len(same)} right."
+
+
+def check(answer: object, right: object, tolerance: float = 0.0) -> None:
+    """Display the verdict on an answer to an exercise."""
+    _say(f"*{verdict(answer, right, tolerance)}*")
+
+
+def _say(text: str) -> None:
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))
