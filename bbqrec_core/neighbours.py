@@ -47,7 +47,7 @@ def shared_audience(
 def audience_of_nearest(
     vectors: Float[np.ndarray, "N d"], present: Bool[np.ndarray, "N"], sequences: Sequences, seed: int = 0, k: int = 10
 ) -> tuple[float, float]:
-    """Do items that are close in a space share users? Mean shared audience of items with their k nearest, and its error.
+    """Do items that are close in a space share users? Mean shared audience with the k nearest, and its standard error.
 
     Args: sequences: events that count; items without one have no audience and take no part. k: at most, fewer if fewer
         items are present. Up to 500 items are asked.

@@ -107,11 +107,12 @@ def short(text: object, length: int = 24, lines: int = 1) -> str:
 
 
 def log_counts(ax: Axes, which: str = "xy") -> None:
-    """Make axes logarithmic with plain numbers (1, 10, 1,000) as labels."""
+    """Make the axes of a finished drawing logarithmic with plain numbers (1, 10, 1,000) as labels."""
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         if name in which:
             getattr(ax, f"set_{name}scale")("log")
-            axis.set_major_locator(LogLocator(numticks=6))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 40 * low else (1,), numticks=6))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
 

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from .plots import (
     CATEGORIES,
@@ -45,9 +46,9 @@ def item_cards(
             ax.set(xticks=[], yticks=[], aspect="equal")
             ax.spines[:].set(visible=True, color=GREY)
             if present[name][column]:
-                tile = np.full(TILE * TILE, np.nan)
-                tile[: min(vectors.shape[1], TILE * TILE)] = vectors[column, : TILE * TILE]
-                image = ax.imshow(tile.reshape(TILE, TILE), cmap=SIGNED, vmin=-3, vmax=3)
+                numbers = vectors[column, : TILE * TILE]
+                tile = np.pad(numbers, (0, -len(numbers) % TILE), constant_values=np.nan)
+                image = ax.imshow(tile.reshape(-1, TILE), cmap=SIGNED, vmin=-3, vmax=3)
             else:
                 ax.set(xlim=(0, 1), ylim=(0, 1))
                 ax.text(0.5, 0.5, "missing", ha="center", va="center", color="0.5", fontsize=7)
@@ -91,10 +92,13 @@ def interaction_map(user: Int[np.ndarray, "E"], item: Int[np.ndarray, "E"], shap
     events = np.histogram2d(user, item, bins=edges)[0]
     cells = np.outer(np.diff(np.ceil(edges[0])), np.diff(np.ceil(edges[1])))  # (user, item) pairs in each cell
     share = np.ma.masked_equal(events / np.maximum(cells, 1), 0)
-    norm = LogNorm(max(share.min(), 1e-4), 1)
+    norm = LogNorm(max(share.min(), 1e-3), 1, clip=True)
     image = axes[0, 0].imshow(share, aspect="auto", cmap=ORDERED, norm=norm, extent=(0, shape[1], shape[0], 0))
     axes[0, 0].set(xlabel="items, most popular first", ylabel="users, most active first")
-    fig.colorbar(image, label="share of pairs with an event")
+    percent = FuncFormatter(lambda value, _: f"{100 * value:g} %")
+    ticks = [share for share in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1) if share >= norm.vmin]
+    bar = fig.colorbar(image, label="share of pairs with an event", ticks=ticks, format=percent)
+    bar.minorticks_off()
     return fig
 
 

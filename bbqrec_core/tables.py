@@ -88,11 +88,12 @@ def show(frame: pl.DataFrame, caption: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=caption, title_justify="left", title_style="")
+    table = Table()
     for name in frame.columns:
         table.add_column(name, overflow="fold", justify="right" if frame[name].dtype.is_numeric() else "left")
     for line in _texts(frame):
         table.add_row(*line)
-    console = Console()
-    # A pipe has no width: 80 would cut lines that another program reads.
-    Console(width=None if console.is_terminal else 160, markup=False).print(table)
+    # A pipe has no width of its own: the usual 80 would cut lines that another program reads.
+    console = Console(width=None if Console().is_terminal else 160, markup=False, highlight=False)
+    console.print(caption, soft_wrap=True)
+    console.print(table)

@@ -56,12 +56,11 @@ class Draft(NamedTuple):
 def resolve(config: TokenizerConfig, data: Dataset) -> TokenizerConfig:
     """Name the modalities that will enter: all of the data's when none is named; a missing one gives way to the first.
 
-    Choice: a text-only tokenizer on data without text uses the first modality there is, so that every row of a table
-    exists on every dataset; the chosen names are part of the run's configuration.
+    Choice: a text-only tokenizer on data without text uses the first modality there is, and the ID signal where there
+    is none, so that every row of a table exists on every dataset; what was chosen is part of the run's configuration.
     """
-    if not config.signals:
-        return replace(config, signals=tuple(data.features))
-    found = [name for name in config.signals if name in data.features] or list(data.features)[:1]
+    wanted = config.signals or tuple(data.features)
+    found = [name for name in wanted if name in data.features] or list(data.features)[:1]
     return replace(config, signals=tuple(found), id_signal=config.id_signal or not found)
 
 

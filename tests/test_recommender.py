@@ -1,0 +1,340 @@
+"""Laws of stage 2 as a whole: what may not change a score, what a score is, and that every setting does something."""
+
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from bbqrec_core.config import EvaluationConfig, RecommenderConfig
+from bbqrec_core.data import Sequences
+from bbqrec_core.metrics import per_user, rank_users
+from bbqrec_core.recommender import INIT_STD, SequenceModel, beam_ranks, build_recommender, early_score, fit_recommender
+from bbqrec_core.similarity import SimilarityBias
+from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
+from bbqrec_core.tokenizer import fit_tokenizer
+
+N, SIZES = 24, (5, 5, 3)
+EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=7)
+KINDS = ["codes", "items"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return planted_data(tmp_path_factory.mktemp("recommender"))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return semantic_ids(N, SIZES)
+
+
+@pytest.fixture(scope="module")
+def run(data, ids, tmp_path_factory):
+    """fit(kind, **settings) -> (Recommender, History), each distinct one trained once."""
+    made = {}
+
+    def fit(kind="codes", evaluation=EVALUATION, seed=0, **changes):
+        key = (kind, evaluation, seed, *sorted(changes.items()))
+        if key not in made:
+            config = recommender_config(**({"output": kind} | changes))
+            folder = tmp_path_factory.mktemp("r") / "c"
+            made[key] = fit_recommender(data, ids if kind == "codes" else None, config, evaluation, seed, folder)
+        return made[key]
+
+    return fit
+
+
+def lively(recommender):
+    """The same recommender with a similarity table that is not zero."""
+    if recommender.model.reweighting is not None:
+        with torch.no_grad():
+            recommender.model.reweighting.table.normal_(generator=torch.Generator().manual_seed(2))
+    return recommender
+
+
+def fresh(kind, ids, double=True, **changes):
+    made = lively(build_recommender(N, ids if kind == "codes" else None, recommender_config(output=kind, **changes), 3))
+    if double:
+        made.model.double()
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_never_changes_a_score(kind, ids):
+    model = fresh(kind, ids, history=9).model
+    row = torch.tensor([[3, 8, 3, 17]])
+    padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], 1)
+    company = torch.cat([padded, torch.arange(1, 10)[None]])
+    for rows in (padded, company):
+        torch.testing.assert_close(model.last_states(rows)[:1], model.last_states(row))
+        torch.testing.assert_close(model.states(rows)[0][:1, :4], model.states(row)[0])
+    alone = model.loss(torch.tensor([[3, 8, 3, 17]]))["loss"]
+    torch.testing.assert_close(model.loss(padded)["loss"], alone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_later_item_changes_no_earlier_state(kind, ids):
+    model = fresh(kind, ids).model
+    before, after = (model.states(torch.tensor([rows]))[0] for rows in ([4, 9, 2, 7, 1], [4, 9, 2, 11, 20]))
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3], after[:, 3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_come_in_the_order_of_the_users_asked(kind, ids, data):
+    recommender = fresh(kind, ids)
+    history = data.history("test")
+    one_by_one = torch.cat([recommender.scores(history, np.array([user])) for user in range(data.n_users)])
+    assert one_by_one.shape == (data.n_users, N + 1)
+    for users in (np.arange(data.n_users), np.array([5, 2, 19, 2, 0]), np.arange(data.n_users)[::-1]):
+        torch.testing.assert_close(recommender.scores(history, users), one_by_one[users.copy()])
+    assert bool((one_by_one[:, 0] == -torch.inf).all())
+    assert bool(one_by_one[:, 1:].isfinite().all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_read_the_last_events_only(kind, ids):
+    recommender = fresh(kind, ids, history=3)
+    long = Sequences(np.array([0, 6, 9]), np.array([9, 8, 7, 1, 2, 3, 1, 2, 3], dtype=np.int32))
+    scores = recommender.scores(long, np.array([0, 1]))
+    torch.testing.assert_close(scores[0], scores[1])
+
+
+def test_code_scores_are_the_heads_log_probabilities(ids, data):
+    recommender = fresh("codes", ids)
+    users = np.array([3, 0])
+    scores = recommender.scores(data.history("test"), users)
+    sizes = data.history("test")
+    for place, user in enumerate(users):
+        items = sizes.items[sizes.offsets[user] : sizes.offsets[user + 1]][-5:]
+        state = recommender.model.last_states(torch.tensor([items.tolist()]))
+        for row in range(1, N + 1):
+            wanted = recommender.model.head(state, torch.from_numpy(ids.code_ids[row])[None])
+            torch.testing.assert_close(scores[place, row], wanted[0])
+
+
+def test_sasrec_scores_and_loss_are_a_softmax_over_the_catalogue(data):
+    model = fresh("items", None).model
+    rows = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    states, _ = model.states(rows[:, :-1])
+    losses = []
+    for b, t, target in ((0, 0, 8), (0, 1, 3), (0, 2, 17), (1, 0, 6)):
+        logits = [states[b, t] @ model.items.weight[item] for item in range(1, N + 1)]  # padding is no candidate
+        losses.append(torch.logsumexp(torch.stack(logits), 0) - logits[target - 1])
+    torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
+    recommender = fresh("items", None)
+    scores = recommender.scores(data.history("test"), np.array([4]))[0]
+    last = recommender.model.last_states(torch.from_numpy(data.history("test").items[data.history("test").offsets[4] :][: int(np.diff(data.history("test").offsets)[4])][-5:].astype(np.int64))[None])
+    torch.testing.assert_close(scores[1:], (last @ recommender.model.items.weight.T)[0, 1:])
+
+
+def test_the_loss_over_codes_is_the_mean_of_minus_log_probabilities(ids):
+    model = fresh("codes", ids).model
+    rows = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    states, _ = model.states(rows[:, :-1])
+    places = ((0, 0, 8), (0, 1, 3), (0, 2, 17), (1, 0, 6))
+    losses = [-model.head(states[b, t][None], model.code_ids[target][None])[0] for b, t, target in places]
+    torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
+
+
+def test_an_item_enters_as_the_sum_of_its_code_embeddings(ids):
+    model = fresh("codes", ids).model
+    rows = torch.tensor([[3, 8, 0]])
+    for place, row in enumerate([3, 8]):
+        wanted = sum(table.weight[code] for table, code in zip(model.tables, ids.code_ids[row], strict=True))
+        torch.testing.assert_close(model.embed(rows)[0, place], wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_items_and_what_belongs_to_them_permutes_the_scores(kind, ids, data):
+    order = np.append(0, 1 + np.random.default_rng(4).permutation(N))  # new row r holds what old row order[r] held
+    moved = {
+        name: value[order] if isinstance(value, np.ndarray) and name != "codebook" else value
+        for name, value in vars(ids).items()
+    }
+    plain, other = fresh(kind, ids), fresh(kind, replace(ids, **moved))
+    state = plain.model.state_dict()
+    for name in state:
+        if name in ("items.weight", "reweighting.vectors", "reweighting.present"):
+            state[name] = state[name][order]
+    other.model.load_state_dict(state)
+    if kind == "codes":  # buckets belong to pairs of items
+        other.model.reweighting.pairs = plain.model.reweighting.pairs[:, order][:, :, order]
+    history = data.history("test")
+    new_row = np.argsort(order)
+    renamed = Sequences(history.offsets, new_row[history.items].astype(np.int32))
+    users = np.arange(data.n_users)
+    torch.testing.assert_close(other.scores(renamed, users), plain.scores(history, users)[:, order])
+
+
+def test_equal_arguments_give_equal_parameters_and_another_seed_does_not(ids):
+    first, again, other = (build_recommender(N, ids, recommender_config(), seed).model for seed in (1, 1, 2))
+    assert same_tensors(first.state_dict(), again.state_dict())
+    assert not same_tensors(first.state_dict(), other.state_dict())
+
+
+def test_tables_start_from_the_codebook_up_to_one_scale(ids):
+    wide = semantic_ids(N, SIZES, width=6)
+    tables = build_recommender(N, wide, recommender_config(), 0).model.tables
+    scale = INIT_STD / wide.codebook[0].std(ddof=1)
+    for level in range(2):
+        torch.testing.assert_close(tables[level].weight, torch.from_numpy(wide.codebook[level] * scale))
+    assert float(tables[0].weight.detach().std()) == pytest.approx(INIT_STD, rel=1e-4)
+    projected = build_recommender(N, ids, recommender_config(), 0).model.tables  # width 5 to 6
+    assert np.linalg.matrix_rank(torch.cat([projected[0].weight, projected[1].weight]).detach().numpy(), tol=1e-6) == 5
+    assert [len(table.weight) for table in projected] == list(SIZES)
+
+
+def test_concatenated_ids_start_every_signal_from_the_same_codebook(data, tmp_path):
+    done = fit_tokenizer(data, tokenizer_config(combine="concat", epochs=1), 0, tmp_path / "c")
+    tables = build_recommender(N, done.ids, recommender_config(), 0).model.tables
+    assert len(tables) == 7
+    for position in range(6):
+        assert torch.equal(tables[position].weight, tables[position % 2].weight)
+    assert not torch.equal(tables[0].weight, tables[1].weight)
+
+
+def test_the_output_table_is_the_input_table(ids):
+    model = fresh("codes", ids).model
+    assert model.head.tables is model.tables
+    model.loss(torch.tensor([[1, 2]]))["loss"].backward()
+    assert all(table.weight.grad is not None for table in model.tables)
+
+
+def test_reweighting_needs_signals(ids):
+    assert isinstance(build_recommender(N, ids, recommender_config(), 0).model.reweighting, SimilarityBias)
+    assert build_recommender(N, ids, recommender_config(reweight=False), 0).model.reweighting is None
+    blank = replace(ids, signals=())
+    assert build_recommender(N, blank, recommender_config(), 0).model.reweighting is None
+    assert build_recommender(N, None, recommender_config(), 0).model.reweighting is None
+    assert build_recommender(N, ids, recommender_config(output="items"), 0).model.reweighting is not None
+
+
+def test_attention_maps_and_biases_are_handed_out(ids):
+    model = fresh("codes", ids).model
+    rows = torch.tensor([[3, 8, 17, 0], [1, 2, 3, 4]])
+    _, maps = model.states(rows)
+    biases = model.biases(rows)
+    assert len(maps) == len(biases) == 2
+    assert all(m.shape == b.shape == (2, 3, 4, 4) for m, b in zip(maps, biases, strict=True))
+    assert bool((biases[0].triu(1)[:, :, 0, 1:] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_repeats_for_its_seed_and_learns(data, ids, run, tmp_path, kind):
+    config = recommender_config(output=kind)
+    again, history = fit_recommender(data, ids if kind == "codes" else None, config, EVALUATION, 0, tmp_path / "c")
+    first, wanted = run(kind)
+    assert same_tensors(again.model.state_dict(), first.model.state_dict())
+    assert history.epochs == wanted.epochs
+    assert not same_tensors(run(kind, seed=1)[0].model.state_dict(), first.model.state_dict())
+    assert wanted.epochs[-1]["loss"] < wanted.epochs[0]["loss"]
+    assert not first.model.training
+
+
+def test_what_comes_back_is_the_best_epoch_by_validation(data, run):
+    for kind in KINDS:
+        recommender, history = run(kind)
+        scores = [row["score"] for row in history.epochs]
+        assert history.best_epoch == 1 + int(np.argmax(scores))
+        assert early_score(recommender, data, np.arange(data.n_users), EVALUATION) == pytest.approx(max(scores))
+
+
+def other_test_events(data):
+    """The same data with another last event for every user."""
+    items = data.sequences.items.copy()
+    items[data.sequences.offsets[1:] - 1] = items[data.sequences.offsets[1:] - 1] % N + 1
+    return replace(data, sequences=Sequences(data.sequences.offsets, items))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_test_events_change_nothing_that_is_trained(data, ids, run, tmp_path, kind):
+    config = recommender_config(output=kind)
+    changed = other_test_events(data)
+    found, history = fit_recommender(changed, ids if kind == "codes" else None, config, EVALUATION, 0, tmp_path / "c")
+    assert same_tensors(found.model.state_dict(), run(kind)[0].model.state_dict())
+    assert history.epochs == run(kind)[1].epochs
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_ranks_by_a_wide_beam_are_ranks_by_exact_scores(data, ids, part, masked):
+    recommender = fresh("codes", ids)
+    users = np.array([20, 3, 11, 0, 7])
+    beam = beam_ranks(recommender, data, part, users, replace(EVALUATION, beam=100, batch=2), masked)
+    kind = "masked" if masked else "kept"
+    exact = rank_users(recommender.scores, data.history(part), data.targets(part), users, (kind,))[kind]
+    assert beam.greater[exact.ties > 0].tolist() == exact.greater[exact.ties > 0].tolist()
+    assert beam.ties.tolist() == exact.ties.tolist()
+    assert np.array_equal(beam.top, exact.top)
+
+
+def test_ranks_by_a_narrow_beam_miss_targets_and_count_them_as_zero(data, ids):
+    recommender = fresh("codes", ids)
+    ranks = beam_ranks(recommender, data, "test", np.arange(data.n_users), replace(EVALUATION, beam=1))
+    missed = np.array([target not in top for target, top in zip(data.targets("test"), ranks.top, strict=True)])
+    assert missed.any()
+    assert bool((ranks.ties[missed] == 0).all())
+    assert bool((per_user(ranks)["recall@20"][missed] == 0).all())
+
+
+def test_the_early_score_of_sasrec_is_exact_ndcg(data):
+    recommender = fresh("items", None)
+    users = np.array([1, 5, 9])
+    ranks = rank_users(recommender.scores, data.history("valid"), data.targets("valid"), users, ("kept",))["kept"]
+    wanted = per_user(ranks)["ndcg@10"].mean()
+    assert early_score(recommender, data, users, EVALUATION) == pytest.approx(wanted)
+
+
+CHANGES = {
+    "output": "items",
+    "width": 12,
+    "layers": 1,
+    "heads": 2,
+    "depth_layers": 2,
+    "dropout": 0.3,
+    "reweight": False,
+    "buckets": 5,
+    "bucket_edges": "uniform",
+    "channels": "same",
+    "init_from_codebook": False,
+    "history": 3,
+    "lr": 0.02,
+    "weight_decay": 0.2,
+    "epochs": 2,
+    "batch_users": 5,
+    "evaluate_every": 2,
+    "patience": 1,
+}
+
+
+def test_every_setting_has_a_test_that_changes_it():
+    assert list(CHANGES) == [spec.name for spec in fields(RecommenderConfig)]
+    base = asdict(recommender_config())
+    assert all(base[name] != value for name, value in CHANGES.items())
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_changes_a_result(run, name):
+    base = {"lr": 0.05, "epochs": 8} if name == "patience" else {}  # fast enough for the score to fall
+    (first, before), (second, after) = run(**base), run(**(base | {name: CHANGES[name]}))
+    assert not (same_tensors(first.model.state_dict(), second.model.state_dict()) and before.epochs == after.epochs)
+
+
+@pytest.mark.parametrize(("name", "value"), [("early_users", 5), ("beam", 2)])
+def test_evaluation_settings_change_the_early_score(run, name, value):
+    scores = [[row["score"] for row in run(evaluation=e)[1].epochs] for e in (EVALUATION, replace(EVALUATION, **{name: value}))]
+    assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_evaluation_batch_changes_no_result(run, kind):
+    (first, before), (second, after) = run(kind), run(kind, evaluation=replace(EVALUATION, batch=3))
+    assert same_tensors(first.model.state_dict(), second.model.state_dict())
+    assert [r["score"] for r in before.epochs] == pytest.approx([r["score"] for r in after.epochs])
+
+
+def test_a_model_without_ids_ignores_the_settings_of_codes():
+    models = [SequenceModel(N, None, recommender_config(output=kind)) for kind in KINDS]
+    assert all(model.head is None and model.items is not None for model in models)
