@@ -192,7 +192,7 @@ def finish(draft: Draft, config: TokenizerConfig, history: list[dict]) -> Tokeni
 def fit_tokenizer(data: Dataset, config: TokenizerConfig, seed: int, directory: Path) -> Tokenized:
     """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
 
-    Raises: ValueError if the data leave the tokenizer without any signal. FloatingPointError on a non-finite loss.
+    Raises: FloatingPointError on a non-finite loss.
     """
     config = resolve(config, data)
     if config.source == "random":

@@ -1,0 +1,178 @@
+"""Figures of stage 1: quantization by hand, training, what each part knows, and the map of the codes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .plots import CATEGORIES, GREY, INK, highlight, legend_below, lines, look, panels, short
+
+COLUMNS = 3  # panels side by side before a new row begins
+
+
+def quantization_steps(
+    residuals: Float[np.ndarray, "levels P 2"],
+    codebook: Float[np.ndarray, "L K 2"],
+    codes: Int[np.ndarray, "P L"],
+    names: Sequence[str],
+) -> Figure:
+    """Residual quantization in the plane, one panel a level on one scale: what arrives, the codes, what is left over.
+
+    Args: residuals: (L+1, P, 2), what arrives at each level, and what is left after the last. codes: chosen, 0..K-1.
+    """
+    levels = len(codebook)
+    fig, axes = panels(levels, width=3.1, height=3.3, sharex=True, sharey=True)
+    reach = 1.2 * np.abs(residuals[:-1]).max()
+    for level, ax in enumerate(axes[0]):
+        arriving, chosen = residuals[level], codebook[level][codes[:, level]]
+        for point, code in zip(arriving, chosen, strict=True):
+            ax.plot(*np.stack([code, point]).T, color=GREY, linewidth=1, zorder=1)
+        for index, place in enumerate(codebook[level]):
+            mine = arriving[codes[:, level] == index]
+            ax.scatter(*mine.T, s=30, zorder=3, **look(index, line=False))
+            ax.scatter(*place, s=150, zorder=2, facecolors="none", edgecolors=CATEGORIES[index], marker="o")
+            ax.annotate(f"code {index}", place, (0, 9), textcoords="offset points", ha="center", fontsize=8)
+        for name, point in zip(names, arriving, strict=True):
+            ax.annotate(name, point, (4, -9), textcoords="offset points", fontsize=8, color=INK)
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="first coordinate")
+        ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
+        ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)
+        length = np.linalg.norm(arriving, axis=1).mean()
+        ax.set_title(f"level {level + 1}\nmean length arriving {length:.2f}")
+    axes[0, 0].set_ylabel("second coordinate")
+    return fig
+
+
+def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Each part of the loss over training, in a panel of its own since their units differ."""
+    columns = min(COLUMNS, len(losses))
+    fig, axes = panels(columns, -(-len(losses) // columns), width=2.6, height=2.0, sharex=True)
+    for ax in axes.flat[len(losses) :]:
+        ax.set_axis_off()
+    for ax, (name, values) in zip(axes.flat, losses.items(), strict=False):
+        ax.plot(epochs, values, color=CATEGORIES[0], marker="o", markersize=2.5)
+        ax.set_title(name.replace("_", " "))
+        ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    fig.supxlabel("epoch", fontsize=10)
+    fig.supylabel("loss", fontsize=10)
+    return fig
+
+
+def code_use(
+    epochs: Sequence[int], used: Int[np.ndarray, "epochs L"], perplexity: Float[np.ndarray, "epochs L"], codes: int
+) -> Figure:
+    """How many codes of each level the items use, and how evenly, over training; the gap to the dashed line is dead.
+
+    Args: used: codes that at least one item has. perplexity: exp of the entropy of their use, 1 .. K. codes: K.
+    """
+    fig, axes = panels(2, width=3.4, sharex=True, sharey=True)
+    for ax, values, name in zip(axes[0], (used, perplexity), ("used codes", "perplexity (codes)"), strict=True):
+        series = {f"level {level + 1}": values[:, level] for level in range(values.shape[1])}
+        lines(ax, epochs, series, "epoch", name)
+        ax.axhline(codes, color=INK, linestyle="--", linewidth=1)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_tick_params(labelleft=True)
+    axes[0, 0].set_ylim(0, 1.08 * codes)
+    legend_below(fig, axes[0, 0])
+    return fig
+
+
+def probe_dots(probes: pl.DataFrame) -> Figure:
+    """How well a linear classifier reads each factor off each part: mean and range over folds, and chance.
+
+    Args: probes: of `probes.probe_table`.
+    """
+    factors = probes["factor"].unique(maintain_order=True).to_list()
+    parts = probes["part"].unique(maintain_order=True).to_list()
+    columns = min(COLUMNS, len(factors))
+    height = 0.9 + 0.3 * len(parts)
+    fig, axes = panels(
+        columns, -(-len(factors) // columns), width=2.4, height=height, sharex=True, sharey=True, squeeze=False
+    )
+    for ax in axes.flat[len(factors) :]:
+        ax.set_axis_off()
+    for ax, factor in zip(axes.flat, factors, strict=False):
+        _factor_dots(ax, probes.filter(pl.col("factor") == factor), parts)
+        ax.set_title(short(factor, 26))
+    axes[0, 0].set(xlim=(0, 1.04), ylim=(len(parts) - 0.5, -0.5))
+    legend_below(fig, axes[0, 0])
+    fig.supxlabel("balanced accuracy on items not seen", fontsize=10)
+    return fig
+
+
+def _factor_dots(ax: Axes, rows: pl.DataFrame, parts: list[str]) -> None:
+    """One panel of `probe_dots`."""
+    for row in rows.iter_rows(named=True):
+        place, mean = parts.index(row["part"]), row["accuracy"]
+        spread = [[mean - row["low"]], [row["high"] - mean]]
+        ax.errorbar(mean, place, xerr=spread, capsize=2, markersize=5, **look(place % 8))
+    ax.axvline(rows["chance"][0], color=INK, linestyle="--", linewidth=1, label="chance")
+    ax.set_yticks(range(len(parts)), parts)
+
+
+def against_chance(values: Mapping[str, tuple[float, float]], xlabel: str, chance: str) -> Figure:
+    """Named values as dots, and beside each what chance would give, as an open dot.
+
+    Args: values: name -> (value, by chance), one unit. chance: what the open dots are.
+    """
+    fig, axes = panels(1, width=5.2, height=1.2 + 0.3 * len(values))
+    ax = axes[0, 0]
+    for place, (value, by_chance) in enumerate(values.values()):
+        ax.plot([by_chance, value], [place, place], color=GREY, linewidth=1, zorder=1)
+        ax.scatter(value, place, s=36, color=CATEGORIES[0], zorder=2, label=None if place else "measured")
+        hollow = {"facecolors": "white", "edgecolors": INK, "label": None if place else chance}
+        ax.scatter(by_chance, place, s=30, zorder=2, **hollow)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set(xlabel=xlabel, ylim=(len(values) - 0.5, -0.5))
+    ax.set_xlim(left=min(0, ax.get_xlim()[0]))
+    legend_below(fig, ax)
+    return fig
+
+
+def code_maps(
+    items: Float[np.ndarray, "N 2"],
+    codes: Int[np.ndarray, "N L"],
+    vectors: Sequence[Float[np.ndarray, "prefixes 2"]],
+    method: str,
+) -> Figure:
+    """A map of the items and of codebook vectors, level by level: the six largest codes of a level in colour.
+
+    The second panel looks into the largest first code: its items by their second code, all others grey.
+
+    Args: items: places of N items. codes: of each item, first two levels used. vectors: places of the first level's
+        codes, and of what the largest first code and each second code add up to. method: of the projection.
+    """
+    depth = min(2, codes.shape[1])
+    fig, axes = panels(depth, width=3.8, height=3.9)
+    inside = np.ones(len(items), dtype=bool)
+    for level, ax in enumerate(axes[0]):
+        size = np.bincount(codes[inside, level])
+        largest = np.argsort(-size, kind="stable")[: min(6, int((size > 0).sum()))]
+        groups = {f"code {code} ({size[code]} items)": inside & (codes[:, level] == code) for code in largest}
+        highlight(ax, items, groups)
+        ax.scatter(*vectors[level].T, s=26, marker="+", color="black", linewidths=1, label="codebook vectors")
+        where = f"code {largest[0]} of level 1, " if level else ""
+        ax.set_title(f"{where}by code of level {level + 1}" if level == 0 else f"in {where}\nby code of level 2")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=8, handletextpad=0.2)
+        inside = codes[:, 0] == largest[0]
+    fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
+    return fig
+
+
+def coloured_maps(
+    items: Float[np.ndarray, "N 2"], colourings: Mapping[str, Mapping[str, Bool[np.ndarray, "N"]]], method: str
+) -> Figure:
+    """One map of the items, several times, each with other groups in colour.
+
+    Args: items: places of N items. colourings: title -> (name of a group -> members), up to eight groups each.
+    """
+    fig, axes = panels(len(colourings), width=2.9, height=3.3)
+    for ax, (title, groups) in zip(axes[0], colourings.items(), strict=True):
+        highlight(ax, items, dict(groups))
+        ax.set_title(title)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, fontsize=7, handletextpad=0.2)
+    fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
+    return fig
