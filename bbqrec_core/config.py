@@ -94,16 +94,16 @@ class TokenizerConfig(_Checked):
     specific_dropout: float = _at_least(0.5, 0.0)
     w_codes_only: float = _at_least(1.0, 0.0)
     w_mi: float = _at_least(0.05, 0.0)
-    w_cross: float = _at_least(0.1, 0.0)
+    w_cross: float = _at_least(0.02, 0.0)
     w_seq: float = _at_least(1.0, 0.0)
     w_use: float = _at_least(0.0, 0.0)
     temperature: float = _at_least(0.1, 1e-3)
     mi_steps: int = _at_least(3, 1)
-    uniqueness: Literal["none", "extra", "nearest"] = "extra"
+    uniqueness: Literal["none", "extra", "nearest"] = "nearest"
     lr: float = _at_least(2e-3, 0.0)
-    epochs: int = _at_least(20, 1)
+    epochs: int = _at_least(8, 1)
     batch_items: int = _at_least(256, 2)
-    batch_users: int = _at_least(64, 1)
+    batch_users: int = _at_least(128, 1)
     history: int = _at_least(20, 1)
 
 
@@ -124,18 +124,18 @@ class RecommenderConfig(_Checked):
     layers: int = _at_least(2, 1)
     heads: int = _at_least(2, 1)
     depth_layers: int = _at_least(1, 1)
-    dropout: float = _at_least(0.2, 0.0, 1.0)
+    dropout: float = _at_least(0.1, 0.0, 1.0)
     reweight: bool = True
     buckets: int = _at_least(16, 2)
     bucket_edges: Literal["quantile", "uniform"] = "quantile"
     channels: Literal["same", "all"] = "all"
     init_from_codebook: bool = True
     history: int = _at_least(50, 1)
-    lr: float = _at_least(1e-3, 0.0)
+    lr: float = _at_least(2e-3, 0.0)
     weight_decay: float = _at_least(0.01, 0.0)
-    epochs: int = _at_least(60, 1)
-    batch_users: int = _at_least(64, 1)
-    evaluate_every: int = _at_least(3, 1)
+    epochs: int = _at_least(8, 1)
+    batch_users: int = _at_least(16, 1)
+    evaluate_every: int = _at_least(2, 1)
     patience: int = _at_least(4, 1)
 
     def __post_init__(self) -> None:
@@ -195,8 +195,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "tokenizer.epochs": 60,
         "recommender.width": 128,
         "recommender.history": 100,
-        "recommender.epochs": 200,
-        "recommender.patience": 8,
+        "recommender.epochs": 60,
+        "recommender.evaluate_every": 3,
     },
 }
 

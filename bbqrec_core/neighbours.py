@@ -11,6 +11,13 @@ from scipy import sparse
 from .data import Sequences
 
 
+def item_vectors(behaviour: Float[np.ndarray, "N S E"], present: Bool[np.ndarray, "N S"]) -> Float[np.ndarray, "N E"]:
+    """One direction an item: the mean of its present signals, scaled to length sqrt(E); zero where it has none."""
+    mean = (behaviour * present[..., None]).sum(1)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    return (mean / np.maximum(length, 1e-12) * np.sqrt(behaviour.shape[-1])).astype(np.float32)
+
+
 def nearest(
     vectors: Float[np.ndarray, "N d"], present: Bool[np.ndarray, "N"], rows: Int[np.ndarray, "Q"], k: int
 ) -> Int[np.ndarray, "Q k"]:

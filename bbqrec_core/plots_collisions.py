@@ -1,4 +1,4 @@
-"""Figures of semantic IDs: collisions and their repair, the prefix tree, and whether its neighbourhoods mean anything."""
+"""Figures of semantic IDs: collisions and repairs, the prefix tree, and whether its neighbourhoods mean anything."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import CATEGORIES, GREY, INK, legend_below, lines, log_counts, look, panels, short
+from .plots import CATEGORIES, GREY, INK, legend_below, log_counts, look, panels, short
 
 
 def repairs(figures: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:

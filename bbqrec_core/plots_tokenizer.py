@@ -89,9 +89,7 @@ def probe_dots(probes: pl.DataFrame) -> Figure:
     parts = probes["part"].unique(maintain_order=True).to_list()
     columns = min(COLUMNS, len(factors))
     height = 0.9 + 0.3 * len(parts)
-    fig, axes = panels(
-        columns, -(-len(factors) // columns), width=2.4, height=height, sharex=True, sharey=True, squeeze=False
-    )
+    fig, axes = panels(columns, -(-len(factors) // columns), width=2.4, height=height, sharex=True, sharey=True)
     for ax in axes.flat[len(factors) :]:
         ax.set_axis_off()
     for ax, factor in zip(axes.flat, factors, strict=False):
@@ -154,8 +152,7 @@ def code_maps(
         groups = {f"code {code} ({size[code]} items)": inside & (codes[:, level] == code) for code in largest}
         highlight(ax, items, groups)
         ax.scatter(*vectors[level].T, s=26, marker="+", color="black", linewidths=1, label="codebook vectors")
-        where = f"code {largest[0]} of level 1, " if level else ""
-        ax.set_title(f"{where}by code of level {level + 1}" if level == 0 else f"in {where}\nby code of level 2")
+        ax.set_title("all items by their first code" if not level else "the largest first code by the second")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=8, handletextpad=0.2)
         inside = codes[:, 0] == largest[0]
     fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)

@@ -85,10 +85,12 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     Returns: empty if all is well, else the cause in one line (the notebook so far is then `*.unfinished.ipynb`).
     """
     import papermill
+    from traitlets.config import Config
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": False}
+    options["config"] = Config(KernelManager={"transport_encryption": "auto"})  # or the kernel warns of plain TCP
     try:
         executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
     except Exception as error:  # whatever a notebook does, the others still run

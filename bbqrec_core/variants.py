@@ -40,6 +40,7 @@ VARIANTS: dict[str, Variant] = {
             "tokenizer.w_mi": 0.0,
             "tokenizer.w_cross": 0.0,
             "tokenizer.w_seq": 0.0,
+            "tokenizer.uniqueness": "extra",
             "recommender.reweight": False,
             "recommender.init_from_codebook": False,
         },

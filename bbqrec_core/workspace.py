@@ -69,5 +69,3 @@ class Workspace:
         """Planted factors by item row where the dataset has a truth, else nothing."""
         path = sources.get(self.dataset) if self.dataset in sources.REGISTRY else Path(self.dataset)
         return planted.load_truth(path, self.data) if (path / "truth.json").exists() else {}
-
-

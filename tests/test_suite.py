@@ -56,13 +56,16 @@ def test_seeds_go_only_to_notebooks_that_declare_them(tmp_path: Path) -> None:
     assert suite.parameters_for(with_them, GIVEN, "0,1") == GIVEN | {"seeds": "0,1"}
 
 
-def test_a_notebook_runs_in_its_folder_with_the_given_values_and_this_interpreter(tmp_path: Path) -> None:
+def test_a_notebook_runs_in_its_folder_with_the_given_values_and_this_interpreter(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
     code = "import sys, pathlib\npathlib.Path('here.txt').write_text(f'{seed} {preset} {sys.prefix}')"
     path = write_notebook(tmp_path / "nb" / "01_a.ipynb", code)
     target = tmp_path / "run" / "01_a.ipynb"
     assert suite.execute(path, target, GIVEN) == ""
     assert (tmp_path / "nb" / "here.txt").read_text() == f"3 smoke {sys.prefix}"
     assert [file.name for file in target.parent.iterdir()] == ["01_a.ipynb"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_failing_cell_gives_one_line_and_no_finished_notebook(tmp_path: Path) -> None:
