@@ -31,11 +31,11 @@ def masked_mean(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[
 
 
 class Parts(NamedTuple):
-    """Items taken apart: `signals` (R, S, E), which are `present` (R, S), and `specific` parts (R, M, E/2)."""
+    """Items taken apart: `signals` (R, S, E), which are `present` (R, S), and `specific` parts (R, M, W)."""
 
     signals: Float[Tensor, "R S E"]
     present: Bool[Tensor, "R S"]
-    specific: Float[Tensor, "R M half"]
+    specific: Float[Tensor, "R M W"]
 
 
 class Standardise(nn.Module):
@@ -73,7 +73,7 @@ class Variational(nn.Module):
         super().__init__()
         self.net = mlp(behaviour, hidden, 2 * specific)
 
-    def forward(self, specific: Float[Tensor, "R half"], behaviour: Float[Tensor, "R E"]) -> Float[Tensor, "R"]:
+    def forward(self, specific: Float[Tensor, "R W"], behaviour: Float[Tensor, "R E"]) -> Float[Tensor, "R"]:
         mean, raw = self.net(behaviour).chunk(2, dim=-1)
         log_variance = LOG_VARIANCE * torch.tanh(raw)
         return -0.5 * ((specific - mean).square() / log_variance.exp() + log_variance).sum(-1)
@@ -98,7 +98,7 @@ class Tokenizer(nn.Module):
         self.config, self.modalities = config, tuple(features)
         if not self.modalities and not config.id_signal:
             raise ValueError("the tokenizer has no signal: the data have no modality and id_signal is False")
-        width, half, hidden = config.code_width, config.code_width // 2 * config.specific, config.hidden
+        width, narrow, hidden = config.code_width, config.specific_width * config.specific, config.hidden
         dims = {name: array.shape[1] for name, array in features.items()}
         for name, array in features.items():
             self.register_buffer(f"feature_{name}", array, persistent=False)
@@ -106,10 +106,10 @@ class Tokenizer(nn.Module):
         self.register_buffer("present", torch.stack(present, -1), persistent=False)  # (N+1, S)
         self.register_buffer("counts", counts, persistent=False)
         self.behaviour = nn.ModuleDict({name: mlp(dim, hidden, width) for name, dim in dims.items()})
-        self.decoders = nn.ModuleDict({name: mlp(half + width, hidden, dim) for name, dim in dims.items()})
+        self.decoders = nn.ModuleDict({name: mlp(narrow + width, hidden, dim) for name, dim in dims.items()})
         if config.specific:
-            self.specific = nn.ModuleDict({name: mlp(dim, hidden, half) for name, dim in dims.items()})
-            self.variational = nn.ModuleDict({name: Variational(width, half, hidden) for name in dims})
+            self.specific = nn.ModuleDict({name: mlp(dim, hidden, narrow) for name, dim in dims.items()})
+            self.variational = nn.ModuleDict({name: Variational(width, narrow, hidden) for name in dims})
         if config.id_signal:
             self.id_signal = nn.Embedding(len(counts), width)
         if config.normalise:
@@ -148,8 +148,8 @@ class Tokenizer(nn.Module):
         stacked = torch.stack(signals, 1)
         return self.standardise(stacked, self.present[rows]) if self.config.normalise else stacked
 
-    def specific_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R M half"]:
-        """Modality-specific parts, each of length sqrt(E/2); of width 0 where there are none."""
+    def specific_vectors(self, rows: Int[Tensor, "R"]) -> Float[Tensor, "R M W"]:
+        """Modality-specific parts, each of length sqrt(W); of width 0 where there are none."""
         if not (self.config.specific and self.modalities):
             return self.gates.new_zeros(len(rows), len(self.modalities), 0)
         return torch.stack([spread(self.specific[name](self.feature(name, rows))) for name in self.modalities], 1)
@@ -220,11 +220,13 @@ class Tokenizer(nn.Module):
         """CLUB's contrast log q(s_i|b_i) - log q(s_j|b_i), j a random other item, mean over modalities, nats per width.
 
         Source: Cheng et al. 2020 (CLUB), equation 12 (sampled). A penalty, not an estimate: see method.md, 1.1.
+        Choice: gradient reaches b alone. Given both, the penalty empties s, which is the easier way down, and b keeps
+        the noise; s, too narrow for anything beside it, then holds what the codes cannot tell the decoder.
         """
         total = parts.signals.new_zeros(())
         for index, name in enumerate(self.modalities):
             here = parts.present[:, index].nonzero().squeeze(-1)
-            behaviour, specific = parts.signals[here, index], parts.specific[here, index]
+            behaviour, specific = parts.signals[here, index], parts.specific[here, index].detach()
             other = specific[torch.randperm(len(here), device=here.device)]
             gap = self.variational[name](specific, behaviour) - self.variational[name](other, behaviour)
             total = total + gap.sum() / max(len(here), 1) / max(specific.shape[-1], 1)

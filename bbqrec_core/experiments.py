@@ -46,6 +46,8 @@ STAGES = {
     "tokenizer": (
         "data",
         "events",
+        "encoders",
+        "features",
         "batching",
         "quantizer",
         "blocks",
@@ -137,7 +139,7 @@ def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory:
     scorer, epochs = _fit(data, kind, ids, config, directory)
     training = time.monotonic() - start
     start = time.monotonic()
-    exact = kind != "ids" or data.n_items <= config.evaluation.exact_items
+    exact = data.n_items <= config.evaluation.exact_items or getattr(scorer, "tree", None) is None
     ranks = _test_ranks(data, scorer, config.evaluation, exact)
     for mode, found in ranks.items():
         save_arrays(directory / f"ranks_{mode}.npz", **found._asdict())
@@ -169,9 +171,8 @@ def _fit(
         return found, []
     if kind == "markov":
         chain = baselines.Markov.fit(data)
-        save_arrays(
-            directory / "markov.npz", weights=chain.weights, pseudo_count=chain.pseudo_count, shares=chain.shares
-        )
+        numbers = {"weights": np.array(chain.weights), "pseudo_count": np.array(chain.pseudo_count)}
+        save_arrays(directory / "markov.npz", shares=chain.shares, **numbers)
         for lag, counts in enumerate(chain.counts):
             sparse.save_npz(directory / f"markov_{lag}.npz", counts)
         return chain, [{"trial": [*trial.weights, trial.pseudo_count], "score": trial.ndcg} for trial in chain.trials]
@@ -225,7 +226,7 @@ def _table(data: Dataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:
                     (mode, segment, int(inside.sum()), name, float(v[inside].mean())) for name, v in values.items()
                 ]
         lists = metrics.list_metrics(found.top, data.n_items, counts)
-        rows += [(mode, "all", len(found.ties), name, value) for name, value in lists.items()]
+        rows += [(mode, "all", len(found.ties), name + by, value) for name, value in lists.items()]
     return pl.DataFrame(rows, schema=["history", "segment", "targets", "metric", "value"], orient="row")
 
 
@@ -277,13 +278,13 @@ def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
     history = np.array([rows[item] for item in item_ids], dtype=np.int32)
     asked = Sequences(np.array([0, len(history)]), history)
     scores = metrics.mask_history(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
-    best = scores.topk(min(k, int((scores > -torch.inf).sum())))
-    picked = best.indices.numpy()
+    best = scores.sort(descending=True, stable=True)  # equal scores by row, as in the ranking
+    picked = best.indices[: min(k, int((scores > -torch.inf).sum()))].numpy()
     path = directory / "ids.npz"
     codes = SemanticIds.load(path).code_ids[picked] if path.exists() else None
     shown = ["-".join(map(str, code)) for code in codes] if codes is not None else [""] * len(picked)
     chosen = items[picked - 1]
     return pl.DataFrame(
         {"rank": np.arange(1, len(picked) + 1), "item_id": chosen["item_id"], "title": chosen["title"]}
-        | {"score": best.values.numpy(), "code": shown}
+        | {"score": best.values[: len(picked)].numpy(), "code": shown}
     )

@@ -6,11 +6,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bbqrec_core.plots import CATEGORIES, GREY, INK, ORDERED, SIGNED, legend_below, look, panels, short
 
 SPECIAL = ("self", "missing")  # buckets behind the similarity buckets that are drawn; padding never counts
-CHANNEL_COLUMNS = 5
+CHANNEL_COLUMNS = 3  # panels side by side
+FLAT = 0.1  # logits: the least height of the offsets' axis, so that a table close to zero looks close to zero
 
 
 def vectors_plane(vectors: Float[np.ndarray, "N 2"], names: Sequence[str]) -> Figure:
@@ -18,7 +20,7 @@ def vectors_plane(vectors: Float[np.ndarray, "N 2"], names: Sequence[str]) -> Fi
 
     Args: vectors: (N, 2), any length above zero, drawn at length 1. names: one per vector.
     """
-    fig, axes = panels(1, width=4.2, height=3.6)
+    fig, axes = panels(1, width=4.6, height=3.3)
     ax = axes[0, 0]
     turn = np.linspace(0, 2 * np.pi, 200)
     ax.plot(np.cos(turn), np.sin(turn), color=GREY, linewidth=0.8)
@@ -27,7 +29,7 @@ def vectors_plane(vectors: Float[np.ndarray, "N 2"], names: Sequence[str]) -> Fi
         arrow = {"arrowstyle": "-|>", "color": CATEGORIES[index % len(CATEGORIES)], "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", (x, y), (0, 0), arrowprops=arrow)
         ax.annotate(short(name), (1.12 * x, 1.12 * y), ha="left" if x >= 0 else "right", va="center")
-    ax.set(xlim=(-1.9, 2.1), ylim=(-1.25, 1.25), aspect="equal", xlabel="first dimension", ylabel="second dimension")
+    ax.set(xlim=(-1.8, 1.9), ylim=(-1.2, 1.2), aspect="equal", xlabel="first dimension", ylabel="second dimension")
     return fig
 
 
@@ -105,6 +107,7 @@ def training_scores(
         ax.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
         ax.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)
     ax.set(xlabel="epoch", ylabel=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(fig, ax)
     return fig
 
@@ -118,32 +121,32 @@ def bias_curves(
     """
     fig, axes = _channel_panels(channels, "offset w (logits)")
     buckets = edges.shape[1] + 1
-    place = np.arange(buckets)
+    place, top = np.arange(buckets), 1.1 * max(FLAT, float(np.abs(table[:, :, :-1]).max()))
     for channel, ax in enumerate(axes):
+        ax.set_ylim(-top, top)
         ax.axhline(0, color=INK, linewidth=0.8)
         for layer, head in np.ndindex(table.shape[0], table.shape[3]):
             values = table[layer, channel, :, head]
             style = look(layer) | {"linestyle": look(head)["linestyle"], "markersize": 3}
             ax.plot(place, values[:buckets], label=f"layer {layer + 1}, head {head + 1}", **style)
             ax.plot(_special_places(buckets), values[buckets : buckets + 2], **style | {"linestyle": ""})
-        _bucket_axis(ax, edges[channel])
+        _bucket_axis(ax, edges[channel], special=True)
     legend_below(fig, axes[0])
     return fig
 
 
 def bucket_shares(
-    shares: Float[np.ndarray, "C drawn"], edges: Float[np.ndarray, "C inner"], channels: Sequence[str]
+    shares: Float[np.ndarray, "C buckets"], edges: Float[np.ndarray, "C inner"], channels: Sequence[str]
 ) -> Figure:
-    """Draw which share of the pairs in real histories falls into each bucket, one panel a channel.
+    """Draw which share of the pairs of different items in real histories falls into each bucket, one panel a channel.
 
-    Args: shares: (C, S + 2), rows summing to 1: similarity buckets, then self and missing. edges: S - 1 cosines.
+    Args: shares: (C, S), rows summing to 1. edges: S - 1 cosines.
     """
     fig, axes = _channel_panels(channels, "share of pairs (%)")
-    buckets = edges.shape[1] + 1
+    buckets = shares.shape[1]
     for ax, values, cuts in zip(axes, shares, edges, strict=True):
-        ax.bar(np.arange(buckets), 100 * values[:buckets], color=CATEGORIES[0])
-        ax.bar(_special_places(buckets), 100 * values[buckets:], color=GREY)
-        ax.axhline(100 / buckets, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="pairs drawn at random")
+        ax.bar(np.arange(buckets), 100 * values, color=CATEGORIES[0])
+        ax.axhline(100 / buckets, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="even shares")
         _bucket_axis(ax, cuts)
     legend_below(fig, axes[0])
     return fig
@@ -153,15 +156,15 @@ def _channel_panels(channels: Sequence[str], label: str) -> tuple[Figure, list[A
     """One panel a channel, at most `CHANNEL_COLUMNS` side by side, on one vertical scale; unused ones removed."""
     columns = min(len(channels), CHANNEL_COLUMNS)
     rows = -(-len(channels) // columns)
-    fig, grid = panels(columns, rows, width=max(2.3, 5 / columns), height=2.6, sharey=True)
+    fig, grid = panels(columns, rows, width=max(2.7, 5 / columns), height=2.5, sharey=True)
     axes = list(grid.flat)
     for ax in axes[len(channels) :]:
         ax.remove()
     for ax, name in zip(axes, channels, strict=False):
-        ax.set_title(f"{name} channel" if columns == 1 else name)
+        ax.set_title(name)
+        ax.set_xlabel("cosine of the pair, by bucket", fontsize=8)
     for ax in grid[:, 0]:
         ax.set_ylabel(label)
-    fig.supxlabel("cosine of the two items' quantized signals (buckets of equal count are equally wide)", fontsize=9)
     return fig, axes[: len(channels)]
 
 
@@ -170,11 +173,13 @@ def _special_places(buckets: int) -> Float[np.ndarray, "2"]:
     return buckets + np.array([1.0, 3.0]) * max(1.0, buckets / 10)
 
 
-def _bucket_axis(ax: Axes, edges: np.ndarray) -> None:
+def _bucket_axis(ax: Axes, edges: np.ndarray, special: bool = False) -> None:
     """Label some boundaries between buckets with their cosine, and the two special buckets with their names."""
-    inner = np.unique(np.linspace(0, len(edges) - 1, min(len(edges), 4)).round().astype(int))
-    ticks = np.concatenate([inner + 0.5, _special_places(len(edges) + 1)])
-    ax.set_xticks(ticks, [f"{edges[place]:.2f}" for place in inner] + list(SPECIAL), rotation=90, fontsize=8)
+    inner = np.unique(np.linspace(0, len(edges) - 1, min(len(edges), 5)).round().astype(int))
+    ticks, names = inner + 0.5, [f"{edges[place]:.2f}" for place in inner]
+    if special:
+        ticks, names = np.concatenate([ticks, _special_places(len(edges) + 1)]), names + list(SPECIAL)
+    ax.set_xticks(ticks, names, rotation=90, fontsize=8)
 
 
 def intervals(
@@ -215,7 +220,8 @@ def seed_points(
         groups: variant -> group, in the order of the lines from top to bottom; told apart by colour and marker.
         reference: the variant whose mean is carried through each panel as a dashed line.
     """
-    fig, axes = panels(len(values), width=2.7 + 1.4 / len(values), height=1.2 + 0.25 * len(groups), sharey=True)
+    width = max(5.2, 1.6 + 2 * len(values)) / len(values)
+    fig, axes = panels(len(values), width=width, height=1.2 + 0.25 * len(groups), sharey=True)
     styles = {group: look(index, line=False) for index, group in enumerate(dict.fromkeys(groups.values()))}
     for ax, (label, found) in zip(axes[0], values.items(), strict=True):
         for line, (variant, group) in enumerate(groups.items()):

@@ -14,7 +14,7 @@ COLUMNS = 3  # panels side by side before a new row begins
 
 
 def quantization_steps(
-    residuals: Float[np.ndarray, "levels P 2"],
+    residuals: Float[np.ndarray, "steps P 2"],
     codebook: Float[np.ndarray, "L K 2"],
     codes: Int[np.ndarray, "P L"],
     names: Sequence[str],
@@ -23,27 +23,38 @@ def quantization_steps(
 
     Args: residuals: (L+1, P, 2), what arrives at each level, and what is left after the last. codes: chosen, 0..K-1.
     """
-    levels = len(codebook)
-    fig, axes = panels(levels, width=3.1, height=3.3, sharex=True, sharey=True)
-    reach = 1.2 * np.abs(residuals[:-1]).max()
+    fig, axes = panels(len(residuals), width=2.9, height=3.2, sharex=True, sharey=True)
+    reach = 1.25 * np.abs(residuals).max()
     for level, ax in enumerate(axes[0]):
-        arriving, chosen = residuals[level], codebook[level][codes[:, level]]
-        for point, code in zip(arriving, chosen, strict=True):
-            ax.plot(*np.stack([code, point]).T, color=GREY, linewidth=1, zorder=1)
-        for index, place in enumerate(codebook[level]):
-            mine = arriving[codes[:, level] == index]
-            ax.scatter(*mine.T, s=30, zorder=3, **look(index, line=False))
-            ax.scatter(*place, s=150, zorder=2, facecolors="none", edgecolors=CATEGORIES[index], marker="o")
-            ax.annotate(f"code {index}", place, (0, 9), textcoords="offset points", ha="center", fontsize=8)
-        for name, point in zip(names, arriving, strict=True):
-            ax.annotate(name, point, (4, -9), textcoords="offset points", fontsize=8, color=INK)
-        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="first coordinate")
+        arriving = residuals[level]
+        length = np.linalg.norm(arriving, axis=1).mean()
         ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
         ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)
-        length = np.linalg.norm(arriving, axis=1).mean()
-        ax.set_title(f"level {level + 1}\nmean length arriving {length:.2f}")
+        if level < len(codebook):
+            _draw_codes(ax, arriving, codebook[level], codes[:, level])
+            ax.set_title(f"level {level + 1}\nmean length arriving {length:.2f}")
+        else:
+            ax.scatter(*arriving.T, s=30, color=INK, zorder=3)
+            ax.set_title(f"what is left\nmean length {length:.2f}")
+        for name, point in zip(names, arriving, strict=True):
+            away = 9 * point / max(np.linalg.norm(point), 1e-9)
+            ax.annotate(name, point, away, textcoords="offset points", fontsize=8, ha="center", va="center")
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="first coordinate")
     axes[0, 0].set_ylabel("second coordinate")
+    legend_below(fig, axes[0, 0])
     return fig
+
+
+def _draw_codes(
+    ax: Axes, arriving: Float[np.ndarray, "P 2"], table: Float[np.ndarray, "K 2"], chosen: Int[np.ndarray, "P"]
+) -> None:
+    """One level: points in the colour of their code, rings for codes, a line for what the code leaves."""
+    for point, code in zip(arriving, table[chosen], strict=True):
+        ax.plot(*np.stack([code, point]).T, color=GREY, linewidth=1, zorder=1)
+    for index, place in enumerate(table):
+        mine = arriving[chosen == index]
+        ax.scatter(*mine.T, s=30, zorder=3, label=f"code {index}", **look(index, line=False))
+        ax.scatter(*place, s=150, zorder=2, facecolors="none", edgecolors=CATEGORIES[index], marker="o")
 
 
 def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> Figure:
@@ -73,7 +84,8 @@ def code_use(
         series = {f"level {level + 1}": values[:, level] for level in range(values.shape[1])}
         lines(ax, epochs, series, "epoch", name)
         ax.axhline(codes, color=INK, linestyle="--", linewidth=1)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_major_locator().set_params(integer=True, nbins=6)
         ax.yaxis.set_tick_params(labelleft=True)
     axes[0, 0].set_ylim(0, 1.08 * codes)
     legend_below(fig, axes[0, 0])
@@ -83,7 +95,7 @@ def code_use(
 def probe_dots(probes: pl.DataFrame) -> Figure:
     """How well a linear classifier reads each factor off each part: mean and range over folds, and chance.
 
-    Args: probes: of `probes.probe_table`.
+    Args: probes: of `probes.probe_table`; parts named `signal: kind` look alike for a kind.
     """
     factors = probes["factor"].unique(maintain_order=True).to_list()
     parts = probes["part"].unique(maintain_order=True).to_list()
@@ -96,17 +108,20 @@ def probe_dots(probes: pl.DataFrame) -> Figure:
         _factor_dots(ax, probes.filter(pl.col("factor") == factor), parts)
         ax.set_title(short(factor, 26))
     axes[0, 0].set(xlim=(0, 1.04), ylim=(len(parts) - 0.5, -0.5))
+    for ax in axes[-1]:
+        ax.set_xlabel("balanced accuracy")
     legend_below(fig, axes[0, 0])
-    fig.supxlabel("balanced accuracy on items not seen", fontsize=10)
     return fig
 
 
 def _factor_dots(ax: Axes, rows: pl.DataFrame, parts: list[str]) -> None:
     """One panel of `probe_dots`."""
+    kinds = list(dict.fromkeys(part.split(": ")[-1] for part in parts))
     for row in rows.iter_rows(named=True):
         place, mean = parts.index(row["part"]), row["accuracy"]
         spread = [[mean - row["low"]], [row["high"] - mean]]
-        ax.errorbar(mean, place, xerr=spread, capsize=2, markersize=5, **look(place % 8))
+        style = look(kinds.index(row["part"].split(": ")[-1]))
+        ax.errorbar(mean, place, xerr=spread, capsize=2, markersize=5, **style)
     ax.axvline(rows["chance"][0], color=INK, linestyle="--", linewidth=1, label="chance")
     ax.set_yticks(range(len(parts)), parts)
 

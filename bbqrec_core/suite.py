@@ -91,6 +91,7 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": False}
     options["config"] = Config(KernelManager={"transport_encryption": "auto"})  # or the kernel warns of plain TCP
+    options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel program, whose farewell is no news to a user
     try:
         executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
     except Exception as error:  # whatever a notebook does, the others still run
@@ -141,7 +142,11 @@ def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str
         expected = f" (took {duration(before)} before)" if before else ""
         say(f"notebook {index} of {len(plan)}, {path.stem}{expected}: ", end="")
         start = time.monotonic()
-        cause, skipped = run_notebook(path, run, parameters, data_hash)
+        try:
+            cause, skipped = run_notebook(path, run, parameters, data_hash)
+        except KeyboardInterrupt:
+            say("interrupted")  # ends the line that is open
+            raise
         spent += [] if skipped else [time.monotonic() - start]
         left = f", about {duration(sum(spent) / len(spent) * (len(plan) - index))} left" if spent else ""
         say(f"failed, {cause}" if cause else "done before" if skipped else f"done ({duration(spent[-1])}{left})")

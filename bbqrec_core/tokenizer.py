@@ -26,21 +26,21 @@ class Tokenized(NamedTuple):
     """A finished stage 1.
 
     ids: the semantic IDs. history: one dict an epoch (losses, code usage). health: figures before and after the repair.
-    behaviour (N+1, S, E), specific (N+1, M, E/2): the signals before quantization, empty for random IDs.
+    behaviour (N+1, S, E), specific (N+1, M, W): the signals before quantization, empty for random IDs.
     """
 
     ids: SemanticIds
     history: list[dict[str, object]]
     health: dict[str, dict[str, object]]
     behaviour: Float[np.ndarray, "N S E"]
-    specific: Float[np.ndarray, "N M half"]
+    specific: Float[np.ndarray, "N M W"]
 
 
 class Draft(NamedTuple):
     """IDs before the repair and what they came from, row 0 padding throughout.
 
     table: (N+1, learned). residual: what the last level was asked to quantize, (N+1, E). codebook: (L, K, E).
-    signals: names; signal_codes (N+1, S, L), present (N+1, S), behaviour (N+1, S, E), specific (N+1, M, E/2).
+    signals: names; signal_codes (N+1, S, L), present (N+1, S), behaviour (N+1, S, E), specific (N+1, M, W).
     """
 
     table: np.ndarray

@@ -5,13 +5,13 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 import torch
+from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
 
 from bbqrec_core.config import EvaluationConfig, RecommenderConfig
 from bbqrec_core.data import Sequences
 from bbqrec_core.metrics import per_user, rank_users
 from bbqrec_core.recommender import INIT_STD, SequenceModel, beam_ranks, build_recommender, early_score, fit_recommender
 from bbqrec_core.similarity import SimilarityBias
-from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
 from bbqrec_core.tokenizer import fit_tokenizer
 
 N, SIZES = 24, (5, 5, 3)
@@ -125,7 +125,13 @@ def test_sasrec_scores_and_loss_are_a_softmax_over_the_catalogue(data):
     torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
     recommender = fresh("items", None)
     scores = recommender.scores(data.history("test"), np.array([4]))[0]
-    last = recommender.model.last_states(torch.from_numpy(data.history("test").items[data.history("test").offsets[4] :][: int(np.diff(data.history("test").offsets)[4])][-5:].astype(np.int64))[None])
+    last = recommender.model.last_states(
+        torch.from_numpy(
+            data.history("test")
+            .items[data.history("test").offsets[4] :][: int(np.diff(data.history("test").offsets)[4])][-5:]
+            .astype(np.int64)
+        )[None]
+    )
     torch.testing.assert_close(scores[1:], (last @ recommender.model.items.weight.T)[0, 1:])
 
 
@@ -324,7 +330,10 @@ def test_every_setting_changes_a_result(run, name):
 
 @pytest.mark.parametrize(("name", "value"), [("early_users", 5), ("beam", 2)])
 def test_evaluation_settings_change_the_early_score(run, name, value):
-    scores = [[row["score"] for row in run(evaluation=e)[1].epochs] for e in (EVALUATION, replace(EVALUATION, **{name: value}))]
+    scores = [
+        [row["score"] for row in run(evaluation=e)[1].epochs]
+        for e in (EVALUATION, replace(EVALUATION, **{name: value}))
+    ]
     assert scores[0] != scores[1]
 
 

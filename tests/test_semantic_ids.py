@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import semantic_ids
 
 from bbqrec_core.semantic_ids import SemanticIds, append_extra, build_tree, group_sizes, health, move_to_free
-from tiny import semantic_ids
 
 SIZES = (5, 3, 2)
 BY_HAND = np.array([[9, 9], [0, 1], [2, 1], [0, 1], [0, 0], [2, 0]])  # row 0 is padding; items 1 and 3 collide
@@ -41,7 +41,9 @@ def test_the_prefix_tree_is_the_dictionary_trie(table):
     for depth in range(table.shape[1]):
         first, code, parent = tree.first[depth].tolist(), tree.code[depth].tolist(), tree.parent[depth].tolist()
         assert len(first) == len(prefixes) + 1
-        assert [code[first[n] : first[n + 1]] for n in range(len(prefixes))] == [children[prefix] for prefix in prefixes]
+        assert [code[first[n] : first[n + 1]] for n in range(len(prefixes))] == [
+            children[prefix] for prefix in prefixes
+        ]
         assert parent == [n for n in range(len(prefixes)) for _ in range(first[n], first[n + 1])]
         prefixes = [(*prefixes[up], step) for up, step in zip(parent, code, strict=True)]
     assert tree.leaves == len(leaves)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import recommender_config, semantic_ids
 
+from bbqrec_core import similarity
 from bbqrec_core.recommender import SequenceModel
 from bbqrec_core.similarity import Channel, SimilarityBias, bucket_edges, channels, pairwise_cosine
-from tiny import recommender_config, semantic_ids
 
 N, WIDTH, LAYERS, HEADS, BUCKETS = 11, 5, 2, 3, 7
 SIZES = (4, 4)
@@ -84,7 +85,11 @@ def test_gradient_reaches_the_table_only_where_it_was_read():
 
 
 def test_channels_pair_signals_as_named():
-    assert channels(SIGNALS, "same") == [Channel("text-text", 0, 0), Channel("image-image", 1, 1), Channel("id-id", 2, 2)]
+    assert channels(SIGNALS, "same") == [
+        Channel("text-text", 0, 0),
+        Channel("image-image", 1, 1),
+        Channel("id-id", 2, 2),
+    ]
     assert channels(SIGNALS, "all")[3:] == [Channel("text-image", 0, 1), Channel("image-text", 1, 0)]
     assert channels(["id"], "all") == [Channel("id-id", 0, 0)]
 
@@ -134,16 +139,27 @@ def test_a_channel_without_pairs_falls_back_to_even_edges():
         torch.testing.assert_close(edges, torch.tensor([-0.5, 0.0, 0.5]))
 
 
-def test_the_bucket_of_a_pair_does_not_depend_on_its_company():
+def test_buckets_are_the_same_looked_up_or_compared_anew(monkeypatch):
+    kept = make(edges="quantile")
+    monkeypatch.setattr(similarity, "PAIR_BYTES", 5 * (N + 1) ** 2 - 1)
+    anew = make(edges="quantile")
+    assert kept.pairs is not None
+    assert anew.pairs is None
+    assert torch.equal(kept.bucket_ids(ROWS), anew.bucket_ids(ROWS))
+    monkeypatch.setattr(similarity, "PAIR_BYTES", 5 * (N + 1) ** 2)
+    assert make().pairs is not None
+    assert set(kept.state_dict()) == set(anew.state_dict())
+
+
+def test_the_bucket_of_a_pair_does_not_depend_on_its_company(monkeypatch):
     """Quantized vectors take few values, so that many pairs lie exactly on a quantile: rounding must not move them."""
+    monkeypatch.setattr(similarity, "PAIR_BYTES", 0)
     items, codes = 499, 3
     book = torch.randn(2, codes, 64, generator=torch.Generator().manual_seed(0))
     drawn = torch.randint(codes, (items + 1, 2, 2), generator=torch.Generator().manual_seed(1))
     vectors = book[0, drawn[..., 0]] + book[1, drawn[..., 1]]
     present = torch.ones(items + 1, 2, dtype=torch.bool)
-    bias = SimilarityBias(
-        vectors, present, SIGNALS[:2], layers=1, heads=1, buckets=16, edges="quantile", which="all"
-    )
+    bias = SimilarityBias(vectors, present, SIGNALS[:2], layers=1, heads=1, buckets=16, edges="quantile", which="all")
     everyone = torch.arange(1, items + 1)
     whole = bias.bucket_ids(everyone[None])[:, 0]
     for size in (2, 3, 5, 17, 50):
@@ -155,7 +171,9 @@ def test_the_bucket_of_a_pair_does_not_depend_on_its_company():
 def test_pairwise_cosine_is_the_loop_and_zero_for_zero_vectors():
     query, key = torch.randn(2, 3, WIDTH, dtype=torch.float64), torch.randn(2, 4, WIDTH, dtype=torch.float64)
     query[0, 1] = 0
-    wanted = torch.stack([torch.stack([F.cosine_similarity(q[:, None], k[None], dim=-1)]) for q, k in zip(query, key, strict=True)])
+    wanted = torch.stack(
+        [torch.stack([F.cosine_similarity(q[:, None], k[None], dim=-1)]) for q, k in zip(query, key, strict=True)]
+    )
     torch.testing.assert_close(pairwise_cosine(query, key), wanted[:, 0])
     assert bool((pairwise_cosine(query, key)[0, 1] == 0).all())
 

@@ -144,10 +144,14 @@ def test_any_change_of_an_input_or_loss_of_a_result_runs_it_again(
     assert len(fake.calls) == 2
 
 
-def test_an_interrupted_or_failed_notebook_is_not_taken_for_done(tmp_path: Path, fake: Executor) -> None:
+def test_an_interrupted_or_failed_notebook_is_not_taken_for_done(
+    tmp_path: Path, fake: Executor, capsys: pytest.CaptureFixture
+) -> None:
     fake.interrupted = True
+    path = write_notebook(tmp_path / "nb" / "01_a.ipynb")
     with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path)
+        suite.run_notebooks({path: GIVEN}, tmp_path / "run", "aa")
+    assert capsys.readouterr().err == "notebook 1 of 1, 01_a: interrupted\n"
     fake.interrupted, fake.cause = False, "ValueError: no"
     assert _run(tmp_path) == ("ValueError: no", False)
     fake.cause = ""

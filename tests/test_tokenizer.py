@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 import torch
+from tiny import planted_data, tokenizer_config
 
 from bbqrec_core.config import TokenizerConfig
 from bbqrec_core.data import Sequences
@@ -18,7 +19,6 @@ from bbqrec_core.tokenizer import (
     resolve,
     save_tokenized,
 )
-from tiny import planted_data, tokenizer_config
 
 LEVELS, CODES, WIDTH = 2, 5, 6
 ARRAYS = ("code_ids", "raw_codes", "signal_codes", "signal_vectors", "present", "codebook")
@@ -74,7 +74,7 @@ def test_tables_have_the_stated_shapes(data, run, combine, learned):
     assert ids.raw_codes.shape == (rows, learned)
     assert ids.signal_codes.shape == (rows, 3, LEVELS)
     assert ids.signal_vectors.shape == done.behaviour.shape == (rows, 3, WIDTH)
-    assert done.specific.shape == (rows, 2, WIDTH // 2)
+    assert done.specific.shape == (rows, 2, 3)
     assert ids.codebook.shape == (LEVELS, CODES, WIDTH)
     assert bool((ids.code_ids >= 0).all())
     assert bool((ids.code_ids[1:].max(0) < ids.sizes).all())
@@ -246,6 +246,7 @@ CHANGES = {
     "signals": ("text",),
     "id_signal": False,
     "specific": False,
+    "specific_width": 2,
     "normalise": False,
     "levels": 3,
     "codes": 6,

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
 from torch import nn
 from torch.optim import AdamW
 
@@ -13,8 +14,7 @@ from bbqrec_core.alignment import Tokenizer
 from bbqrec_core.config import EvaluationConfig
 from bbqrec_core.recommender import SequenceModel, fit_recommender
 from bbqrec_core.tokenizer import fit_tokenizer
-from bbqrec_core.training import Task, fit, load_checkpoint, save_checkpoint
-from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
+from bbqrec_core.training import Task, fit, learning_rate, load_checkpoint, save_checkpoint
 
 EVALUATION = EvaluationConfig(early_users=20, beam=8, exact_items=1000, batch=16)
 
@@ -184,7 +184,26 @@ def test_gradients_are_clipped_to_length_one(tmp_path):
     before = torch.cat([p.detach().flatten().clone() for p in task.model["main"].parameters()])
     fit(task, seed=0, epochs=1, directory=tmp_path)
     after = torch.cat([p.detach().flatten() for p in task.model["main"].parameters()])
-    assert float((after - before).norm()) == pytest.approx(1, abs=1e-4)
+    assert float((after - before).norm()) == pytest.approx(learning_rate(0.0), rel=1e-4)
+
+
+def test_the_learning_rate_warms_up_and_then_falls_to_a_tenth():
+    shares = [learning_rate(step / 1000) for step in range(1001)]
+    assert 0 < shares[0] < 0.05
+    assert max(shares) <= 1
+    assert shares[-1] == pytest.approx(0.1)
+    top = int(np.argmax(shares))
+    assert top <= 50
+    assert np.all(np.diff(shares[: top + 1]) > 0)
+    assert np.all(np.diff(shares[top:]) < 0)
+
+
+def test_every_step_takes_the_share_of_its_place_in_the_whole_run(tmp_path):
+    task, used = noisy_task(), []
+    task.before_step = lambda batch: used.append(task.optimizers[0].param_groups[0]["lr"])
+    fit(task, seed=0, epochs=4, directory=tmp_path)
+    assert used == pytest.approx([0.1 * learning_rate(step / 12) for step in range(12)])
+    assert task.optimizers[1].param_groups[0]["lr"] == 0.1
 
 
 def test_a_checkpoint_restores_model_optimizers_and_progress(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from bbqrec_core.config import DataConfig, RecommenderConfig, TokenizerConfig
 from bbqrec_core.data import Dataset, read_bundle
 from bbqrec_core.features import scale
@@ -27,6 +28,7 @@ def tokenizer_config(**changes: object) -> TokenizerConfig:
         "signals": (),
         "id_signal": True,
         "specific": True,
+        "specific_width": 3,
         "normalise": True,
         "levels": 2,
         "codes": 5,
@@ -50,7 +52,7 @@ def tokenizer_config(**changes: object) -> TokenizerConfig:
         "lr": 0.01,
         "epochs": 2,
         "batch_items": 16,
-        "batch_users": 8,
+        "batch_users": 12,
         "history": 5,
     }
     return TokenizerConfig(**(settings | changes))
@@ -74,7 +76,7 @@ def recommender_config(**changes: object) -> RecommenderConfig:
         "lr": 0.01,
         "weight_decay": 0.1,
         "epochs": 3,
-        "batch_users": 8,
+        "batch_users": 12,
         "evaluate_every": 1,
         "patience": 3,
     }
