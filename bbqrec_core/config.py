@@ -176,8 +176,8 @@ class Config(_Checked):
 
 PARTS = ("data", "tokenizer", "recommender", "evaluation")
 
-# Weights were chosen on validation: `quick` on ml-100k, where a strong pull across modalities costs accuracy; `smoke` on
-# planted data, where it is what takes the noise out of the behaviour part.
+# Weights were chosen on validation: `quick` on ml-100k, where a strong pull across modalities costs accuracy; `smoke`
+# on planted data, where that pull is what takes the noise out of the behaviour part.
 PRESETS: dict[str, dict[str, object]] = {
     "smoke": {
         "tokenizer.levels": 2,

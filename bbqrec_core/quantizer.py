@@ -117,10 +117,7 @@ class ResidualQuantizer(nn.Module):
                 loss = loss + (residual.detach() - chosen).square().mean(-1)
             residual, total = residual - chosen.detach(), total + chosen
             codes.append(code)
-        if self.gradient == "rotation":
-            vectors = rotate_to(signal, total)
-        else:
-            vectors = signal + (total - signal).detach()
+        vectors = rotate_to(signal, total) if self.gradient == "rotation" else signal + (total - signal).detach()
         return Quantized(vectors, torch.stack(codes, -1), torch.stack(residuals), loss)
 
     @torch.no_grad()

@@ -19,12 +19,7 @@ from bbqrec_core.config import (
     with_overrides,
 )
 
-STAGES = {
-    "data": DataConfig,
-    "tokenizer": TokenizerConfig,
-    "recommender": RecommenderConfig,
-    "evaluation": EvaluationConfig,
-}
+STAGES = dict(zip(PARTS, (DataConfig, TokenizerConfig, RecommenderConfig, EvaluationConfig), strict=True))
 EVERY = [(part, spec) for part, stage in STAGES.items() for spec in fields(stage)]
 ids = {"ids": [f"{part}.{spec.name}" for part, spec in EVERY]}
 

@@ -146,10 +146,8 @@ def test_a_beam_keeps_the_best_prefixes_of_each_level(head, states, table):
 
 def score_prefix(head, state, codes, depth):
     """Log-probability of the first depth + 1 codes, by summing over all ways to go on."""
-    rest = (
-        torch.cartesian_prod(*(torch.arange(size) for size in SIZES[depth + 1 :])) if depth < 2 else torch.zeros(1, 0)
-    )
-    rest = rest.view(len(rest), -1).long()
+    left = SIZES[depth + 1 :]
+    rest = torch.cartesian_prod(*map(torch.arange, left)).view(-1, len(left)) if left else torch.zeros(1, 0).long()
     whole = torch.cat([codes[:, : depth + 1].expand(len(rest), -1), rest], 1)
     return head(state.expand(len(rest), -1), whole).logsumexp(0)
 
@@ -179,9 +177,7 @@ def test_a_user_whose_items_are_all_masked_gets_an_empty_list(head, states, tabl
     items, scores = beam_search(head, states, build_tree(table), 4, masked)
     assert items[0].tolist() == [0] * items.shape[1]
     assert bool((scores[0] == NONE).all())
-    assert ranked(items[1:], scores[1:]) == ranked(
-        *(part[1:] for part in beam_search(head, states, build_tree(table), 4))
-    )
+    assert ranked(items[1:], scores[1:]) == ranked(*beam_search(head, states[1:], build_tree(table), 4))
 
 
 def test_a_single_item_is_always_found(head, states):

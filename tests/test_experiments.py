@@ -91,14 +91,8 @@ def test_a_row_holds_every_metric_of_every_segment(data, store, variant):
             assert part["targets"].unique().to_list() == [inside.sum()]
         for metric, number in metrics.list_metrics(ranks.top, data.n_items, data.train_counts()).items():
             assert value(result, metric, mode) == pytest.approx(number)
-    assert set(result.cost.columns) >= {
-        "variant",
-        "seed",
-        "training_minutes",
-        "scoring_minutes",
-        "peak_memory_gb",
-        "device",
-    }
+    measured = {"tokenizer_minutes", "training_minutes", "scoring_minutes", "peak_memory_gb", "device"}
+    assert set(result.cost.columns) >= {"variant", "seed"} | measured
     assert result.cost.height == 1
 
 
@@ -179,12 +173,9 @@ def test_a_variant_is_its_settings_on_top_of_the_users():
         for field, wanted in variant.overrides.items():
             stage, _, bare = field.partition(".")
             assert settings[stage].pop(bare) == (tuple(wanted) if isinstance(wanted, list) else wanted)
-        others = asdict(base)
-        assert all(
-            others[stage][bare] == kept
-            for stage in ("tokenizer", "recommender")
-            for bare, kept in settings[stage].items()
-        )
+        for stage, others in asdict(base).items():
+            if isinstance(others, dict):
+                assert settings[stage] == {bare: others[bare] for bare in settings[stage]}
     assert variant_config("bbqrec", base) == base
     with pytest.raises(ValueError, match="no variant 'nosuch': there are bbqrec, popularity"):
         variant_config("nosuch", base)
@@ -220,15 +211,14 @@ def test_a_killed_row_goes_on_where_it_stopped(data, store, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return done
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(experiments, "fit_recommender", die)
-        run_variant(data, "no-reweighting", config, mine)
+        with pytest.raises(KeyboardInterrupt):
+            run_variant(data, "no-reweighting", config, mine)
     assert [path.name for path in tmp_path.glob("run-*.partial")]
     monkeypatch.setattr(experiments, "fit_tokenizer", None)  # must not be called again
-    epochs = json.loads((run_variant(data, "no-reweighting", config, mine).directory / "run.json").read_text())[
-        "history"
-    ]
-    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    directory = run_variant(data, "no-reweighting", config, mine).directory
+    assert [row["epoch"] for row in json.loads((directory / "run.json").read_text())["history"]] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -265,12 +255,9 @@ def test_whatever_shapes_a_result_is_part_of_its_name(data, store, change, monke
 
 
 def test_a_rival_of_counts_does_not_depend_on_settings_of_models(data, store, no_training):
-    wanted = run_variant(data, "popularity", configure(), store)
-    assert run_variant(data, "popularity", configure(lr=0.5, r_lr=0.5), store).directory == wanted.directory
-    assert (
-        run_variant(data, "sasrec", configure(lr=0.5), store).directory
-        == run_variant(data, "sasrec", configure(), store).directory
-    )
+    for variant, config in (("popularity", configure(lr=0.5, r_lr=0.5)), ("sasrec", configure(lr=0.5))):
+        directories = [run_variant(data, variant, asked, store).directory for asked in (configure(), config)]
+        assert directories[0] == directories[1]
 
 
 def test_changed_code_meets_no_old_result(tmp_path, monkeypatch):
@@ -342,9 +329,8 @@ def made_up(tmp_path, variant, seed, greater):
     """A finished row whose ranks are given, the same kept and masked."""
     folder = tmp_path / f"{variant}-{seed}"
     folder.mkdir()
-    ranks = metrics.Ranks(
-        np.array(greater, np.int32), np.ones(len(greater), np.int32), np.ones((len(greater), 20), np.int32)
-    )
+    users = len(greater)
+    ranks = metrics.Ranks(np.array(greater, np.int32), np.ones(users, np.int32), np.ones((users, 20), np.int32))
     for mode in ("kept", "masked"):
         experiments.save_arrays(folder / f"ranks_{mode}.npz", **ranks._asdict())
     return Result(variant, seed, pl.DataFrame(), pl.DataFrame(), folder)
@@ -354,18 +340,7 @@ def test_intervals_compare_the_means_over_common_seeds(tmp_path):
     ours = [made_up(tmp_path, "bbqrec", 0, [0, 30, 1, 9]), made_up(tmp_path, "bbqrec", 1, [30, 30, 0, 3])]
     others = [made_up(tmp_path, "tiger", 1, [30, 30, 30, 2]), made_up(tmp_path, "popularity", 0, [30, 0, 30, 30])]
     table = intervals([*ours, *others, made_up(tmp_path, "sasrec", 7, [0, 0, 0, 0])])
-    assert table.columns == [
-        "history",
-        "metric",
-        "variant",
-        "against",
-        "seeds",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-    ]
+    assert " ".join(table.columns) == "history metric variant against seeds difference low high p p_holm"
     assert set(table["against"]) == {"tiger", "popularity"}  # sasrec has no seed in common
     assert table.height == 2 * 2 * 2
     recall = {row["against"]: row for row in table.filter(history="kept", metric="recall@10").iter_rows(named=True)}

@@ -105,9 +105,9 @@ def test_code_scores_are_the_heads_log_probabilities(ids, data):
     recommender = fresh("codes", ids)
     users = np.array([3, 0])
     scores = recommender.scores(data.history("test"), users)
-    sizes = data.history("test")
+    history = data.history("test")
     for place, user in enumerate(users):
-        items = sizes.items[sizes.offsets[user] : sizes.offsets[user + 1]][-5:]
+        items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
         state = recommender.model.last_states(torch.tensor([items.tolist()]))
         for row in range(1, N + 1):
             wanted = recommender.model.head(state, torch.from_numpy(ids.code_ids[row])[None])
@@ -125,13 +125,9 @@ def test_sasrec_scores_and_loss_are_a_softmax_over_the_catalogue(data):
     torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
     recommender = fresh("items", None)
     scores = recommender.scores(data.history("test"), np.array([4]))[0]
-    last = recommender.model.last_states(
-        torch.from_numpy(
-            data.history("test")
-            .items[data.history("test").offsets[4] :][: int(np.diff(data.history("test").offsets)[4])][-5:]
-            .astype(np.int64)
-        )[None]
-    )
+    history = data.history("test")
+    items = history.items[history.offsets[4] : history.offsets[5]][-5:]
+    last = recommender.model.last_states(torch.tensor([items.tolist()]))
     torch.testing.assert_close(scores[1:], (last @ recommender.model.items.weight.T)[0, 1:])
 
 
@@ -330,11 +326,8 @@ def test_every_setting_changes_a_result(run, name):
 
 @pytest.mark.parametrize(("name", "value"), [("early_users", 5), ("beam", 2)])
 def test_evaluation_settings_change_the_early_score(run, name, value):
-    scores = [
-        [row["score"] for row in run(evaluation=e)[1].epochs]
-        for e in (EVALUATION, replace(EVALUATION, **{name: value}))
-    ]
-    assert scores[0] != scores[1]
+    first, second = run()[1], run(evaluation=replace(EVALUATION, **{name: value}))[1]
+    assert [row["score"] for row in first.epochs] != [row["score"] for row in second.epochs]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -41,9 +41,8 @@ def test_the_prefix_tree_is_the_dictionary_trie(table):
     for depth in range(table.shape[1]):
         first, code, parent = tree.first[depth].tolist(), tree.code[depth].tolist(), tree.parent[depth].tolist()
         assert len(first) == len(prefixes) + 1
-        assert [code[first[n] : first[n + 1]] for n in range(len(prefixes))] == [
-            children[prefix] for prefix in prefixes
-        ]
+        for n, prefix in enumerate(prefixes):
+            assert code[first[n] : first[n + 1]] == children[prefix]
         assert parent == [n for n in range(len(prefixes)) for _ in range(first[n], first[n + 1])]
         prefixes = [(*prefixes[up], step) for up, step in zip(parent, code, strict=True)]
     assert tree.leaves == len(leaves)

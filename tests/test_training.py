@@ -252,9 +252,10 @@ def dying(monkeypatch, owner, method, after):
 def test_a_killed_tokenizer_ends_as_if_uninterrupted(data, tmp_path, monkeypatch, after, changes):
     config = tokenizer_config(epochs=3, **changes)
     whole = fit_tokenizer(data, config, 1, tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         dying(patch, Tokenizer, "losses", after)
-        fit_tokenizer(data, config, 1, tmp_path / "cut")
+        with pytest.raises(Killed):
+            fit_tokenizer(data, config, 1, tmp_path / "cut")
     resumed = fit_tokenizer(data, config, 1, tmp_path / "cut")
     assert resumed.history == whole.history
     assert resumed.health == whole.health
@@ -269,9 +270,10 @@ def test_a_killed_recommender_ends_as_if_uninterrupted(data, tmp_path, monkeypat
     ids = semantic_ids(data.n_items, (5, 5, 3)) if kind == "codes" else None
     config = recommender_config(output=kind, epochs=4, patience=9)
     whole, wanted = fit_recommender(data, ids, config, EVALUATION, 1, tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         dying(patch, SequenceModel, "loss", after)
-        fit_recommender(data, ids, config, EVALUATION, 1, tmp_path / "cut")
+        with pytest.raises(Killed):
+            fit_recommender(data, ids, config, EVALUATION, 1, tmp_path / "cut")
     resumed, found = fit_recommender(data, ids, config, EVALUATION, 1, tmp_path / "cut")
     assert found.epochs == wanted.epochs
     assert same_tensors(resumed.model.state_dict(), whole.model.state_dict())
