@@ -1,7 +1,7 @@
 """Who is close to whom: nearest items, shared audiences, agreement of signals, neighbourhoods of the prefix tree."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,9 +68,9 @@ def audience_of_nearest(
 
 
 class Purity(NamedTuple):
-    """Shared audience of random pairs of items by the depth of the prefix they share (entry 0: any two items).
+    """Likeness of random pairs of items by the depth of the prefix they share (entry 0: any two items).
 
-    mean, error: (depths,) mean cosine of user sets and its standard error, NaN where no pair was found. pairs: counted.
+    mean, error: (depths,) mean likeness and its standard error, NaN where no pair was found. pairs: drawn per depth.
     """
 
     mean: Float[np.ndarray, "depths"]
@@ -79,23 +79,27 @@ class Purity(NamedTuple):
 
 
 def prefix_purity(
-    code_ids: Int[np.ndarray, "N sid_len"], sequences: Sequences, seed: int = 0, draws: int = 4000
+    code_ids: Int[np.ndarray, "N sid_len"],
+    rows: Int[np.ndarray, "R"],
+    likeness: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
+    draws: int = 4000,
 ) -> Purity:
-    """Do items that share a prefix share users? Pairs are drawn below common prefixes of each length.
+    """Are items that share a prefix alike in something else? Pairs are drawn below common prefixes of each length.
 
-    Args: code_ids: with the padding row. sequences: events that count. draws: pairs drawn per depth.
+    Args: code_ids: with the padding row. rows: items that take part. likeness: of two arrays of item rows, such as
+        `shared_audience` of some events. draws: pairs drawn per depth.
     Choice: an item is drawn first, then a partner from its group, so that a large group does not rule the mean.
     """
     rng = np.random.default_rng(seed)
-    rows = np.unique(sequences.items)  # an item without an event has no audience to share
     mean, error, pairs = [], [], []
     for depth in range(code_ids.shape[1] + 1):
         _, group = np.unique(code_ids[rows, :depth], axis=0, return_inverse=True)
-        first, second = _pairs(group.reshape(-1), rng, draws)
-        cosine = shared_audience(sequences, rows[first], rows[second])
-        pairs.append(len(cosine))
-        mean.append(cosine.mean() if len(cosine) else np.nan)
-        error.append(cosine.std(ddof=1) / np.sqrt(len(cosine)) if len(cosine) > 1 else np.nan)
+        first, second = _pairs(group.reshape(-1) if depth else np.zeros(len(rows), dtype=np.int64), rng, draws)
+        values = likeness(rows[first], rows[second])
+        pairs.append(len(values))
+        mean.append(values.mean() if len(values) else np.nan)
+        error.append(values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan)
     return Purity(np.array(mean), np.array(error), np.array(pairs))
 
 

@@ -41,13 +41,15 @@ def rank_curves(
     Args: panels_of: title -> (tokenizer -> counts in any order).
     """
     columns = min(columns, len(panels_of))
-    fig, axes = panels(columns, -(-len(panels_of) // columns), width=2.9, height=2.7, sharey=True)
+    names = list(dict.fromkeys(name for counts in panels_of.values() for name in counts))
+    width = 5.2 if len(panels_of) == 1 else 2.9
+    fig, axes = panels(columns, -(-len(panels_of) // columns), width=width, height=2.7, sharey=True)
     for ax in axes.flat[len(panels_of) :]:
         ax.set_axis_off()
     for ax, (title, counts) in zip(axes.flat, panels_of.items(), strict=False):
-        for index, (name, values) in enumerate(counts.items()):
+        for name, values in counts.items():
             ranked = np.sort(values[values > 0])[::-1]
-            style = look(index)
+            style = look(names.index(name))
             ax.plot(np.arange(1, len(ranked) + 1), ranked, label=name, markersize=3, markevery=(0.0, 0.12), **style)
         ax.set(title=title, xlabel=xlabel)
         log_counts(ax)
@@ -77,22 +79,24 @@ def fan_out(nodes: Mapping[str, Sequence[int]], items: int) -> Figure:
     return fig
 
 
-def purity(curves: Mapping[str, tuple[Float[np.ndarray, "depths"], Float[np.ndarray, "depths"]]]) -> Figure:
-    """Shared audience of pairs of items by the length of the prefix they share; 0 codes: any two items.
+def purity(
+    measures: Mapping[str, Mapping[str, tuple[Float[np.ndarray, "depths"], Float[np.ndarray, "depths"]]]],
+) -> Figure:
+    """Likeness of pairs of items by the length of the prefix they share, 0 being any two items; one panel per measure.
 
-    Args: curves: tokenizer -> (mean cosine of user sets by depth from 0, standard error); NaN where there is no pair.
+    Args: measures: name with unit -> (tokenizer -> (mean by depth from 0, standard error)); NaN where there is no pair.
     """
-    fig, axes = panels(1, width=5.2, height=3.2)
-    ax = axes[0, 0]
-    for index, (name, (mean, error)) in enumerate(curves.items()):
-        depth = np.arange(len(mean)) + 0.06 * (index - (len(curves) - 1) / 2)
-        ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=name, **look(index))
-    base = float(np.nanmean([mean[0] for mean, _ in curves.values()]))
-    ax.axhline(base, color=INK, linestyle="--", linewidth=1, label=f"any two items: {base:.3f}")
-    ax.set(xlabel="codes that two items share from the first on", ylabel="shared users (cosine)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_ylim(bottom=0)
-    legend_below(fig, ax)
+    fig, axes = panels(len(measures), width=5.2 if len(measures) == 1 else 3.6, height=3.2)
+    for ax, (name, curves) in zip(axes[0], measures.items(), strict=True):
+        for index, (tokenizer, (mean, error)) in enumerate(curves.items()):
+            depth = np.arange(len(mean)) + 0.06 * (index - (len(curves) - 1) / 2)
+            ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=tokenizer, **look(index))
+        base = float(np.nanmean([mean[0] for mean, _ in curves.values()]))
+        ax.axhline(base, color=INK, linestyle="--", linewidth=1, label="any two items")
+        ax.set(xlabel="codes that two items share from the first on", ylabel=name)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_ylim(bottom=0)
+    legend_below(fig, axes[0, 0])
     return fig
 
 

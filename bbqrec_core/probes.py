@@ -18,6 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .artifacts import Store, load_arrays, save_arrays
+from .data import Dataset
+from .tokenizer import Tokenized
 
 FOLDS = 5
 UNKNOWN = -1  # label of an item whose factor is not known, the padding row among them
@@ -90,6 +92,36 @@ def probe_table(
             rows.append((part, factor, probe.accuracy, *spread, probe.chance, probe.gain))
     numbers = dict.fromkeys(("accuracy", "low", "high", "chance", "gain"), pl.Float64)
     return pl.DataFrame(rows, schema={"part": pl.String, "factor": pl.String, **numbers}, orient="row")
+
+
+def probe_signals(
+    data: Dataset, done: Tokenized, factors: dict[str, Int[np.ndarray, "rows"]], seed: int = 0
+) -> pl.DataFrame:
+    """Probe every part of every signal of a finished tokenizer: raw feature, behaviour, quantized, specific.
+
+    Args: factors: by item row; one named `SIGNAL_nuisance` is asked of that signal alone, as `own nuisance`.
+    Returns: as `probe_table`; parts are named `SIGNAL: KIND`. Parts that the tokenizer does not have are left out.
+    """
+    tables = []
+    for index, name in enumerate(done.ids.signals):
+        parts = {"behaviour": done.behaviour[:, index], "quantized": done.ids.signal_vectors[:, index]}
+        if name in data.features:
+            parts = {"raw": data.features[name], **parts, "specific": done.specific[:, index]}
+        asked = {key: labels for key, labels in factors.items() if not key.endswith("_nuisance")}
+        if f"{name}_nuisance" in factors:
+            asked["own nuisance"] = factors[f"{name}_nuisance"]
+        named = {f"{name}: {kind}": vectors for kind, vectors in parts.items() if vectors.shape[1]}
+        tables.append(probe_table(named, asked, done.ids.present[:, index], seed))
+    return pl.concat(tables)
+
+
+def mean_gains(table: pl.DataFrame) -> dict[str, dict[str, float]]:
+    """Factor -> kind of part -> gain, mean over signals, of a table of `probe_signals`."""
+    kind = pl.col("part").str.split(": ").list.last().alias("kind")
+    out: dict[str, dict[str, float]] = {}
+    for factor, name, gain in table.group_by("factor", kind, maintain_order=True).agg(pl.mean("gain")).iter_rows():
+        out.setdefault(factor, {})[name] = gain
+    return out
 
 
 def category_factors(categories: pl.Series, most: int = 4) -> dict[str, Int[np.ndarray, "rows"]]:

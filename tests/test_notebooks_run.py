@@ -34,7 +34,7 @@ def _run(out: Path) -> tuple[subprocess.CompletedProcess, float]:
 
 @pytest.fixture(scope="module")
 def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess, float]:
-    """(folder of the run, the finished command, its processor seconds); with seeds that the notebooks do not default to."""
+    """(folder of the run, finished command, its processor seconds); with seeds that no notebook defaults to."""
     out, before = tmp_path_factory.mktemp("runs"), _git_status(root)
     result, seconds = _run(out)
     assert result.returncode == 0, result.stderr[-4000:]

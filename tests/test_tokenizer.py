@@ -283,5 +283,5 @@ def test_every_setting_has_a_test_that_changes_it():
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_setting_changes_a_result(run, name):
-    base = {"codes": 20} if name == "revive_every" else {}  # enough codes for some to die
+    base = {"codes": 60, "revive_every": 1} if name == "revive_every" else {}  # enough codes for some to die
     assert not equal(run(**(base | {name: CHANGES[name]})), run(**base))
