@@ -26,9 +26,12 @@ def windows(
     The first window of a user ends at a random event, so that the cuts move from epoch to epoch.
 
     Returns: position in `sequences.items` of each window's first input, and its number of targets.
+    Raises: ValueError if no sequence has a second event.
     """
     targets = np.maximum(np.diff(sequences.offsets) - 1, 0)
     users = np.flatnonzero(targets)
+    if not len(users):
+        raise ValueError(f"none of {len(targets)} users has 2 training events to learn from: give longer histories")
     total = targets[users]
     head = np.minimum(rng.integers(1, length + 1, len(users)), total)
     head = np.where(total <= length, total, head)

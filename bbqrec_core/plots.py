@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import seaborn as sns
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Num, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -125,7 +125,7 @@ def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
 
 
 def lines(
-    ax: Axes, x: Sequence[float], series: dict[str, Sequence[float]], xlabel: str, ylabel: str, *, each: int = 10
+    ax: Axes, x: Sequence[float], series: dict[str, Num[np.ndarray, "_"]], xlabel: str, ylabel: str, *, each: int = 10
 ) -> None:
     """Draw named lines over common x, each with its own colour, marker (about `each` of them) and dash; up to 8."""
     for index, (name, values) in enumerate(series.items()):

@@ -34,7 +34,7 @@ def repairs(figures: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
 
 
 def rank_curves(
-    panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "ranks"]]], xlabel: str, ylabel: str, columns: int = 3
+    panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xlabel: str, ylabel: str, columns: int = 3
 ) -> Figure:
     """Counts by rank on log axes, one line per tokenizer, one panel per title; counts of zero are left out.
 
@@ -80,7 +80,7 @@ def fan_out(nodes: Mapping[str, Sequence[int]], items: int) -> Figure:
 
 
 def purity(
-    measures: Mapping[str, Mapping[str, tuple[Float[np.ndarray, "depths"], Float[np.ndarray, "depths"]]]],
+    measures: Mapping[str, Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]]],
 ) -> Figure:
     """Likeness of pairs of items by the length of the prefix they share, 0 being any two items; one panel per measure.
 
@@ -93,7 +93,7 @@ def purity(
             ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=tokenizer, **look(index))
         base = float(np.nanmean([mean[0] for mean, _ in curves.values()]))
         ax.axhline(base, color=INK, linestyle="--", linewidth=1, label="any two items")
-        ax.set(xlabel="codes that two items share from the first on", ylabel=name)
+        ax.set(xlabel="leading codes that both share", ylabel=name)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylim(bottom=0)
     legend_below(fig, axes[0, 0])

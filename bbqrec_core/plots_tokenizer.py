@@ -148,7 +148,7 @@ def against_chance(values: Mapping[str, tuple[float, float]], xlabel: str, chanc
 def code_maps(
     items: Float[np.ndarray, "N 2"],
     codes: Int[np.ndarray, "N L"],
-    vectors: Sequence[Float[np.ndarray, "prefixes 2"]],
+    vectors: Sequence[Float[np.ndarray, "_ 2"]],
     method: str,
 ) -> Figure:
     """A map of the items and of codebook vectors, level by level: the six largest codes of a level in colour.

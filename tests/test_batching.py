@@ -91,6 +91,11 @@ def test_windows_start_where_the_cuts_say():
     assert max(size) <= 3
 
 
+def test_sequences_without_a_second_event_are_refused():
+    with pytest.raises(ValueError, match="none of 3 users has 2 training events to learn from: give longer histories"):
+        window_batches(sequences((1, 1, 1)), 3, 2, (0, 0))
+
+
 def test_gathering_pads_each_row_to_the_longest():
     items = np.array([7, 8, 9, 10], dtype=np.int32)
     rows = gather_padded(items, np.array([2, 0, 3]), np.array([2, 3, 0]))

@@ -1,4 +1,4 @@
-"""On data whose truth is planted, the two parts of a feature come apart: behaviour into the codes, nuisance beside them."""
+"""On planted data the two parts of a feature come apart: behaviour goes into the codes, nuisance stays beside them."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gains(bundle: Path, scratch: Path, **changes: object) -> dict[str, dict[str, float]]:
-    """Factor -> part -> share of the way from chance to certainty that a linear probe gets, mean over text and image."""
+    """Factor -> part -> gain of a linear probe (0 chance, 1 certainty), mean over text and image."""
     data = sources.load(bundle)
     truth = planted.load_truth(bundle, data)
     config = make_config("smoke", 0, SEPARATING | changes).tokenizer

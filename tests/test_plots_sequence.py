@@ -13,6 +13,7 @@ LAYERS, CHANNELS, BUCKETS, HEADS = 2, 5, 7, 3
 NAMES = [f"channel {index}" for index in range(CHANNELS)]
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(LAYERS, CHANNELS, BUCKETS + 3, HEADS))
+TABLE[:, :, -1] = 9.0  # padding: never to be seen
 EDGES = np.sort(RNG.uniform(-1, 1, (CHANNELS, BUCKETS - 1)))
 MAP = np.where(np.tri(3, 5, 2) > 0, RNG.random((3, 5)), np.nan)
 GROUPS = {"ours": "main", "theirs": "rival", "half": "ablation", "absent": "ablation"}
@@ -68,6 +69,8 @@ def test_compared_maps_share_one_scale_and_one_colour_bar() -> None:
     images = [ax.images[0] for ax in fig.axes if ax.images]
     assert [image.get_clim() for image in images] == [(0, np.nanmax(MAP))] * 3
     assert len(fig.axes) == 3 + 1
+    fig.draw_without_rendering()
+    assert len({round(ax.get_position().width, 6) for ax in fig.axes[:3]}) == 1, "the bar takes room from all alike"
     signed = maps_figure(signed=True)
     assert signed.axes[0].images[0].get_clim() == (-np.nanmax(MAP), np.nanmax(MAP))
 
@@ -98,7 +101,7 @@ def test_every_offset_but_that_of_padding_is_drawn_on_one_scale() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(drawn, wanted, strict=True))
     limits = {ax.get_ylim() for ax in fig.axes}
     assert len(limits) == 1
-    assert limits.pop()[1] > np.abs(TABLE[:, :, :-1]).max()
+    assert limits.pop()[1] == pytest.approx(1.1 * np.abs(TABLE[:, :, :-1]).max())
 
 
 def test_a_table_near_zero_looks_flat() -> None:

@@ -1,22 +1,28 @@
 """Probes, dependence, neighbours and maps, against cases whose answer is known."""
 
-import importlib
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+from toys import toy_data
 
 from bbqrec_core import neighbours, probes
 from bbqrec_core.artifacts import Store
 from bbqrec_core.data import Sequences
-from toys import toy_data
+from bbqrec_core.semantic_ids import SemanticIds
+from bbqrec_core.tokenizer import Tokenized
 
 RNG = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(4), 30)
 ONE_HOT = np.eye(4)[LABELS] + 0.05 * RNG.normal(size=(120, 4))
 NOISE = RNG.normal(size=(120, 7))
+
+
+def pad(array: np.ndarray) -> np.ndarray:
+    """With the padding row in front."""
+    return np.concatenate([np.zeros_like(array[:1]), array])
 
 
 def sequences(*histories: list[int]) -> Sequences:
@@ -46,9 +52,9 @@ def test_a_rare_class_weighs_as_much_as_a_common_one() -> None:
 def test_items_of_unknown_factor_and_tiny_classes_are_left_out() -> None:
     labels = np.concatenate([LABELS, [probes.UNKNOWN] * 20, [9] * 4])
     vectors = np.concatenate([ONE_HOT, NOISE[:24, :4]])
-    assert probes.linear_probe(vectors, labels) == pytest.approx(probes.linear_probe(ONE_HOT, LABELS), rel=1e-12) or (
-        probes.linear_probe(vectors, labels).chance == 0.25
-    )
+    found, expected = probes.linear_probe(vectors, labels), probes.linear_probe(ONE_HOT, LABELS)
+    assert found.folds.tolist() == expected.folds.tolist()
+    assert found.chance == expected.chance
 
 
 def test_a_probe_of_one_class_is_refused() -> None:
@@ -58,7 +64,6 @@ def test_a_probe_of_one_class_is_refused() -> None:
 
 def test_the_probe_table_has_a_row_per_part_and_factor_that_can_be_probed() -> None:
     present = np.append(False, np.ones(120, bool))
-    pad = lambda array: np.concatenate([np.zeros_like(array[:1]), array])  # noqa: E731
     factors = {"known": pad(LABELS), "rare": pad(np.r_[np.ones(3, int), np.zeros(117, int)])}
     table = probes.probe_table({"a": pad(ONE_HOT), "b": pad(NOISE)}, factors, present)
     assert table.select("part", "factor").rows() == [("a", "known"), ("b", "known")]
@@ -68,16 +73,13 @@ def test_the_probe_table_has_a_row_per_part_and_factor_that_can_be_probed() -> N
 
 
 def test_signals_are_asked_their_own_nuisance_only() -> None:
-    pad = lambda array: np.concatenate([np.zeros_like(array[:1]), array])  # noqa: E731
-    both = pad(np.stack([ONE_HOT, NOISE[:, :4]], 1))
-    ids = SimpleNamespace(
-        signals=("text", "id"), signal_vectors=both, present=np.append(False, np.ones(120, bool))[:, None].repeat(2, 1)
-    )
-    done = SimpleNamespace(ids=ids, behaviour=both, specific=pad(NOISE)[:, None])
-    data = SimpleNamespace(features={"text": pad(NOISE)})
+    both, codes = pad(np.stack([ONE_HOT, NOISE[:, :4]], 1)), np.zeros((121, 2, 1), np.int64)
+    book, present = np.zeros((1, 2, 4)), np.append(False, np.ones(120, bool))[:, None].repeat(2, 1)
+    ids = SemanticIds(codes[:, 0], (2,), 1, ("text", "id"), codes, both, present, book, codes[:, 0])
+    done = Tokenized(ids, [], {}, both, pad(NOISE)[:, None])
+    data = replace(toy_data([[1, 2, 3]], 120), features={"text": pad(NOISE).astype(np.float32)})
     factors = {"behaviour factor": pad(LABELS), "text_nuisance": pad(LABELS), "image_nuisance": pad(LABELS)}
-    probe = probes.probe_signals.__wrapped__ if hasattr(probes.probe_signals, "__wrapped__") else probes.probe_signals
-    table = probe(data, done, factors)
+    table = probes.probe_signals(data, done, factors)
     asked = {(part, factor) for part, factor in table.select("part", "factor").iter_rows()}
     kinds = ("raw", "behaviour", "quantized", "specific")
     assert asked == {(f"text: {kind}", factor) for kind in kinds for factor in ("behaviour factor", "own nuisance")} | {
@@ -85,9 +87,8 @@ def test_signals_are_asked_their_own_nuisance_only() -> None:
     }
     gains = probes.mean_gains(table)
     assert gains["own nuisance"]["behaviour"] == 1.0
-    assert gains["behaviour factor"]["behaviour"] == pytest.approx(
-        table.filter(pl.col("part").str.contains("behaviour") & (pl.col("factor") == "behaviour factor"))["gain"].mean()
-    )
+    of_both = table.filter(pl.col("part").str.ends_with("behaviour") & (pl.col("factor") == "behaviour factor"))
+    assert gains["behaviour factor"]["behaviour"] == pytest.approx(of_both["gain"].mean())
 
 
 def test_category_factors_are_the_commonest_and_say_where_nothing_is_known() -> None:
@@ -155,9 +156,8 @@ def test_pca_keeps_the_largest_variance(tmp_path: Path) -> None:
 def test_wrong_maps_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="three vectors, got 2"):
         probes.project(NOISE[:2], "pca", 0, Store(tmp_path))
-    project = importlib.import_module("bbqrec_core.probes").project
-    with pytest.raises(Exception, match=r"tsne|method"):
-        project(NOISE, "tsne", 0, Store(tmp_path))
+    with pytest.raises(Exception, match="tsne"):  # in tests the type checker is first to refuse it
+        probes.project(NOISE, "tsne", 0, Store(tmp_path))
 
 
 def test_nearest_is_brute_force_over_present_items_without_itself() -> None:
@@ -237,6 +237,5 @@ def test_agreement_counts_items_that_have_both_signals() -> None:
 def test_distinctive_words_are_frequent_inside_and_rare_outside() -> None:
     texts = ["red tea pot", "red tea", "red cup", None, "red jam", "the red pot"]
     found = neighbours.distinctive_words(texts, np.array([True, True, False, True, False, False]))
-    assert found == [("tea", 2, 0), ("red", 2, 3)][: len(found)]
-    assert found[0] == ("tea", 2, 0)
+    assert found == [("tea", 2, 0)]
     assert neighbours.distinctive_words([None, None], np.array([True, False])) == []
