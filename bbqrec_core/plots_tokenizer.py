@@ -100,16 +100,17 @@ def probe_dots(probes: pl.DataFrame) -> Figure:
     factors = probes["factor"].unique(maintain_order=True).to_list()
     parts = probes["part"].unique(maintain_order=True).to_list()
     columns = min(COLUMNS, len(factors))
-    height = 0.9 + 0.3 * len(parts)
-    fig, axes = panels(columns, -(-len(factors) // columns), width=2.4, height=height, sharex=True, sharey=True)
+    width, height = 2.2 + 0.09 * max(map(len, parts)) / columns, 0.9 + 0.3 * len(parts)
+    fig, axes = panels(columns, -(-len(factors) // columns), width=width, height=height, sharex=True, sharey=True)
     for ax in axes.flat[len(factors) :]:
         ax.set_axis_off()
     for ax, factor in zip(axes.flat, factors, strict=False):
         _factor_dots(ax, probes.filter(pl.col("factor") == factor), parts)
-        ax.set_title(short(factor, 26))
+        ax.set_title(short(factor, 22, 2))
     axes[0, 0].set(xlim=(0, 1.04), ylim=(len(parts) - 0.5, -0.5))
-    for ax in axes[-1]:
-        ax.set_xlabel("balanced accuracy")
+    for index in range(max(0, len(factors) - columns), len(factors)):  # the lowest panel of each column
+        axes.flat[index].set_xlabel("balanced accuracy")
+        axes.flat[index].xaxis.set_tick_params(labelbottom=True)
     legend_below(fig, axes[0, 0])
     return fig
 

@@ -1,5 +1,6 @@
 """Figures: the same picture gives the same bytes, says in words what it shows, and no text lies on another."""
 
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -77,8 +78,8 @@ def probe_frame(signals: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def figures(png: str) -> dict[str, Figure]:
-    """Every figure of notebooks 01 to 03 on inputs that are hard to draw."""
+def figures(png: str) -> dict[str, Callable[[], Figure]]:
+    """How to draw every figure of notebooks 01 to 03 on inputs that are hard to draw."""
     rng = np.random.default_rng(0)
     names, files = [LONG, "x", "Two words", "7", "", "A (1999)"], [png, None, png, None, None, png]
     wide = rng.normal(size=(6, 384)).astype(np.float32)
@@ -104,50 +105,58 @@ def figures(png: str) -> dict[str, Figure]:
     }
     twelve = {"titles": [[LONG] * 6, names], "pictures": [[None] * 6, files]}
     return {
-        "item cards": plots_data.item_cards(
+        "item cards": lambda: plots_data.item_cards(
             names, files, {"graph": narrow, "text": wide}, {"graph": some, "text": ~some}
         ),
-        "item cards without a modality": plots_data.item_cards(names, files, {}, {}),
-        "lengths": plots_data.lengths_and_popularity(rng.integers(3, 700, 900), counts),
-        "equal lengths": plots_data.lengths_and_popularity(np.full(9, 5), np.array([1, 0, 2, 5])),
-        "interactions": plots_data.interaction_map(
+        "item cards without a modality": lambda: plots_data.item_cards(names, files, {}, {}),
+        "lengths": lambda: plots_data.lengths_and_popularity(rng.integers(3, 700, 900), counts),
+        "equal lengths": lambda: plots_data.lengths_and_popularity(np.full(9, 5), np.array([1, 0, 2, 5])),
+        "interactions": lambda: plots_data.interaction_map(
             rng.integers(0, 900, 5000), rng.integers(0, 1700, 5000), (900, 1700)
         ),
-        "few interactions": plots_data.interaction_map(np.array([0, 1, 2]), np.array([0, 1, 3]), (3, 4)),
-        "time gaps": plots_data.time_gaps(rng.integers(0, 200_000, 500), 0.44),
-        "numbering": plots_data.numbering(numbers, rng.integers(0, 99, 400), dict.fromkeys(numbers, -0.91)),
-        "presence": plots_data.presence_bars(combos, combos),
-        "card rows": plots_data.card_rows(["code 127, 1234 items", "text"], **twelve, first="the item asked about"),
-        "audience": plots_data.audience_by_space(
+        "few interactions": lambda: plots_data.interaction_map(np.array([0, 1, 2]), np.array([0, 1, 3]), (3, 4)),
+        "time gaps": lambda: plots_data.time_gaps(rng.integers(0, 200_000, 500), 0.44),
+        "numbering": lambda: plots_data.numbering(numbers, rng.integers(0, 99, 400), dict.fromkeys(numbers, -0.91)),
+        "presence": lambda: plots_data.presence_bars(combos, combos),
+        "card rows": lambda: plots_data.card_rows(
+            ["code 127, 1234 items", "text"], **twelve, first="the item asked about"
+        ),
+        "audience": lambda: plots_data.audience_by_space(
             {"graph": (0.2, 0.01), "text": (0.1, 0.02), "image": (0.11, 0.01)}, 0.05
         ),
-        "split": plots_data.split([3, 4, 9, 30]),
-        "by hand": plots_tokenizer.quantization_steps(steps, book, chosen, list("ABC")),
-        "losses": plots_tokenizer.training_curves(epochs, losses),
-        "one epoch": plots_tokenizer.training_curves([1], {"loss": [1.0]}),
-        "code use": plots_tokenizer.code_use(epochs, levels, levels * 0.9, 128),
-        "probes": plots_tokenizer.probe_dots(probe_frame(3)),
-        "one factor": plots_tokenizer.probe_dots(probe_frame(1).filter(pl.col("factor") == "own nuisance")),
-        "against chance": plots_tokenizer.against_chance(chance, "share of items", "by chance"),
-        "map": plots_tokenizer.code_maps(plane, codes, [plane[:9], plane[9:14]], "UMAP"),
-        "map of one level": plots_tokenizer.code_maps(plane, codes[:, :1], [plane[:9]], "PCA"),
-        "maps": plots_tokenizer.coloured_maps(plane, dict.fromkeys(NAMES, groups), "UMAP"),
-        "repairs": plots_collisions.repairs({"collision rate (%)": health, "items that share an ID": health}),
-        "one rank curve": plots_collisions.rank_curves({"groups": dict.fromkeys(NAMES, counts)}, "rank", "items"),
-        "rank curves": plots_collisions.rank_curves(
+        "split": lambda: plots_data.split([3, 4, 9, 30]),
+        "by hand": lambda: plots_tokenizer.quantization_steps(steps, book, chosen, list("ABC")),
+        "losses": lambda: plots_tokenizer.training_curves(epochs, losses),
+        "one epoch": lambda: plots_tokenizer.training_curves([1], {"loss": [1.0]}),
+        "code use": lambda: plots_tokenizer.code_use(epochs, levels, levels * 0.9, 128),
+        "probes": lambda: plots_tokenizer.probe_dots(probe_frame(3)),
+        "one factor": lambda: plots_tokenizer.probe_dots(probe_frame(1).filter(pl.col("factor") == "own nuisance")),
+        "against chance": lambda: plots_tokenizer.against_chance(chance, "share of items", "by chance"),
+        "map": lambda: plots_tokenizer.code_maps(plane, codes, [plane[:9], plane[9:14]], "UMAP"),
+        "map of one level": lambda: plots_tokenizer.code_maps(plane, codes[:, :1], [plane[:9]], "PCA"),
+        "maps": lambda: plots_tokenizer.coloured_maps(plane, dict.fromkeys(NAMES, groups), "UMAP"),
+        "repairs": lambda: plots_collisions.repairs({"collision rate (%)": health, "items that share an ID": health}),
+        "one rank curve": lambda: plots_collisions.rank_curves(
+            {"groups": dict.fromkeys(NAMES, counts)}, "rank", "items"
+        ),
+        "rank curves": lambda: plots_collisions.rank_curves(
             {f"position {i}": dict.fromkeys(NAMES[: 1 + i % 3], counts) for i in range(5)}, "rank of the code", "items"
         ),
-        "fan-out": plots_collisions.fan_out({"bbqrec": [128, 1500, 1600], "tiger": [90, 800, 1500, 1682]}, 1682),
-        "purity": plots_collisions.purity({"shared users (cosine)": curves, "same behaviour factor (share)": curves}),
-        "tree": plots_collisions.prefix_tree(codes[:40], [LONG] * 40, learned=2),
-        "tree of two": plots_collisions.prefix_tree(np.array([[127, 3], [127, 99]]), ["a", LONG], learned=2),
+        "fan-out": lambda: plots_collisions.fan_out(
+            {"bbqrec": [128, 1500, 1600], "tiger": [90, 800, 1500, 1682]}, 1682
+        ),
+        "purity": lambda: plots_collisions.purity(
+            {"shared users (cosine)": curves, "same behaviour factor (share)": curves}
+        ),
+        "tree": lambda: plots_collisions.prefix_tree(codes[:40], [LONG] * 40, learned=2),
+        "tree of two": lambda: plots_collisions.prefix_tree(np.array([[127, 3], [127, 99]]), ["a", LONG], learned=2),
     }
 
 
 @pytest.fixture(scope="module")
 def drawn(png: str) -> dict[str, Figure]:
     plots.use_house_style()
-    return figures(png)
+    return {name: draw() for name, draw in figures(png).items()}
 
 
 def test_no_text_lies_on_another_or_leaves_the_picture(drawn: dict[str, Figure]) -> None:
@@ -177,9 +186,9 @@ def test_crowding_is_seen() -> None:
 
 
 def test_the_same_picture_gives_the_same_bytes(png: str, tmp_path: Path) -> None:
-    for name in ("item cards", "map", "purity", "presence"):
+    for name in ("item cards", "map"):
         for folder in ("one", "two"):
-            plots.save_figure(figures(png)[name], name, tmp_path / folder, "What. Data: d. Finding.")
+            plots.save_figure(figures(png)[name](), name, tmp_path / folder, "What. Data: d. Finding.")
         for suffix in ("png", "svg"):
             one, two = (tmp_path / folder / f"{name}.{suffix}" for folder in ("one", "two"))
             assert one.read_bytes() == two.read_bytes(), (name, suffix)

@@ -67,6 +67,15 @@ def test_the_same_seed_gives_equal_tensors_and_another_seed_does_not(tmp_path):
     assert not same_tensors(states[0], states[2])
 
 
+def test_every_step_of_every_epoch_and_seed_draws_anew(tmp_path):
+    drawn = []
+    for seed in (0, 1):
+        task = noisy_task()
+        task.before_step = lambda batch: drawn.append(float(torch.rand(())))
+        fit(task, seed=seed, epochs=3, directory=tmp_path / str(seed))
+    assert len(set(drawn)) == 18
+
+
 def test_training_leaves_the_callers_random_stream_alone(tmp_path):
     torch.manual_seed(11)
     wanted = torch.rand(2)
