@@ -70,7 +70,7 @@ def audience_of_nearest(
 class Purity(NamedTuple):
     """Likeness of random pairs of items by the depth of the prefix they share (entry 0: any two items).
 
-    mean, error: (depths,) mean likeness and its standard error, NaN where no pair was found. pairs: drawn per depth.
+    mean, error: (depths,) mean likeness and its standard error, NaN without any pair. pairs: different ones drawn.
     """
 
     mean: Float[np.ndarray, "depths"]
@@ -97,9 +97,10 @@ def prefix_purity(
         _, group = np.unique(code_ids[rows, :depth], axis=0, return_inverse=True)
         first, second = _pairs(group.reshape(-1) if depth else np.zeros(len(rows), dtype=np.int64), rng, draws)
         values = likeness(rows[first], rows[second])
-        pairs.append(len(values))
+        pairs.append(len(np.unique(np.sort([first, second], axis=0), axis=1).T))
         mean.append(values.mean() if len(values) else np.nan)
-        error.append(values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan)
+        # A pair drawn twice tells nothing new: where few share a prefix, more draws must not shrink the error.
+        error.append(values.std(ddof=1) / np.sqrt(pairs[-1]) if len(values) > 1 else np.nan)
     return Purity(np.array(mean), np.array(error), np.array(pairs))
 
 

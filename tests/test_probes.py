@@ -214,7 +214,8 @@ def test_purity_by_depth_is_the_mean_over_pairs_below_common_prefixes() -> None:
     # an item, then a partner: items 1 and 2 have half a chance each of finding the other, 3 none, 4 and 5 none
     assert found.mean[1] == pytest.approx(2 / 5 * 1 / 2, abs=0.03)
     assert found.mean[0] == pytest.approx(2 / 5 * 1 / 4, abs=0.03)
-    assert found.pairs.tolist() == [6000, 6000, 6000]
+    assert found.pairs.tolist() == [10, 4, 1]  # {1,2,3} and {4,5} below a common first code
+    assert found.error[0] == pytest.approx(np.sqrt(0.1 * 0.9 / 10), rel=0.1)  # ten pairs, however often drawn
 
 
 def test_purity_has_no_value_where_no_prefix_is_shared() -> None:
