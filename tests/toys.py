@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+
 from bbqrec_core.data import Dataset, Sequences
 
 
