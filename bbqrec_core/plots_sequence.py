@@ -206,6 +206,7 @@ def intervals(
         ax.plot([], [], label=name, **style)
     ax.set_yticks(range(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=xlabel)
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # small differences have long labels
     legend_below(fig, ax)
     return fig
 
