@@ -46,6 +46,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "intervals": lambda: plots_sequence.intervals(
         ["one", "a line with a long name"], {"kept": SPREAD}, {"kept": np.array([True, False])}, "difference"
     ),
+    "small intervals": lambda: plots_sequence.intervals(
+        ["one", "two"], {"kept": SPREAD / 60}, {"kept": np.array([True, False])}, "difference"
+    ),
     "one panel": lambda: plots_sequence.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours"),
     "four panels": lambda: plots_sequence.seed_points({f"metric {i}": SEEDS for i in range(4)}, GROUPS, "ours"),
 }
@@ -62,6 +65,17 @@ def test_nothing_is_cut_off_and_no_legend_lies_on_anything(name: str) -> None:
     others = [ax.get_tightbbox() for ax in fig.axes]
     others += [text.get_window_extent() for text in (fig._supxlabel, fig._supylabel) if text is not None]
     assert not any(legend.overlaps(other) for legend in below for other in others)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_labels_of_an_axis_leave_each_other_room(name: str) -> None:
+    fig = FIGURES[name]()
+    fig.draw_without_rendering()
+    for axis in [part for ax in fig.axes for part in (ax.xaxis, ax.yaxis)]:
+        low, high = sorted(axis.get_view_interval())
+        shown = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = [label.get_window_extent() for label in shown if label.get_visible() and label.get_text()]
+        assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
 
 
 def test_compared_maps_share_one_scale_and_one_colour_bar() -> None:
