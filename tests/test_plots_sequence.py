@@ -47,7 +47,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         ["one", "a line with a long name"], {"kept": SPREAD}, {"kept": np.array([True, False])}, "difference"
     ),
     "small intervals": lambda: plots_sequence.intervals(
-        ["one", "two"], {"kept": SPREAD / 60}, {"kept": np.array([True, False])}, "difference"
+        ["one", "target at cosine -0.35 to 0.13"],
+        {"kept": SPREAD / 60},
+        {"kept": np.array([True, False])},
+        "difference",
     ),
     "one panel": lambda: plots_sequence.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours"),
     "four panels": lambda: plots_sequence.seed_points({f"metric {i}": SEEDS for i in range(4)}, GROUPS, "ours"),
