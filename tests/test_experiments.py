@@ -339,7 +339,8 @@ def made_up(tmp_path, variant, seed, greater):
 def test_intervals_compare_the_means_over_common_seeds(tmp_path):
     ours = [made_up(tmp_path, "bbqrec", 0, [0, 30, 1, 9]), made_up(tmp_path, "bbqrec", 1, [30, 30, 0, 3])]
     others = [made_up(tmp_path, "tiger", 1, [30, 30, 30, 2]), made_up(tmp_path, "popularity", 0, [30, 0, 30, 30])]
-    table = intervals([*ours, *others, made_up(tmp_path, "sasrec", 7, [0, 0, 0, 0])])
+    apart = [made_up(tmp_path, name, 7, [0, 0, 0, 0]) for name in ("tiger", "sasrec")]
+    table = intervals([*ours, *others, *apart])
     assert " ".join(table.columns) == "history metric variant against seeds difference low high p p_holm"
     assert set(table["against"]) == {"tiger", "popularity"}  # sasrec has no seed in common
     assert table.height == 2 * 2 * 2
