@@ -50,7 +50,8 @@ def use_house_style() -> None:
 def caption(what: str, data: str, finding: str, seeds: int = 0) -> str:
     """The words below a figure: what is drawn, on which data, of how many trained seeds (0: none), and one finding."""
     trained = f", {seeds} seed{'s' * (seeds > 1)}" if seeds else ""
-    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in (what, f"Data: {data}{trained}", finding))
+    sentences = (what, f"Data: {data}{trained}", f"Finding: {finding}")
+    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in sentences)
 
 
 def save_figure(fig: Figure, name: str, folder: str | Path, text: str) -> Path:
@@ -111,8 +112,9 @@ def log_counts(ax: Axes, which: str = "xy") -> None:
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         if name in which:
             getattr(ax, f"set_{name}scale")("log")
-            low, high = axis.get_view_interval()
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 40 * low else (1,), numticks=6))
+            low, high = sorted(getattr(ax, f"get_{name}lim")())
+            steps = (1, 2, 5) if high < 40 * low else (1, 3) if high < 400 * low else (1,)
+            axis.set_major_locator(LogLocator(subs=steps, numticks=6))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
 
@@ -154,14 +156,14 @@ def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height wi
     return np.asarray(small)
 
 
-def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY, lines_of_title: int = 2) -> None:
-    """One item: its picture, or a drawn placeholder, above its title."""
+def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY) -> None:
+    """One item: its picture below its title, or the title alone on a plain card."""
     if file:
         ax.imshow(picture(file), interpolation="antialiased")
+        ax.set_title(short(title, 15, 2), fontsize=7, loc="center")
     else:
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="0.95")
-        ax.text(0.5, 0.5, "no picture", ha="center", va="center", color="0.5", fontsize=7)
+        ax.text(0.5, 0.5, short(title, 13, 5), ha="center", va="center", color=INK, fontsize=7)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=True, color=frame, linewidth=1)
-    ax.set_title(short(title, 15, lines_of_title), fontsize=7, loc="center")

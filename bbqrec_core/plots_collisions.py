@@ -33,16 +33,14 @@ def repairs(figures: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
     return fig
 
 
-def rank_curves(
-    panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xlabel: str, ylabel: str, columns: int = 3
-) -> Figure:
+def rank_curves(panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xlabel: str, ylabel: str) -> Figure:
     """Counts by rank on log axes, one line per tokenizer, one panel per title; counts of zero are left out.
 
     Args: panels_of: title -> (tokenizer -> counts in any order).
     """
-    columns = min(columns, len(panels_of))
+    columns = len(panels_of) if len(panels_of) <= 4 else 3
     names = list(dict.fromkeys(name for counts in panels_of.values() for name in counts))
-    width = 5.2 if len(panels_of) == 1 else 2.9
+    width = {1: 5.2, 4: 2.4}.get(columns, 2.9)
     fig, axes = panels(columns, -(-len(panels_of) // columns), width=width, height=2.7, sharey=True)
     for ax in axes.flat[len(panels_of) :]:
         ax.set_axis_off()

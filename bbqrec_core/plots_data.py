@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from scipy.stats import rankdata
 
 from .plots import (
     CATEGORIES,
@@ -24,6 +24,7 @@ from .plots import (
     short,
 )
 
+SHOWN = 24  # events drawn of a long history
 TILE = 8  # a feature vector is shown as a square of TILE x TILE numbers
 
 
@@ -126,7 +127,7 @@ def numbering(numbers: dict[str, Int[np.ndarray, "N"]], counts: Int[np.ndarray, 
     Args: numbers: way -> number of each item. counts: training events of each item. rho: way -> rank correlation.
     """
     fig, axes = panels(len(numbers), width=2.6, height=2.8, sharey=True)
-    order = np.argsort(np.argsort(-counts, kind="stable"), kind="stable") + 1
+    order = rankdata(-counts)  # equal counts share a rank: breaking ties by number would draw a pattern of its own
     for index, (ax, (name, number)) in enumerate(zip(axes[0], numbers.items(), strict=True)):
         colour = CATEGORIES[0] if index == len(numbers) - 1 else CATEGORIES[3]
         ax.scatter(number, order, s=3, color=colour, linewidths=0, rasterized=len(order) > RASTER)
@@ -198,22 +199,20 @@ def audience_by_space(spaces: dict[str, tuple[float, float]], base: float) -> Fi
 def split(lengths: Sequence[int]) -> Figure:
     """The leave-one-out split of a few users: all but two events train, the last but one validates, the last tests.
 
-    Args: lengths: events of each user.
+    Args: lengths: events of each user; of long histories the last `SHOWN` are drawn and the others counted.
     """
-    fig, axes = panels(1, width=5.2, height=0.9 + 0.32 * len(lengths))
+    fig, axes = panels(1, width=5.2, height=1.2 + 0.3 * len(lengths))
     ax = axes[0, 0]
     for row, length in enumerate(lengths):
-        _split_row(ax, row, length, label=row == 0)
+        drawn = min(length, SHOWN)
+        parts = {"training": range(3, drawn + 1), "validation target": (2,), "test target": (1,)}
+        for index, (name, places) in enumerate(parts.items()):
+            style = look((0, 1, 3)[index], line=False)
+            ax.scatter(list(places), [row] * len(places), s=26, label=None if row else name, **style)
+        if length > drawn:
+            ax.text(SHOWN + 1, row, f"{length - drawn} more", ha="right", va="center", fontsize=8, color=INK)
     ax.set_yticks(range(len(lengths)), [f"user {row + 1}" for row in range(len(lengths))])
-    ax.invert_yaxis()
-    ax.set(xlabel="event, oldest first")
+    ax.set(xlabel="event, counted from the last", xlim=(SHOWN + 5, 0), ylim=(len(lengths) - 0.5, -0.5))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     legend_below(fig, ax)
     return fig
-
-
-def _split_row(ax: Axes, row: int, length: int, label: bool) -> None:
-    """One user's events as dots."""
-    parts = {"training": range(1, length - 1), "validation target": (length - 1,), "test target": (length,)}
-    for index, (name, places) in enumerate(parts.items()):
-        style = look((0, 1, 3)[index], line=False)
-        ax.scatter(list(places), [row] * len(places), s=26, label=name if label else None, **style)

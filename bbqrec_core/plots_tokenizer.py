@@ -168,11 +168,20 @@ def code_maps(
         groups = {f"code {code} ({size[code]} items)": inside & (codes[:, level] == code) for code in largest}
         highlight(ax, items, groups)
         ax.scatter(*vectors[level].T, s=26, marker="+", color="black", linewidths=1, label="codebook vectors")
-        ax.set_title("all items by their first code" if not level else "the largest first code by the second")
+        ax.set_title("all items by their first code" if not level else "enlarged: the largest first code by the second")
+        if level:
+            _look_into(ax, np.concatenate([items[inside], vectors[level]]))
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=8, handletextpad=0.2)
         inside = codes[:, 0] == largest[0]
     fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
     return fig
+
+
+def _look_into(ax: Axes, points: Float[np.ndarray, "P 2"]) -> None:
+    """Narrow a map to where most of some points are: a few far away would spoil the view."""
+    low, high = np.quantile(points, [0.02, 0.98], axis=0)
+    pad = 0.12 * (high - low) + 1e-3
+    ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
 
 
 def coloured_maps(

@@ -196,11 +196,11 @@ def test_the_same_picture_gives_the_same_bytes(png: str, tmp_path: Path) -> None
 
 def test_a_figure_carries_its_caption_and_no_date(tmp_path: Path) -> None:
     text = plots.caption("Loss < 1 & falling", "ml-100k", "it fell by 3 %.", seeds=2)
-    assert text == "Loss < 1 & falling. Data: ml-100k, 2 seeds. it fell by 3 %."
+    assert text == "Loss < 1 & falling. Data: ml-100k, 2 seeds. Finding: it fell by 3 %."
     fig, _ = plots.panels(1)
     path = plots.save_figure(fig, "loss", tmp_path, text)
     svg = path.with_suffix(".svg").read_text()
-    assert "<title>Loss &lt; 1 &amp; falling. Data: ml-100k, 2 seeds. it fell by 3 %.</title>" in svg
+    assert "<title>Loss &lt; 1 &amp; falling. Data: ml-100k, 2 seeds. Finding: it fell by 3 %.</title>" in svg
     assert "dc:date" not in svg
     with Image.open(path) as image:
         assert image.info["Description"] == text
