@@ -140,10 +140,11 @@ def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[
 
     A map has no axes to read: directions and distances of a projection carry no unit.
     """
-    many = len(plane) > RASTER
-    ax.scatter(*plane.T, s=6 if many else 12, color=GREY, linewidths=0, rasterized=many)
+    many, size = len(plane) > RASTER, float(np.clip(20_000 / len(plane), 4, 22))
+    ax.scatter(*plane.T, s=size / 2, color=GREY, linewidths=0, rasterized=many)
     for index, (name, member) in enumerate(groups.items()):
-        ax.scatter(*plane[member].T, s=14 if many else 22, label=name, linewidths=0, **look(index, line=False))
+        style = look(index, line=False)
+        ax.scatter(*plane[member].T, s=size, label=name, linewidths=0, rasterized=many, **style)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 

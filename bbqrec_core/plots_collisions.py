@@ -112,8 +112,9 @@ def prefix_tree(codes: Int[np.ndarray, "R sid_len"], titles: Sequence[str], lear
     above = {(): (0.0, (len(shown) - 1) / 2)}
     for length in range(1, depth + 1):
         above = _draw_level(ax, shown, length, above, colour=CATEGORIES[0] if length <= learned else CATEGORIES[3])
-    for row, name in enumerate(names):
-        ax.annotate(name, (depth, row), (9, 0), textcoords="offset points", va="center", fontsize=8)
+    for row, (name, prefix) in enumerate(zip(names, map(tuple, shown.tolist()), strict=True)):
+        ax.plot([depth, depth + 0.15], [above[prefix][1], row], color=GREY, linewidth=1, zorder=1)
+        ax.annotate(name, (depth + 0.15, row), (3, 0), textcoords="offset points", va="center", fontsize=8)
     ax.set(xlim=(-0.1, depth + 1.6), ylim=(len(shown) - 0.5, -0.5))
     ax.set_xticks(range(1, depth + 1), [f"code {i}" if i <= learned else "extra" for i in range(1, depth + 1)])
     ax.set_yticks([])

@@ -34,21 +34,22 @@ def item_cards(
     features: dict[str, Float[np.ndarray, "Q _"]],
     present: dict[str, Bool[np.ndarray, "Q"]],
 ) -> Figure:
-    """Items as a person sees them (picture and title) above items as the model sees them (the first 64 scaled numbers).
+    """Items as a person sees them (picture and title) above items as the model sees them (scaled features).
 
-    Args: titles, pictures: of Q items. features, present: per modality, scaled features (unitless) of these items.
+    Args: titles, pictures: of Q items. features, present: per modality, scaled features (unitless) of these items; the
+        64 numbers in which these items differ most are drawn, in their order.
     """
     fig, axes = panels(len(titles), 1 + len(features), width=1.3, height=1.45)
     for column, (title, file) in enumerate(zip(titles, pictures, strict=True)):
         card(axes[0, column], title, file)
     image = None
     for row, (name, vectors) in enumerate(features.items(), start=1):
+        differ = np.sort(np.argsort(-vectors.var(0), kind="stable")[: TILE * TILE])
         for column, ax in enumerate(axes[row]):
             ax.set(xticks=[], yticks=[], aspect="equal")
             ax.spines[:].set(visible=True, color=GREY)
             if present[name][column]:
-                numbers = vectors[column, : TILE * TILE]
-                tile = np.pad(numbers, (0, -len(numbers) % TILE), constant_values=np.nan)
+                tile = np.pad(vectors[column, differ], (0, -len(differ) % TILE), constant_values=np.nan)
                 image = ax.imshow(tile.reshape(-1, TILE), cmap=SIGNED, vmin=-3, vmax=3)
             else:
                 ax.set(xlim=(0, 1), ylim=(0, 1))
@@ -68,17 +69,15 @@ def lengths_and_popularity(lengths: Int[np.ndarray, "U"], counts: Int[np.ndarray
     left, right = axes[0]
     edges = np.unique(np.geomspace(lengths.min(), lengths.max() + 1, 25).round())
     left.hist(lengths, bins=edges, color=CATEGORIES[0], edgecolor="white", linewidth=0.5)
-    left.axvline(np.median(lengths), color=INK, linestyle="--", label=f"median {np.median(lengths):g}")
+    left.axvline(np.median(lengths), color=INK, linestyle="--")
     log_counts(left, "x")
-    left.set(xlabel="events of a user", ylabel="users")
-    left.legend(loc="upper right")
+    left.set(xlabel="events of a user", ylabel="users", title=f"median {np.median(lengths):g} events")
     ranked = np.sort(counts[counts > 0])[::-1]
     half = int(np.searchsorted(ranked.cumsum(), ranked.sum() / 2)) + 1
     right.plot(np.arange(1, len(ranked) + 1), ranked, color=CATEGORIES[0])
-    right.axvline(half, color=INK, linestyle="--", label=f"half of all events: first {half}")
+    right.axvline(half, color=INK, linestyle="--")
     log_counts(right)
-    right.set(xlabel="rank of the item", ylabel="events of the item")
-    right.legend(loc="lower left")
+    right.set(xlabel="rank of the item", ylabel="events of the item", title=f"half of all events: first {half}")
     return fig
 
 
@@ -187,7 +186,7 @@ def audience_by_space(spaces: dict[str, tuple[float, float]], base: float) -> Fi
     ax = axes[0, 0]
     for place, (mean, error) in enumerate(spaces.values()):
         ax.errorbar(mean, place, xerr=1.96 * error, capsize=3, markersize=6, **look(place % 8))
-    ax.axvline(base, color=INK, linestyle="--", linewidth=1, label=f"random pairs: {base:.3f}")
+    ax.axvline(base, color=INK, linestyle="--", linewidth=1, label=f"random pairs: {base:.3g}")
     ax.set_yticks(range(len(spaces)), list(spaces))
     ax.invert_yaxis()
     ax.set(xlabel="shared users with the nearest items (cosine, 95 % interval)", ylim=(len(spaces) - 0.5, -0.5))
@@ -212,7 +211,9 @@ def split(lengths: Sequence[int]) -> Figure:
         if length > drawn:
             ax.text(SHOWN + 1, row, f"{length - drawn} more", ha="right", va="center", fontsize=8, color=INK)
     ax.set_yticks(range(len(lengths)), [f"user {row + 1}" for row in range(len(lengths))])
-    ax.set(xlabel="event, counted from the last", xlim=(SHOWN + 5, 0), ylim=(len(lengths) - 0.5, -0.5))
+    ax.set(
+        xlabel="event, counted from the last", xlim=(min(SHOWN, max(lengths)) + 5, 0), ylim=(len(lengths) - 0.5, -0.5)
+    )
     ax.xaxis.get_major_locator().set_params(integer=True)
     legend_below(fig, ax)
     return fig

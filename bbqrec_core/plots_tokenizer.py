@@ -171,10 +171,17 @@ def code_maps(
         ax.set_title("all items by their first code" if not level else "enlarged: the largest first code by the second")
         if level:
             _look_into(ax, np.concatenate([items[inside], vectors[level]]))
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=8, handletextpad=0.2)
+        _legend(ax, -0.02, 8)
         inside = codes[:, 0] == largest[0]
     fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
     return fig
+
+
+def _legend(ax: Axes, height: float, size: float) -> None:
+    """A map's legend below it, its markers large however small the points are."""
+    box = ax.legend(loc="upper center", bbox_to_anchor=(0.5, height), ncols=2, fontsize=size, handletextpad=0.2)
+    for handle in box.legend_handles:
+        handle.set_sizes([24])
 
 
 def _look_into(ax: Axes, points: Float[np.ndarray, "P 2"]) -> None:
@@ -195,6 +202,6 @@ def coloured_maps(
     for ax, (title, groups) in zip(axes[0], colourings.items(), strict=True):
         highlight(ax, items, dict(groups))
         ax.set_title(title)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, fontsize=7, handletextpad=0.2)
+        _legend(ax, 0.02, 7)
     fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
     return fig
