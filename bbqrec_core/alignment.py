@@ -1,5 +1,6 @@
 """Stage 1, the model: encoders, shared quantizer and every term of the dual-aligned loss (method.md)."""
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -16,8 +17,8 @@ LOG_VARIANCE = 3.0  # bound of the variational Gaussian's log-variance; unbounde
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two linear layers with a GELU between."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+    """Two linear layers with a ReLU between."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
 def spread(vectors: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
@@ -57,9 +58,9 @@ class Standardise(nn.Module):
         mean, variance = self.mean, self.variance
         if self.training:
             weight = present[..., None] / present.sum(0)[:, None].clamp_min(1)  # (R, S, 1)
-            mean = (weight * signals).sum(0)
-            variance = (weight * (signals - mean).square()).sum(0)
-            seen = (present.sum(0) > 1)[:, None]
+            seen = (present.sum(0) > 1)[:, None]  # of one vector, the deviation is 0: the moving statistics serve
+            mean = torch.where(seen, (weight * signals).sum(0), self.mean)
+            variance = torch.where(seen, (weight * (signals - mean).square()).sum(0), self.variance)
             with torch.no_grad():
                 self.mean.copy_(torch.where(seen, self.mean.lerp(mean, 0.1), self.mean))
                 self.variance.copy_(torch.where(seen, self.variance.lerp(variance, 0.1), self.variance))
@@ -171,11 +172,18 @@ class Tokenizer(nn.Module):
             return vectors[:, -1]
         return (vectors * present[..., None]).sum(1) / present.sum(1, keepdim=True).clamp_min(1)
 
-    def losses(self, item_ids: Int[Tensor, "B T"], drawn: Int[Tensor, "R"], learn: bool = True) -> dict[str, Tensor]:
+    def losses(
+        self,
+        item_ids: Int[Tensor, "B T"],
+        drawn: Int[Tensor, "R"],
+        learn: bool = True,
+        fit_variational: Callable[[Parts], None] | None = None,
+    ) -> dict[str, Tensor]:
         """All parts of the stage-1 loss (method.md, 1.6).
 
         Args: item_ids: training windows, 0 pads, for the sequence term. drawn: item rows drawn uniformly, for the terms
             on single items, which a popular item must not rule. learn: update moving averages and code usage.
+            fit_variational: the inner steps of q(s|b)'s own optimiser on these items, before CLUB uses q.
         """
         config, count = self.config, len(drawn)
         rows, grid = drawn, None
@@ -193,6 +201,8 @@ class Tokenizer(nn.Module):
         if self.modalities:
             out["reconstruction"] = self.reconstruction(drawn, parts, seen.vectors[:count], items[:count])
         if config.specific and self.modalities and config.w_mi:
+            if fit_variational is not None:
+                fit_variational(parts)
             out["mutual_information"] = config.w_mi * self.mutual_information(parts)
         if config.w_cross and len(self.signals) > 1:
             out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors[:count], parts.present)
@@ -227,18 +237,16 @@ class Tokenizer(nn.Module):
         for index, name in enumerate(self.modalities):
             here = parts.present[:, index].nonzero().squeeze(-1)
             behaviour, specific = parts.signals[here, index], parts.specific[here, index].detach()
-            other = specific[torch.randperm(len(here), device=here.device)]
+            other = specific.roll(int(torch.randint(1, max(len(here), 2), ())), 0)  # items are drawn in random order
             gap = self.variational[name](specific, behaviour) - self.variational[name](other, behaviour)
             total = total + gap.sum() / max(len(here), 1) / max(specific.shape[-1], 1)
         return total / len(self.modalities)
 
-    def variational_loss(self, rows: Int[Tensor, "R"]) -> Tensor:
+    def variational_loss(self, parts: Parts) -> Tensor:
         """Negative log-likelihood that q(s|b)'s own optimiser lowers; no gradient reaches the encoders."""
-        with torch.no_grad():
-            parts = self.parts(rows)
         total = parts.signals.new_zeros(())
         for index, name in enumerate(self.modalities):
-            likelihood = self.variational[name](parts.specific[:, index], parts.signals[:, index])
+            likelihood = self.variational[name](parts.specific[:, index].detach(), parts.signals[:, index].detach())
             total = total - masked_mean(likelihood, parts.present[:, index])
         return total
 
@@ -267,8 +275,8 @@ class Tokenizer(nn.Module):
         candidates, target = grid[:, 1:][real].unique(return_inverse=True)
         share = self.counts[rows[candidates]] / self.counts.sum()
         log_q = torch.log1p(-((1 - share).clamp_max(1 - 1e-7) ** int(real.sum())).clamp_max(1 - 1e-7))
-        logits = F.normalize(states[real], dim=-1) @ F.normalize(items[candidates], dim=-1).T
-        return F.cross_entropy(logits / self.config.temperature - log_q, target)
+        asked = F.normalize(states[real], dim=-1) / self.config.temperature  # divided here: the logits are far larger
+        return F.cross_entropy(torch.addmm(-log_q.to(asked), asked, F.normalize(items[candidates], dim=-1).T), target)
 
     def usage(self, seen: Quantized, present: Tensor) -> Tensor:
         """log K minus the entropy of the mean soft assignment, mean over levels, nats: 0 when used evenly."""

@@ -43,17 +43,22 @@ def windows(
     return sequences.offsets[users[owner]] + begin, size
 
 
-def window_batches(sequences: Sequences, length: int, batch: int, seed: tuple[int, ...]) -> list[Int[Tensor, "B T"]]:
+def window_batches(
+    sequences: Sequences, length: int, batch: int, seed: tuple[int, ...], limit: int = 0
+) -> list[Int[Tensor, "B T"]]:
     """One epoch of training windows, (B, targets + 1) item rows each, similar lengths together, in random order.
 
     A row holds its inputs and the last target: inputs are `rows[:, :-1]`, targets `rows[:, 1:]`; 0 pads.
+
+    Args: limit: batches at most, drawn at random; 0 gives all.
     """
     rng = np.random.default_rng(seed)
     starts, sizes = windows(sequences, length, rng)
     order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")  # random among equal lengths
     groups = np.split(order, np.arange(batch, len(order), batch))
     return [
-        gather_padded(sequences.items, starts[groups[g]], sizes[groups[g]] + 1) for g in rng.permutation(len(groups))
+        gather_padded(sequences.items, starts[groups[g]], sizes[groups[g]] + 1)
+        for g in rng.permutation(len(groups))[: limit or None]
     ]
 
 

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+FEW = 8  # keys up to which attention is written as sums of products
+
 
 def causal_mask(length: int, device: torch.device | None = None) -> Float[Tensor, "T T"]:
     """Additive mask: 0 where a position may look (itself and earlier), -inf where it may not."""
@@ -19,14 +21,29 @@ def attention(
 ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T R"]]:
     """Attended values and weights, `softmax(q.k/sqrt(d) + bias)`: the one attention kernel, with or without a bias.
 
-    Choice: written out instead of a fused kernel: as fast on CPU with a learned bias, and it shows its weights.
+    Choice: written out instead of a fused kernel: as fast on CPU with a learned bias, and it shows its weights. Over
+    few keys (the codes of one ID) sums of products take half the time of matrix products, which are overhead there.
     """
-    weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
-    return weights @ value, weights
+    if key.shape[-2] > FEW:
+        weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
+        return weights @ value, weights
+    scores = (query[..., :, None, :] * key[..., None, :, :]).sum(-1)
+    weights = (scores / query.shape[-1] ** 0.5 + bias).softmax(-1)
+    return (weights[..., None] * value[..., None, :, :]).sum(-2), weights
+
+
+def dropout(x: Tensor, share: float, training: bool) -> Tensor:
+    """Dropout that draws a byte an element, so `share` is met to 1/256: 2.5 times as fast as drawing numbers on CPU."""
+    if not training or not share:
+        return x
+    cut = round(share * 256)
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= cut
+    return x * kept.to(x.dtype).mul_(256 / (256 - cut))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)).
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)), with ReLU as in SASRec.
 
     Args: width: D. heads: H, divides D. dropout: share dropped from each branch.
     """
@@ -45,8 +62,8 @@ class Block(nn.Module):
 
     def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
         """Add the attended values, then the feed-forward branch, to the stream."""
-        x = x + F.dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
-        return x + F.dropout(self.down(F.gelu(self.up(self.norm_forward(x)))), self.dropout, self.training)
+        x = x + dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
+        return x + dropout(self.down(F.relu(self.up(self.norm_forward(x)))), self.dropout, self.training)
 
     def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "... T T"]) -> tuple[Tensor, Tensor]:
         """The new stream (B, T, D) and the attention weights (B, H, T, T)."""
@@ -60,9 +77,7 @@ class Block(nn.Module):
         grown = torch.stack([key, value])
         if cache is not None:
             grown = torch.cat([cache, grown], dim=-2)
-        # One query a row: sums of products, since matrix products this small (one by t) are mostly overhead.
-        weights = ((query * grown[0]).sum(-1) / query.shape[-1] ** 0.5).softmax(-1)  # (B, H, t)
-        attended = (weights[..., None] * grown[1]).sum(-2, keepdim=True)
+        attended, _ = attention(query, *grown, x.new_zeros(1, grown.shape[-2]))
         return self.merge(x, attended), grown
 
 

@@ -187,7 +187,9 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     _add_run_options(job)
     job.add_argument("--seeds", default=(0, 1, 2), type=seeds, metavar="N,N,...", help="default 0,1,2")
     job.add_argument("--only", default=(), type=names, metavar="NN,NN", help="these notebooks, e.g. 02,05")
-    job.add_argument("--jobs", type=int, metavar="N", help="rows at a time; default: one a core, at most 8")
+    job.add_argument(
+        "--jobs", type=int, metavar="N", help="rows or notebooks at a time; default: one a core, at most 8"
+    )
     fit = _add(commands, "fit", _fit, "train and evaluate one variant; prints its row")
     _add_run_options(fit)
     fit.add_argument("--variant", required=True, metavar="NAME", help="see bbqrec variants")

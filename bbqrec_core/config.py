@@ -75,6 +75,7 @@ class TokenizerConfig(_Checked):
         w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
         uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or `nearest` free last code.
         batch_items, batch_users, history: items for reconstruction, histories for the sequence term, their length.
+        epoch_steps: the most steps an epoch may take, drawn anew each time; 0 takes all.
     """
 
     source: Literal["learned", "random"] = "learned"
@@ -106,6 +107,7 @@ class TokenizerConfig(_Checked):
     epochs: int = _at_least(8, 1)
     batch_items: int = _at_least(256, 2)
     batch_users: int = _at_least(128, 1)
+    epoch_steps: int = _at_least(0, 0)
     history: int = _at_least(20, 1)
 
 
@@ -119,6 +121,7 @@ class RecommenderConfig(_Checked):
         channels: `all` adds cross-modal channels to those of equal signals.
         init_from_codebook: start stage 2's code tables from the codebook of stage 1.
         history: T, events a model sees. patience: evaluations without a better one before training stops.
+        epoch_steps: as in `TokenizerConfig`.
     """
 
     output: Literal["codes", "items"] = "codes"
@@ -137,6 +140,7 @@ class RecommenderConfig(_Checked):
     weight_decay: float = _at_least(0.01, 0.0)
     epochs: int = _at_least(8, 1)
     batch_users: int = _at_least(16, 1)
+    epoch_steps: int = _at_least(0, 0)
     evaluate_every: int = _at_least(2, 1)
     patience: int = _at_least(4, 1)
 
@@ -190,11 +194,13 @@ PRESETS: dict[str, dict[str, object]] = {
         "tokenizer.w_cross": 1.0,
         "tokenizer.epochs": 15,
         "tokenizer.batch_users": 32,
+        "tokenizer.epoch_steps": 50,
         "recommender.width": 32,
         "recommender.layers": 1,
         "recommender.history": 20,
         "recommender.epochs": 6,
         "recommender.patience": 2,
+        "recommender.epoch_steps": 100,
     },
     "quick": {},
     "full": {
@@ -230,12 +236,14 @@ def _field_home(name: str) -> tuple[str, str]:
 def with_overrides(config: Config, overrides: Mapping[str, object]) -> Config:
     """`config` with fields replaced by name (`codes`, or `tokenizer.lr` where two parts share the name).
 
-    Raises: ValueError for an unknown or ambiguous name and for a value of the wrong type or range.
+    Raises: ValueError for an unknown, ambiguous or repeated name and for a value of the wrong type or range.
     """
     changes: dict[str, dict[str, object]] = {}
     for name, value in overrides.items():
         part, bare = _field_home(name)
-        changes.setdefault(part, {})[bare] = value
+        if bare in changes.setdefault(part, {}):
+            raise ValueError(f"setting {part}.{bare} is given twice: keep one of {bare!r} and {part + '.' + bare!r}")
+        changes[part][bare] = value
     return replace(config, **{part: replace(getattr(config, part), **change) for part, change in changes.items()})
 
 

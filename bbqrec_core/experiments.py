@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import resource
 import shutil
 import sys
 import time
@@ -22,6 +21,7 @@ from .artifacts import Store, load_arrays, save_arrays, write_atomic
 from .config import Config, EvaluationConfig, RecommenderConfig
 from .data import Dataset, Sequences
 from .metrics import Ranks
+from .pool import forget_peak_memory, peak_memory
 from .recommender import Recommender, beam_ranks, build_recommender, fit_recommender
 from .semantic_ids import SemanticIds
 from .tokenizer import Tokenized, fit_tokenizer, load_tokenized, resolve, save_tokenized
@@ -130,6 +130,7 @@ def run_variant(data: Dataset, variant: str, config: Config, store: Store) -> Re
 
 def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory: Path) -> None:
     """Train, score validation and test, and write everything that `recommend` and the notebooks need."""
+    forget_peak_memory()
     start, ids, tokenizing = time.monotonic(), None, 0.0
     if kind == "ids":
         tokenized, home = run_tokenizer(data, config, store)
@@ -151,7 +152,7 @@ def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory:
         "scoring_minutes": round((time.monotonic() - start) / 60, 3),
         "epochs": len(epochs),
         "valid_ndcg@10": max((row["score"] for row in epochs if "score" in row), default=None),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_memory_gb": peak_memory(),
         "device": "cpu",
         "python": sys.version.split()[0],
     }
@@ -225,7 +226,7 @@ def _table(data: Dataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:
                 rows += [
                     (mode, segment, int(inside.sum()), name, float(v[inside].mean())) for name, v in values.items()
                 ]
-        lists = metrics.list_metrics(found.top, data.n_items, counts)
+        lists = metrics.list_metrics(found.top, counts)
         rows += [(mode, "all", len(found.ties), name + by, value) for name, value in lists.items()]
     return pl.DataFrame(rows, schema=["history", "segment", "targets", "metric", "value"], orient="row")
 

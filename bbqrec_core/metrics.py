@@ -157,9 +157,9 @@ def rank_users(
     return {kind: concat_ranks(ranks) for kind, ranks in parts.items()}
 
 
-def sample_users(n_users: int, limit: int = 2000, seed: int = 0) -> Int[np.ndarray, "S"]:
+def sample_users(n_users: int, limit: int = 2000) -> Int[np.ndarray, "S"]:
     """Draw the fixed, sorted sample of at most `limit` users on which training stops and baselines are tuned."""
-    return np.sort(np.random.default_rng(seed).choice(n_users, min(limit, n_users), replace=False))
+    return np.sort(np.random.default_rng(0).choice(n_users, min(limit, n_users), replace=False))
 
 
 def per_user(ranks: Ranks) -> dict[str, Float64[np.ndarray, "U"]]:
@@ -209,10 +209,10 @@ def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np
     }
 
 
-def list_metrics(top: Int[np.ndarray, "U k"], n_items: int, counts: Int[np.ndarray, "rows"]) -> dict[str, float]:
+def list_metrics(top: Int[np.ndarray, "U k"], counts: Int[np.ndarray, "rows"]) -> dict[str, float]:
     """What the recommended lists of all users look like together, whoever the targets were.
 
-    Args: top: recommended rows, best first, 0 where fewer. n_items: N. counts: (N+1,), training events per item.
+    Args: top: recommended rows, best first, 0 where fewer. counts: (N+1,), training events per item.
     Returns:
         coverage@10: share of the catalogue recommended to at least one user, in [0, 1];
         gini@10: inequality of exposure, 0 (all items alike) to 1 - 1/N (one item takes all);
@@ -222,6 +222,7 @@ def list_metrics(top: Int[np.ndarray, "U k"], n_items: int, counts: Int[np.ndarr
     shown = top[:, :LIST_AT][top[:, :LIST_AT] > 0]
     if top.shape[1] < LIST_AT or not len(shown):
         raise ValueError(f"need lists of {LIST_AT} rows, not all empty, got {top.shape=} with {len(shown)} items")
+    n_items = len(counts) - 1
     exposure = np.sort(np.bincount(shown, minlength=n_items + 1)[1:])
     place = np.arange(1, n_items + 1)
     return {

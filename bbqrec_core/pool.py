@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import threading
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def forget_peak_memory() -> None:
+    """Start to measure peak memory anew, where the system can (Linux): a worker does many rows."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory() -> float:
+    """The most resident memory of this process since `forget_peak_memory`, in GB; elsewhere since it started."""
+    with suppress(OSError, IndexError):
+        return round(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -65,20 +79,21 @@ def _guarded(work: Callable[..., object], logs: Path, row: tuple) -> object:
 
 
 def run_all(
-    work: Callable[..., object], rows: Sequence[tuple[Hashable, ...]], jobs: int, logs: Path
+    work: Callable[..., object], rows: Sequence[tuple[Hashable, ...]], jobs: int, logs: Path, unit: str = "row"
 ) -> dict[tuple[Hashable, ...], object]:
     """Call `work(*row)` for every row, `jobs` at a time, each worker a fresh process (spawn).
 
-    A row that raises, or whose process dies, becomes a `Failure` and the rest finish. After a death the rest runs one
-    at a time: memory was the likely cause, and then it is clear which row the next death belongs to.
+    A row that raises or returns a `Failure`, or whose process dies, is a `Failure` and the rest finish. After a death
+    the rest runs one at a time: memory was the likely cause, and then it is clear which row the next death belongs to.
 
-    Args: work: importable by name, as are its result and arguments. jobs: at least 1. logs: one file per row.
+    Args: work: importable by name, as are its result and arguments; a result that is a string is shown. jobs: at least
+        1. logs: one file per row. unit: what a row is called.
     Returns: result or `Failure` by row, in the order of `rows`.
     """
     outcomes: dict[tuple[Hashable, ...], object] = {}
     width = jobs
-    with tqdm(total=len(rows), desc="rows", unit="row", disable=None, file=sys.stderr) as bar:
-        report = partial(_report, bar, time.monotonic())
+    with tqdm(total=len(rows), desc=f"{unit}s", unit=unit, disable=None, file=sys.stderr) as bar:
+        report = partial(_report, bar, unit, time.monotonic())
         while left := [row for row in rows if row not in outcomes]:
             broken = _one_pool(partial(_guarded, work, logs), left, min(width, len(left)), outcomes, report)
             left = [row for row in left if row not in outcomes]
@@ -89,14 +104,16 @@ def run_all(
     return {row: outcomes[row] for row in rows}
 
 
-def _report(bar: tqdm, start: float, row: tuple, outcome: object) -> None:
+def _report(bar: tqdm, unit: str, start: float, row: tuple, outcome: object) -> None:
     """Move the bar and leave one line, with an estimate, that also a log file shows."""
     bar.update()
     bar.count = getattr(bar, "count", 0) + 1  # a disabled bar counts nothing itself
     spent = time.monotonic() - start
     left = duration(spent / bar.count * (bar.total - bar.count))
-    how = f"failed, {outcome.cause}" if isinstance(outcome, Failure) else "done"
-    line = f"row {bar.count} of {bar.total}, {' '.join(map(str, row))}: {how} ({duration(spent)}, about {left} left)"
+    how = outcome if isinstance(outcome, str) else "done"
+    how = f"failed, {outcome.cause}" if isinstance(outcome, Failure) else how
+    line = f"{unit} {bar.count} of {bar.total}, {' '.join(map(str, row))}: {how}"
+    line += f" ({duration(spent)}, about {left} left)"
     tqdm.write(line, file=sys.stderr)
 
 

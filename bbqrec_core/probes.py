@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from .artifacts import Store, load_arrays, save_arrays
 from .data import Dataset
+from .neighbours import item_vectors
 from .tokenizer import Tokenized
 
 FOLDS = 5
@@ -193,6 +194,24 @@ def project(
         save_arrays(directory / "plane.npz", plane=plane.astype(np.float32))
 
     return load_arrays(store.get("projection", key, make) / "plane.npz")["plane"]
+
+
+def map_codes(
+    done: Tokenized, method: Literal["pca", "umap"], seed: int, store: Store
+) -> tuple[Float[np.ndarray, "N 2"], list[Float[np.ndarray, "_ 2"]]]:
+    """Items and codebook vectors on one map: the mean behaviour signal of every item; the codes in use at level 1;
+    and, where there is a second level, its codes in use below the largest first code, each added to that code.
+
+    Args: as in `project`.
+    """
+    raw, book = done.ids.raw_codes[1:, : len(done.ids.codebook)], done.ids.codebook
+    largest = np.bincount(raw[:, 0]).argmax()
+    groups = [item_vectors(done.behaviour, done.ids.present)[1:], book[0][np.unique(raw[:, 0])]]
+    if len(book) > 1:
+        groups.append(book[0][largest] + book[1][np.unique(raw[raw[:, 0] == largest, 1])])
+    plane = project(np.concatenate(groups), method, seed, store)
+    items, *codes = np.split(plane, np.cumsum([len(group) for group in groups])[:-1])
+    return items, codes
 
 
 def _umap(vectors: Float[np.ndarray, "R d"], seed: int) -> Float[np.ndarray, "R 2"]:

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 from . import decoding
 from .batching import gather_padded, history_batches, window_batches
-from .blocks import Transformer, causal_mask
+from .blocks import Transformer, causal_mask, dropout
 from .config import EvaluationConfig, RecommenderConfig
 from .data import Dataset, Sequences
 from .metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
@@ -128,7 +128,7 @@ class SequenceModel(nn.Module):
     def states(self, item_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B H T T"]]]:
         """Backbone outputs and every layer's attention weights; padding (0) must be on the right."""
         x = self.embed(item_ids) * self.config.width**0.5 + self.position.weight[: item_ids.shape[1]]
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = dropout(x, self.config.dropout, self.training)
         return self.blocks(x, self.biases(item_ids))
 
     def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
@@ -232,13 +232,13 @@ def fit_recommender(
     """
     recommender = build_recommender(data.n_items, ids, config, seed)
     model, sequences = recommender.model, data.train()
-    users = sample_users(data.n_users, evaluation.early_users, seed=0)
+    users = sample_users(data.n_users, evaluation.early_users)
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     task = Task(
         "recommender" if ids is not None else "sasrec",
         model,
         [optimizer],
-        lambda epoch: window_batches(sequences, config.history, config.batch_users, (seed, epoch)),
+        lambda epoch: window_batches(sequences, config.history, config.batch_users, (seed, epoch), config.epoch_steps),
         model.loss,
         score=lambda: early_score(recommender, data, users, evaluation),
     )

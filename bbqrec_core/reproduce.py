@@ -1,4 +1,4 @@
-"""The whole job: rows of the main table in a process pool, then every notebook in order, then the tables."""
+"""The whole job: rows of the main table in a process pool, then the notebooks in it, then the tables."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ class Request:
 
     Args: dataset: a registered name, or a path to a bundle. preset: `smoke`, `quick` or `full`.
         seeds: of the main table's rows; the first is the notebooks' own. only: notebook numbers like `02`; () is all.
-        jobs: rows at a time, one thread each. out: everything is written below it.
+        jobs: rows, then notebooks, at a time, one thread each. out: everything is written below it.
     Raises: ValueError for an unknown preset, a dataset that is neither, no or repeated seeds, or jobs < 1.
     """
 
@@ -150,7 +150,7 @@ def reproduce(request: Request) -> int:
     results = [out for out in outcomes.values() if not isinstance(out, pool.Failure)]
     failures = {f"{row[0]} seed {row[1]}": out.cause for row, out in outcomes.items() if isinstance(out, pool.Failure)}
     shown = write_results(results, run / "tables") if results else None
-    failures |= suite.run_notebooks(plan, run, data.data_hash)
+    failures |= suite.run_notebooks(plan, run, data.data_hash, request.jobs)
     if shown:
         tables.show(*shown)
     suite.say(f"everything is below {run}")

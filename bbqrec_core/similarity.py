@@ -137,19 +137,23 @@ class SimilarityBias(nn.Module):
         return torch.stack(ids)
 
     @torch.no_grad()
-    def _compare_all(self) -> UInt8[Tensor, "C rows rows"] | None:
-        """Buckets of all pairs of items, a byte each, where they fit: training then looks them up."""
+    def _compare_all(self) -> UInt8[Tensor, "rows_rows C"] | None:
+        """Buckets of all pairs of items, a byte each, where they fit: training then looks them up.
+
+        The channels of a pair are neighbours in memory, so that a pair costs one access.
+        """
         everyone = torch.arange(len(self.vectors))
         if len(self.channels) * len(everyone) ** 2 > PAIR_BYTES:
             return None
-        blocks = [self._compare(rows[None], everyone[None])[:, 0] for rows in everyone.split(512)]
-        return torch.cat(blocks, 1)
+        blocks = [self._compare(rows[None], everyone[None]).flatten(1).T for rows in everyone.split(512)]
+        return torch.cat(blocks).contiguous()
 
     def bucket_ids(self, item_ids: Int[Tensor, "B T"]) -> Int[Tensor, "C B T T"]:
         """Bucket of every pair of positions in every channel; 0..S-1 by cosine, then self, missing, padding."""
         if self.pairs is None:
             return self._compare(item_ids, item_ids).int()
-        return self.pairs[:, item_ids[:, :, None], item_ids[:, None, :]].int()
+        pair = item_ids[:, :, None] * len(self.vectors) + item_ids[:, None, :]
+        return self.pairs.index_select(0, pair.flatten()).T.int().view(-1, *pair.shape)
 
     def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
         """Each layer's offset in logits; the caller adds its causal mask."""

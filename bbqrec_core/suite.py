@@ -4,11 +4,12 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from bbqrec_core.artifacts import file_hash, key_hash, write_atomic
-from bbqrec_core.pool import duration
+from bbqrec_core.pool import Failure, run_all
 
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
 
@@ -116,39 +117,30 @@ def _record(path: Path) -> dict:
         return {}
 
 
-def run_notebook(path: Path, run: Path, parameters: dict[str, object], data_hash: str) -> tuple[str, bool]:
-    """Execute one notebook below `run`, unless the same source, parameters, data and core left all their files there.
+def run_notebook(
+    run: Path, plan: dict[str, tuple[Path, dict[str, object]]], data_hash: str, name: str
+) -> str | Failure:
+    """Execute one notebook of the plan below `run`, unless the same source, parameters, data and core left its files.
 
-    Returns: (cause of failure or empty, whether it was skipped).
+    Returns: `done` or `done before`, or a `Failure`. What notebooks beside it wrote meanwhile counts as its files too:
+    at worst it is run once more.
     """
-    target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{path.stem}.done.json"
+    path, parameters = plan[name]
+    target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{name}.done.json"
     key = key_hash({"parameters": parameters, "source": file_hash(path), "data": data_hash, "core": core_hash()})
     record = _record(record_path)
-    if record.get("key") == key and target.exists() and all((run / name).exists() for name in record["files"]):
-        return "", True
+    if record.get("key") == key and target.exists() and all((run / file).exists() for file in record["files"]):
+        return "done before"
     start = time.time()
     if cause := execute(path, target, parameters):
-        return cause, False
+        return Failure(cause)
     done = {"key": key, "parameters": parameters, "seconds": round(time.time() - start, 1)}
     write_atomic(record_path, json.dumps(done | {"files": _written_since(run, start)}, indent=1))
-    return "", False
+    return "done"
 
 
-def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str) -> dict[str, str]:
-    """Execute what is not done, one line each with an estimate; returns the causes of failure by notebook name."""
-    failures, spent = {}, []
-    for index, (path, parameters) in enumerate(plan.items(), start=1):
-        before = _record(run / "notebooks" / f"{path.stem}.done.json").get("seconds")
-        expected = f" (took {duration(before)} before)" if before else ""
-        say(f"notebook {index} of {len(plan)}, {path.stem}{expected}: ", end="")
-        start = time.monotonic()
-        try:
-            cause, skipped = run_notebook(path, run, parameters, data_hash)
-        except KeyboardInterrupt:
-            say("interrupted")  # ends the line that is open
-            raise
-        spent += [] if skipped else [time.monotonic() - start]
-        left = f", about {duration(sum(spent) / len(spent) * (len(plan) - index))} left" if spent else ""
-        say(f"failed, {cause}" if cause else "done before" if skipped else f"done ({duration(spent[-1])}{left})")
-        failures |= {path.stem: cause} if cause else {}
-    return failures
+def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str, jobs: int) -> dict[str, str]:
+    """Execute what is not done, `jobs` at a time; returns the causes of failure by notebook name."""
+    work = partial(run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, data_hash)
+    outcomes = run_all(work, [(path.stem,) for path in plan], jobs, run / "logs", "notebook")
+    return {name: out.cause for (name,), out in outcomes.items() if isinstance(out, Failure)}

@@ -95,20 +95,18 @@ def train(data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, d
     sequences = data.train()
     inner = [value for name, value in model.named_parameters() if name.startswith("variational.")]
     outer = [value for name, value in model.named_parameters() if not name.startswith("variational.")]
-    optimizers = [AdamW(outer, lr=config.lr, weight_decay=0.0)]
-    if inner:
-        optimizers.append(AdamW(inner, lr=config.lr, weight_decay=0.0))
+    optimizers = [AdamW(group, lr=config.lr, weight_decay=0.0, fused=True) for group in (outer, inner) if group]
 
     def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((seed, epoch, 1))
-        grids = window_batches(sequences, config.history, config.batch_users, (seed, epoch, 0))
+        grids = window_batches(sequences, config.history, config.batch_users, (seed, epoch, 0), config.epoch_steps)
         size = min(config.batch_items, data.n_items)
         return [(grid, torch.from_numpy(rng.choice(data.n_items, size, replace=False) + 1)) for grid in grids]
 
-    def inner_steps(batch: tuple[Tensor, Tensor]) -> None:
-        for _ in range(config.mi_steps if inner and config.w_mi else 0):
+    def fit_variational(parts: Parts) -> None:
+        for _ in range(config.mi_steps):
             optimizers[1].zero_grad(set_to_none=True)
-            model.variational_loss(batch[1]).backward()
+            model.variational_loss(parts).backward()
             optimizers[1].step()
 
     def watch() -> dict[str, object]:
@@ -116,7 +114,10 @@ def train(data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, d
         figures = health(table, (config.codes,) * table.shape[1])
         return {name: figures[name] for name in ("used", "perplexity", "collision_rate")}
 
-    task = Task("tokenizer", model, optimizers, batches, lambda batch: model.losses(*batch), inner_steps, watch=watch)
+    def loss(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return model.losses(*batch, fit_variational=fit_variational)
+
+    task = Task("tokenizer", model, optimizers, batches, loss, watch=watch)
     return fit(task, seed=seed, epochs=config.epochs, directory=directory).epochs
 
 
@@ -160,8 +161,9 @@ def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[i
 
 
 def random_draft(data: Dataset, config: TokenizerConfig, seed: int) -> Draft:
-    """Control: uniformly random codes of the same shape, without signals."""
-    table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, config.levels))
+    """Control: uniformly random codes of the same shape, without signals; `config` must be resolved."""
+    length = config.levels * (len(config.signals) + config.id_signal if config.combine == "concat" else 1)
+    table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, length))
     none = np.zeros((len(table), 0, config.levels), dtype=np.int64)
     vectors = np.zeros((len(table), 0, config.code_width), dtype=np.float32)
     codebook = np.zeros((config.levels, config.codes, config.code_width), dtype=np.float32)

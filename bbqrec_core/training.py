@@ -18,19 +18,14 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 
-def _nothing(batch: object) -> None:
-    """What most tasks do before a step."""
-
-
 @dataclass
 class Task:
     """What the loop has to know of one model.
 
     Args: name: shown beside the progress bar. model: all parameters and buffers that a checkpoint must hold.
-        optimizers: the first is stepped by the loop on `loss`; others belong to `before_step`.
+        optimizers: the first is stepped by the loop on `loss`; others are stepped inside `loss`, by whoever made it.
         batches: batches of an epoch; must depend on nothing but the epoch's number.
         loss: the loss to minimise under "loss" and its parts, of one batch.
-        before_step: what happens ahead of each step, such as the inner steps of a variational network.
         score: validation score, higher is better; None trains all epochs and keeps the last.
         watch: figures recorded after each epoch, such as code usage.
     """
@@ -40,7 +35,6 @@ class Task:
     optimizers: Sequence[Optimizer]
     batches: Callable[[int], Sequence]
     loss: Callable[[object], dict[str, Tensor]]
-    before_step: Callable[[object], None] = _nothing
     score: Callable[[], float] | None = None
     watch: Callable[[], dict[str, object]] = field(default=dict)
 
@@ -106,7 +100,6 @@ def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, obj
         share = learning_rate((epoch + (step - 1) / len(batches)) / epochs)
         for group in groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
-        task.before_step(batch)
         parts = task.loss(batch)
         if not torch.isfinite(parts["loss"]):
             raise FloatingPointError(

@@ -84,7 +84,7 @@ def test_a_block_is_two_residual_branches():
     )
     heads = F.scaled_dot_product_attention(query, key, value, is_causal=True)
     middle = x + block.out(torch.cat(heads.unbind(1), -1))  # heads side by side
-    torch.testing.assert_close(y, middle + block.down(F.gelu(block.up(block.norm_forward(middle)))))
+    torch.testing.assert_close(y, middle + block.down(F.relu(block.up(block.norm_forward(middle)))))
 
 
 def test_each_layer_reads_its_own_bias():

@@ -89,7 +89,7 @@ def test_a_row_holds_every_metric_of_every_segment(data, store, variant):
                 assert value(result, metric, mode, segment) == pytest.approx(values[inside].mean())
             part = rows.filter(history=mode, segment=segment)
             assert part["targets"].unique().to_list() == [inside.sum()]
-        for metric, number in metrics.list_metrics(ranks.top, data.n_items, data.train_counts()).items():
+        for metric, number in metrics.list_metrics(ranks.top, data.train_counts()).items():
             assert value(result, metric, mode) == pytest.approx(number)
     measured = {"tokenizer_minutes", "training_minutes", "scoring_minutes", "peak_memory_gb", "device"}
     assert set(result.cost.columns) >= {"variant", "seed"} | measured

@@ -43,7 +43,9 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         monkeypatch.setattr(bbqrec_core, name, fake, raising=False)
         monkeypatch.setitem(sys.modules, f"bbqrec_core.{name}", fake)
 
-    def run_all(work: object, rows: list, jobs: int, logs: Path) -> dict:
+    def run_all(work: object, rows: list, jobs: int, logs: Path, unit: str = "row") -> dict:
+        if unit == "notebook":
+            return {row: work(*row) for row in rows}
         state.rows += rows
         return {row: pool.Failure("ValueError: no") if row in state.failing else _result(*row) for row in rows}
 
@@ -54,6 +56,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return "ValueError: no" if path.name in state.failing else ""
 
     monkeypatch.setattr(pool, "run_all", run_all)
+    monkeypatch.setattr(suite, "run_all", run_all)
     monkeypatch.setattr(suite, "execute", execute)
     monkeypatch.setattr(suite, "notebook_folder", lambda: tmp_path / "notebooks")
     for name in ("01_a.ipynb", "05_b.ipynb"):

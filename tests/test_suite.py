@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from bbqrec_core import suite
+from bbqrec_core import pool, suite
 
 GIVEN = {"dataset": "planted", "preset": "smoke", "seed": 3, "out_dir": "runs", "overrides": {}}
 PARAMETERS = """dataset: str = "x"  # name
@@ -108,14 +108,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Executor:
     return executor
 
 
-def _run(tmp_path: Path, parameters: dict = GIVEN, data_hash: str = "aa") -> tuple[str, bool]:
+def _run(tmp_path: Path, parameters: dict = GIVEN, data_hash: str = "aa") -> str | pool.Failure:
     path = tmp_path / "nb" / "01_a.ipynb"
-    return suite.run_notebook(path if path.exists() else write_notebook(path), tmp_path / "run", parameters, data_hash)
+    path = path if path.exists() else write_notebook(path)
+    return suite.run_notebook(tmp_path / "run", {"01_a": (path, parameters)}, data_hash, "01_a")
 
 
 def test_nothing_is_done_twice_while_nothing_changed(tmp_path: Path, fake: Executor) -> None:
-    assert _run(tmp_path) == ("", False)
-    assert _run(tmp_path) == ("", True)
+    assert _run(tmp_path) == "done"
+    assert _run(tmp_path) == "done before"
     assert fake.calls == ["01_a"]
 
 
@@ -140,37 +141,36 @@ def test_any_change_of_an_input_or_loss_of_a_result_runs_it_again(
             (tmp_path / "run" / "notebooks" / "01_a.ipynb").unlink()
         case "record":
             (tmp_path / "run" / "notebooks" / "01_a.done.json").write_text('{"key": "cut o')
-    assert _run(tmp_path, parameters, data_hash) == ("", False)
+    assert _run(tmp_path, parameters, data_hash) == "done"
     assert len(fake.calls) == 2
 
 
-def test_an_interrupted_or_failed_notebook_is_not_taken_for_done(
-    tmp_path: Path, fake: Executor, capsys: pytest.CaptureFixture
-) -> None:
+def test_an_interrupted_or_failed_notebook_is_not_taken_for_done(tmp_path: Path, fake: Executor) -> None:
     fake.interrupted = True
-    path = write_notebook(tmp_path / "nb" / "01_a.ipynb")
     with pytest.raises(KeyboardInterrupt):
-        suite.run_notebooks({path: GIVEN}, tmp_path / "run", "aa")
-    assert capsys.readouterr().err == "notebook 1 of 1, 01_a: interrupted\n"
+        _run(tmp_path)
     fake.interrupted, fake.cause = False, "ValueError: no"
-    assert _run(tmp_path) == ("ValueError: no", False)
+    assert _run(tmp_path) == pool.Failure("ValueError: no")
     fake.cause = ""
-    assert _run(tmp_path) == ("", False)
+    assert _run(tmp_path) == "done"
 
 
-def test_a_failing_notebook_is_reported_and_the_rest_run(
-    tmp_path: Path, fake: Executor, capsys: pytest.CaptureFixture
-) -> None:
-    fake.cause = "ValueError: no"
-    plan = {write_notebook(tmp_path / "nb" / f"0{index}_a.ipynb"): GIVEN for index in (1, 2)}
-    assert suite.run_notebooks(plan, tmp_path / "run", "aa") == {"01_a": "ValueError: no", "02_a": "ValueError: no"}
-    fake.cause = ""
-    assert suite.run_notebooks(plan, tmp_path / "run", "aa") == {}
-    assert suite.run_notebooks(plan, tmp_path / "run", "aa") == {}
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.rpartition(": ")[2].split()[0] for line in lines[2:]] == ["done"] * 4
-    assert lines[2].startswith("notebook 1 of 2, 01_a: done (0 s, about 0 s left)")
-    assert lines[5] == "notebook 2 of 2, 02_a: done before"
+def test_a_failing_notebook_is_reported_and_the_rest_run(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    codes = {"01_a": "raise ValueError('no')", "02_a": "1 + 1", "03_a": "2 + 2"}
+    plan = {write_notebook(tmp_path / "nb" / f"{name}.ipynb", code): GIVEN for name, code in codes.items()}
+    failed = suite.run_notebooks(plan, tmp_path / "run", "aa", jobs=2)
+    assert list(failed) == ["01_a"]
+    assert failed["01_a"].startswith("ValueError: no (cell 3); see ")
+    write_notebook(tmp_path / "nb" / "01_a.ipynb", "3 + 3")
+    assert suite.run_notebooks(plan, tmp_path / "run", "aa", jobs=2) == {}
+    lines = [line for line in capfd.readouterr().err.splitlines() if " of 3, " in line]
+    assert sorted(line.partition(", ")[2].partition(" (")[0] for line in lines[3:]) == [
+        "01_a: done",
+        "02_a: done before",
+        "03_a: done before",
+    ]
+    assert lines[0].startswith("notebook 1 of 3, ")
+    assert sum("failed, ValueError: no" in line for line in lines) == 1
 
 
 def test_core_hash_moves_with_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

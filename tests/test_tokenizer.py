@@ -271,6 +271,7 @@ CHANGES = {
     "epochs": 3,
     "batch_items": 8,
     "batch_users": 5,
+    "epoch_steps": 1,
     "history": 3,
 }
 

@@ -24,7 +24,7 @@ class Killed(Exception):
 
 
 def noisy_task(scores=None, dies_at=None, watch=dict):
-    """A linear model with dropout and a second optimizer whose parameter is stepped before each step."""
+    """A linear model with dropout and a second optimizer whose parameter is stepped inside the loss."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"main": nn.Linear(5, 3), "side": nn.Linear(3, 1)})
     optimizers = [AdamW(model["main"].parameters(), lr=0.1), AdamW(model["side"].parameters(), lr=0.1)]
@@ -34,21 +34,25 @@ def noisy_task(scores=None, dies_at=None, watch=dict):
         rng = np.random.default_rng(epoch)
         return [torch.from_numpy(rng.normal(size=(7, 5)).astype(np.float32)) for _ in range(3)]
 
-    def before(batch):
-        optimizers[1].zero_grad()
-        model["side"](model["main"](batch).detach()).square().mean().backward()
-        optimizers[1].step()
-
     def loss(batch):
         seen.append(batch)
         if len(seen) == dies_at:
             raise Killed
+        optimizers[1].zero_grad()
+        model["side"](model["main"](batch).detach()).square().mean().backward()
+        optimizers[1].step()
         out = nn.functional.dropout(model["main"](batch), 0.5, model.training)
         error = (out - 1).square().mean()
         return {"loss": error + 0.1 * model["side"](out).mean(), "error": error}
 
     score = (lambda: next(asked)) if scores is not None else None
-    return Task("noisy", model, optimizers, batches, loss, before, score, watch)
+    return Task("noisy", model, optimizers, batches, loss, score, watch)
+
+
+def recording(task, note):
+    """Call `note` at every step of a task."""
+    loss = task.loss
+    task.loss = lambda batch: (note(), loss(batch))[1]
 
 
 def moments(optimizer):
@@ -71,7 +75,7 @@ def test_every_step_of_every_epoch_and_seed_draws_anew(tmp_path):
     drawn = []
     for seed in (0, 1):
         task = noisy_task()
-        task.before_step = lambda batch: drawn.append(float(torch.rand(())))
+        recording(task, lambda: drawn.append(float(torch.rand(()))))
         fit(task, seed=seed, epochs=3, directory=tmp_path / str(seed))
     assert len(set(drawn)) == 18
 
@@ -188,7 +192,6 @@ def test_gradients_are_clipped_to_length_one(tmp_path):
     task = noisy_task()
     task.optimizers = [torch.optim.SGD(task.model["main"].parameters(), lr=1.0)]
     task.batches = lambda epoch: [torch.ones(1, 5)]
-    task.before_step = lambda batch: None
     task.loss = lambda batch: {"loss": 1e3 * task.model["main"](batch).sum()}
     before = torch.cat([p.detach().flatten().clone() for p in task.model["main"].parameters()])
     fit(task, seed=0, epochs=1, directory=tmp_path)
@@ -209,7 +212,7 @@ def test_the_learning_rate_warms_up_and_then_falls_to_a_tenth():
 
 def test_every_step_takes_the_share_of_its_place_in_the_whole_run(tmp_path):
     task, used = noisy_task(), []
-    task.before_step = lambda batch: used.append(task.optimizers[0].param_groups[0]["lr"])
+    recording(task, lambda: used.append(task.optimizers[0].param_groups[0]["lr"]))
     fit(task, seed=0, epochs=4, directory=tmp_path)
     assert used == pytest.approx([0.1 * learning_rate(step / 12) for step in range(12)])
     assert task.optimizers[1].param_groups[0]["lr"] == 0.1
@@ -247,11 +250,11 @@ def dying(monkeypatch, owner, method, after):
     """Make a method raise at its call number `after`, counted over this test."""
     calls, inner = [], getattr(owner, method)
 
-    def call(self, *arguments):
+    def call(self, *arguments, **named):
         calls.append(1)
         if len(calls) == after:
             raise Killed
-        return inner(self, *arguments)
+        return inner(self, *arguments, **named)
 
     monkeypatch.setattr(owner, method, call)
 
