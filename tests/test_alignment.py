@@ -425,3 +425,32 @@ def test_learning_from_a_batch_moves_the_codebook_only_when_asked():
 def test_a_tokenizer_without_any_signal_is_refused():
     with pytest.raises(ValueError, match="no signal"):
         make({}, id_signal=False)
+
+
+def test_a_signal_that_one_item_of_a_batch_has_is_standardised_by_the_moving_statistics():
+    layer, signals = Standardise(2, WIDTH).double(), 3 * normal(7, 2, WIDTH) + 5
+    layer.train()
+    everyone = torch.ones(7, 2, dtype=torch.bool)
+    layer(signals, everyone)
+    alone = everyone.clone()
+    alone[1:, 1] = False
+    mean, variance = layer.mean[1].clone(), layer.variance[1].clone()
+    out = layer(signals, alone)
+    torch.testing.assert_close(out[0, 1], spread((signals[0, 1] - mean) / (variance + 1e-5).sqrt()))
+    assert torch.equal(layer.mean[1], mean)
+
+
+def test_the_inner_steps_see_the_parts_of_the_loss_and_run_before_club():
+    model = make(training=True)
+    seen = []
+
+    def inner(parts):
+        seen.append(parts)
+        with torch.no_grad():
+            for value in model.variational.parameters():
+                value.zero_()
+
+    found = model.losses(WINDOWS, DRAWN, fit_variational=inner)
+    assert len(seen) == 1
+    assert seen[0].signals.shape[0] == len(DRAWN)
+    assert float(found["mutual_information"]) == 0  # q says nothing once its weights are zero

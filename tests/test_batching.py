@@ -111,3 +111,12 @@ def test_histories_keep_the_last_events_of_every_user_asked(batch):
         found |= {int(user): [i for i in row if i] for user, row in zip(asked, rows.tolist(), strict=True)}
         assert bool(((rows[:, :-1] > 0) >= (rows[:, 1:] > 0)).all())
     assert found == {user: users_of(data)[user][-5:] for user in users.tolist()}
+
+
+def test_a_limit_keeps_that_many_batches_drawn_anew_each_epoch():
+    data = sequences([5] * 40)
+    whole = window_batches(data, 10, 4, (0, 0))
+    some = window_batches(data, 10, 4, (0, 0), limit=3)
+    assert [b.tolist() for b in some] == [b.tolist() for b in whole[:3]]
+    assert [b.tolist() for b in some] != [b.tolist() for b in window_batches(data, 10, 4, (0, 1), limit=3)]
+    assert len(window_batches(data, 10, 4, (0, 0), limit=99)) == len(whole) == 10

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bbqrec_core.blocks import Block, Transformer, attention, causal_mask
+from bbqrec_core import blocks
+from bbqrec_core.blocks import Block, Transformer, attention, causal_mask, dropout
 
 USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
 LAYERS, WIDTH = 2, 6
@@ -102,3 +103,28 @@ def test_dropout_acts_in_training_only():
     model.train()
     torch.manual_seed(0)
     assert not torch.equal(model(x, biases(KEYS))[0], plain)
+
+
+def test_few_keys_are_attended_as_many_are(monkeypatch):
+    query, key = normal(USERS, HEADS, QUERIES, DEPTH), normal(USERS, HEADS, KEYS, DEPTH, seed=1)
+    value, bias = normal(USERS, HEADS, KEYS, DEPTH, seed=2), normal(USERS, 1, QUERIES, KEYS, seed=3)
+    assert KEYS <= blocks.FEW
+    few = attention(query, key, value, bias)
+    monkeypatch.setattr(blocks, "FEW", 0)
+    for part, whole in zip(few, attention(query, key, value, bias), strict=True):
+        torch.testing.assert_close(part, whole)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    torch.manual_seed(0)
+    x = torch.ones(1001, 999)  # not a multiple of eight bytes
+    for share in (0.1, 0.5):
+        y = dropout(x, share, training=True)
+        cut = round(share * 256) / 256
+        assert float((y == 0).float().mean()) == pytest.approx(cut, abs=0.002)
+        assert float(y[y > 0].unique()) == pytest.approx(1 / (1 - cut))
+        assert not torch.equal(y, dropout(x, share, training=True))
+        columns = (y == 0).float().flatten()[: 1001 * 999 // 8 * 8].view(-1, 8).mean(0)  # every byte of a word
+        assert float((columns - cut).abs().max()) < 0.005
+    assert dropout(x, 0.5, training=False) is x
+    assert dropout(x, 0.0, training=True) is x

@@ -141,3 +141,8 @@ def test_settings_cannot_be_changed_in_place():
         config.tokenizer.codes = 3
     assert all(dataclasses.is_dataclass(getattr(config, part)) for part in PARTS)
     assert [spec.name for spec in fields(Config)] == ["preset", "seed", *PARTS]
+
+
+def test_a_setting_given_both_bare_and_with_its_part_is_refused():
+    with pytest.raises(ValueError, match=r"tokenizer\.codes is given twice"):
+        make_config(overrides={"codes": 8, "tokenizer.codes": 16})

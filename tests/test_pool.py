@@ -102,3 +102,15 @@ def _wait_until(condition: object) -> None:
 )
 def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
     assert pool.duration(seconds) == words
+
+
+def test_peak_memory_is_that_since_it_was_forgotten() -> None:
+    block = bytearray(b"x") * (300 * 2**20)
+    high = pool.peak_memory()
+    del block
+    pool.forget_peak_memory()
+    low = pool.peak_memory()
+    assert low < high - 0.2
+    block = bytearray(b"x") * (200 * 2**20)
+    assert pool.peak_memory() > low + 0.1
+    del block

@@ -240,3 +240,19 @@ def test_distinctive_words_are_frequent_inside_and_rare_outside() -> None:
     found = neighbours.distinctive_words(texts, np.array([True, True, False, True, False, False]))
     assert found == [("tea", 2, 0)]
     assert neighbours.distinctive_words([None, None], np.array([True, False])) == []
+
+
+def test_a_map_holds_every_item_and_the_codes_in_use(tmp_path: Path) -> None:
+    raw = np.array([[0, 0], [2, 1], [2, 3], [2, 1], [0, 1]])  # row 0 is padding
+    book = RNG.normal(size=(2, 4, 3)).astype(np.float32)
+    behaviour = RNG.normal(size=(5, 2, 3)).astype(np.float32)
+    present = np.ones((5, 2), dtype=bool)
+    codes = np.zeros((5, 2, 2), dtype=np.int64)
+    ids = SemanticIds(raw, (4, 4), 2, ("text", "id"), codes, behaviour, present, book, raw)
+    done = Tokenized(ids, [], {}, behaviour, np.zeros((5, 1, 2), dtype=np.float32))
+    items, (first, below) = probes.map_codes(done, "pca", 0, Store(tmp_path))
+    vectors = neighbours.item_vectors(behaviour, present)[1:]
+    whole = np.concatenate([vectors, book[0][[0, 2]], book[0][2] + book[1][[1, 3]]])  # code 2 is the largest
+    plane = probes.project(whole, "pca", 0, Store(tmp_path))
+    np.testing.assert_array_equal(np.concatenate([items, first, below]), plane)
+    assert [len(part) for part in (items, first, below)] == [4, 2, 2]

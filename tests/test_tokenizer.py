@@ -286,3 +286,9 @@ def test_every_setting_has_a_test_that_changes_it():
 def test_every_setting_changes_a_result(run, name):
     base = {"codes": 60, "revive_every": 1} if name == "revive_every" else {}  # enough codes for some to die
     assert not equal(run(**(base | {name: CHANGES[name]})), run(**base))
+
+
+def test_random_ids_are_as_long_as_the_joined_ids_they_stand_for(run):
+    drawn, learned = run(source="random", combine="concat").ids, run(combine="concat").ids
+    assert drawn.sid_len == learned.sid_len
+    assert drawn.learned == learned.learned > run().ids.learned
