@@ -453,4 +453,4 @@ def test_the_inner_steps_see_the_parts_of_the_loss_and_run_before_club():
     found = model.losses(WINDOWS, DRAWN, fit_variational=inner)
     assert len(seen) == 1
     assert seen[0].signals.shape[0] == len(DRAWN)
-    assert float(found["mutual_information"]) == 0  # q says nothing once its weights are zero
+    assert found["mutual_information"].item() == 0  # q says nothing once its weights are zero
