@@ -2,82 +2,16 @@
 
 from collections.abc import Callable
 from itertools import combinations
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from .alignment_parts import Parts, Standardise, Variational, info_nce, masked_mean, mlp, spread
 from .blocks import Transformer, causal_mask
 from .config import TokenizerConfig
-from .quantizer import Quantized, ResidualQuantizer
-
-LOG_VARIANCE = 3.0  # bound of the variational Gaussian's log-variance; unbounded, CLUB's contrast diverges
-
-
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two linear layers with a ReLU between."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-
-
-def spread(vectors: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
-    """Scale vectors to length sqrt(E), so that a coordinate is of size 1 whatever E is; zero stays zero."""
-    return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
-
-
-def masked_mean(values: Float[Tensor, "*S"], mask: Bool[Tensor, "*S"]) -> Float[Tensor, ""]:
-    """Mean over the true entries of `mask`; 0 where there is none."""
-    return (values * mask).sum() / mask.sum().clamp_min(1)
-
-
-class Parts(NamedTuple):
-    """Items taken apart: `signals` (R, S, E), which are `present` (R, S), and `specific` parts (R, M, W)."""
-
-    signals: Float[Tensor, "R S E"]
-    present: Bool[Tensor, "R S"]
-    specific: Float[Tensor, "R M W"]
-
-
-class Standardise(nn.Module):
-    """Centre and scale every signal over the items that have it, then give each vector length sqrt(E).
-
-    Signals that keep offsets of their own fall into different regions of the shared codebook, and a fused ID is left
-    with a part of its codes; without an offset, a code can mean the same in every signal.
-
-    Args: signals, width: S, E. Choice: moving statistics as in batch normalisation, momentum 0.1, no affine part.
-    """
-
-    def __init__(self, signals: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(signals, width))
-        self.register_buffer("variance", torch.ones(signals, width))
-
-    def forward(self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]) -> Float[Tensor, "R S E"]:
-        """Standardised signals: by the statistics of this batch in training, else by the moving ones."""
-        mean, variance = self.mean, self.variance
-        if self.training:
-            weight = present[..., None] / present.sum(0)[:, None].clamp_min(1)  # (R, S, 1)
-            seen = (present.sum(0) > 1)[:, None]  # of one vector, the deviation is 0: the moving statistics serve
-            mean = torch.where(seen, (weight * signals).sum(0), self.mean)
-            variance = torch.where(seen, (weight * (signals - mean).square()).sum(0), self.variance)
-            with torch.no_grad():
-                self.mean.copy_(torch.where(seen, self.mean.lerp(mean, 0.1), self.mean))
-                self.variance.copy_(torch.where(seen, self.variance.lerp(variance, 0.1), self.variance))
-        return spread((signals - mean) / (variance + 1e-5).sqrt())
-
-
-class Variational(nn.Module):
-    """The Gaussian q(s | b) of CLUB for one modality; `forward` gives log q per pair, up to its constant, in nats."""
-
-    def __init__(self, behaviour: int, specific: int, hidden: int) -> None:
-        super().__init__()
-        self.net = mlp(behaviour, hidden, 2 * specific)
-
-    def forward(self, specific: Float[Tensor, "R W"], behaviour: Float[Tensor, "R E"]) -> Float[Tensor, "R"]:
-        mean, raw = self.net(behaviour).chunk(2, dim=-1)
-        log_variance = LOG_VARIANCE * torch.tanh(raw)
-        return -0.5 * ((specific - mean).square() / log_variance.exp() + log_variance).sum(-1)
+from .quantizer import Quantized, UnitQuantizer
 
 
 class Tokenizer(nn.Module):
@@ -85,6 +19,7 @@ class Tokenizer(nn.Module):
 
     Args: features: modality -> (N+1, d_m) scaled features, row 0 zero. presence: modality -> (N+1,).
         counts: training events per item row, (N+1,). config: sizes, switches and weights.
+        collaborative: item embeddings of another model that items are pulled towards, (N+1, D); needed by `w_align`.
     Source: method.md, stage 1; arXiv 2504.06636 for dual encoders, CLUB, shared codebook and both contrasts.
     """
 
@@ -94,6 +29,7 @@ class Tokenizer(nn.Module):
         presence: dict[str, Bool[Tensor, "N"]],
         counts: Int[Tensor, "N"],
         config: TokenizerConfig,
+        collaborative: Float[Tensor, "N D"] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.modalities = config, tuple(features)
@@ -116,7 +52,11 @@ class Tokenizer(nn.Module):
         if config.normalise:
             self.standardise = Standardise(len(self.signals), width)
         self.gates = nn.Parameter(torch.zeros(len(self.signals)))
-        self.quantizer = ResidualQuantizer(
+        units = len(self.signals) + (config.combine == "fused" and len(self.signals) > 1)
+        self.quantizer = UnitQuantizer(
+            units,
+            config.shared_codebook,
+            config.combine == "chain",
             config.levels,
             config.codes,
             width,
@@ -125,6 +65,9 @@ class Tokenizer(nn.Module):
             ema_decay=config.ema_decay if config.codebook_update == "ema" else None,
             revive_every=config.revive_every,
         )
+        if config.w_align:
+            self.register_buffer("collaborative", collaborative, persistent=False)
+            self.align = nn.Linear(collaborative.shape[1], width)
         self.history = Transformer(1, width, heads=1, dropout=0.1)
         self.position = nn.Embedding(config.history, width)
 
@@ -159,7 +102,7 @@ class Tokenizer(nn.Module):
         self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]
     ) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
         """What is quantized: every signal, and for `fused` IDs of several signals their gated mean behind them."""
-        if self.config.combine == "concat" or signals.shape[1] == 1:
+        if self.config.combine != "fused" or signals.shape[1] == 1:
             return signals, present
         weight = self.gates.masked_fill(~present, float("-inf")).softmax(-1).nan_to_num(0.0)
         fused = (weight[..., None] * signals).sum(1)
@@ -167,9 +110,12 @@ class Tokenizer(nn.Module):
         return torch.cat([signals, fused[:, None]], 1), torch.cat([present, present.any(1, keepdim=True)], 1)
 
     def item_vectors(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Float[Tensor, "R E"]:
-        """One quantized vector an item: that of its fused unit, or the mean over its present signals."""
+        """One quantized vector an item: its fused unit's, its chain's last, or the mean over its present signals."""
         if vectors.shape[1] > len(self.signals):
             return vectors[:, -1]
+        if self.config.combine == "chain":
+            last = (present * torch.arange(present.shape[1], device=present.device)).argmax(1)
+            return vectors[torch.arange(len(vectors), device=present.device), last] * present.any(1, keepdim=True)
         return (vectors * present[..., None]).sum(1) / present.sum(1, keepdim=True).clamp_min(1)
 
     def losses(
@@ -192,7 +138,7 @@ class Tokenizer(nn.Module):
             rows, grid = torch.cat([drawn, walked]), grid + count
         signals = self.signal_vectors(rows)
         units, present = self.units(signals, self.present[rows])
-        seen = self.quantizer(units)
+        seen = self.quantizer(units, present)
         if learn:
             self.quantizer.observe(seen, present)
         items = self.item_vectors(seen.vectors, present)
@@ -208,6 +154,8 @@ class Tokenizer(nn.Module):
             out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors[:count], parts.present)
         if config.w_seq:
             out["sequence"] = config.w_seq * self.sequence(item_ids, grid, rows, items)
+        if config.w_align:
+            out["alignment"] = config.w_align * self.alignment(drawn, items[:count])
         if config.w_use:
             out["usage"] = config.w_use * self.usage(seen, present)
         return {"loss": sum(out.values()), **out}
@@ -256,11 +204,16 @@ class Tokenizer(nn.Module):
         for i, j in combinations(range(len(self.signals)), 2):
             both = (present[:, i] & present[:, j]).nonzero().squeeze(-1)
             if len(both) > 1:
-                first, second = F.normalize(vectors[both, i], dim=-1), F.normalize(vectors[both, j], dim=-1)
-                logits = first @ second.T / self.config.temperature
-                own = torch.arange(len(both), device=both.device)
-                losses.append((F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2)
+                losses.append(info_nce(vectors[both, i], vectors[both, j], self.config.temperature))
         return torch.stack(losses).mean() if losses else vectors.new_zeros(())
+
+    def alignment(self, rows: Int[Tensor, "R"], items: Float[Tensor, "R E"]) -> Tensor:
+        """InfoNCE between the items' quantized vectors and their collaborative embeddings, trained items only, in nats.
+
+        Source: Wang et al. 2024 (LETTER), section 3.2, collaborative regularization.
+        """
+        trained = self.counts[rows] > 0
+        return info_nce(items[trained], self.align(self.collaborative[rows[trained]]), self.config.temperature)
 
     def sequence(self, item_ids: Tensor, grid: Tensor, rows: Tensor, items: Float[Tensor, "R E"]) -> Tensor:
         """Cross-entropy of each window's next item among the batch's distinct targets, popularity corrected, in nats.
@@ -281,8 +234,11 @@ class Tokenizer(nn.Module):
     def usage(self, seen: Quantized, present: Tensor) -> Tensor:
         """log K minus the entropy of the mean soft assignment, mean over levels, nats: 0 when used evenly."""
         gaps = []
-        for table, residual in zip(self.quantizer.codebook, seen.residuals, strict=True):
-            distance = torch.cdist(residual[present], table).square() / table.shape[1]
-            mean = (-distance / self.config.temperature).softmax(-1).mean(0)
-            gaps.append((mean * mean.clamp_min(1e-9).log()).sum() + torch.log(mean.new_tensor(float(len(mean)))))
+        for index, book in enumerate(self.quantizer.books):
+            own = present.clone()
+            own[:, torch.arange(own.shape[1]) % len(self.quantizer.books) != index] = False
+            for table, residual in zip(book.codebook, seen.residuals, strict=True):
+                distance = torch.cdist(residual[own], table).square() / table.shape[1]
+                mean = (-distance / self.config.temperature).softmax(-1).mean(0)
+                gaps.append((mean * mean.clamp_min(1e-9).log()).sum() + torch.log(mean.new_tensor(float(len(mean)))))
         return torch.stack(gaps).mean()

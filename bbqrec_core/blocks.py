@@ -81,15 +81,38 @@ class Block(nn.Module):
         return self.merge(x, attended), grown
 
 
+class GatedBlock(Block):
+    """LiGR's block: every branch is multiplied by a gate that reads the stream, and the feed-forward is a SwiGLU.
+
+        x + sigmoid(gate(x)) * attention(norm(x)), then x + sigmoid(gate'(x)) * down(silu(a) * b), [a, b] = up(norm(x))
+
+    Source: Borisyuk et al. 2025 (LiGR, arXiv 2502.03417); as in eSASRec, Tikhonovich et al. 2025 (arXiv 2508.06450).
+    Choice: 4D hidden units and no offsets in the feed-forward, as there; dropout on branches only, as in `Block`.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__(width, heads, dropout)
+        self.up, self.down = nn.Linear(width, 8 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.gate_attention, self.gate_forward = nn.Linear(width, width), nn.Linear(width, width)
+
+    def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
+        """Add the gated attended values, then the gated feed-forward branch, to the stream."""
+        branch = dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
+        x = x + self.gate_attention(x).sigmoid() * branch
+        swish, linear = self.up(self.norm_forward(x)).chunk(2, -1)
+        branch = dropout(self.down(F.silu(swish) * linear), self.dropout, self.training)
+        return x + self.gate_forward(x).sigmoid() * branch
+
+
 class Transformer(nn.Module):
     """A stack of blocks with a final norm.
 
-    Args: layers, width, heads, dropout: as in `Block`.
+    Args: layers, width, heads, dropout: as in `Block`. kind: `Block` or `GatedBlock`.
     """
 
-    def __init__(self, layers: int, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, layers: int, width: int, heads: int, dropout: float, kind: type[Block] = Block) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(kind(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "B T D"], biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

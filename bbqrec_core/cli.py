@@ -146,15 +146,29 @@ def _fit(args: argparse.Namespace) -> int:
 
 
 def _recommend(args: argparse.Namespace) -> int:
-    from bbqrec_core import experiments, tables
+    from bbqrec_core import scorers, tables
 
     if not args.directory.is_dir():
         raise ValueError(f"no run at {args.directory}: bbqrec fit prints the folder that --run wants")
-    found = experiments.recommend(args.directory, list(args.items), args.k)
+    found = scorers.recommend(args.directory, list(args.items), args.k)
     if args.json:
         print(json.dumps(found.to_dicts(), ensure_ascii=False, indent=1))
     else:
         tables.show(found, f"next after {', '.join(args.items)}")
+    return 0
+
+
+def _ids(args: argparse.Namespace) -> int:
+    import polars as pl
+
+    from bbqrec_core import exchange, semantic_ids
+
+    source = args.directory / "ids.npz"
+    if not source.exists():
+        raise ValueError(f"no IDs at {args.directory}: give the folder that bbqrec fit prints for a variant with IDs")
+    items = pl.read_parquet(args.directory / "items.parquet")
+    exchange.write_ids(args.to, items["item_id"], semantic_ids.SemanticIds.load(source).code_ids)
+    print(args.to)
     return 0
 
 
@@ -200,6 +214,9 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     again.add_argument("--items", required=True, type=names, metavar="ID,ID,...", help="oldest first")
     again.add_argument("--k", default=10, type=int, metavar="N", help="how many; default 10")
     again.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+    ids = _add(commands, "ids", _ids, "write a run's semantic IDs; fit reads them again (source=file, ids_file=...)")
+    ids.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="printed by fit")
+    ids.add_argument("--to", required=True, type=Path, metavar="FILE", help="ending in .parquet, or .json (index.json)")
     _add(commands, "variants", _variants, "the rows that fit can make")
     _add(commands, "lab", _lab, "JupyterLab on the notebooks, on this machine only")
 

@@ -52,6 +52,7 @@ class DataConfig(_Checked):
         time_ties: `shuffle` (seeded) or `file` order among events of one user at one time.
         k_core: drop users and items with fewer events until none is left; 0 keeps all.
         modalities: names to use; empty uses every one that the bundle has.
+        cold_items: share of items, drawn by split_seed, that no training sees: new items, known by content alone.
         posters: for `ml-100k` and `ml-1m`: a folder of pictures, or `get`; empty leaves pictures out.
     """
 
@@ -59,6 +60,7 @@ class DataConfig(_Checked):
     time_ties: Literal["shuffle", "file"] = "shuffle"
     k_core: int = _at_least(0, 0)
     modalities: tuple[str, ...] = ()
+    cold_items: float = _at_least(0.0, 0.0, 1.0)
     posters: str = ""
 
 
@@ -66,20 +68,28 @@ class DataConfig(_Checked):
 class TokenizerConfig(_Checked):
     """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
 
-    Args: source: `learned` codes, or `random` ones as a control with the same shape.
+    Args: source: `learned` codes; or, as controls of the same shape, `random` ones, RQ-k-means (`kmeans`) of the joined
+            features or (`sasrec`) of a SASRec's item embeddings, the codes that a bundle has `published`, or IDs
+            from a `file` (`ids_file`: parquet or index.json, see `exchange`).
         signals: modalities that enter; empty is all. A named one that the data lack is replaced by the first they have.
+        joined: lay the features of all modalities side by side, as one signal.
         specific, specific_width: whether modalities keep a part that behaviour need not explain, and its width.
         levels, codes, code_width: L, K, E.
-        combine: how the signals become one ID (`fused` or `concat`).
+        shared_codebook: one codebook for all signals, or one for each.
+        combine: how the signals become one ID: `fused` quantizes their gated mean, `concat` joins their codes, `chain`
+            joins them too, each signal quantizing what the signals before it left over.
         gradient, codebook_update: estimator through the quantizer; how codebooks learn.
         w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
-        uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or `nearest` free last code.
+        w_align: pull of the items' vectors towards a SASRec's item embeddings (LETTER's collaborative alignment).
+        uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, `nearest` free last code, or `sinkhorn`.
         batch_items, batch_users, history: items for reconstruction, histories for the sequence term, their length.
         epoch_steps: the most steps an epoch may take, drawn anew each time; 0 takes all.
     """
 
-    source: Literal["learned", "random"] = "learned"
+    source: Literal["learned", "random", "kmeans", "sasrec", "published", "file"] = "learned"
+    ids_file: str = ""
     signals: tuple[str, ...] = ()
+    joined: bool = False
     id_signal: bool = True
     specific: bool = True
     specific_width: int = _at_least(8, 1)
@@ -88,7 +98,8 @@ class TokenizerConfig(_Checked):
     codes: int = _at_least(128, 2)
     code_width: int = _at_least(64, 2)
     hidden: int = _at_least(128, 1)
-    combine: Literal["fused", "concat"] = "fused"
+    shared_codebook: bool = True
+    combine: Literal["fused", "concat", "chain"] = "fused"
     gradient: Literal["straight-through", "rotation"] = "straight-through"
     codebook_update: Literal["ema", "gradient"] = "ema"
     ema_decay: float = _at_least(0.95, 0.0, 1.0)
@@ -100,9 +111,10 @@ class TokenizerConfig(_Checked):
     w_cross: float = _at_least(0.02, 0.0)
     w_seq: float = _at_least(1.0, 0.0)
     w_use: float = _at_least(0.0, 0.0)
+    w_align: float = _at_least(0.0, 0.0)
     temperature: float = _at_least(0.1, 1e-3)
     mi_steps: int = _at_least(3, 1)
-    uniqueness: Literal["none", "extra", "nearest"] = "nearest"
+    uniqueness: Literal["none", "extra", "nearest", "sinkhorn"] = "nearest"
     lr: float = _at_least(2e-3, 0.0)
     epochs: int = _at_least(8, 1)
     batch_items: int = _at_least(256, 2)
@@ -115,16 +127,33 @@ class TokenizerConfig(_Checked):
 class RecommenderConfig(_Checked):
     """Stage 2 (method.md): backbone, reweighting, output, training.
 
-    Args: output: `codes` (depth head over semantic IDs) or `items` (SASRec's softmax over the catalogue).
+    Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over the catalogue), or `both`:
+            losses add up in training and log-probabilities in scoring.
+        loss: of `items`: full cross-entropy (`ce`), SASRec's binary one with one negative (`bce`), or a softmax over
+            the target and `negatives` uniform ones shared by a batch (`sampled`).
+        granularity: of `codes`: one position an `item`, or one a `code`, the flattened sequence as in TIGER; other
+            outputs have one an item. Rows of `code` are made by beam search.
+        features: add a linear map of the scaled modality features to the item embeddings, in and out.
+        block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
         width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
+        dropout: share dropped from embeddings and from each branch of a block.
         reweight: add the discretized similarity bias. buckets: S per channel, quantile or uniform edges.
         channels: `all` adds cross-modal channels to those of equal signals.
+        similarity: what is compared: the `quantized` vectors, the behaviour `signals` before quantization, or the
+            frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
         init_from_codebook: start stage 2's code tables from the codebook of stage 1.
-        history: T, events a model sees. patience: evaluations without a better one before training stops.
-        epoch_steps: as in `TokenizerConfig`.
+        history: T, events a model sees. lr, weight_decay: AdamW's, the rate at its peak.
+        epochs: at most. batch_users: windows of histories a step. epoch_steps: as in `TokenizerConfig`.
+        evaluate_every: epochs between validations. patience: validations without a better one before training stops.
+    Raises: ValueError for a `loss` other than `ce` without `items` alone as output, and for `features` without items.
     """
 
-    output: Literal["codes", "items"] = "codes"
+    output: Literal["codes", "items", "both"] = "codes"
+    loss: Literal["ce", "bce", "sampled"] = "ce"
+    negatives: int = _at_least(256, 1)
+    granularity: Literal["item", "code"] = "item"
+    features: bool = False
+    block: Literal["plain", "ligr"] = "plain"
     width: int = _at_least(64, 2)
     layers: int = _at_least(2, 1)
     heads: int = _at_least(2, 1)
@@ -134,6 +163,8 @@ class RecommenderConfig(_Checked):
     buckets: int = _at_least(16, 2)
     bucket_edges: Literal["quantile", "uniform"] = "quantile"
     channels: Literal["same", "all"] = "all"
+    similarity: Literal["quantized", "signals", "features"] = "quantized"
+    similarity_form: Literal["buckets", "linear"] = "buckets"
     init_from_codebook: bool = True
     history: int = _at_least(50, 1)
     lr: float = _at_least(2e-3, 0.0)
@@ -150,6 +181,10 @@ class RecommenderConfig(_Checked):
             raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
         if self.buckets > 250:
             raise ValueError(f"buckets must be at most 250, so that a bucket fits a byte, got {self.buckets}")
+        if self.loss != "ce" and self.output != "items":
+            raise ValueError(f"loss must be ce unless output is items, got loss={self.loss}, output={self.output}")
+        if self.features and self.output == "codes":
+            raise ValueError("features are added to item embeddings: set output to items or both, got output=codes")
 
 
 @dataclass(frozen=True)

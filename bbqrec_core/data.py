@@ -17,7 +17,7 @@ from .events import MIN_EVENTS, break_ties, clean, repeats, tied
 
 __all__ = ["BundleError", "Dataset", "Sequences", "read_bundle", "statistics"]
 
-_PERMUTATION, _TIES = 0, 1  # separate random streams under one split_seed
+_PERMUTATION, _TIES, _COLD = 0, 1, 2  # separate random streams under one split_seed
 TIED = "rows that share their timestamp with another row of the user"
 REPEATED = "repeated (user, item) pairs"
 
@@ -44,6 +44,7 @@ class Dataset:
         sequences: all events. timestamps: whole seconds (or the bundle's own unit) of each event.
         features: (N+1, d) by modality, raw until `features.scale`. presence: (N+1,), False where an item lacks it.
         codes: (N+1, L), published discrete codes by modality. report: what reading dropped, kept and decided.
+        cold: items held out of training, (N+1,), which stay in the catalogue and in evaluation; None holds out none.
     Raises: ValueError if a user has fewer than three events.
     """
 
@@ -57,6 +58,7 @@ class Dataset:
     presence: dict[str, Bool[np.ndarray, "rows"]]
     codes: dict[str, Int32[np.ndarray, "rows _"]]
     report: dict[str, int | str]
+    cold: Bool[np.ndarray, "rows"] | None = None
 
     def __post_init__(self) -> None:
         lengths = np.diff(self.sequences.offsets)
@@ -75,8 +77,16 @@ class Dataset:
         return self.items.height
 
     def train(self) -> Sequences:
-        """Each user's events but the last two: all that training may see."""
-        return self._without_last(2)
+        """Each user's events but the last two, those on cold items left out: all that training may see."""
+        offsets, items = self._without_last(2)
+        if self.cold is None:
+            return Sequences(offsets, items)
+        seen = ~self.cold[items]
+        return Sequences(np.append(0, np.cumsum(seen))[offsets], items[seen])
+
+    def warm_rows(self) -> Int64[np.ndarray, "warm"]:
+        """Rows of the items that training may look at."""
+        return np.flatnonzero(np.arange(self.n_items + 1) > 0 if self.cold is None else ~self.cold)
 
     def history(self, part: str) -> Sequences:
         """What is known before the target of `part` (`valid` or `test`): the test history holds the validation item.
@@ -144,7 +154,7 @@ def read_bundle(path: str | Path, options: DataConfig) -> Dataset:
     report |= {TIED: int(tied(events).sum()), REPEATED: repeats(events)}
     if not bundle.features and not any(bundle.items[name].count() for name in ("text", "image")):
         report["notice"] = "no modality in this bundle: the ID signal stands alone"
-    return _number(root.name, data_hash, bundle._replace(events=events, report=report), options.split_seed)
+    return _number(root.name, data_hash, bundle._replace(events=events, report=report), options)
 
 
 def _keep_core(root: Path, bundle: Bundle, k: int) -> Bundle:
@@ -166,6 +176,8 @@ def _digest(options: DataConfig, bundle: Bundle) -> str:
     """8 hex digits over the content in canonical order and the options that shape it."""
     digest = hashlib.blake2b(digest_size=4)
     digest.update(repr((options.time_ties, options.k_core, sorted(options.modalities), bundle.ticks)).encode())
+    if options.cold_items:
+        digest.update(repr(options.cold_items).encode())
     digest.update(pl.DataFrame({"user_id": bundle.users}).write_ndjson().encode())
     digest.update(bundle.items.select("item_id", "title", "text", "categories", "image_hash").write_ndjson().encode())
     columns = {name: bundle.events[name].to_numpy() for name in ("user", "item", "time")}
@@ -176,12 +188,18 @@ def _digest(options: DataConfig, bundle: Bundle) -> str:
     return digest.hexdigest()
 
 
-def _number(name: str, data_hash: str, bundle: Bundle, split_seed: int) -> Dataset:
+def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> Dataset:
     """The dataset of a bundle whose events are in final order: items get their permuted rows."""
-    order = np.random.default_rng([split_seed, _PERMUTATION]).permutation(bundle.items.height)
+    order = np.random.default_rng([options.split_seed, _PERMUTATION]).permutation(bundle.items.height)
     row_of_rank = np.empty(len(order), np.int32)
     row_of_rank[order] = np.arange(1, len(order) + 1)
     per_user = np.bincount(bundle.events["user"].to_numpy(), minlength=len(bundle.users))
+    cold, report = None, dict(bundle.report)
+    if options.cold_items:
+        drawn = np.random.default_rng([options.split_seed, _COLD]).permutation(len(order)) + 1
+        cold = np.isin(np.arange(len(order) + 1), drawn[: round(options.cold_items * len(order))])
+        cold[0] = True
+        report["cold items, held out of training"] = int(cold.sum()) - 1
     padded = [
         {key: np.concatenate([np.zeros_like(array[:1]), array[order]]) for key, array in arrays.items()}
         for arrays in (bundle.features, bundle.codes)
@@ -196,7 +214,8 @@ def _number(name: str, data_hash: str, bundle: Bundle, split_seed: int) -> Datas
         features=padded[0],
         presence={key: array.any(axis=1) for key, array in padded[0].items()},
         codes=padded[1],
-        report=bundle.report,
+        report=report,
+        cold=cold,
     )
 
 

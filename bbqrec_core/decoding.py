@@ -18,7 +18,7 @@ BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the c
 
 @runtime_checkable
 class Head(Protocol):
-    """What decoding needs of a code head (`recommender.CodeHead`)."""
+    """What decoding needs of a code head (`sequence_model.CodeHead`)."""
 
     tables: nn.ModuleList
     start: nn.Linear
@@ -26,6 +26,15 @@ class Head(Protocol):
     blocks: Transformer
 
     def log_probs(self, out: Tensor, level: int) -> Tensor: ...
+
+
+@runtime_checkable
+class Extendable(Protocol):
+    """What beam search needs of a frontier: `log_probs` (rows, K) of the next codes, and a way to extend rows."""
+
+    log_probs: Tensor
+
+    def advance(self, rows: Tensor, codes: Tensor) -> None: ...
 
 
 class Frontier:
@@ -94,18 +103,18 @@ def living_nodes(tree: PrefixTree, masked: Int[Tensor, "B H"]) -> list[Bool[Tens
 
 
 def beam_search(
-    head: Head, states: Float[Tensor, "B D"], tree: PrefixTree, width: int, masked: Int[Tensor, "B H"] | None = None
+    frontier: Extendable, tree: PrefixTree, width: int, masked: Int[Tensor, "B H"] | None = None
 ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
     """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
 
-    Args: masked: item rows that leave a user's tree before decoding, 0 pads; None keeps all.
+    Args: frontier: fresh, one row a user.
+        masked: item rows that leave a user's tree before decoding, 0 pads; None keeps all.
     Returns: item rows (0 where fewer are left) and scores (-inf there); all items of a colliding ID are listed, so W is
         `width` times the largest group.
     """
-    users = len(states)
+    users = len(frontier.log_probs)
     alive = living_nodes(tree, masked) if masked is not None else None
-    frontier = Frontier(head, states)
-    node, score = torch.zeros(users, 1, dtype=torch.long), states.new_zeros(users, 1)
+    node, score = torch.zeros(users, 1, dtype=torch.long), frontier.log_probs.new_zeros(users, 1)
     for depth, first in enumerate(tree.first):
         fan_out = int(first.diff().max())
         child = first[node][..., None] + torch.arange(fan_out)  # (B, beams, fan_out)

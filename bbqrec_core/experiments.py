@@ -13,17 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import load_file, save_file
-from scipy import sparse
+from safetensors.torch import save_file
 
 from . import baselines, metrics
-from .artifacts import Store, load_arrays, save_arrays, write_atomic
-from .config import Config, EvaluationConfig, RecommenderConfig
-from .data import Dataset, Sequences
+from .artifacts import Store, file_hash, save_arrays, write_atomic
+from .config import Config, EvaluationConfig
+from .data import Dataset
 from .metrics import Ranks
 from .pool import forget_peak_memory, peak_memory
-from .recommender import Recommender, beam_ranks, build_recommender, fit_recommender
+from .recommender import beam_ranks, fit_recommender
+from .scorers import load_ranks, load_scorer
 from .semantic_ids import SemanticIds
+from .similarity import with_compared
 from .tokenizer import Tokenized, fit_tokenizer, load_tokenized, resolve, save_tokenized
 from .variants import ONCE, VARIANTS, Variant, plan, variant_config
 
@@ -32,10 +33,7 @@ __all__ = [
     "Result",
     "Variant",
     "intervals",
-    "load_ranks",
-    "load_scorer",
     "plan",
-    "recommend",
     "run_tokenizer",
     "run_variant",
     "variant_config",
@@ -51,12 +49,23 @@ STAGES = {
         "batching",
         "quantizer",
         "blocks",
+        "alignment_parts",
         "alignment",
         "semantic_ids",
+        "drafts",
         "training",
         "tokenizer",
     ),
-    "run": ("similarity", "decoding", "recommender", "baselines", "metrics", "experiments"),
+    "run": (
+        "similarity",
+        "decoding",
+        "sequence_model",
+        "token_model",
+        "recommender",
+        "baselines",
+        "metrics",
+        "experiments",
+    ),
 }
 
 
@@ -79,7 +88,8 @@ def code_hash(stage: str) -> str:
 
 def _data_key(data: Dataset, config: Config, stage: str) -> dict[str, object]:
     """What every result depends on beside its own configuration."""
-    return {
+    path = config.tokenizer.ids_file
+    return ({"ids_file": file_hash(Path(path))} if config.tokenizer.source == "file" else {}) | {
         "data": data.data_hash,
         "split_seed": config.data.split_seed,
         "seed": config.seed,
@@ -88,18 +98,26 @@ def _data_key(data: Dataset, config: Config, stage: str) -> dict[str, object]:
     }
 
 
+def _sasrec_embeddings(data: Dataset, config: Config, store: Store) -> tuple[np.ndarray, str]:
+    """Item embeddings (N+1, D) of the SASRec of the same configuration and seed, and the name of its run."""
+    directory = run_variant(data, "sasrec", config, store).directory
+    return load_scorer(directory).model.items.weight.detach().numpy(), directory.name
+
+
 def run_tokenizer(data: Dataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
     """The tokenizer of a configuration, trained if the store does not hold it, and its directory."""
-    tokenizer = resolve(config.tokenizer, data)
+    tokenizer, embeddings = resolve(config.tokenizer, data), None
+    key = _data_key(data, config, "tokenizer") | {"tokenizer": asdict(tokenizer)}
+    if tokenizer.source == "sasrec" or tokenizer.w_align:
+        embeddings, key["embeddings"] = _sasrec_embeddings(data, config, store)
 
     def make(directory: Path) -> None:
         start = time.monotonic()
-        done = fit_tokenizer(data, tokenizer, config.seed, directory / "checkpoints")
+        done = fit_tokenizer(data, tokenizer, config.seed, directory / "checkpoints", embeddings)
         save_tokenized(done, tokenizer, directory)
         write_atomic(directory / "cost.json", json.dumps({"seconds": time.monotonic() - start}))
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
-    key = _data_key(data, config, "tokenizer") | {"tokenizer": asdict(tokenizer)}
     directory = store.get("tokenizer", key, make)
     return load_tokenized(directory), directory
 
@@ -134,13 +152,16 @@ def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory:
     start, ids, tokenizing = time.monotonic(), None, 0.0
     if kind == "ids":
         tokenized, home = run_tokenizer(data, config, store)
-        ids, tokenizing = tokenized.ids, json.loads((home / "cost.json").read_text())["seconds"]
-        start = time.monotonic()
+        tokenizing, start = json.loads((home / "cost.json").read_text())["seconds"], time.monotonic()
+        features = {name: data.features[name] for name in resolve(config.tokenizer, data).signals}
+        what = config.recommender.similarity
+        ids = with_compared(tokenized.ids, what, tokenized.behaviour, features, data.presence)
         ids.save(directory / "ids.npz")
     scorer, epochs = _fit(data, kind, ids, config, directory)
     training = time.monotonic() - start
     start = time.monotonic()
-    exact = data.n_items <= config.evaluation.exact_items or getattr(scorer, "tree", None) is None
+    few = data.n_items <= config.evaluation.exact_items and not getattr(scorer, "by_beam", False)
+    exact = few or getattr(scorer, "tree", None) is None
     ranks = _test_ranks(data, scorer, config.evaluation, exact)
     for mode, found in ranks.items():
         save_arrays(directory / f"ranks_{mode}.npz", **found._asdict())
@@ -166,43 +187,16 @@ def _fit(
     data: Dataset, kind: str, ids: SemanticIds | None, config: Config, directory: Path
 ) -> tuple[object, list[dict]]:
     """Train what scores histories, save it in `directory`; the scorer and one dict an epoch (or trial)."""
-    if kind == "popularity":
-        found = baselines.Popularity.fit(data)
-        save_arrays(directory / "popularity.npz", counts=found.counts)
-        return found, []
-    if kind == "markov":
-        chain = baselines.Markov.fit(data)
-        numbers = {"weights": np.array(chain.weights), "pseudo_count": np.array(chain.pseudo_count)}
-        save_arrays(directory / "markov.npz", shares=chain.shares, **numbers)
-        for lag, counts in enumerate(chain.counts):
-            sparse.save_npz(directory / f"markov_{lag}.npz", counts)
-        return chain, [{"trial": [*trial.weights, trial.pseudo_count], "score": trial.ndcg} for trial in chain.trials]
+    if kind in baselines.COUNTING:
+        found = baselines.COUNTING[kind].fit(data)
+        found.save(directory)
+        return found, [{"trial": trial.settings, "score": trial.ndcg} for trial in found.trials]
     recommender, history = fit_recommender(
         data, ids, config.recommender, config.evaluation, config.seed, directory / "checkpoints"
     )
     state = {name: value.contiguous().clone() for name, value in recommender.model.state_dict().items()}
     save_file(state, directory / "model.safetensors")
     return recommender, history.epochs
-
-
-def load_scorer(directory: Path) -> Recommender | baselines.Popularity | baselines.Markov:
-    """What scores histories, from a finished run's directory."""
-    notes = json.loads((directory / "run.json").read_text())
-    if notes["kind"] == "popularity":
-        return baselines.Popularity(load_arrays(directory / "popularity.npz")["counts"])
-    if notes["kind"] == "markov":
-        saved = load_arrays(directory / "markov.npz")
-        counts = tuple(sparse.load_npz(directory / f"markov_{lag}.npz") for lag in range(len(saved["weights"])))
-        return baselines.Markov(tuple(saved["weights"]), float(saved["pseudo_count"]), saved["shares"], counts)
-    ids = SemanticIds.load(directory / "ids.npz") if notes["kind"] == "ids" else None
-    recommender = build_recommender(notes["n_items"], ids, RecommenderConfig(**notes["config"]["recommender"]), seed=0)
-    recommender.model.load_state_dict(load_file(directory / "model.safetensors"))
-    return recommender
-
-
-def load_ranks(directory: Path, history: str) -> Ranks:
-    """Test ranks of all users of a finished run; `history` is `kept` or `masked`."""
-    return Ranks(**load_arrays(directory / f"ranks_{history}.npz"))
 
 
 def _test_ranks(data: Dataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:
@@ -261,31 +255,4 @@ def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFram
     frame = pl.DataFrame(table, schema=schema, orient="row")
     return frame.with_columns(
         pl.Series("p_holm", metrics.holm(frame["p"].to_numpy()) if len(frame) else [], pl.Float64)
-    )
-
-
-def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
-    """The k best next items after a history, those in it left out.
-
-    Args: directory: of a finished run. item_ids: original ids, oldest first.
-    Returns: columns rank, item_id, title, score (nats where the model gives probabilities), code (the semantic ID).
-    Raises: ValueError for an empty history, an unknown id, or k < 1.
-    """
-    items = pl.read_parquet(directory / "items.parquet")
-    rows = {item: row for row, item in enumerate(items["item_id"].to_list(), start=1)}
-    unknown = [item for item in item_ids if item not in rows]
-    if unknown or not item_ids or k < 1:
-        raise ValueError(f"want known item ids and k >= 1, got {k=}, unknown or no items: {unknown or 'none given'}")
-    history = np.array([rows[item] for item in item_ids], dtype=np.int32)
-    asked = Sequences(np.array([0, len(history)]), history)
-    scores = metrics.mask_history(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
-    best = scores.sort(descending=True, stable=True)  # equal scores by row, as in the ranking
-    picked = best.indices[: min(k, int((scores > -torch.inf).sum()))].numpy()
-    path = directory / "ids.npz"
-    codes = SemanticIds.load(path).code_ids[picked] if path.exists() else None
-    shown = ["-".join(map(str, code)) for code in codes] if codes is not None else [""] * len(picked)
-    chosen = items[picked - 1]
-    return pl.DataFrame(
-        {"rank": np.arange(1, len(picked) + 1), "item_id": chosen["item_id"], "title": chosen["title"]}
-        | {"score": best.values[: len(picked)].numpy(), "code": shown}
     )

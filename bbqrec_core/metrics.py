@@ -190,8 +190,9 @@ def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np
     - `head items` / `tail items`: the target's training events are at least / below c, where c is the largest count
       such that the items with c or more training events together hold at least half of all training events.
     - `short histories` / `long histories`: the history is at or below / above the median length of this part.
+    - `cold items`, where some are held out of training: the target is one of them.
 
-    Returns: `all` and the two pairs; each pair divides the users, and one side may be empty.
+    Returns: `all`, the two pairs and perhaps the last; each pair divides the users, and one side may be empty.
     Choice: a threshold on counts, so that equally popular items are never separated by their number.
     """
     counts = data.train_counts()
@@ -206,6 +207,7 @@ def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np
         "tail items": ~head,
         "short histories": short,
         "long histories": ~short,
+        **({} if data.cold is None else {"cold items": data.cold[data.targets(part)]}),
     }
 
 

@@ -6,31 +6,51 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from .plots import CATEGORIES, GREY, INK, legend_below, log_counts, look, panels, short
 
 
-def repairs(figures: Mapping[str, Mapping[str, tuple[float, float]]]) -> Figure:
-    """Tokenizers before (hollow) and after (filled) the repair, one panel per figure of health.
+def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Tokenizers one below the other, a panel per measure, and in it a dot per case, such as a repair; from 0.
 
-    Args: figures: name with unit -> (tokenizer -> (before, after)).
+    Args: measures: name with unit -> (tokenizer -> (case -> value)), the same tokenizers throughout; NaN is not drawn.
+        A case named "" has no entry in the legend. Large dots lie below small ones, so that equal values show.
+    Choice: a panel's axis is logarithmic above 1 where its largest value is more than eight times the median.
     """
-    tokenizers = list(next(iter(figures.values())))
-    fig, axes = panels(len(figures), width=2.6, height=1.3 + 0.35 * len(tokenizers), sharey=True)
-    for ax, (name, values) in zip(axes[0], figures.items(), strict=True):
-        for place, (before, after) in enumerate(values.values()):
-            style = look(place, line=False)
-            ax.plot([before, after], [place, place], color=GREY, linewidth=1, zorder=1)
-            ax.plot(before, place, markerfacecolor="white", markersize=7, **style)
-            ax.plot(after, place, markersize=5, **style)
-        ax.set(xlabel=name, ylim=(len(tokenizers) - 0.5, -0.5))
-        ax.margins(x=0.12)
-        ax.set_xlim(left=min(0, ax.get_xlim()[0]))
-    axes[0, 0].set_yticks(range(len(tokenizers)), tokenizers)
-    axes[0, 0].plot([], [], "o", color=INK, markerfacecolor="white", label="before the repair")
-    axes[0, 0].plot([], [], "o", color=INK, label="after the repair")
+    tokenizers = list(next(iter(measures.values())))
+    named = dict.fromkeys(case for rows in measures.values() for row in rows.values() for case in row if case)
+    styles = {case: look(index, line=False) for index, case in enumerate(named)} | {"": {"color": INK, "marker": "o"}}
+    sizes = dict(zip(styles, range(2 + 2 * len(styles), 2, -2), strict=True)) | {"": 6}
+    width = 2.0 + 0.08 * max(map(len, tokenizers)) / len(measures)
+    fig, axes = panels(len(measures), width=width, height=1.3 + 0.27 * len(tokenizers), sharey=True)
+    for ax, (name, rows) in zip(axes[0], measures.items(), strict=True):
+        for place, row in enumerate(rows.values()):
+            ax.plot(list(row.values()), [place] * len(row), color=GREY, linewidth=1, zorder=1)
+            for case, value in row.items():
+                ax.plot(value, place, linestyle="", markersize=sizes[case], **styles[case])
+        _from_zero(ax, [value for row in rows.values() for value in row.values() if np.isfinite(value)])
+        ax.set_xlabel(short(name, 22, 2))
+        ax.grid(axis="y", color="0.93", zorder=0)
+    axes[0, 0].set(ylim=(len(tokenizers) - 0.5, -0.5), yticks=range(len(tokenizers)), yticklabels=tokenizers)
+    for case in named:
+        axes[0, 0].plot([], [], linestyle="", label=case, markersize=6, **styles[case])
     legend_below(fig, axes[0, 0])
     return fig
+
+
+def _from_zero(ax: Axes, values: Sequence[float]) -> None:
+    """Let a panel's x-axis begin at 0, with few ticks; logarithmic above 1 where one value would flatten the others."""
+    low, high = min([0, *values]), max([0, *values]) or 1
+    if low == 0 and high > 8 * max(np.median(values or [0]), 1):
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(-0.3, 2 * high)
+        ax.xaxis.set_major_locator(FixedLocator([0, *10.0 ** np.arange(np.log10(2 * high))]))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+        return
+    ax.set_xlim(low - 0.08 * (high - low), high + 0.1 * (high - low))
+    ax.xaxis.get_major_locator().set_params(nbins=4, integer=all(float(value).is_integer() for value in values))
 
 
 def rank_curves(panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xlabel: str, ylabel: str) -> Figure:
@@ -95,6 +115,53 @@ def purity(
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylim(bottom=0)
     legend_below(fig, axes[0, 0])
+    return fig
+
+
+def stability(
+    seeds: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"], Float[np.ndarray, "_"]]],
+) -> Figure:
+    """How alike the IDs of several seeds are, by length of the prefix; 0 and the hollow marks are what chance gives.
+
+    Args: seeds: tokenizer -> (agreement, together, by chance), of `recovery.seed_stability`.
+    """
+    fig, axes = panels(2, width=3.5, height=3.2)
+    left, right = axes[0]
+    for index, (name, (agreement, together, by_chance)) in enumerate(seeds.items()):
+        length, style = np.arange(1, len(agreement) + 1), look(index)
+        left.plot(length, agreement, label=name, markersize=5, **style)
+        right.plot(length, together, markersize=5, **style)
+        right.plot(length, by_chance, markersize=6, markerfacecolor="white", **look(index, line=False), linestyle="")
+    left.axhline(0, color=INK, linestyle="--", linewidth=1, label="by chance")
+    left.plot([], [], "o", color=INK, markerfacecolor="white", label="by chance (right)")
+    left.set(xlabel="leading codes", ylabel="adjusted mutual information", ylim=(-0.08, 1.03))
+    right.set(xlabel="leading codes", ylabel="pairs that stay together (share)", ylim=(-0.03, 1.03))
+    for ax in axes[0]:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    legend_below(fig, left, 3)
+    return fig
+
+
+def tree_agreement(found: Mapping[str, Float[np.ndarray, "_ depth"]]) -> Figure:
+    """Learned prefixes against levels of the true tree, a panel per tokenizer, on one scale from 0 to 1.
+
+    Args: found: tokenizer -> adjusted mutual information, of `recovery.tree_agreement`.
+    """
+    longest = max(len(values) for values in found.values())
+    fig, axes = panels(len(found), width=2.2, height=1.5 + 0.5 * longest, sharey=True)
+    for ax, (name, values) in zip(axes[0], found.items(), strict=True):
+        image = ax.imshow(values, vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            told = f"{round(float(value), 2) + 0.0:.2f}" if np.isfinite(value) else "all alone"
+            light = not np.isfinite(value) or value > 0.55
+            ax.text(column, row, told, ha="center", va="center", fontsize=8, color="black" if light else "white")
+        ax.set(title=name, xlabel="level of the true tree", ylim=(longest - 0.5, -0.5))
+        ax.set_xticks(range(values.shape[1]), range(1, values.shape[1] + 1))
+        ax.set_yticks(range(longest), range(1, longest + 1))
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+    axes[0, 0].set_ylabel("leading codes")
+    fig.colorbar(image, ax=axes[0].tolist(), label="adjusted mutual information")
     return fig
 
 

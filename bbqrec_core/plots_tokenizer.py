@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import CATEGORIES, GREY, INK, highlight, legend_below, lines, look, panels, short
+from .plots import CATEGORIES, GREY, INK, highlight, legend_below, lines, log_counts, look, panels, short
 
 COLUMNS = 3  # panels side by side before a new row begins
 
@@ -143,6 +143,29 @@ def against_chance(values: Mapping[str, tuple[float, float]], xlabel: str, chanc
     ax.set(xlabel=xlabel, ylim=(len(values) - 0.5, -0.5))
     ax.set_xlim(left=min(0, ax.get_xlim()[0]))
     legend_below(fig, ax)
+    return fig
+
+
+def phase(points: pl.DataFrame) -> Figure:
+    """What codes recover of planted factors against the ratio of the two: mean over seeds as line, their range as band.
+
+    Args: points: of `recovery.phase_diagram`, columns setting, ratio, seed, behaviour and nuisance (gains).
+    """
+    fig, axes = panels(2, width=3.5, height=3.2, sharey=True)
+    for ax, factor in zip(axes[0], ("behaviour", "nuisance"), strict=True):
+        for index, ((name,), rows) in enumerate(points.group_by("setting", maintain_order=True)):
+            gain = pl.col(factor)
+            by = rows.group_by("ratio").agg(
+                gain.mean().alias("mean"), gain.min().alias("low"), gain.max().alias("high")
+            )
+            ratio, mean, low, high = by.sort("ratio").select("ratio", "mean", "low", "high").to_numpy().T
+            ax.plot(ratio, mean, label=name, markersize=5, **look(index))
+            ax.fill_between(ratio, low, high, color=CATEGORIES[index], alpha=0.2, linewidth=0)
+        ax.axhline(0, color=INK, linestyle="--", linewidth=1)
+        ax.set(title=f"codes know the {factor} factor", xlabel="energy of behaviour over nuisance")
+        log_counts(ax, "x")
+    axes[0, 0].set(ylabel="from chance (0) to certainty (1)", ylim=(-0.1, 1.05))
+    legend_below(fig, axes[0, 0])
     return fig
 
 

@@ -1,4 +1,4 @@
-"""Stage 2: a sequence model that emits semantic IDs code by code, or items (SASRec), with similarity reweighting."""
+"""Stage 2: training a sequence model, and from its states to ranked items: exact scores, or beam search over IDs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,153 +6,31 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW
 
 from . import decoding
 from .batching import gather_padded, history_batches, window_batches
-from .blocks import Transformer, causal_mask, dropout
 from .config import EvaluationConfig, RecommenderConfig
 from .data import Dataset, Sequences
+from .drafts import joined_features
 from .metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from .semantic_ids import PrefixTree, SemanticIds, build_tree
-from .similarity import SimilarityBias
+from .sequence_model import SequenceModel
+from .token_model import TokenFrontier, TokenModel
 from .training import History, Task, fit
-
-INIT_STD = 0.02  # standard deviation of embeddings at the start
-
-
-class CodeHead(nn.Module):
-    """Depth transformer: the next item's codes one after another, each given the state and the codes before.
-
-        log p(ID | h) = sum_l log softmax(out_l . table_l)[c_l],  out_l from h, e_1(c_1), e_1(c_1) + e_2(c_2), ...
-
-    Args: tables: the code embeddings, shared with the input side. layers, width, heads, dropout: of its blocks.
-    Source: Lee et al. 2022 (RQ-Transformer), section 3.2.2. Choice: output weights tied to the code embeddings.
-    """
-
-    def __init__(self, tables: nn.ModuleList, layers: int, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.tables = tables
-        self.start = nn.Linear(width, width)
-        self.depth = nn.Parameter(torch.randn(len(tables), width) * INIT_STD)
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in tables)
-        self.blocks = Transformer(layers, width, heads, dropout)
-
-    def log_probs(self, out: Float[Tensor, "P D"], level: int) -> Float[Tensor, "P K"]:
-        """Log-probabilities in nats over all codes of a level, legal or not."""
-        return (out @ self.tables[level].weight.T + self.biases[level]).log_softmax(-1)
-
-    def forward(self, states: Float[Tensor, "P D"], codes: Int[Tensor, "P L"]) -> Float[Tensor, "P"]:
-        """Log-probability of whole IDs in nats, all levels in one pass (teacher forcing)."""
-        tokens = [self.start(states)]
-        for level in range(codes.shape[1] - 1):
-            before = tokens[-1] if level else torch.zeros_like(states)
-            tokens.append(before + self.tables[level](codes[:, level]))
-        x = torch.stack(tokens, 1) + self.depth
-        mask = causal_mask(codes.shape[1], states.device)
-        out, _ = self.blocks(x, [mask] * len(self.blocks.blocks))
-        picked = [
-            self.log_probs(out[:, level], level).gather(1, codes[:, level, None]) for level in range(codes.shape[1])
-        ]
-        return torch.cat(picked, 1).sum(1)
-
-
-class SequenceModel(nn.Module):
-    """Transformer over a user's items. `ids` None is SASRec: item embeddings in and, tied, a softmax over items out.
-
-    Args: n_items: N. ids: semantic IDs; an item's input is the sum of its code embeddings. config: sizes and switches.
-    Source: Kang and McAuley 2018 (SASRec) for the item softmax; method.md, stage 2, for codes and reweighting.
-    """
-
-    def __init__(self, n_items: int, ids: SemanticIds | None, config: RecommenderConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.position = nn.Embedding(config.history, config.width)
-        self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout)
-        self.tables = nn.ModuleList()
-        self.items = self.head = self.reweighting = None
-        if ids is None or config.output == "items":
-            self.items = nn.Embedding(n_items + 1, config.width)
-        if ids is not None and config.output == "codes":
-            self.register_buffer("code_ids", torch.from_numpy(ids.code_ids), persistent=False)
-            self.tables.extend(nn.Embedding(size, config.width) for size in ids.sizes)
-            self.head = CodeHead(self.tables, config.depth_layers, config.width, config.heads, config.dropout)
-        for table in (self.position, self.items, *self.tables):
-            if table is not None:
-                nn.init.normal_(table.weight, std=INIT_STD)
-        if ids is not None and ids.signals and config.output == "codes" and config.init_from_codebook:
-            self._start_from(ids)
-        if ids is not None and ids.signals and config.reweight:
-            self.reweighting = SimilarityBias(
-                torch.from_numpy(ids.signal_vectors),
-                torch.from_numpy(ids.present),
-                list(ids.signals),
-                layers=config.layers,
-                heads=config.heads,
-                buckets=config.buckets,
-                edges=config.bucket_edges,
-                which=config.channels,
-            )
-
-    @torch.no_grad()
-    def _start_from(self, ids: SemanticIds) -> None:
-        """Copy stage 1's codebook into the tables of the learned positions, scaled to the usual size of embeddings.
-
-        Choice: one scale for all levels keeps coarse codes larger than fine ones; a width other than E is reached by a
-        random projection; with `concat` each signal's positions start from the same shared codebook.
-        """
-        codebook = torch.from_numpy(ids.codebook)
-        if codebook.shape[2] != self.config.width:
-            codebook = codebook @ torch.randn(codebook.shape[2], self.config.width) / codebook.shape[2] ** 0.5
-        codebook = codebook * (INIT_STD / codebook[0].std().clamp_min(1e-8))
-        for position in range(ids.learned):
-            self.tables[position].weight.copy_(codebook[position % len(codebook)])
-
-    def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """What the backbone reads of items, before positions."""
-        if self.items is not None:
-            return self.items(item_ids)
-        codes = self.code_ids[item_ids]
-        return sum(table(codes[..., level]) for level, table in enumerate(self.tables))
-
-    def biases(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "#B #H T T"]]:
-        """Additive attention bias of each layer: the causal mask, plus the reweighting where there is one."""
-        mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
-        if self.reweighting is None:
-            return [mask] * self.config.layers
-        return [mask + offset for offset in self.reweighting(item_ids)]
-
-    def states(self, item_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B T D"], list[Float[Tensor, "B H T T"]]]:
-        """Backbone outputs and every layer's attention weights; padding (0) must be on the right."""
-        x = self.embed(item_ids) * self.config.width**0.5 + self.position.weight[: item_ids.shape[1]]
-        x = dropout(x, self.config.dropout, self.training)
-        return self.blocks(x, self.biases(item_ids))
-
-    def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-        """State behind each user's last event, from which the next item is predicted."""
-        states, _ = self.states(item_ids)
-        last = (item_ids > 0).sum(1).sub(1).clamp_min(0)
-        return states[torch.arange(len(states), device=states.device), last]
-
-    def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Mean negative log-probability of each window's next items in nats (full softmax; IDs: summed over codes)."""
-        inputs, targets = rows[:, :-1], rows[:, 1:]
-        states, _ = self.states(inputs)
-        real = targets > 0
-        if self.head is not None:
-            return {"loss": -self.head(states[real], self.code_ids[targets[real]]).mean()}
-        logits = states[real] @ self.items.weight[1:].T
-        return {"loss": F.cross_entropy(logits, targets[real] - 1)}
 
 
 @dataclass(frozen=True)
 class Recommender:
     """A trained sequence model and what turns its states into rankings.
 
-    Args: model: in eval mode. tree: prefix tree of the IDs; None for item scores. history: T.
+        score = log p(ID), or the item's logit, or with both heads log p(ID) + log softmax(logits)[item]
+
+    Args: model: in eval mode. tree: prefix tree of the IDs; None where the model emits none.
+    Choice: with both heads the beam finds candidates by their IDs alone and the sum then ranks them, so that beam and
+        exact scores are the same numbers.
     """
 
     model: SequenceModel
@@ -160,21 +38,49 @@ class Recommender:
 
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
-        """Exact scores (B, N+1) of every item in nats for users' histories; column 0 is -inf."""
+        """Exact scores (B, N+1) of every item for users' histories, nats where codes are emitted; column 0 is -inf."""
         sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
-        states = self.model.last_states(gather_padded(history.items, history.offsets[users + 1] - sizes, sizes))
-        if self.tree is not None:
-            return decoding.exact_scores(self.model.head, states, self.tree)
-        table = states @ self.model.items.weight.T
-        table[:, 0] = -torch.inf
-        return table
+        rows = gather_padded(history.items, history.offsets[users + 1] - sizes, sizes)
+        if self.by_beam:
+            return torch.cat([self._whole_beam(row[:size][None]) for row, size in zip(rows, sizes, strict=True)])
+        states = self.model.last_states(rows)
+        if self.tree is None:
+            return self._logits(states)
+        scores = decoding.exact_scores(self.model.head, states, self.tree)
+        return scores if self.model.items is None else scores + self._logits(states).log_softmax(-1)
+
+    @property
+    def by_beam(self) -> bool:
+        """Whether histories are read code by code, so that scoring every item takes a beam as wide as the tree."""
+        return isinstance(self.model, TokenModel)
+
+    def _whole_beam(self, row: Int[Tensor, "one T"]) -> Float[Tensor, "one rows"]:
+        """Scores of every item for one user from a beam that drops nothing."""
+        items, scores = self.beam(row, len(self.tree.leaf))
+        whole = scores.new_full((1, len(self.tree.leaf)), -torch.inf).scatter(1, items, scores)
+        whole[:, 0] = -torch.inf
+        return whole
+
+    def _logits(self, states: Float[Tensor, "B D"]) -> Float[Tensor, "B rows"]:
+        """Logit of every item row; column 0 is -inf."""
+        logits = states @ self.model.item_vectors().T
+        logits[:, 0] = -torch.inf
+        return logits
 
     @torch.inference_mode()
     def beam(
         self, rows: Int[Tensor, "B T"], width: int, masked: Tensor | None = None
     ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
-        """Item rows (0 where fewer) and scores in nats by beam search; `masked` rows leave the tree first."""
-        return decoding.beam_search(self.model.head, self.model.last_states(rows), self.tree, width, masked)
+        """Best items (0 where fewer) and scores in nats by beam search; `masked` rows leave the tree first."""
+        if self.by_beam:
+            return decoding.beam_search(TokenFrontier(self.model, rows), self.tree, width, masked)
+        states = self.model.last_states(rows)
+        items, scores = decoding.beam_search(decoding.Frontier(self.model.head, states), self.tree, width, masked)
+        if self.model.items is None:
+            return items, scores
+        scores = scores + self._logits(states).log_softmax(-1).gather(1, items)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return items.gather(1, order), scores
 
 
 def beam_ranks(
@@ -208,11 +114,31 @@ def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, eval
     return float(per_user(ranks)["ndcg@10"].mean())
 
 
-def build_recommender(n_items: int, ids: SemanticIds | None, config: RecommenderConfig, seed: int) -> Recommender:
-    """A fresh recommender; equal arguments give equal parameters."""
+def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
+    """Scaled features of all modalities side by side, 0 where one is missing; None where the data have no modality.
+
+    Choice: divided by sqrt(d), so that an item's features are about as long as a unit vector whatever their number.
+    """
+    if not data.features:
+        return None
+    joined, _ = joined_features(data, list(data.features))
+    return torch.from_numpy(joined / np.float32(joined.shape[1] ** 0.5))
+
+
+def build_recommender(
+    n_items: int,
+    ids: SemanticIds | None,
+    config: RecommenderConfig,
+    seed: int,
+    features: Float[Tensor, "N d"] | None = None,
+) -> Recommender:
+    """A fresh recommender; equal arguments give equal parameters. Args: as of `SequenceModel`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SequenceModel(n_items, ids, config)
+        if ids is not None and config.output == "codes" and config.granularity == "code":
+            model = TokenModel(n_items, ids, config)
+        else:
+            model = SequenceModel(n_items, ids, config, features)
     tree = None if model.head is None else build_tree(ids.code_ids)
     return Recommender(model.eval(), tree)
 
@@ -230,7 +156,8 @@ def fit_recommender(
     Args: ids: semantic IDs, or None for SASRec. seed: initialisation and batches.
     Raises: FloatingPointError on a non-finite loss.
     """
-    recommender = build_recommender(data.n_items, ids, config, seed)
+    features = item_features(data) if config.features else None
+    recommender = build_recommender(data.n_items, ids, config, seed, features)
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)

@@ -19,8 +19,10 @@ class SemanticIds:
     Args: code_ids: (N+1, sid_len). sizes: codes possible at each of the sid_len positions.
         learned: how many of the positions come from the codebook (the others disambiguate).
         signals: names of the quantized signals, modalities then `id`; empty for IDs without meaning.
-        signal_codes: (N+1, S, L). signal_vectors: their quantized vectors, (N+1, S, E). present: (N+1, S).
-        codebook: (L, K, E). raw_codes: (N+1, sid_len before the repair), to judge collisions by.
+        signal_codes: (N+1, S, L). present: (N+1, S). signal_vectors: what stage 2 compares, (N+1, S, V), the quantized
+            vectors (V = E) unless it was told otherwise.
+        codebook: (learned, K, E), the table of each learned position.
+        raw_codes: (N+1, sid_len before the repair), to judge collisions by.
     """
 
     code_ids: Int[np.ndarray, "N sid_len"]
@@ -28,9 +30,9 @@ class SemanticIds:
     learned: int
     signals: tuple[str, ...]
     signal_codes: Int[np.ndarray, "N S L"]
-    signal_vectors: Float[np.ndarray, "N S E"]
+    signal_vectors: Float[np.ndarray, "N S V"]
     present: Bool[np.ndarray, "N S"]
-    codebook: Float[np.ndarray, "L K E"]
+    codebook: Float[np.ndarray, "learned K E"]
     raw_codes: Int[np.ndarray, "N learned"]
 
     @property
@@ -175,3 +177,41 @@ def move_to_free(
                 repaired[members[index] + 1, -1] = free[0]
                 taken.add(int(free[0]))
     return repaired
+
+
+def sinkhorn(
+    cost: Float[np.ndarray, "n K"], regularisation: float = 0.05, iterations: int = 50
+) -> Float[np.ndarray, "n K"]:
+    """Entropic transport of n <= K items (mass 1 each) onto K codes that take at most 1 each, by scaling both in turn.
+
+    Args: cost: any unit; it is divided by its mean. Source: Cuturi 2013; its use on codes, LC-Rec (Zheng et al. 2024).
+    """
+    plan = np.exp(-(cost - cost.min(1, keepdims=True)) / (regularisation * max(float(cost.mean()), 1e-12)))
+    for _ in range(iterations):
+        plan /= np.maximum(plan.sum(0), 1)
+        plan /= np.maximum(plan.sum(1, keepdims=True), 1e-300)
+    return plan
+
+
+def spread_by_transport(
+    code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
+) -> Int[np.ndarray, "N sid_len"]:
+    """Give colliding items new last codes by `sinkhorn`, all colliding items of a prefix at once, at most K of them.
+
+    Codes that items without a collision hold stay theirs. What the plan leaves together, `move_to_free` parts.
+
+    Args, returns: as `move_to_free`.
+    """
+    repaired = code_ids.copy()
+    size, group = group_sizes(code_ids)
+    _, prefix = group_sizes(code_ids[:, :-1]) if code_ids.shape[1] > 1 else (None, np.zeros(len(group), dtype=int))
+    for crowded in np.unique(prefix[size[group] > 1]):
+        members = np.flatnonzero((prefix == crowded) & (size[group] > 1))
+        own = np.square(residual[members + 1] - table[code_ids[members + 1, -1]]).sum(-1)
+        members = members[np.argsort(own, kind="stable")[: len(table)]]
+        held = code_ids[np.flatnonzero((prefix == crowded) & (size[group] == 1)) + 1, -1]
+        free = np.setdiff1d(np.arange(len(table)), held)
+        if len(free):
+            cost = np.square(residual[members + 1, None] - table[free]).sum(-1)
+            repaired[members + 1, -1] = free[sinkhorn(cost).argmax(1)]
+    return move_to_free(repaired, residual, table)

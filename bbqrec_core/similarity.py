@@ -1,14 +1,20 @@
-"""Discretized similarity reweighting: a learned offset of attention by how alike two items' signals are."""
+"""Similarity reweighting: a learned offset of attention by how alike two items' signals are, in buckets or linear."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor, nn
 
+from .config import RecommenderConfig
+from .semantic_ids import SemanticIds
+
 PAIR_BYTES = 2**28  # the largest table of all pairs that is kept: 7,300 items in five channels
-SPECIAL = 3  # buckets behind the S similarity buckets: the item itself, a missing signal, padding
+SPECIAL = 3  # pairs that have no cosine, with offsets of their own: the item itself, a missing signal, padding
 
 
 class Channel(NamedTuple):
@@ -85,7 +91,74 @@ class _LookUp(torch.autograd.Function):
         return torch.stack([torch.stack(head, -1) for head in sums]).to(grad.dtype), None
 
 
-class SimilarityBias(nn.Module):
+def with_compared(
+    ids: SemanticIds,
+    what: str,
+    behaviour: Float[np.ndarray, "N S E"],
+    features: Mapping[str, Float[np.ndarray, "N _"]],
+    presence: Mapping[str, Bool[np.ndarray, "N"]],
+) -> SemanticIds:
+    """IDs whose `signal_vectors` are what similarity shall compare; the IDs themselves and their codebook stay.
+
+    Args: what: `RecommenderConfig.similarity`. behaviour: the signals before quantization. features, presence: of the
+        modalities in question; narrower features are filled up with zeros, which changes no cosine within a modality.
+    Choice: IDs without signals, and data without features, keep their quantized vectors, so that every row exists.
+    """
+    if what == "quantized" or not ids.signals or (what == "features" and not features):
+        return ids
+    if what == "signals":
+        return replace(ids, signal_vectors=behaviour)
+    width = max(array.shape[1] for array in features.values())
+    padded = [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in features.values()]
+    return replace(
+        ids,
+        signals=tuple(features),
+        signal_codes=np.zeros((len(ids.code_ids), len(features), 0), dtype=ids.signal_codes.dtype),
+        signal_vectors=np.stack(padded, 1),
+        present=np.stack([presence[name] for name in features], 1),
+    )
+
+
+class _Pairs(nn.Module):
+    """What both forms share: the signals' unit vectors, the channels, and a table of offsets, zero at the start.
+
+    Args: slots: offsets (or slopes) of a channel in one layer and head.
+    """
+
+    def __init__(
+        self,
+        vectors: Float[Tensor, "N S E"],
+        present: Bool[Tensor, "N S"],
+        signals: list[str],
+        *,
+        layers: int,
+        heads: int,
+        which: str,
+        slots: int = 1 + SPECIAL,
+    ) -> None:
+        super().__init__()
+        self.channels = channels(signals, which)
+        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
+        self.register_buffer("present", present)
+        self.table = nn.Parameter(torch.zeros(layers, len(self.channels), slots, heads))  # logits
+
+    def compare(
+        self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]
+    ) -> Iterator[tuple[Float[Tensor, "B T R"], Int[Tensor, "B T R"]]]:
+        """For each channel the cosine of every pair, and what stands in its way: 0 self, 1 missing, 2 padding, else -1.
+
+        Padding goes before a missing signal, and that before self.
+        """
+        same = rows[:, :, None] == columns[:, None, :]
+        padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
+        for channel in self.channels:
+            cosine = self.vectors[rows, channel.query] @ self.vectors[columns, channel.key].mT
+            missing = ~(self.present[rows, channel.query][:, :, None] & self.present[columns, channel.key][:, None, :])
+            special = same.int().sub(1).masked_fill(missing, 1).masked_fill(padding, 2)
+            yield cosine, special
+
+
+class SimilarityBias(_Pairs):
     """Learn one logit offset per layer, channel, head and similarity bucket.
 
         bias[layer][b, h, i, j] = sum_channel table[layer, channel, bucket(cos(q_i, k_j)), h]
@@ -112,28 +185,19 @@ class SimilarityBias(nn.Module):
         edges: str,
         which: str,
     ) -> None:
-        super().__init__()
-        self.channels = channels(signals, which)
+        super().__init__(vectors, present, signals, layers=layers, heads=heads, which=which, slots=buckets + SPECIAL)
         self.buckets = buckets
         generator = Generator().manual_seed(0)
         cuts = [bucket_edges(vectors, present, channel, buckets, edges, generator) for channel in self.channels]
-        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
-        self.register_buffer("present", present)
         self.register_buffer("edges", torch.stack(cuts))  # (channels, S - 1)
         self.register_buffer("pairs", self._compare_all(), persistent=False)
-        self.table = nn.Parameter(torch.zeros(layers, len(self.channels), buckets + SPECIAL, heads))  # logits
 
-    def _compare(self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]) -> UInt8[Tensor, "C B T R"]:
+    def _buckets(self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]) -> UInt8[Tensor, "C B T R"]:
         """Bucket of every pair in every channel, from the vectors."""
-        same = rows[:, :, None] == columns[:, None, :]
-        padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
         ids = []
-        for channel, edges in zip(self.channels, self.edges, strict=True):
-            cosine = self.vectors[rows, channel.query] @ self.vectors[columns, channel.key].mT
+        for edges, (cosine, special) in zip(self.edges, self.compare(rows, columns), strict=True):
             bucket = torch.bucketize(cosine, edges, out_int32=True)
-            missing = ~(self.present[rows, channel.query][:, :, None] & self.present[columns, channel.key][:, None, :])
-            bucket = bucket.masked_fill(same, self.buckets).masked_fill(missing, self.buckets + 1)
-            ids.append(bucket.masked_fill(padding, self.buckets + 2).to(torch.uint8))
+            ids.append(torch.where(special < 0, bucket, self.buckets + special).to(torch.uint8))
         return torch.stack(ids)
 
     @torch.no_grad()
@@ -145,13 +209,13 @@ class SimilarityBias(nn.Module):
         everyone = torch.arange(len(self.vectors))
         if len(self.channels) * len(everyone) ** 2 > PAIR_BYTES:
             return None
-        blocks = [self._compare(rows[None], everyone[None]).flatten(1).T for rows in everyone.split(512)]
+        blocks = [self._buckets(rows[None], everyone[None]).flatten(1).T for rows in everyone.split(512)]
         return torch.cat(blocks).contiguous()
 
     def bucket_ids(self, item_ids: Int[Tensor, "B T"]) -> Int[Tensor, "C B T T"]:
         """Bucket of every pair of positions in every channel; 0..S-1 by cosine, then self, missing, padding."""
         if self.pairs is None:
-            return self._compare(item_ids, item_ids).int()
+            return self._buckets(item_ids, item_ids).int()
         pair = item_ids[:, :, None] * len(self.vectors) + item_ids[:, None, :]
         return self.pairs.index_select(0, pair.flatten()).T.int().view(-1, *pair.shape)
 
@@ -159,3 +223,37 @@ class SimilarityBias(nn.Module):
         """Each layer's offset in logits; the caller adds its causal mask."""
         bucket = self.bucket_ids(item_ids)
         return [_LookUp.apply(table, bucket) for table in self.table]
+
+
+class LinearSimilarity(_Pairs):
+    """The continuous form: an offset proportional to the cosine instead of one a bucket.
+
+        bias[layer][b, h, i, j] = sum_channel table[layer, channel, 0, h] * cos(q_i, k_j)
+
+    and `table[layer, channel, 1 + special, h]` where the pair has no cosine: self, missing, padding. Cosines come from
+    one matrix product a channel and batch; gradient reaches `table` and never the vectors.
+
+    Args: as `SimilarityBias`. Choice: a control of the buckets' use, not part of the method.
+    """
+
+    def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
+        """Each layer's offset in logits; the caller adds its causal mask."""
+        columns = []
+        for cosine, special in self.compare(item_ids, item_ids):
+            columns += [cosine * (special < 0), *((special == kind).to(cosine) for kind in range(SPECIAL))]
+        inputs = torch.stack(columns, -1)  # (B, T, T, channels * slots)
+        return [(inputs @ table.flatten(0, 1)).permute(0, 3, 1, 2) for table in self.table]
+
+
+def build_reweighting(
+    vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RecommenderConfig
+) -> SimilarityBias | LinearSimilarity:
+    """The reweighting that a configuration asks for; vectors, present and signals as for `SimilarityBias`.
+
+    Raw features of two modalities have other widths and meanings, so that they are compared within a modality only.
+    """
+    which = "same" if config.similarity == "features" else config.channels
+    sizes = {"layers": config.layers, "heads": config.heads, "which": which}
+    if config.similarity_form == "linear":
+        return LinearSimilarity(vectors, present, signals, **sizes)
+    return SimilarityBias(vectors, present, signals, buckets=config.buckets, edges=config.bucket_edges, **sizes)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from tiny import tokenizer_config
 from torch import nn
 
-from bbqrec_core.alignment import LOG_VARIANCE, Standardise, Tokenizer, Variational, masked_mean, spread
+from bbqrec_core.alignment import Tokenizer
+from bbqrec_core.alignment_parts import LOG_VARIANCE, Standardise, Variational, masked_mean, spread
 
 N, WIDTH, LEVELS, CODES = 13, 8, 2, 5
 NARROW = 3
@@ -24,7 +25,7 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make(dims=DIMS, missing=True, training=False, **changes):
+def make(dims=DIMS, missing=True, training=False, collaborative=None, **changes):
     """A tokenizer in float64 over random features; text lacks rows 3 and 11, images rows 2, 11 and 12."""
     features = {name: normal(N + 1, dim, seed=dim) for name, dim in dims.items()}
     presence = {name: torch.arange(N + 1) > 0 for name in dims}
@@ -35,7 +36,7 @@ def make(dims=DIMS, missing=True, training=False, **changes):
     counts = torch.arange(N + 1) % 4 + 1
     counts[[0, *SILENT]] = 0
     torch.manual_seed(7)
-    model = Tokenizer(features, presence, counts, tokenizer_config(**(SIZES | changes))).double()
+    model = Tokenizer(features, presence, counts, tokenizer_config(**(SIZES | changes)), collaborative).double()
     return model.train(training)
 
 
@@ -43,7 +44,7 @@ def encoded(model, rows):
     """Signals, units, their presence, the quantizer's answer and one vector an item, by the model's own parts."""
     signals = model.signal_vectors(rows)
     units, present = model.units(signals, model.present[rows])
-    seen = model.quantizer(units)
+    seen = model.quantizer(units, present)
     return signals, units, present, seen, model.item_vectors(seen.vectors, present)
 
 
@@ -89,15 +90,15 @@ def test_with_everything_else_off_it_is_a_plain_rqvae():
     for name, part in pairs.items():
         getattr(plain, name).load_state_dict(part.state_dict())
     with torch.no_grad():
-        plain.codebook.copy_(model.quantizer.codebook)
+        plain.codebook.copy_(model.quantizer.books[0].codebook)
     wanted, codes = plain(model.feature_text[DRAWN], 0.3)
     found = model.losses(WINDOWS, DRAWN)
     assert set(found) == {"loss", "quantization", "reconstruction"}
     torch.testing.assert_close(found["loss"], wanted)
-    assert torch.equal(model.quantizer.encode(model.signal_vectors(DRAWN)[:, 0]), codes)
+    assert torch.equal(model.quantizer.books[0].encode(model.signal_vectors(DRAWN)[:, 0]), codes)
     wanted.backward()
     found["loss"].backward()
-    torch.testing.assert_close(model.quantizer.codebook.grad, plain.codebook.grad)
+    torch.testing.assert_close(model.quantizer.books[0].codebook.grad, plain.codebook.grad)
     for name, part in pairs.items():
         for mine, peer in zip(part.parameters(), getattr(plain, name).parameters(), strict=True):
             torch.testing.assert_close(mine.grad, peer.grad)
@@ -334,7 +335,7 @@ def test_usage_is_log_k_minus_the_entropy_of_the_mean_assignment():
     model = make(temperature=0.5)
     _, _, present, seen, _ = encoded(model, DRAWN)
     gaps = []
-    for table, residual in zip(model.quantizer.codebook, seen.residuals, strict=True):
+    for table, residual in zip(model.quantizer.books[0].codebook, seen.residuals, strict=True):
         shares = []
         for vector in residual[present]:
             distance = ((vector - table) ** 2).sum(-1) / WIDTH
@@ -414,12 +415,12 @@ def test_features_of_an_absent_modality_change_nothing(changes):
 
 def test_learning_from_a_batch_moves_the_codebook_only_when_asked():
     model = make(revive_every=0)
-    before = model.quantizer.codebook.clone()
+    before = model.quantizer.books[0].codebook.clone()
     model.losses(WINDOWS, DRAWN, learn=False)
-    assert torch.equal(model.quantizer.codebook, before)
+    assert torch.equal(model.quantizer.books[0].codebook, before)
     model.losses(WINDOWS, DRAWN)
-    assert not torch.equal(model.quantizer.codebook, before)
-    assert int(model.quantizer.steps) == 1
+    assert not torch.equal(model.quantizer.books[0].codebook, before)
+    assert int(model.quantizer.books[0].steps) == 1
 
 
 def test_a_tokenizer_without_any_signal_is_refused():
@@ -454,3 +455,62 @@ def test_the_inner_steps_see_the_parts_of_the_loss_and_run_before_club():
     assert len(seen) == 1
     assert seen[0].signals.shape[0] == len(DRAWN)
     assert found["mutual_information"].item() == 0  # q says nothing once its weights are zero
+
+
+def test_a_codebook_of_its_own_for_each_unit_is_used_by_that_unit_alone():
+    model = make(shared_codebook=False, combine="concat", w_use=0.3, revive_every=0)
+    assert len(model.quantizer.books) == len(model.signals) == 3
+    _, units, present, seen, _ = encoded(model, DRAWN)
+    for index, book in enumerate(model.quantizer.books):
+        alone = book(units[:, index])
+        assert torch.equal(seen.codes[:, index], alone.codes)
+        torch.testing.assert_close(seen.vectors[:, index], alone.vectors)
+        torch.testing.assert_close(seen.residuals[:, :, index], alone.residuals)
+        torch.testing.assert_close(seen.loss[:, index], alone.loss)
+    before = [book.codebook.clone() for book in model.quantizer.books]
+    nobody_has_text = present.clone()
+    nobody_has_text[:, 1] = False
+    model.quantizer.observe(seen, nobody_has_text)
+    moved = [not torch.allclose(book.codebook, old) for book, old in zip(model.quantizer.books, before, strict=True)]
+    assert moved == [True, False, True]
+
+
+def test_fused_units_have_a_codebook_of_their_own_too():
+    assert len(make(shared_codebook=False).quantizer.books) == 4
+    assert len(make(shared_codebook=True).quantizer.books) == 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_chain_quantizes_what_the_signals_before_left_over(shared):
+    model = make(combine="chain", shared_codebook=shared)
+    signals, units, present, seen, items = encoded(model, DRAWN)
+    assert torch.equal(units, signals)
+    for row in range(len(DRAWN)):
+        said = torch.zeros(WIDTH, dtype=torch.float64)
+        for index in range(len(model.signals)):
+            book = model.quantizer.books[0 if shared else index]
+            alone = book((signals[row, index] - said)[None])
+            assert torch.equal(seen.codes[row, index], alone.codes[0])
+            torch.testing.assert_close(seen.vectors[row, index], said + alone.vectors[0])
+            if present[row, index]:
+                said = said + book.decode(alone.codes[0])
+        if present[row].any():
+            torch.testing.assert_close(items[row], said)
+    whole = torch.ones_like(present)
+    complete = model.quantizer(units, whole)
+    torch.testing.assert_close(model.quantizer.decode(complete.codes), complete.vectors)
+
+
+def test_collaborative_alignment_is_info_nce_with_the_other_models_embeddings_of_trained_items():
+    collaborative = normal(N + 1, 5, seed=8)
+    model = make(w_align=0.5, collaborative=collaborative)
+    rows = torch.tensor([1, 2, 3, 4, 5, 6])
+    *_, items = encoded(model, rows)
+    trained = [place for place, row in enumerate(rows) if model.counts[row] > 0]
+    theirs = model.align(collaborative[rows])
+    cosine = torch.nn.functional.cosine_similarity(items[trained][:, None], theirs[trained][None], dim=-1)
+    logits = cosine / model.config.temperature
+    own = torch.arange(len(trained))
+    wanted = (torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(model.alignment(rows, items), wanted)
+    torch.testing.assert_close(model.losses(WINDOWS, rows, learn=False)["alignment"], 0.5 * wanted)

@@ -8,9 +8,22 @@ import pytest
 import torch
 from toys import toy_data
 
-from bbqrec_core import metrics
-from bbqrec_core.baselines import LAG_WEIGHTS, PSEUDO_COUNTS, Markov, Popularity, transition_counts
-from bbqrec_core.data import Dataset
+from bbqrec_core import baselines, metrics
+from bbqrec_core.baselines import (
+    COUNTING,
+    DECAYS,
+    LAG_WEIGHTS,
+    PSEUDO_COUNTS,
+    SHRINKAGES,
+    ItemKnn,
+    Markov,
+    Popularity,
+    item_cosines,
+    transition_counts,
+)
+from bbqrec_core.data import Dataset, Sequences
+
+RIVALS = list(COUNTING.values())
 
 
 def random_sequences(seed: int, users: int = 23, n_items: int = 13) -> list[list[int]]:
@@ -94,13 +107,14 @@ def test_fit_tries_the_stated_grid_and_keeps_the_best_on_validation():
     data = toy_data(random_sequences(1), 13)
     chain = Markov.fit(data)
     assert f"{len(chain.trials)} trials" in Markov.fit.__doc__
-    assert [trial[:2] for trial in chain.trials] == list(itertools.product(LAG_WEIGHTS, PSEUDO_COUNTS))
+    grid = itertools.product(LAG_WEIGHTS, PSEUDO_COUNTS)
+    assert [trial.settings for trial in chain.trials] == [(*weights, count) for weights, count in grid]
     for trial in chain.trials[::6]:
-        again = dataclasses.replace(chain, weights=trial.weights, pseudo_count=trial.pseudo_count)
+        again = dataclasses.replace(chain, weights=trial.settings[:3], pseudo_count=trial.settings[3])
         ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
         assert metrics.per_user(ranks["kept"])["ndcg@10"].mean() == trial.ndcg
     best = max(trial.ndcg for trial in chain.trials)
-    assert (chain.weights, chain.pseudo_count, best) in chain.trials
+    assert ((*chain.weights, chain.pseudo_count), best) in chain.trials
 
 
 def test_test_events_never_reach_a_fitted_rival():
@@ -108,7 +122,7 @@ def test_test_events_never_reach_a_fitted_rival():
     rng = np.random.default_rng(3)
     changed = [[*s[:-1], int(rng.integers(1, 14))] for s in sequences]
     history = toy_data(sequences, 13).history("valid")
-    for kind in (Popularity, Markov):
+    for kind in RIVALS:
         before, after = (kind.fit(toy_data(s, 13)).scores(history, slice(None)) for s in (sequences, changed))
         assert torch.equal(before, after)
 
@@ -116,7 +130,7 @@ def test_test_events_never_reach_a_fitted_rival():
 def test_renumbering_items_renumbers_the_scores():
     sequences, order = random_sequences(4), np.random.default_rng(5).permutation(13) + 1
     plain, moved = toy_data(sequences, 13), toy_data([[int(order[i - 1]) for i in s] for s in sequences], 13)
-    for kind in (Popularity, Markov):
+    for kind in RIVALS:
         expected = kind.fit(plain).scores(plain.history("test"), slice(None))[:, 1:]
         got = kind.fit(moved).scores(moved.history("test"), slice(None))[:, order]
         assert torch.allclose(got, expected, rtol=1e-6)
@@ -136,3 +150,93 @@ def test_a_last_item_nothing_ever_followed_falls_back_to_popularity():
     history = toy_data([[5, 4, 4]], 5).history("valid")  # one item, never followed; nothing further back
     shares = data.train_counts()[1:] / data.train_counts().sum()
     assert chain.scores(history, slice(None))[0, 1:].tolist() == pytest.approx((1.75 * shares).tolist())
+
+
+def loop_cosine(train: list[list[int]], i: int, j: int, shrinkage: float) -> float:
+    """Users of both items over the geometric mean of the users of each, shrunk; nothing between an item and itself."""
+    users = [{user for user, taken in enumerate(train) if item in taken} for item in (i, j)]
+    shared = len(users[0] & users[1])
+    return shared / ((len(users[0]) * len(users[1])) ** 0.5 + shrinkage) if shared and i != j else 0.0
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_item_knn_scores_equal_the_formula_in_a_loop(part):
+    sequences = random_sequences(6)
+    sequences[4][:3] = [2, 5, 2]  # taken twice: one user, two events
+    data, train = toy_data(sequences, 13), [s[:-2] for s in sequences]
+    rival = ItemKnn(0.6, item_cosines(data.train(), 13, 1.5, 13), data.train_counts())
+    users, cut = np.array([4, 0, 17, 22]), {"valid": -2, "test": -1}[part]
+    scores = rival.scores(data.history(part), users)
+    assert scores.dtype == torch.float32
+    assert (scores[:, 0] == -torch.inf).all()
+    for line, user in enumerate(users):
+        history = sequences[user][:cut][::-1]
+        for j in range(1, 14):
+            wanted = sum(0.6**back * loop_cosine(train, i, j, 1.5) for back, i in enumerate(history))
+            wanted = wanted or -1 / (1 + sum(s.count(j) for s in train))
+            assert scores[line, j].item() == pytest.approx(wanted, rel=1e-6)
+    assert (scores[:, 1:] < 0).any()
+
+
+def test_an_item_keeps_its_nearest_neighbours_and_those_level_with_the_last():
+    sequences = random_sequences(7, users=40, n_items=31)
+    train = toy_data(sequences, 31).train()
+    whole, few = (item_cosines(train, 31, 2.0, keep).toarray() for keep in (31, 4))
+    ties = 0
+    for full, kept in zip(whole, few, strict=True):
+        least = np.sort(full)[::-1][3]
+        assert kept.tolist() == np.where(full >= least, full, 0).tolist()
+        ties += (kept > 0).sum() > 4
+    assert ties > 0
+    assert (few > 0).sum() < (whole > 0).sum()
+
+
+@pytest.mark.parametrize("block", [1, 5, 14])
+def test_similarities_are_the_same_in_blocks_of_any_size(monkeypatch, block):
+    train = toy_data(random_sequences(8), 13).train()
+    wanted = item_cosines(train, 13, 1.0, 5).toarray()
+    monkeypatch.setattr(baselines, "BLOCK", block)
+    assert np.array_equal(item_cosines(train, 13, 1.0, 5).toarray(), wanted)
+
+
+def test_item_knn_tries_the_stated_grid_and_keeps_the_best_on_validation():
+    data = toy_data(random_sequences(1), 13)
+    rival = ItemKnn.fit(data)
+    assert f"{len(rival.trials)} trials" in ItemKnn.fit.__doc__
+    assert [trial.settings for trial in rival.trials] == list(itertools.product(SHRINKAGES, DECAYS))
+    for trial in rival.trials[::6]:
+        again = ItemKnn(trial.settings[1], item_cosines(data.train(), 13, trial.settings[0], 13), rival.counts)
+        ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
+        assert metrics.per_user(ranks["kept"])["ndcg@10"].mean() == trial.ndcg
+    shrinkage, decay = max(rival.trials, key=lambda trial: trial.ndcg).settings
+    assert rival.decay == decay
+    assert np.array_equal(rival.similar.toarray(), item_cosines(data.train(), 13, shrinkage, 13).toarray())
+
+
+def test_item_knn_finds_the_other_half_of_pairs_taken_together():
+    rng = np.random.default_rng(9)
+    sequences = [np.add.outer(2 * rng.permutation(10), [1, 2]).flatten().tolist() for _ in range(30)]
+    data = toy_data(sequences, 20)  # pairs (1, 2), (3, 4) ... in any order, each item at the end beside its other half
+    train = [sequence[: 2 * rng.integers(1, 5)] for sequence in sequences]
+    similar = item_cosines(toy_data([[*s, 1, 1] for s in train], 20).train(), 20, 0.0, 20)
+    ranks = metrics.rank_users(
+        ItemKnn(0.1, similar, data.train_counts()).scores, data.history("test"), data.targets("test"), np.arange(30)
+    )
+    assert (metrics.per_user(ranks["masked"])["recall@1"] == 1).all()
+
+
+def test_an_item_without_company_falls_back_to_popularity():
+    data = toy_data([[1, 2, 1, 2, 2, 3, 4, 4], [5, 4, 4]], 5)
+    history = Sequences(np.array([0, 1, 1]), np.array([5], dtype=np.int32))  # one lonely item; nothing at all
+    scores = ItemKnn.fit(data).scores(history, slice(None))[:, 1:]
+    assert scores.argsort(descending=True, stable=True).tolist() == [[1, 0, 2, 4, 3]] * 2
+    assert torch.equal(scores[0], scores[1])
+
+
+@pytest.mark.parametrize("kind", RIVALS)
+def test_a_saved_rival_scores_as_before(kind, tmp_path):
+    data = toy_data(random_sequences(10), 13)
+    rival = kind.fit(data)
+    rival.save(tmp_path)
+    history = data.history("test")
+    assert torch.equal(kind.load(tmp_path).scores(history, slice(None)), rival.scores(history, slice(None)))

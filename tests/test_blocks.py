@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from bbqrec_core import blocks
-from bbqrec_core.blocks import Block, Transformer, attention, causal_mask, dropout
+from bbqrec_core.blocks import Block, GatedBlock, Transformer, attention, causal_mask, dropout
 
 USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
 LAYERS, WIDTH = 2, 6
@@ -15,9 +15,12 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def transformer(dropout=0.0):
+def transformer(dropout=0.0, kind=Block):
     torch.manual_seed(0)
-    return Transformer(LAYERS, WIDTH, HEADS, dropout).double().eval()
+    return Transformer(LAYERS, WIDTH, HEADS, dropout, kind).double().eval()
+
+
+kinds = pytest.mark.parametrize("kind", [Block, GatedBlock])
 
 
 def biases(length):
@@ -45,8 +48,9 @@ def test_torch_fused_attention_agrees():
     torch.testing.assert_close(attended, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
 
 
-def test_attention_rows_sum_to_one_and_look_at_nothing_later():
-    _, maps = transformer()(normal(USERS, KEYS, WIDTH), biases(KEYS))
+@kinds
+def test_attention_rows_sum_to_one_and_look_at_nothing_later(kind):
+    _, maps = transformer(kind=kind)(normal(USERS, KEYS, WIDTH), biases(KEYS))
     assert len(maps) == LAYERS
     for weights in maps:
         torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
@@ -54,8 +58,9 @@ def test_attention_rows_sum_to_one_and_look_at_nothing_later():
         assert bool((weights >= 0).all())
 
 
-def test_a_later_position_changes_no_earlier_output():
-    model, x = transformer(), normal(USERS, KEYS, WIDTH)
+@kinds
+def test_a_later_position_changes_no_earlier_output(kind):
+    model, x = transformer(kind=kind), normal(USERS, KEYS, WIDTH)
     changed = x.clone()
     changed[:, 4:] = normal(USERS, KEYS - 4, WIDTH, seed=9)
     before, after = (model(version, biases(KEYS))[0] for version in (x, changed))
@@ -63,8 +68,9 @@ def test_a_later_position_changes_no_earlier_output():
     assert bool((before[:, 4:] != after[:, 4:]).any(-1).all())
 
 
-def test_growing_position_by_position_equals_one_pass():
-    model, x = transformer(), normal(USERS, KEYS, WIDTH)
+@kinds
+def test_growing_position_by_position_equals_one_pass(kind):
+    model, x = transformer(kind=kind), normal(USERS, KEYS, WIDTH)
     whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
     caches = [None] * LAYERS
     for position in range(KEYS):
@@ -88,6 +94,25 @@ def test_a_block_is_two_residual_branches():
     torch.testing.assert_close(y, middle + block.down(F.relu(block.up(block.norm_forward(middle)))))
 
 
+def test_a_gated_block_multiplies_each_branch_by_a_gate_of_the_stream():
+    torch.manual_seed(0)
+    block, x = GatedBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    y, _ = block(x, causal_mask(KEYS))
+    heads = F.scaled_dot_product_attention(*block.project(x), is_causal=True)
+    middle = x + torch.sigmoid(block.gate_attention(x)) * block.out(torch.cat(heads.unbind(1), -1))
+    hidden = block.norm_forward(middle) @ block.up.weight.T
+    swish, linear = hidden[..., : 4 * WIDTH], hidden[..., 4 * WIDTH :]
+    forward = (swish * torch.sigmoid(swish) * linear) @ block.down.weight.T
+    torch.testing.assert_close(y, middle + torch.sigmoid(block.gate_forward(middle)) * forward)
+
+
+def test_closed_gates_leave_the_stream_as_it_is():
+    block, x = GatedBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    for gate in (block.gate_attention, block.gate_forward):
+        torch.nn.init.constant_(gate.bias, -1e9)
+    assert torch.equal(block(x, causal_mask(KEYS))[0], x)
+
+
 def test_each_layer_reads_its_own_bias():
     model, x = transformer(), normal(USERS, KEYS, WIDTH)
     first, second = biases(KEYS)
@@ -96,9 +121,10 @@ def test_each_layer_reads_its_own_bias():
         model(x, [first])
 
 
-def test_dropout_acts_in_training_only():
-    model, x = transformer(dropout=0.5), normal(USERS, KEYS, WIDTH)
-    plain = transformer()(x, biases(KEYS))[0]
+@kinds
+def test_dropout_acts_in_training_only(kind):
+    model, x = transformer(dropout=0.5, kind=kind), normal(USERS, KEYS, WIDTH)
+    plain = transformer(kind=kind)(x, biases(KEYS))[0]
     assert torch.equal(model(x, biases(KEYS))[0], plain)
     model.train()
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from tiny import semantic_ids
 
 import bbqrec_core
 from bbqrec_core import cli, data, suite
@@ -44,8 +45,8 @@ def core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         "experiments": SimpleNamespace(
             VARIANTS={"bbqrec": SimpleNamespace(group="main", note="all of it")},
             run_variant=run_variant,
-            recommend=recommend,
         ),
+        "scorers": SimpleNamespace(recommend=recommend),
         "sources": SimpleNamespace(
             REGISTRY={"toy": "a toy, free"}, get=get, cache_dir=lambda: tmp_path, load=lambda name, options: bundle
         ),
@@ -169,6 +170,19 @@ def test_recommend_prints_json_that_reads_back(
     assert core.calls == [(tmp_path, ["1", "2"], 3)]
     assert json.loads(capsys.readouterr().out)[0]["title"] == "Zoë"
     assert cli.main(["recommend", "--run", str(tmp_path / "gone"), "--items", "1"]) == 2
+
+
+def test_ids_of_a_run_are_written_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run, table = tmp_path / "run", semantic_ids(3, (4, 4))
+    run.mkdir()
+    table.save(run / "ids.npz")
+    pl.DataFrame({"item_id": ["x", "y", "z"], "title": [None] * 3}).write_parquet(run / "items.parquet")
+    assert cli.main(["ids", "--run", str(run), "--to", str(tmp_path / "out" / "index.json")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.json")
+    written = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert written["y"] == [f"<a_{table.code_ids[2, 0]}>", f"<b_{table.code_ids[2, 1]}>"]
+    assert cli.main(["ids", "--run", str(tmp_path), "--to", "x.json"]) == 2
+    assert "give the folder that bbqrec fit prints" in capsys.readouterr().err
 
 
 def test_data_commands_print_on_standard_output(

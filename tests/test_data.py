@@ -15,6 +15,7 @@ from bbqrec_core import data as data_module
 from bbqrec_core.config import DataConfig
 from bbqrec_core.data import BundleError, Dataset, read_bundle, statistics
 from bbqrec_core.events import keep_core
+from bbqrec_core.planted import PlantedConfig, write_planted
 
 
 def named(data: Dataset) -> dict[object, list[object]]:
@@ -294,3 +295,28 @@ def test_statistics_equal_the_numbers_that_a_published_bundle_states(root, name)
 
 def test_an_unusable_bundle_is_a_value_error():
     assert issubclass(BundleError, ValueError)
+
+
+def test_cold_items_leave_training_and_nothing_else(tmp_path):
+    path = write_planted(tmp_path / "bundle", PlantedConfig(users=60, items=50, seed=1))
+    plain = read_bundle(path, DataConfig())
+    cold = read_bundle(path, DataConfig(cold_items=0.2))
+    held = np.flatnonzero(cold.cold[1:]) + 1
+    assert len(held) == 10
+    assert cold.report["cold items, held out of training"] == 10
+    assert plain.cold is None
+    assert not np.isin(cold.train().items, held).any()
+    assert np.isin(plain.train().items, held).any()
+    for user in range(plain.n_users):
+        whole, left = (data.train() for data in (plain, cold))
+        events = whole.items[whole.offsets[user] : whole.offsets[user + 1]]
+        kept = left.items[left.offsets[user] : left.offsets[user + 1]]
+        assert kept.tolist() == [item for item in events.tolist() if item not in held]
+    for part in ("valid", "test"):
+        assert np.array_equal(cold.targets(part), plain.targets(part))
+        assert np.array_equal(cold.history(part).items, plain.history(part).items)
+    assert (cold.train_counts()[held] == 0).all()
+    assert sorted([*cold.warm_rows(), *held]) == list(range(1, 51)) == plain.warm_rows().tolist()
+    assert cold.data_hash != plain.data_hash
+    other = read_bundle(path, DataConfig(cold_items=0.2, split_seed=1))
+    assert set(other.items.filter(other.cold[1:])["item_id"]) != set(cold.items.filter(cold.cold[1:])["item_id"])

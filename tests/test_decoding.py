@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from bbqrec_core import decoding
-from bbqrec_core.decoding import beam_search, exact_scores
-from bbqrec_core.recommender import CodeHead
+from bbqrec_core.decoding import Frontier, beam_search, exact_scores
 from bbqrec_core.semantic_ids import build_tree
+from bbqrec_core.sequence_model import CodeHead
 
 USERS, N, WIDTH = 3, 23, 6
 SIZES = (5, 3, 2)
@@ -105,7 +105,7 @@ def everything(scores):
 
 @pytest.mark.parametrize("width", [30, 1000])
 def test_a_beam_as_wide_as_the_tree_is_exact_ranking(head, states, table, width):
-    items, scores = beam_search(head, states, build_tree(table), width)
+    items, scores = beam_search(Frontier(head, states), build_tree(table), width)
     assert ranked(items, scores) == everything(exact_scores(head, states, build_tree(table)))
     for user in scores:
         assert bool((user[user > NONE].diff() <= 0).all())  # best first, empty places left out
@@ -113,7 +113,7 @@ def test_a_beam_as_wide_as_the_tree_is_exact_ranking(head, states, table, width)
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_a_narrow_beam_lists_existing_ids_with_their_exact_scores(head, states, table, width):
-    items, scores = beam_search(head, states, build_tree(table), width)
+    items, scores = beam_search(Frontier(head, states), build_tree(table), width)
     exact = exact_scores(head, states, build_tree(table))
     groups = {tuple(codes): [] for codes in table[1:].tolist()}
     for row, codes in enumerate(table[1:].tolist(), start=1):
@@ -130,7 +130,7 @@ def test_a_narrow_beam_lists_existing_ids_with_their_exact_scores(head, states, 
 
 def test_a_beam_keeps_the_best_prefixes_of_each_level(head, states, table):
     width = 2
-    items, _ = beam_search(head, states, build_tree(table), width)
+    items, _ = beam_search(Frontier(head, states), build_tree(table), width)
     for user, state in enumerate(states):
         beams = {(): 0.0}
         for depth in range(3):
@@ -157,16 +157,16 @@ MASKED = torch.tensor([[1, 5, 5, 0, 0], [0, 0, 0, 0, 0], [2, 3, 7, 11, 19]])
 
 def test_masked_items_leave_the_ranking_and_nothing_else_changes(head, states, table):
     scores = exact_scores(head, states, build_tree(table)).scatter(1, MASKED, NONE)
-    assert ranked(*beam_search(head, states, build_tree(table), 30, MASKED)) == everything(scores)
+    assert ranked(*beam_search(Frontier(head, states), build_tree(table), 30, MASKED)) == everything(scores)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_masked_items_leave_the_tree_before_decoding(head, states, table, width):
     """A narrow beam with masked items equals the same beam over the tree of the items that are left."""
-    found = ranked(*beam_search(head, states, build_tree(table), width, MASKED))
+    found = ranked(*beam_search(Frontier(head, states), build_tree(table), width, MASKED))
     for user in range(USERS):
         left = [row for row in range(1, N + 1) if row not in MASKED[user].tolist()]
-        items, scores = beam_search(head, states[user, None], build_tree(table[[0, *left]]), width)
+        items, scores = beam_search(Frontier(head, states[user, None]), build_tree(table[[0, *left]]), width)
         [wanted] = ranked(items, scores)
         assert found[user] == [(value, [left[row - 1] for row in rows]) for value, rows in wanted]
 
@@ -174,13 +174,13 @@ def test_masked_items_leave_the_tree_before_decoding(head, states, table, width)
 def test_a_user_whose_items_are_all_masked_gets_an_empty_list(head, states, table):
     masked = torch.arange(1, N + 1).expand(USERS, -1).clone()
     masked[1:] = 0
-    items, scores = beam_search(head, states, build_tree(table), 4, masked)
+    items, scores = beam_search(Frontier(head, states), build_tree(table), 4, masked)
     assert items[0].tolist() == [0] * items.shape[1]
     assert bool((scores[0] == NONE).all())
-    assert ranked(items[1:], scores[1:]) == ranked(*beam_search(head, states[1:], build_tree(table), 4))
+    assert ranked(items[1:], scores[1:]) == ranked(*beam_search(Frontier(head, states[1:]), build_tree(table), 4))
 
 
 def test_a_single_item_is_always_found(head, states):
     table = np.array([[0, 0, 0], [4, 2, 1]])
-    items, scores = beam_search(head, states, build_tree(table), 3)
+    items, scores = beam_search(Frontier(head, states), build_tree(table), 3)
     assert ranked(items, scores) == [[(round(float(s), 9), [1])] for s in enumerated(head, states, table)[:, 1]]

@@ -17,14 +17,14 @@ from bbqrec_core.experiments import (
     Result,
     code_hash,
     intervals,
-    load_ranks,
-    load_scorer,
     plan,
-    recommend,
     run_tokenizer,
     run_variant,
     variant_config,
 )
+from bbqrec_core.recommender import beam_ranks
+from bbqrec_core.scorers import load_ranks, load_scorer, recommend
+from bbqrec_core.semantic_ids import SemanticIds
 from bbqrec_core.variants import ONCE
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
@@ -59,7 +59,7 @@ def no_training(monkeypatch):
 
     for name in ("fit_tokenizer", "fit_recommender"):
         monkeypatch.setattr(experiments, name, refuse)
-    for kind in ("Popularity", "Markov"):
+    for kind in ("Popularity", "ItemKnn", "Markov"):
         monkeypatch.setattr(getattr(experiments.baselines, kind), "fit", refuse)
 
 
@@ -181,8 +181,11 @@ def test_a_variant_is_its_settings_on_top_of_the_users():
         variant_config("nosuch", base)
 
 
-def test_every_variant_but_the_counts_gives_a_model_of_its_own(data, store):
-    directories = {name: run_variant(data, name, configure(), store).directory for name in VARIANTS}
+def test_every_variant_gives_scores_of_its_own(data, store):
+    codes = np.random.default_rng(0).integers(0, 4, (data.n_items + 1, 2)).astype(np.int32)
+    data = replace(data, codes={"text": codes})
+    config = configure(uniqueness="nearest", w_use=0.0)  # as in the presets, so that each variant differs from them
+    directories = {name: run_variant(data, name, config, store).directory for name in VARIANTS}
     assert len(set(directories.values())) == len(VARIANTS)
     scores = [load_scorer(path).scores(data.history("test"), np.array([0]))[0, 1:] for path in directories.values()]
     for i, first in enumerate(scores):
@@ -196,6 +199,24 @@ def test_variants_of_stage_two_share_one_tokenizer(data, store):
     homes = {run_tokenizer(data, variant_config(name, configure()), store)[1] for name in ("bbqrec", "no-reweighting")}
     assert len(homes) == 1
     assert set(store.root.glob("tokenizer-*[!k]")) == before
+
+
+def test_a_row_keeps_the_vectors_that_its_model_compared(data, store):
+    done, _ = run_tokenizer(data, configure(), store)
+    wanted = {"bbqrec": done.ids.signal_vectors, "similarity-signals": done.behaviour}
+    for variant in (*wanted, "similarity-features"):
+        directory = run_variant(data, variant, configure(), store).directory
+        ids, compared = SemanticIds.load(directory / "ids.npz"), load_scorer(directory).model.reweighting
+        unit = torch.nn.functional.normalize(torch.from_numpy(ids.signal_vectors), dim=-1)
+        assert torch.equal(compared.vectors, unit)
+        assert torch.equal(compared.present, torch.from_numpy(ids.present))
+        assert np.array_equal(ids.code_ids, done.ids.code_ids)
+        if variant in wanted:
+            assert np.array_equal(ids.signal_vectors, wanted[variant])
+        else:
+            assert ids.signals == tuple(data.features)
+            for index, array in enumerate(data.features.values()):
+                assert np.array_equal(ids.signal_vectors[:, index, : array.shape[1]], array)
 
 
 def test_a_killed_row_goes_on_where_it_stopped(data, store, tmp_path, monkeypatch):
@@ -265,7 +286,8 @@ def test_changed_code_meets_no_old_result(tmp_path, monkeypatch):
     assert code_hash("tokenizer") != code_hash("run")
     stages = {name for names in experiments.STAGES.values() for name in names}
     used = {"alignment", "batching", "blocks", "data", "decoding", "events", "experiments", "features", "encoders"}
-    used |= {"baselines", "metrics", "quantizer", "recommender", "semantic_ids", "similarity", "tokenizer", "training"}
+    used |= {"baselines", "metrics", "quantizer", "recommender", "semantic_ids", "sequence_model", "similarity"}
+    used |= {"token_model", "tokenizer", "training"}
     assert used <= stages
     source = experiments.Path(experiments.__file__).parent
     for name in stages:
@@ -293,9 +315,20 @@ def test_above_a_stated_catalogue_size_ids_are_found_by_beam_and_the_rows_say_so
     assert not run_variant(data, "bbqrec", items, store).rows["metric"].str.contains("beam").any()
 
 
+def test_histories_read_code_by_code_are_ranked_by_beam_and_the_rows_say_so(data, store):
+    result = run_variant(data, "bbqrec", configure(r_granularity="code"), store)
+    assert result.rows["metric"].str.ends_with(" by beam 20").all()
+    scorer, everyone = load_scorer(result.directory), np.arange(data.n_users)
+    for mode, masked in (("kept", False), ("masked", True)):
+        found = beam_ranks(scorer, data, "test", everyone, EVALUATION, masked)
+        assert all(np.array_equal(a, b) for a, b in zip(found, load_ranks(result.directory, mode), strict=True))
+    asked = [str(data.items["item_id"][row]) for row in (3, 8)]
+    assert recommend(result.directory, asked, 5)["score"].is_sorted(descending=True)
+
+
 def test_a_bundle_without_any_modality_runs_every_variant(data, tmp_path):
     bare = replace(data, features={}, presence={}, data_hash="0badf00d")
-    for variant in ("bbqrec", "tiger", "no-id-signal", "concat"):
+    for variant in ("bbqrec", "tiger", "no-id-signal", "concat", "sasrec-features"):
         result = run_variant(bare, variant, configure(), Store(tmp_path))
         assert 0 <= value(result, "ndcg@10") <= 1
 
@@ -316,7 +349,7 @@ def test_the_plan_names_each_row_once(preset):
     rows = plan(preset, [0, 1, 2])
     assert len(rows) == len(set(rows))
     names = {name for name, _ in rows}
-    assert {name for name, v in VARIANTS.items() if v.group != "ablation"} <= names <= set(VARIANTS)
+    assert {"bbqrec", "popularity", "markov", "sasrec", "tiger", "random-ids"} <= names <= set(VARIANTS)
     for name in names:
         seeds = [seed for other, seed in rows if other == name]
         once = name in ONCE or (VARIANTS[name].group == "ablation" and preset != "full")

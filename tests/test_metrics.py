@@ -1,5 +1,6 @@
 """Ranking metrics against enumeration, hand arithmetic and laws; intervals against scipy and simulated truth."""
 
+import dataclasses
 import itertools
 import math
 
@@ -358,3 +359,11 @@ def test_holm_is_the_closed_bonferroni_test(p_values):
     for i, adjusted in enumerate(metrics.holm(np.array(p_values))):
         closed = max(min(1, len(s) * min(p_values[j] for j in s)) for s in subsets if i in s)
         assert adjusted == pytest.approx(closed)
+
+
+def test_targets_that_were_held_out_of_training_are_a_segment():
+    data = toy_data([[1, 2, 3], [1, 3, 2], [2, 1, 3]], 3)
+    assert "cold items" not in metrics.segments(data, "test")
+    cold = dataclasses.replace(data, cold=np.array([True, False, False, True]))
+    assert metrics.segments(cold, "test")["cold items"].tolist() == [True, False, True]
+    assert metrics.segments(cold, "valid")["cold items"].tolist() == [False, True, False]

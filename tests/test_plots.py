@@ -78,6 +78,16 @@ def probe_frame(signals: int) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
+def points_of_phase(settings: tuple[str, ...] = ("whole", "no CLUB", "neither term")) -> pl.DataFrame:
+    rows = [
+        (setting, ratio, seed, 0.3 * seed + 0.1 * index, 0.5)
+        for ratio in (0.1, 0.3, 1.0, 3.0, 10.0)
+        for seed in (0, 1)
+        for index, setting in enumerate(settings)
+    ]
+    return pl.DataFrame(rows, schema=["setting", "ratio", "seed", "behaviour", "nuisance"], orient="row")
+
+
 def figures(png: str) -> dict[str, Callable[[], Figure]]:
     """How to draw every figure of notebooks 01 to 03 on inputs that are hard to draw."""
     rng = np.random.default_rng(0)
@@ -88,7 +98,10 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
     counts = (3000 / np.arange(1, 400)).astype(np.int64)
     codes = rng.integers(0, 9, (400, 3))
     combos = {"image + text + graph + id": 0.812, "text + id": 0.101, "id": 0.08, "nothing": 0.007}
-    health = {name: (float(40 - 9 * i), 0.0) for i, name in enumerate(NAMES)}
+    cases = ("none", "nearest", "sinkhorn", "extra")
+    health = {name: {case: 9.0 * i + j for j, case in enumerate(cases)} for i, name in enumerate(NAMES)}
+    one_known = {name: {"": 0.1 if name == "tiger" else np.nan} for name in NAMES}
+    single = {f"{name}-{i}": {"": 0.1 * i if i else np.nan} for i in range(9) for name in NAMES}
     curves = {name: (np.array([0.02, 0.05, 0.11, np.nan]), np.full(4, 0.004)) for name in NAMES}
     chance = {f"signal{i} and signal{i + 1}, level {level}": (0.4, 0.1) for i in range(3) for level in (1, 2, 3)}
     epochs, levels = list(range(1, 61)), rng.integers(90, 128, (60, 4))
@@ -135,7 +148,22 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
         "map": lambda: plots_tokenizer.code_maps(plane, codes, [plane[:9], plane[9:14]], "UMAP"),
         "map of one level": lambda: plots_tokenizer.code_maps(plane, codes[:, :1], [plane[:9]], "PCA"),
         "maps": lambda: plots_tokenizer.coloured_maps(plane, dict.fromkeys(NAMES, groups), "UMAP"),
-        "repairs": lambda: plots_collisions.repairs({"collision rate (%)": health, "items that share an ID": health}),
+        "ledger": lambda: plots_collisions.ledger({"collision rate (%)": health, "items in the largest group": health}),
+        "ledger of many": lambda: plots_collisions.ledger(
+            {"shared users below a code (times any two)": single, "NDCG@10": single, "codebook vectors": single}
+        ),
+        "ledger with one far off": lambda: plots_collisions.ledger(
+            {
+                "collision rate (%)": {name: {"": 1300.0 ** (i == 2)} for i, name in enumerate(NAMES)},
+                "NDCG@10": one_known,
+            }
+        ),
+        "one tokenizer": lambda: plots_collisions.ledger({"NDCG@10": {"bbqrec": {"": np.nan}}}),
+        "stability": lambda: plots_collisions.stability(dict.fromkeys(NAMES, tuple(np.array([[0.6], [0.3], [0.1]])))),
+        "agreement of trees": lambda: plots_collisions.tree_agreement(
+            {name: np.array([[0.41, -0.001, 1], [np.nan] * 3])[: 1 + i % 2] for i, name in enumerate(NAMES)}
+        ),
+        "phase": lambda: plots_tokenizer.phase(points_of_phase()),
         "one rank curve": lambda: plots_collisions.rank_curves(
             {"groups": dict.fromkeys(NAMES, counts)}, "rank", "items"
         ),
@@ -286,6 +314,49 @@ def test_the_purity_of_a_depth_without_pairs_is_not_drawn() -> None:
     mean, error = np.array([0.1, 0.2, np.nan]), np.array([0.01, 0.01, np.nan])
     line = plots_collisions.purity({"cosine": {"a": (mean, error)}}).axes[0].containers[0].lines[0]
     assert np.isnan(line.get_ydata()[2])
+
+
+def test_a_ledger_shows_every_value_once_and_leaves_out_what_is_not_known() -> None:
+    rows = {"a": {"none": 3.0, "extra": 0.0}, "b": {"none": 2.0, "extra": np.nan}}
+    fig = plots_collisions.ledger({"rate": rows})
+    places = {
+        tuple(line.get_xydata()[0])
+        for line in fig.axes[0].lines
+        if line.get_linestyle() == "None" and len(line.get_xdata())
+    }
+    assert {place for place in places if np.isfinite(place[0])} == {(3.0, 0.0), (0.0, 0.0), (2.0, 1.0)}
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["none", "extra"]
+    low, high = fig.axes[0].get_xlim()
+    assert low < 0
+    assert high > 3
+    skewed = plots_collisions.ledger(
+        {"rate": {name: {"": value} for name, value in zip("abcd", (0.0, 1, 2, 70), strict=True)}}
+    )
+    assert (fig.axes[0].get_xscale(), skewed.axes[0].get_xscale()) == ("linear", "symlog")
+    assert not plots_collisions.ledger({"rate": {"a": {"": 1.0}}}).legends
+
+
+def test_the_agreement_of_trees_is_on_one_scale_and_names_what_has_none() -> None:
+    fig = plots_collisions.tree_agreement({"a": np.array([[0.2, -0.001]]), "b": np.array([[0.9, np.nan]])})
+    assert {image.get_clim() for ax in fig.axes for image in ax.images} == {(0, 1)}
+    assert [text.get_text() for ax in fig.axes[:2] for text in ax.texts] == ["0.20", "0.00", "0.90", "all alone"]
+
+
+def test_stability_is_drawn_beside_what_chance_gives() -> None:
+    of = (np.array([0.6, 0.4]), np.array([0.5, 0.3]), np.array([0.1, 0.05]))
+    left, right = plots_collisions.stability({"a": of}).axes
+    assert left.lines[0].get_ydata().tolist() == [0.6, 0.4]
+    assert [line.get_ydata().tolist() for line in right.lines] == [[0.5, 0.3], [0.1, 0.05]]
+    assert right.lines[1].get_markerfacecolor() == "white"
+
+
+def test_a_phase_diagram_draws_the_mean_and_the_range_over_seeds() -> None:
+    left, right = plots_tokenizer.phase(points_of_phase(("a", "b"))).axes[:2]
+    assert left.lines[1].get_ydata() == pytest.approx([0.25] * 5)  # of 0.1 and 0.4
+    band = left.collections[1].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.1, 0.4))
+    assert left.lines[1].get_xdata().tolist() == [0.1, 0.3, 1.0, 3.0, 10.0]
+    assert right.lines[0].get_ydata() == pytest.approx([0.5] * 5)
 
 
 def test_a_verdict_never_tells_the_answer() -> None:

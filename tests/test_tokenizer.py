@@ -1,5 +1,6 @@
 """Laws of stage 1 as a whole: shapes, repeatability, what it may not see, and that every setting does something."""
 
+import itertools
 from dataclasses import asdict, fields, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from tiny import planted_data, tokenizer_config
 
 from bbqrec_core.config import TokenizerConfig
 from bbqrec_core.data import Sequences
+from bbqrec_core.exchange import write_ids
 from bbqrec_core.semantic_ids import append_extra, health
 from bbqrec_core.tokenizer import (
     build_model,
@@ -21,6 +23,7 @@ from bbqrec_core.tokenizer import (
 )
 
 LEVELS, CODES, WIDTH = 2, 5, 6
+EMBEDDINGS = np.random.default_rng(5).normal(size=(25, 4)).astype(np.float32)  # another model's, of 24 items
 ARRAYS = ("code_ids", "raw_codes", "signal_codes", "signal_vectors", "present", "codebook")
 
 
@@ -37,7 +40,8 @@ def run(data, tmp_path_factory):
     def fit(seed=0, dataset=data, **changes):
         key = (seed, id(dataset), *sorted(changes.items()))
         if key not in made:
-            made[key] = fit_tokenizer(dataset, tokenizer_config(**changes), seed, tmp_path_factory.mktemp("t") / "c")
+            config = tokenizer_config(**changes)
+            made[key] = fit_tokenizer(dataset, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
         return made[key]
 
     return fit
@@ -64,7 +68,7 @@ def unlike(data, drop):
     return replace(data, sequences=Sequences(data.sequences.offsets, items))
 
 
-@pytest.mark.parametrize(("combine", "learned"), [("fused", LEVELS), ("concat", 3 * LEVELS)])
+@pytest.mark.parametrize(("combine", "learned"), [("fused", LEVELS), ("concat", 3 * LEVELS), ("chain", 3 * LEVELS)])
 def test_tables_have_the_stated_shapes(data, run, combine, learned):
     done, rows = run(combine=combine), data.n_items + 1
     ids = done.ids
@@ -75,7 +79,7 @@ def test_tables_have_the_stated_shapes(data, run, combine, learned):
     assert ids.signal_codes.shape == (rows, 3, LEVELS)
     assert ids.signal_vectors.shape == done.behaviour.shape == (rows, 3, WIDTH)
     assert done.specific.shape == (rows, 2, 3)
-    assert ids.codebook.shape == (LEVELS, CODES, WIDTH)
+    assert ids.codebook.shape == (learned, CODES, WIDTH)
     assert bool((ids.code_ids >= 0).all())
     assert bool((ids.code_ids[1:].max(0) < ids.sizes).all())
     assert np.array_equal(ids.present[:, 0], data.presence["image"])
@@ -188,11 +192,11 @@ def test_each_repair_does_what_it_says(run):
 
 
 def test_the_residual_given_to_the_repair_is_what_the_last_level_saw(data):
-    for combine in ("fused", "concat"):
+    for combine, shared in itertools.product(("fused", "concat", "chain"), (True, False)):
         torch.manual_seed(0)
-        config = resolve(tokenizer_config(combine=combine), data)
+        config = resolve(tokenizer_config(combine=combine, shared_codebook=shared), data)
         model = build_model(data, config)
-        initialise(model, 0)
+        initialise(model, data.warm_rows(), 0)
         draft = encode_items(model)
         gaps = ((draft.residual[1:, None] - draft.codebook[-1]) ** 2).sum(-1)
         chosen = np.take_along_axis(gaps, draft.table[1:, -1:], axis=1)[:, 0]
@@ -243,7 +247,9 @@ def test_a_finished_tokenizer_comes_back_from_disk_as_it_was(run, tmp_path):
 
 CHANGES = {
     "source": "random",
+    "ids_file": "other.parquet",
     "signals": ("text",),
+    "joined": True,
     "id_signal": False,
     "specific": False,
     "specific_width": 2,
@@ -252,6 +258,7 @@ CHANGES = {
     "codes": 6,
     "code_width": 8,
     "hidden": 9,
+    "shared_codebook": False,
     "combine": "concat",
     "gradient": "rotation",
     "codebook_update": "gradient",
@@ -264,6 +271,7 @@ CHANGES = {
     "w_cross": 0.5,
     "w_seq": 0.3,
     "w_use": 0.5,
+    "w_align": 0.5,
     "temperature": 0.5,
     "mi_steps": 5,
     "uniqueness": "none",
@@ -282,7 +290,7 @@ def test_every_setting_has_a_test_that_changes_it():
     assert all(base[name] != value for name, value in CHANGES.items())
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "ids_file"])
 def test_every_setting_changes_a_result(run, name):
     base = {"codes": 60, "revive_every": 1} if name == "revive_every" else {}  # enough codes for some to die
     assert not equal(run(**(base | {name: CHANGES[name]})), run(**base))
@@ -292,3 +300,79 @@ def test_random_ids_are_as_long_as_the_joined_ids_they_stand_for(run):
     drawn, learned = run(source="random", combine="concat").ids, run(combine="concat").ids
     assert drawn.sid_len == learned.sid_len
     assert drawn.learned == learned.learned > run().ids.learned
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("combine", ["fused", "concat", "chain"])
+def test_the_codes_of_an_id_say_its_vectors_by_the_tables_of_their_positions(run, combine, shared):
+    ids = run(combine=combine, shared_codebook=shared).ids
+    assert len(ids.codebook) == ids.learned
+    if combine == "fused":
+        return
+    vectors = ids.codebook[np.arange(ids.learned), ids.raw_codes].reshape(len(ids.raw_codes), 3, LEVELS, WIDTH).sum(2)
+    vectors = vectors.cumsum(1) if combine == "chain" else vectors
+    assert vectors[ids.present] == pytest.approx(ids.signal_vectors[ids.present], abs=1e-5)
+
+
+def test_joined_features_are_one_signal_that_an_item_has_if_it_has_any(data, run):
+    ids = run(joined=True).ids
+    assert ids.signals == ("image+text", "id")
+    assert np.array_equal(ids.present[:, 0], data.presence["image"] | data.presence["text"])
+
+
+def test_rq_kmeans_codes_are_nearest_centres_and_centres_are_means(data, run):
+    ids = run(source="kmeans", uniqueness="none", signals=("text",)).ids
+    there, points = data.presence["text"], data.features["text"]
+    for row in np.flatnonzero(there):
+        gaps = ((points[row] - ids.codebook[0]) ** 2).sum(-1)
+        assert gaps[ids.code_ids[row, 0]] <= gaps.min() + 1e-4
+    error = ((points - ids.signal_vectors[:, 0])[there] ** 2).sum()
+    drawn = np.random.default_rng(0).permutation(ids.code_ids)
+    shuffled = ids.codebook[np.arange(LEVELS), drawn].sum(1)
+    assert error < 0.7 * ((points - shuffled)[there] ** 2).sum()
+    assert run(source="kmeans").history == []
+
+
+def test_rq_of_another_models_embeddings_reads_them_and_no_feature(data, run):
+    ids = run(source="sasrec").ids
+    assert ids.signals == ("sasrec",)
+    assert np.array_equal(ids.present[:, 0], data.train_counts() > 0)
+    strange = replace(data, features={name: x + 1 for name, x in data.features.items()})
+    assert np.array_equal(run(source="sasrec", dataset=strange).ids.code_ids, ids.code_ids)
+
+
+def test_published_codes_are_taken_as_they_are_and_kmeans_stands_in_where_there_are_none(data, run):
+    codes = np.random.default_rng(3).integers(0, 9, (25, 4)).astype(np.int32)
+    ids = run(source="published", uniqueness="none", dataset=replace(data, codes={"text": codes})).ids
+    assert np.array_equal(ids.code_ids, codes)
+    assert ids.sizes == tuple(codes.max(0) + 1)
+    assert ids.signals == ()
+    assert resolve(tokenizer_config(source="published"), data).source == "kmeans"
+    bare = replace(data, features={}, presence={})
+    assert resolve(tokenizer_config(source="published"), bare).source == "random"
+
+
+@pytest.mark.parametrize("source", ["learned", "kmeans"])
+def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(data, source, tmp_path):
+    cold = np.arange(data.n_items + 1) % 6 == 0
+    held = replace(data, cold=cold)
+    rows = np.flatnonzero(cold)[1:]
+    changed = replace(held, features={name: array.copy() for name, array in data.features.items()})
+    for array in changed.features.values():
+        array[rows] = array[rows][:, ::-1]
+    config = tokenizer_config(source=source, uniqueness="none", id_signal=False)
+    first, second = (fit_tokenizer(d, config, 0, tmp_path / str(id(d))) for d in (held, changed))
+    assert np.array_equal(first.ids.codebook, second.ids.codebook)
+    warm = data.n_items + 1 - len(rows) - 1
+    others = np.setdiff1d(np.arange(1, data.n_items + 1), rows)
+    assert len(others) == warm
+    assert np.array_equal(first.ids.code_ids[others], second.ids.code_ids[others])
+    assert not np.array_equal(first.ids.code_ids[rows], second.ids.code_ids[rows])
+
+
+def test_ids_are_those_of_the_file_that_is_named(data, run, tmp_path):
+    tables = np.random.default_rng(4).integers(0, 50, (2, data.n_items + 1, 2))
+    for name, table in zip("ab", tables, strict=True):
+        write_ids(tmp_path / f"{name}.json", data.items["item_id"], table)
+        ids = run(source="file", ids_file=str(tmp_path / f"{name}.json"), uniqueness="none").ids
+        assert np.array_equal(ids.code_ids[1:], table[1:])

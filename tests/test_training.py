@@ -12,7 +12,8 @@ from torch.optim import AdamW
 from bbqrec_core import training
 from bbqrec_core.alignment import Tokenizer
 from bbqrec_core.config import EvaluationConfig
-from bbqrec_core.recommender import SequenceModel, fit_recommender
+from bbqrec_core.recommender import fit_recommender
+from bbqrec_core.sequence_model import SequenceModel
 from bbqrec_core.tokenizer import fit_tokenizer
 from bbqrec_core.training import Task, fit, learning_rate, load_checkpoint, save_checkpoint
 

@@ -62,6 +62,11 @@ def recommender_config(**changes: object) -> RecommenderConfig:
     """Every setting of a stage 2 that trains within a tenth of a second."""
     settings = {
         "output": "codes",
+        "loss": "ce",
+        "negatives": 7,
+        "granularity": "item",
+        "features": False,
+        "block": "plain",
         "width": 6,
         "layers": 2,
         "heads": 3,
@@ -71,6 +76,8 @@ def recommender_config(**changes: object) -> RecommenderConfig:
         "buckets": 4,
         "bucket_edges": "quantile",
         "channels": "all",
+        "similarity": "quantized",
+        "similarity_form": "buckets",
         "init_from_codebook": True,
         "history": 5,
         "lr": 0.01,

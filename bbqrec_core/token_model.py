@@ -1,0 +1,132 @@
+"""Code granularity of stage 2: one position per code instead of one per item, as in TIGER, and its beam's frontier."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .blocks import attention, causal_mask
+from .config import RecommenderConfig
+from .semantic_ids import SemanticIds
+from .sequence_model import INIT_STD, CodeOutputs, SequenceModel
+
+
+class TokenHead(CodeOutputs):
+    """Outputs of a backbone that reads codes: its state at a token gives the next code.
+
+    Args: tables: the code embeddings, shared with the input side. width: D.
+    """
+
+    def __init__(self, tables: nn.ModuleList, width: int) -> None:
+        super().__init__()
+        self.tables = tables
+        self.depth = nn.Parameter(torch.randn(len(tables), width) * INIT_STD)  # tells the levels apart, going in
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in tables)
+
+
+class TokenModel(SequenceModel):
+    """Transformer over the codes of a user's items, L tokens an item; each token's state predicts the next code.
+
+        log p(ID | history) = sum_l log softmax(state of the token before code l . table_l)[c_l]
+
+    Similarity reweighting: tokens inherit their item's offsets, but a token in the middle of an item may not read what
+    its item's missing codes would tell. So a query has the offsets of the last *complete* item up to it, and the codes
+    of an item under way have, for the queries inside it, the offset of padding.
+
+    Source: Rajput et al. 2023 (TIGER), section 3.2, for the flattened sequence.
+    Choice: a decoder alone instead of their encoder and decoder, so that both granularities stand on the same blocks; a
+        token's position is its item's plus its level's.
+    """
+
+    def __init__(self, n_items: int, ids: SemanticIds, config: RecommenderConfig) -> None:
+        super().__init__(n_items, ids, config)
+        self.per_item = len(ids.sizes)
+        self.position = nn.Embedding(config.history + 1, config.width)  # the item being generated has one too
+        nn.init.normal_(self.position.weight, std=INIT_STD)
+
+    def make_head(self) -> TokenHead:
+        """Outputs alone: the backbone itself emits the codes."""
+        return TokenHead(self.tables, self.config.width)
+
+    def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B TL D"]:
+        """Embeddings of all codes, item after item."""
+        parts = [table(self.code_ids[item_ids, level]) for level, table in enumerate(self.tables)]
+        return torch.stack(parts, 2).flatten(1, 2)
+
+    def positions(self, length: int) -> Float[Tensor, "TL D"]:
+        """What is added for each token of the first `length` items: the item's place and the code's level."""
+        return (self.position.weight[:length, None] + self.head.depth).flatten(0, 1)
+
+    def biases(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "#B #H TL TL"]]:
+        """Additive attention bias of each layer between tokens: the causal mask, plus inherited offsets of items."""
+        users, length = item_ids.shape
+        mask = causal_mask(length * self.per_item, item_ids.device)[None, None]
+        if self.reweighting is None:
+            return [mask] * self.config.layers
+        item = torch.arange(1, length + 1, device=item_ids.device).repeat_interleave(self.per_item)  # 0: none before
+        complete = item - 1
+        complete[self.per_item - 1 :: self.per_item] += 1
+        key = torch.where(item > complete[:, None], 0, item)  # (queries, keys)
+        shifted = torch.cat([item_ids.new_zeros(users, 1), item_ids], 1)
+        return [mask + offset[:, :, complete[:, None], key] for offset in self.reweighting(shifted)]
+
+    def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """Mean negative log-probability of each window's next items in nats, summed over their codes."""
+        states, _ = self.states(rows)
+        real, levels = rows[:, 1:] > 0, self.per_item
+        before = states[:, levels - 1 : -1].unflatten(1, (-1, levels))[real]  # (P, L, D): what stands before each code
+        codes = self.code_ids[rows[:, 1:][real]]
+        picked = [
+            self.head.log_probs(before[:, level], level).gather(1, codes[:, level, None]) for level in range(levels)
+        ]
+        return {"loss": -torch.cat(picked, 1).sum(1).mean()}
+
+
+class TokenFrontier:
+    """Partial IDs being extended behind users' histories: keys and values of a history are kept once for all beams.
+
+    Rows are (B users x P prefixes), users outermost, as in `decoding.Frontier`.
+    """
+
+    def __init__(self, model: TokenModel, item_ids: Int[Tensor, "B T"]) -> None:
+        self.model, self.level = model, 0
+        self.sizes = (item_ids > 0).sum(1)
+        users, tokens = torch.arange(len(item_ids)), item_ids.shape[1] * model.per_item
+        first = self.sizes * model.per_item  # where the first new token stands
+        grown = torch.cat([item_ids, item_ids.new_zeros(len(item_ids), 1)], 1)
+        x = model.enter(item_ids)
+        self.past, self.bias, self.own_bias, self.own = [], [], [], []
+        for block, bias in zip(model.blocks.blocks, model.biases(grown), strict=True):
+            query, key, value = block.project(x)
+            inside = bias[..., :tokens, :tokens]
+            x = block.merge(x, attention(query, key, value, inside)[0])
+            seen = bias.expand(len(users), *bias.shape[1:])[users, :, first]  # (B, #H, tokens): what a new token reads
+            hidden = torch.arange(tokens) >= first[:, None]
+            self.past.append((key, value))
+            self.bias.append(seen[..., :tokens].masked_fill(hidden[:, None], -torch.inf)[:, :, None])
+            self.own_bias.append(seen.gather(2, first[:, None, None].expand(-1, seen.shape[1], 1))[:, :, None])
+            self.own.append(key.new_zeros(2, len(users), *key.shape[1:2], 0, key.shape[3]))
+        self.log_probs = model.head.log_probs(model.blocks.norm(x)[users, (first - 1).clamp_min(0)], 0)
+
+    def advance(self, rows: Int[Tensor, "new"], codes: Int[Tensor, "new"]) -> None:
+        """Extend the given rows by one code each; rows may repeat or be left out, every user has equally many."""
+        model, users = self.model, len(self.sizes)
+        x = model.head.tables[self.level](codes).unflatten(0, (users, -1)) * model.config.width**0.5
+        x = x + model.position(self.sizes)[:, None] + model.head.depth[self.level]
+        for layer, block in enumerate(model.blocks.blocks):
+            query, key, value = block.project(x)  # (B, H, P, d): prefixes stand side by side
+            new = torch.stack([key, value]).transpose(2, 3).flatten(1, 2)[..., None, :]
+            self.own[layer] = torch.cat([self.own[layer][:, rows], new], -2)  # (2, B P, H, t, d)
+            x = block.merge(x, self._attend(layer, query))
+        self.level += 1
+        self.log_probs = model.head.log_probs(model.blocks.norm(x).flatten(0, 1), self.level)
+
+    def _attend(self, layer: int, query: Float[Tensor, "B H P d"]) -> Float[Tensor, "B H P d"]:
+        """`blocks.attention` over a history that all prefixes share and each prefix's own tokens."""
+        own_key, own_value = self.own[layer].unflatten(1, (len(query), -1)).transpose(2, 3)  # (B, H, P, t, d)
+        key, value = self.past[layer]
+        scale = query.shape[-1] ** 0.5
+        shared = query @ key.mT / scale + self.bias[layer]
+        own = (query[..., None, :] * own_key).sum(-1) / scale + self.own_bias[layer]
+        weights = torch.cat([shared, own], -1).softmax(-1)
+        history, prefix = weights.split([shared.shape[-1], own.shape[-1]], -1)
+        return history @ value + (prefix[..., None] * own_value).sum(-2)
