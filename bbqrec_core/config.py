@@ -68,9 +68,9 @@ class DataConfig(_Checked):
 class TokenizerConfig(_Checked):
     """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
 
-    Args: source: `learned` codes; or, as controls of the same shape, `random` ones, RQ-k-means (`kmeans`) of the joined
-            features or (`sasrec`) of a SASRec's item embeddings, the codes that a bundle has `published`, or IDs
-            from a `file` (`ids_file`: parquet or index.json, see `exchange`).
+    Args: source: `learned` codes; or, as controls of the same shape, `random` ones, RQ-k-means of the joined features
+            (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the codes that a
+            bundle has `published`, or IDs from a `file` (`ids_file`: parquet or index.json, see `exchange`).
         signals: modalities that enter; empty is all. A named one that the data lack is replaced by the first they have.
         joined: lay the features of all modalities side by side, as one signal.
         specific, specific_width: whether modalities keep a part that behaviour need not explain, and its width.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Generator
 
 from .config import TokenizerConfig
@@ -93,6 +93,18 @@ def kmeans_draft(
     )
 
 
+def leading_axes(
+    vectors: Float[np.ndarray, "N d"], rows: Int[np.ndarray, "warm"], width: int
+) -> Float32[np.ndarray, "N width"]:
+    """Vectors at unit length on their leading principal axes, at most `width`, found on some rows alone.
+
+    K-means of raw wide features spends its codes on a few outliers and leaves most items in one cluster.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    _, axes = np.linalg.eigh(np.cov(unit[rows], rowvar=False))  # ascending
+    return ((unit - unit[rows].mean(0)) @ axes[:, ::-1][:, :width]).astype(np.float32)
+
+
 def control_draft(data: Dataset, config: TokenizerConfig, seed: int, collaborative: np.ndarray | None) -> Draft:
     """The codes of a tokenizer that learns nothing; `config` must be resolved."""
     if config.source == "file":
@@ -105,5 +117,7 @@ def control_draft(data: Dataset, config: TokenizerConfig, seed: int, collaborati
         return kmeans_draft("sasrec", collaborative, data.train_counts() > 0, data.warm_rows(), config, seed)
     if config.source == "kmeans":
         vectors, present = joined_features(data, config.signals)
-        return kmeans_draft("+".join(config.signals), vectors, present, data.warm_rows(), config, seed)
+        rows = data.warm_rows()
+        vectors = leading_axes(vectors, rows[present[rows]], config.code_width)
+        return kmeans_draft("+".join(config.signals), vectors, present, rows, config, seed)
     return random_draft(data, config, seed)

@@ -7,6 +7,7 @@ import polars as pl
 from bbqrec_core.artifacts import write_atomic
 
 SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+BEAM = r"( by beam \d+)$"  # ends the metric names of rows that beam search ranked
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
 
 
@@ -15,11 +16,18 @@ def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
 
         cell = mean_s(value) ± std_s(value), the deviation only where there is more than one seed
 
+    A row whose ranks were found by beam search says so behind its variant's name, not in each metric's.
+
     Args: rows: `main_results` in long form. segment: which targets (`all`, `head items`, ...).
     Returns: text columns variant, history, seeds, then one per metric of `SHOWN` that the rows have; order of `rows`.
     Raises: ValueError if no row has that segment.
     """
-    chosen = rows.filter((pl.col("segment") == segment) & pl.col("metric").is_in(SHOWN))
+    beam = pl.col("metric").str.extract(BEAM)
+    named = rows.with_columns(
+        pl.concat_str(pl.col("variant"), pl.format(" ({})", beam.str.strip_chars()).fill_null("")).alias("variant"),
+        pl.col("metric").str.replace(BEAM, ""),
+    )
+    chosen = named.filter((pl.col("segment") == segment) & pl.col("metric").is_in(SHOWN))
     if chosen.is_empty():
         raise ValueError(f"no rows for segment {segment!r}: there are {sorted(rows['segment'].unique())}")
     groups = chosen.group_by("variant", "history", "metric", maintain_order=True)

@@ -163,10 +163,13 @@ VARIANTS: dict[str, Variant] = {
     ),
     "sinkhorn": Variant("ablation", "transport parts colliding items", overrides={"tokenizer.uniqueness": "sinkhorn"}),
     "no-repair": Variant("ablation", "colliding items stay together", overrides={"tokenizer.uniqueness": "none"}),
+    "code-granularity": Variant(
+        "ablation", "a position for each code (as TIGER), ranked by beam", overrides={"recommender.granularity": "code"}
+    ),
 }
 ONCE = ("popularity", "item-knn", "markov")  # nothing in them depends on the seed
 QUICK = (
-    *("bbqrec", "popularity", "markov", "sasrec", "tiger", "random-ids"),
+    *("bbqrec", "popularity", "item-knn", "markov", "sasrec", "sasrec-codes", "tiger", "random-ids"),
     *("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
 )
 

@@ -6,19 +6,9 @@ import pytest
 
 from bbqrec_core import planted, probes, sources
 from bbqrec_core.config import make_config
+from bbqrec_core.recovery import SEPARATING
 from bbqrec_core.tokenizer import fit_tokenizer
 
-# A strong pull across modalities, and no demand that codes alone rebuild a feature: with the defaults, which were
-# chosen for ranking on real data, the codes keep part of the nuisance because it helps to rebuild features.
-SEPARATING = {
-    "w_cross": 1.0,
-    "w_mi": 0.2,
-    "w_codes_only": 0.0,
-    "specific_dropout": 0.0,
-    "id_signal": False,
-    "tokenizer.epochs": 12,
-    "tokenizer.lr": 4e-3,
-}
 MARGIN = 0.3  # of the way from chance to certainty
 
 

@@ -64,7 +64,8 @@ def no_training(monkeypatch):
 
 
 def value(result, metric, history="kept", segment="all"):
-    rows = result.rows.filter(metric=metric, history=history, segment=segment)
+    exact = pl.col("metric").str.replace(r" by beam \d+$", "") == metric
+    rows = result.rows.filter(exact, history=history, segment=segment)
     assert rows.height == 1
     return rows["value"][0]
 
@@ -113,7 +114,7 @@ def test_another_store_gives_the_same_table(data, store, variant, tmp_path):
             assert (again.directory / name).read_bytes() == (first.directory / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "code-granularity"])  # that by beam, below
 def test_the_saved_scorer_scores_as_the_one_that_was_ranked(data, store, variant):
     result = run_variant(data, variant, configure(), store)
     scorer, everyone = load_scorer(result.directory), np.arange(data.n_users)

@@ -27,6 +27,17 @@ def test_summary_is_mean_and_deviation_over_seeds_in_the_order_of_the_rows() -> 
     ]
 
 
+def test_a_row_that_beam_search_ranked_says_so_behind_its_name() -> None:
+    found = _rows().filter(variant="a").with_columns(pl.col("metric") + " by beam 50")
+    assert tables.summary(pl.concat([_rows(), found])).rows(named=True)[2] == {
+        "variant": "a (by beam 50)",
+        "history": "masked",
+        "seeds": "1",
+        "recall@5": "0.5000",
+        "ndcg@10": "0.2500",
+    }
+
+
 def test_summary_of_an_unknown_segment_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'head': there are .*'tail items'"):
         tables.summary(_rows(), "head")

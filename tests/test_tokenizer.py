@@ -6,6 +6,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from tiny import planted_data, tokenizer_config
 
 from bbqrec_core.config import TokenizerConfig
@@ -321,8 +322,11 @@ def test_joined_features_are_one_signal_that_an_item_has_if_it_has_any(data, run
 
 
 def test_rq_kmeans_codes_are_nearest_centres_and_centres_are_means(data, run):
-    ids = run(source="kmeans", uniqueness="none", signals=("text",)).ids
-    there, points = data.presence["text"], data.features["text"]
+    done = run(source="kmeans", uniqueness="none", signals=("text",))
+    ids, there, points = done.ids, data.presence["text"], done.behaviour[:, 0]
+    wide = data.features["text"][there] / np.linalg.norm(data.features["text"][there], axis=1, keepdims=True)
+    peer = PCA(WIDTH, svd_solver="full").fit_transform(wide)
+    assert np.abs(points[there]) == pytest.approx(np.abs(peer), abs=1e-4)  # axes are known up to their sign
     for row in np.flatnonzero(there):
         gaps = ((points[row] - ids.codebook[0]) ** 2).sum(-1)
         assert gaps[ids.code_ids[row, 0]] <= gaps.min() + 1e-4
