@@ -144,6 +144,7 @@ class RecommenderConfig(_Checked):
         init_from_codebook: start stage 2's code tables from the codebook of stage 1.
         history: T, events a model sees. lr, weight_decay: AdamW's, the rate at its peak.
         epochs: at most. batch_users: windows of histories a step. epoch_steps: as in `TokenizerConfig`.
+        min_steps: on small data, more epochs are planned until they have as many steps.
         evaluate_every: epochs between validations. patience: validations without a better one before training stops.
     Raises: ValueError for a `loss` other than `ce` without `items` alone as output, and for `features` without items.
     """
@@ -170,6 +171,7 @@ class RecommenderConfig(_Checked):
     lr: float = _at_least(2e-3, 0.0)
     weight_decay: float = _at_least(0.01, 0.0)
     epochs: int = _at_least(8, 1)
+    min_steps: int = _at_least(1200, 0)
     batch_users: int = _at_least(16, 1)
     epoch_steps: int = _at_least(0, 0)
     evaluate_every: int = _at_least(2, 1)
@@ -234,6 +236,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.layers": 1,
         "recommender.history": 20,
         "recommender.epochs": 6,
+        "recommender.min_steps": 0,
         "recommender.patience": 2,
         "recommender.epoch_steps": 100,
     },

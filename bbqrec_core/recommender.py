@@ -19,7 +19,7 @@ from .metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists
 from .semantic_ids import PrefixTree, SemanticIds, build_tree
 from .sequence_model import SequenceModel
 from .token_model import TokenFrontier, TokenModel
-from .training import History, Task, fit
+from .training import History, Task, epochs_for, fit
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def fit_recommender(
     history = fit(
         task,
         seed=seed,
-        epochs=config.epochs,
+        epochs=epochs_for(config.min_steps, len(task.batches(0)), config.epochs),
         directory=directory,
         evaluate_every=config.evaluate_every,
         patience=config.patience,

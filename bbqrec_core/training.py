@@ -120,6 +120,11 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
 
 
+def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
+    """Epochs to plan: `epochs`, or as many more as make `steps`, since a small dataset has few steps in each."""
+    return max(epochs, -(-steps // max(steps_per_epoch, 1)))
+
+
 def fit(task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: int = 1, patience: int = 1) -> History:
     """Train until `epochs` are over or the score has not improved for `patience` evaluations; leaves the best weights.
 

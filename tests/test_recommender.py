@@ -492,6 +492,7 @@ CHANGES = {
     "lr": 0.02,
     "weight_decay": 0.2,
     "epochs": 2,
+    "min_steps": 60,
     "batch_users": 5,
     "epoch_steps": 1,
     "evaluate_every": 2,

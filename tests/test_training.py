@@ -15,7 +15,7 @@ from bbqrec_core.config import EvaluationConfig
 from bbqrec_core.recommender import fit_recommender
 from bbqrec_core.sequence_model import SequenceModel
 from bbqrec_core.tokenizer import fit_tokenizer
-from bbqrec_core.training import Task, fit, learning_rate, load_checkpoint, save_checkpoint
+from bbqrec_core.training import Task, epochs_for, fit, learning_rate, load_checkpoint, save_checkpoint
 
 EVALUATION = EvaluationConfig(early_users=20, beam=8, exact_items=1000, batch=16)
 
@@ -290,3 +290,10 @@ def test_a_killed_recommender_ends_as_if_uninterrupted(data, tmp_path, monkeypat
     resumed, found = fit_recommender(data, ids, config, EVALUATION, 1, tmp_path / "cut")
     assert found.epochs == wanted.epochs
     assert same_tensors(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_small_data_get_more_epochs_until_the_steps_are_made():
+    assert epochs_for(0, 10, 8) == 8
+    assert epochs_for(80, 10, 8) == 8
+    assert epochs_for(81, 10, 8) == 9
+    assert epochs_for(1200, 40, 8) == 30

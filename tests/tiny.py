@@ -83,6 +83,7 @@ def recommender_config(**changes: object) -> RecommenderConfig:
         "lr": 0.01,
         "weight_decay": 0.1,
         "epochs": 3,
+        "min_steps": 0,
         "batch_users": 12,
         "evaluate_every": 1,
         "patience": 3,
