@@ -61,8 +61,8 @@ VARIANTS: dict[str, Variant] = {
         {"recommender.output": "items", "recommender.loss": "sampled", "recommender.block": "ligr"},
     ),
     "sasrec-codes": Variant(
-        "rival",
-        "SASRec's dense scoring, its items enriched with their codes, with reweighting",
+        "ablation",
+        "SASRec's softmax over items instead of generation; items keep codes and reweighting",
         overrides={"recommender.output": "items"},
     ),
     "hybrid": Variant(
