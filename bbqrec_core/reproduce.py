@@ -123,7 +123,8 @@ def write_results(results: list, folder: Path) -> tuple[object, str]:
     )
     readable = tables.summary(rows)
     tables.save_table(rows, "main_results", folder, caption, readable)
-    write_atomic(folder / "cost.csv", pl.concat([result.cost for result in results]).write_csv())
+    costs = pl.concat([result.cost for result in results], how="vertical_relaxed")  # popularity has no score: a null
+    write_atomic(folder / "cost.csv", costs.write_csv())
     write_atomic(folder / "intervals.csv", experiments.intervals(results).write_csv())
     return readable, caption
 
