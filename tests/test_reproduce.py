@@ -199,3 +199,12 @@ def test_promotion_names_what_no_run_made_and_keeps_long_runs_that_are_committed
     with pytest.raises(ValueError, match=r"never made: 02_a.png, ml-1m/full/cost.csv: "):
         reproduce.promote(tmp_path / "runs", tmp_path)
     assert kept.read_text() == "old"
+
+
+def test_costs_of_rows_with_and_without_a_score_stand_in_one_table(tmp_path: Path, job: SimpleNamespace) -> None:
+    results = [
+        Result(_result(variant, 0).rows, pl.DataFrame({"variant": [variant], "score": [score]}))
+        for variant, score in (("a", None), ("b", 0.5))
+    ]
+    reproduce.write_results(results, tmp_path)
+    assert pl.read_csv(tmp_path / "cost.csv")["score"].to_list() == [None, 0.5]
