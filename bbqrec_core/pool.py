@@ -62,6 +62,7 @@ def peak_memory() -> float:
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -129,7 +130,12 @@ def _one_pool(
     pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
     broken = False
     try:
-        pending = {pool.submit(work, row): row for row in rows}
+        # A worker that is still importing would print a traceback on Ctrl-C: it starts with the signal held back.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending = {pool.submit(work, row): row for row in rows}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         while pending and not broken:
             finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
             for future in finished:

@@ -50,6 +50,10 @@ def test_a_killed_worker_costs_its_own_row_alone(tmp_path: Path) -> None:
 SLEEPER = """
 import os, sys, time
 from pathlib import Path
+started = Path(sys.argv[1], f"started-{os.getpid()}")
+if __name__ != "__main__":
+    started.touch()
+    time.sleep(0.5)
 from bbqrec_core import pool
 def work(name):
     Path(sys.argv[1], name).write_text(str(os.getpid()))
@@ -78,6 +82,20 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, ending: signal.Signals) -
     assert process.wait(timeout=20) == (130 if ending == signal.SIGINT else -ending)
     _wait_until(lambda: not any(_alive(worker) for worker in workers))
     log.close()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=log, start_new_session=True)
+        _wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 3)
+        for file in tmp_path.glob("started-*"):  # as Ctrl-C in a terminal does, but not to the parent, which ends them
+            os.kill(int(file.name.split("-")[1]), signal.SIGINT)
+        _wait_until(lambda: all((tmp_path / name).exists() for name in ("idle", "one", "two")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
