@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .alignment_parts import Parts, Standardise, Variational, info_nce, masked_mean, mlp, spread
-from .blocks import Transformer, causal_mask
+from .blocks import INIT_STD, Transformer, causal_mask
 from .config import TokenizerConfig
 from .quantizer import Quantized, UnitQuantizer
 
@@ -49,6 +49,7 @@ class Tokenizer(nn.Module):
             self.variational = nn.ModuleDict({name: Variational(width, narrow, hidden) for name in dims})
         if config.id_signal:
             self.id_signal = nn.Embedding(len(counts), width)
+            nn.init.normal_(self.id_signal.weight, std=INIT_STD)  # from N(0, 1) few steps leave its noise in every ID
         if config.normalise:
             self.standardise = Standardise(len(self.signals), width)
         self.gates = nn.Parameter(torch.zeros(len(self.signals)))

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+INIT_STD = 0.02  # standard deviation of embeddings at the start
 FEW = 8  # keys up to which attention is written as sums of products
 
 

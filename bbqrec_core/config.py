@@ -128,7 +128,7 @@ class RecommenderConfig(_Checked):
     """Stage 2 (method.md): backbone, reweighting, output, training.
 
     Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over the catalogue), or `both`:
-            losses add up in training and log-probabilities in scoring.
+            losses add up in training and log-probabilities in scoring, those of the codes times `w_codes`.
         loss: of `items`: full cross-entropy (`ce`), SASRec's binary one with one negative (`bce`), or a softmax over
             the target and `negatives` uniform ones shared by a batch (`sampled`).
         granularity: of `codes`: one position an `item`, or one a `code`, the flattened sequence as in TIGER; other
@@ -141,6 +141,8 @@ class RecommenderConfig(_Checked):
         channels: `all` adds cross-modal channels to those of equal signals.
         similarity: what is compared: the `quantized` vectors, the behaviour `signals` before quantization, or the
             frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
+        unseen: codes that no target of training had score as the head has them (`model`) or, below the deepest prefix
+            that training saw, an even share (`backoff`, see `decoding.backed_off`).
         init_from_codebook: start stage 2's code tables from the codebook of stage 1.
         history: T, events a model sees. lr, weight_decay: AdamW's, the rate at its peak.
         epochs: at most. batch_users: windows of histories a step. epoch_steps: as in `TokenizerConfig`.
@@ -150,6 +152,7 @@ class RecommenderConfig(_Checked):
     """
 
     output: Literal["codes", "items", "both"] = "codes"
+    w_codes: float = _at_least(1.0, 1e-3)
     loss: Literal["ce", "bce", "sampled"] = "ce"
     negatives: int = _at_least(256, 1)
     granularity: Literal["item", "code"] = "item"
@@ -166,6 +169,7 @@ class RecommenderConfig(_Checked):
     channels: Literal["same", "all"] = "all"
     similarity: Literal["quantized", "signals", "features"] = "quantized"
     similarity_form: Literal["buckets", "linear"] = "buckets"
+    unseen: Literal["model", "backoff"] = "backoff"
     init_from_codebook: bool = True
     history: int = _at_least(50, 1)
     lr: float = _at_least(2e-3, 0.0)

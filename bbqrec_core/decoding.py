@@ -61,6 +61,24 @@ class Frontier:
         self.log_probs = head.log_probs(out[:, 0], self.level)
 
 
+def backed_off(
+    steps: Float[Tensor, "*nodes"], tree: PrefixTree, depth: int, node: Int[Tensor, "*nodes"] | slice
+) -> Float[Tensor, "*nodes"]:
+    """Log-probabilities of nodes given their parents, in nats, those that training never saw at an even share.
+
+        log p(node | parent) = -log(children of the parent)   where no item below the node was seen in training
+
+    A head learns that a code which no target ever had never comes; a new item would be ranked last whatever its
+    content. Below the deepest prefix that training saw, nothing is known but the number of children.
+    Choice: the shares of seen children stay, so that seen items are scored as without new ones; the sum may pass 1.
+    Source: the backoff of n-gram models; TIGER (Rajput et al. 2023, section 4.3) has new items share a prefix's rank.
+    """
+    if not tree.unseen:
+        return steps
+    even = -tree.first[depth].diff().log().to(steps.dtype)[tree.parent[depth]]
+    return torch.where(tree.unseen[depth][node], even[node], steps)
+
+
 def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
     """Log-probability in nats of every leaf for a block of users: each prefix is computed once and shared below it."""
     users = len(states)
@@ -69,7 +87,7 @@ def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> 
     score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
     for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
         above = line * score.shape[1] + parent  # (B, nodes): frontier row of each new node's parent
-        score = score[:, parent] + frontier.log_probs[above, code]
+        score = score[:, parent] + backed_off(frontier.log_probs[above, code], tree, depth, slice(None))
         if depth + 1 < len(tree.code):
             frontier.advance(above.flatten(), code.expand(users, -1).flatten())
     return score
@@ -123,6 +141,7 @@ def beam_search(
         if alive is not None:
             legal = legal & alive[depth].gather(1, child.flatten(1)).view_as(child)
         steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child])
+        steps = backed_off(steps, tree, depth, child)
         total = (score[..., None] + steps).masked_fill(~legal, -torch.inf).flatten(1)
         score, pick = total.topk(min(width, total.shape[1]), dim=1)
         beam = torch.div(pick, fan_out, rounding_mode="floor")

@@ -64,6 +64,7 @@ STAGES = {
         "recommender",
         "baselines",
         "metrics",
+        "scorers",
         "experiments",
     ),
 }
@@ -179,7 +180,9 @@ def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory:
     }
     notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "history": epochs}
     write_atomic(directory / "run.json", json.dumps(notes, indent=1))
-    data.items.select(pl.col("item_id").cast(pl.String), "title").write_parquet(directory / "items.parquet")
+    counts = pl.Series("training_events", data.train_counts()[1:])
+    items = data.items.select(pl.col("item_id").cast(pl.String), "title").with_columns(counts)
+    items.write_parquet(directory / "items.parquet")
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
 

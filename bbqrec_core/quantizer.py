@@ -41,10 +41,23 @@ def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> F
     return scale * (signal - 2 * along + 2 * (signal * e).sum(-1, keepdim=True) * q)
 
 
+def spread_start(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
+    """k-means++: centres drawn from the points, each with chances as the squared distance to those drawn before.
+
+    Source: Arthur and Vassilvitskii 2007.
+    """
+    picks = [int(torch.randint(len(points), (1,), generator=generator))]
+    gap = torch.full((len(points),), torch.inf)
+    for _ in range(clusters - 1):
+        gap = torch.minimum(gap, (points - points[picks[-1]]).square().sum(-1))
+        picks.append(int(torch.multinomial(gap + 1e-12, 1, generator=generator)))  # equal points have no distance
+    return points[picks].clone()
+
+
 def kmeans(
     points: Float[Tensor, "P E"], clusters: int, generator: Generator, iterations: int = 10
 ) -> Float[Tensor, "K E"]:
-    """Lloyd's algorithm from distinct random points; an empty cluster moves to the point that is served worst.
+    """Lloyd's algorithm from `spread_start`; an empty cluster moves to the point that is served worst.
 
     Fewer points than clusters: points are repeated with a little noise, so that every code starts somewhere.
     """
@@ -52,7 +65,7 @@ def kmeans(
         picks = torch.randint(len(points), (clusters - len(points),), generator=generator)
         noise = torch.randn(len(picks), points.shape[1], generator=generator) * points.std() * 0.01
         points = torch.cat([points, points[picks] + noise])
-    centres = points[torch.randperm(len(points), generator=generator)[:clusters]].clone()
+    centres = spread_start(points, clusters, generator)
     for _ in range(iterations):
         codes = nearest_code(points, centres)
         counts = torch.bincount(codes, minlength=clusters)

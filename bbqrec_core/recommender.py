@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.optim import AdamW
 
@@ -26,7 +26,7 @@ from .training import History, Task, epochs_for, fit
 class Recommender:
     """A trained sequence model and what turns its states into rankings.
 
-        score = log p(ID), or the item's logit, or with both heads log p(ID) + log softmax(logits)[item]
+        score = log p(ID), or the item's logit, or with both heads w_codes log p(ID) + log softmax(logits)[item]
 
     Args: model: in eval mode. tree: prefix tree of the IDs; None where the model emits none.
     Choice: with both heads the beam finds candidates by their IDs alone and the sum then ranks them, so that beam and
@@ -47,7 +47,9 @@ class Recommender:
         if self.tree is None:
             return self._logits(states)
         scores = decoding.exact_scores(self.model.head, states, self.tree)
-        return scores if self.model.items is None else scores + self._logits(states).log_softmax(-1)
+        if self.model.items is None:
+            return scores
+        return self.model.config.w_codes * scores + self._logits(states).log_softmax(-1)
 
     @property
     def by_beam(self) -> bool:
@@ -78,7 +80,7 @@ class Recommender:
         items, scores = decoding.beam_search(decoding.Frontier(self.model.head, states), self.tree, width, masked)
         if self.model.items is None:
             return items, scores
-        scores = scores + self._logits(states).log_softmax(-1).gather(1, items)
+        scores = self.model.config.w_codes * scores + self._logits(states).log_softmax(-1).gather(1, items)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order), scores
 
@@ -131,15 +133,19 @@ def build_recommender(
     config: RecommenderConfig,
     seed: int,
     features: Float[Tensor, "N d"] | None = None,
+    seen: Bool[np.ndarray, "N"] | None = None,
 ) -> Recommender:
-    """A fresh recommender; equal arguments give equal parameters. Args: as of `SequenceModel`."""
+    """A fresh recommender; equal arguments give equal parameters.
+
+    Args: as of `SequenceModel`. seen: item rows that training sees, which `unseen="backoff"` asks for; None is all.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ids is not None and config.output == "codes" and config.granularity == "code":
             model = TokenModel(n_items, ids, config)
         else:
             model = SequenceModel(n_items, ids, config, features)
-    tree = None if model.head is None else build_tree(ids.code_ids)
+    tree = None if model.head is None else build_tree(ids.code_ids, seen if config.unseen == "backoff" else None)
     return Recommender(model.eval(), tree)
 
 
@@ -157,7 +163,7 @@ def fit_recommender(
     Raises: FloatingPointError on a non-finite loss.
     """
     features = item_features(data) if config.features else None
-    recommender = build_recommender(data.n_items, ids, config, seed, features)
+    recommender = build_recommender(data.n_items, ids, config, seed, features, data.train_counts() > 0)
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)

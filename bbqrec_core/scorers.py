@@ -26,7 +26,8 @@ def load_scorer(directory: Path) -> Recommender | baselines.Popularity | baselin
     ids = SemanticIds.load(directory / "ids.npz") if notes["kind"] == "ids" else None
     state = load_file(directory / "model.safetensors")
     settings = RecommenderConfig(**notes["config"]["recommender"])
-    recommender = build_recommender(notes["n_items"], ids, settings, seed=0, features=state.get("features"))
+    seen = np.append(False, pl.read_parquet(directory / "items.parquet")["training_events"].to_numpy() > 0)
+    recommender = build_recommender(notes["n_items"], ids, settings, 0, state.get("features"), seen)
     recommender.model.load_state_dict(state)
     return recommender
 

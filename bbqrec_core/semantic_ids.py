@@ -61,6 +61,7 @@ class PrefixTree(NamedTuple):
     code, parent: per depth d >= 1 (entry 0 of the tuple is depth 1), (nodes_d,).
     leaf: leaf of every item row, (N+1,); row 0 holds -1.
     items, starts: items of leaf n are `items[starts[n]:starts[n+1]]`, more than one where IDs collide.
+    unseen: per depth d >= 1, (nodes_d,): nodes below which there is no item that training saw; empty where not asked.
     """
 
     first: tuple[Tensor, ...]
@@ -69,6 +70,7 @@ class PrefixTree(NamedTuple):
     leaf: Tensor
     items: Tensor
     starts: Tensor
+    unseen: tuple[Tensor, ...] = ()
 
     @property
     def leaves(self) -> int:
@@ -76,15 +78,18 @@ class PrefixTree(NamedTuple):
         return len(self.starts) - 1
 
 
-def build_tree(code_ids: Int[np.ndarray, "N sid_len"]) -> PrefixTree:
-    """The prefix tree of an ID table whose row 0 is padding, by one lexicographic sort."""
+def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N"] | None = None) -> PrefixTree:
+    """The prefix tree of an ID table whose row 0 is padding, by one lexicographic sort.
+
+    Args: seen: item rows that training saw, to fill `PrefixTree.unseen`.
+    """
     table = code_ids[1:]
     order = np.lexsort(table.T[::-1])
     ranked = table[order]
     opens = np.zeros(len(ranked), dtype=bool)  # does this row open a new node at the depth reached so far?
     opens[:1] = True
     node = np.zeros(len(ranked), dtype=np.int64)
-    first, code, parent = [], [], []
+    first, code, parent, unseen = [], [], [], []
     for depth in range(table.shape[1]):
         above, nodes_above = node, int(node[-1]) + 1 if len(node) else 0
         opens = opens.copy()
@@ -94,12 +99,13 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"]) -> PrefixTree:
         parent.append(torch.from_numpy(above[opens]))
         fan_out = np.bincount(above[opens], minlength=nodes_above)
         first.append(torch.from_numpy(np.concatenate([[0], np.cumsum(fan_out)])))
+        if seen is not None:
+            unseen.append(torch.from_numpy(np.bincount(node, seen[1:][order]) == 0))
     leaf = np.full(len(code_ids), -1, dtype=np.int64)
     leaf[order + 1] = node
     starts = np.append(np.flatnonzero(opens), len(ranked))
-    return PrefixTree(
-        tuple(first), tuple(code), tuple(parent), *map(torch.from_numpy, (leaf, order.astype(np.int64) + 1, starts))
-    )
+    rows = map(torch.from_numpy, (leaf, order.astype(np.int64) + 1, starts))
+    return PrefixTree(tuple(first), tuple(code), tuple(parent), *rows, tuple(unseen))
 
 
 def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N-1"]]:

@@ -5,12 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .blocks import Block, GatedBlock, Transformer, causal_mask, dropout
+from .blocks import INIT_STD, Block, GatedBlock, Transformer, causal_mask, dropout
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
 from .similarity import build_reweighting
-
-INIT_STD = 0.02  # standard deviation of embeddings at the start
 
 
 class CodeOutputs(nn.Module):
@@ -193,7 +191,7 @@ class SequenceModel(nn.Module):
     def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
         """Mean loss over each window's next items in nats: of their codes (summed over levels), of items, or of both.
 
-        With both heads the two terms stand beside their sum.
+        With both heads the two terms stand beside their sum, in which the codes' weighs `w_codes`.
         """
         inputs, targets = rows[:, :-1], rows[:, 1:]
         states, _ = self.states(inputs)
@@ -204,4 +202,6 @@ class SequenceModel(nn.Module):
             parts["codes"] = -self.head(states, self.code_ids[targets]).mean()
         if self.items is not None:
             parts["items"] = self.item_loss(states, targets)
-        return {"loss": sum(parts.values())} | (parts if len(parts) > 1 else {})
+        if len(parts) == 1:
+            return {"loss": sum(parts.values())}
+        return {"loss": self.config.w_codes * parts["codes"] + parts["items"]} | parts

@@ -140,7 +140,12 @@ def run_notebook(
 
 
 def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str, jobs: int) -> dict[str, str]:
-    """Execute what is not done, `jobs` at a time; returns the causes of failure by notebook name."""
+    """Execute what is not done, `jobs` at a time; returns the causes of failure by notebook name.
+
+    Side by side the last go first: they take longest, and begun last they would run on alone.
+    """
     work = partial(run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, data_hash)
-    outcomes = run_all(work, [(path.stem,) for path in plan], jobs, run / "logs", "notebook")
-    return {name: out.cause for (name,), out in outcomes.items() if isinstance(out, Failure)}
+    names = [path.stem for path in plan]
+    rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
+    outcomes = {name: out for (name,), out in run_all(work, rows, jobs, run / "logs", "notebook").items()}
+    return {name: outcomes[name].cause for name in names if isinstance(outcomes[name], Failure)}

@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .blocks import attention, causal_mask
+from .blocks import INIT_STD, attention, causal_mask
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
-from .sequence_model import INIT_STD, CodeOutputs, SequenceModel
+from .sequence_model import CodeOutputs, SequenceModel
 
 
 class TokenHead(CodeOutputs):

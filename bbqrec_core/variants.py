@@ -121,6 +121,11 @@ VARIANTS: dict[str, Variant] = {
     "same-channels": Variant(
         "ablation", "signals compared with their own kind alone", overrides={"recommender.channels": "same"}
     ),
+    "no-backoff": Variant(
+        "ablation",
+        "items that training never saw score as the head has them",
+        overrides={"recommender.unseen": "model"},
+    ),
     "tables-from-scratch": Variant(
         "ablation", "code tables of stage 2 start at random", overrides={"recommender.init_from_codebook": False}
     ),

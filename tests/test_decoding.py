@@ -1,5 +1,8 @@
 """Laws of decoding: exact scores against enumeration, beam search against exact scores, in float64."""
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +74,37 @@ def test_probabilities_of_all_possible_ids_sum_to_one(head, states):
 
 def test_exact_scores_are_those_of_enumeration(head, states, table):
     torch.testing.assert_close(exact_scores(head, states, build_tree(table)), enumerated(head, states, table))
+
+
+def test_below_the_deepest_prefix_that_training_saw_the_rest_is_an_even_share(head, states, table):
+    seen = np.arange(N + 1) % 3 == 1
+    found = exact_scores(head, states, build_tree(table, seen))
+    own = enumerated(head, states, table)
+    ids, known = table[1:].tolist(), table[seen].tolist()
+    backed = 0
+    for row, codes in enumerate(ids, start=1):
+        deepest = max(d for d in range(len(SIZES) + 1) if d == 0 or codes[:d] in [other[:d] for other in known])
+        expected = own[:, row]
+        if deepest < len(SIZES):
+            backed += 1
+            every = [torch.tensor([*codes[:deepest], *rest]) for rest in product(*map(range, SIZES[deepest:]))]
+            total = torch.stack([head(states, code.expand(USERS, -1)) for code in every]).logsumexp(0)
+            fans = [len({o[d] for o in ids if o[:d] == codes[:d]}) for d in range(deepest, len(SIZES))]
+            expected = total - sum(map(math.log, fans))
+        torch.testing.assert_close(found[:, row], expected)
+    assert 0 < backed < N
+
+
+def test_training_that_saw_every_item_changes_no_score(head, states, table):
+    seen = np.arange(N + 1) > 0
+    assert torch.equal(
+        exact_scores(head, states, build_tree(table, seen)), exact_scores(head, states, build_tree(table))
+    )
+
+
+def test_a_wide_beam_is_exact_with_new_items_too(head, states, table):
+    tree = build_tree(table, np.arange(N + 1) % 3 == 1)
+    assert ranked(*beam_search(Frontier(head, states), tree, 30)) == everything(exact_scores(head, states, tree))
 
 
 def test_blocks_of_users_change_no_exact_score(head, states, table, monkeypatch):

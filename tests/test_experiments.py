@@ -184,7 +184,8 @@ def test_a_variant_is_its_settings_on_top_of_the_users():
 
 def test_every_variant_gives_scores_of_its_own(data, store):
     codes = np.random.default_rng(0).integers(0, 4, (data.n_items + 1, 2)).astype(np.int32)
-    data = replace(data, codes={"text": codes})
+    new = np.arange(data.n_items + 1) % 4 == 0
+    data = replace(data, codes={"text": codes}, cold=new, data_hash="with new items")
     config = configure(uniqueness="nearest", w_use=0.0)  # as in the presets, so that each variant differs from them
     directories = {name: run_variant(data, name, config, store).directory for name in VARIANTS}
     assert len(set(directories.values())) == len(VARIANTS)
@@ -218,6 +219,18 @@ def test_a_row_keeps_the_vectors_that_its_model_compared(data, store):
             assert ids.signals == tuple(data.features)
             for index, array in enumerate(data.features.values()):
                 assert np.array_equal(ids.signal_vectors[:, index, : array.shape[1]], array)
+
+
+def test_an_item_that_training_never_saw_keeps_its_share_in_a_saved_run(data, store):
+    held = replace(data, cold=np.arange(data.n_items + 1) % 4 == 0, data_hash="held")
+    rows, history = np.flatnonzero(held.cold)[1:], held.history("test")
+    scores = {}
+    for variant in ("bbqrec", "no-backoff"):
+        directory = run_variant(held, variant, configure(), store).directory
+        scores[variant] = load_scorer(directory).scores(history, np.arange(held.n_users))
+    assert not torch.allclose(scores["bbqrec"][:, rows], scores["no-backoff"][:, rows])
+    trained = held.train_counts() > 0
+    torch.testing.assert_close(scores["bbqrec"][:, trained], scores["no-backoff"][:, trained])
 
 
 def test_a_killed_row_goes_on_where_it_stopped(data, store, tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 """Laws of the residual quantizer, against loops over tiny tensors in float64."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbqrec_core.quantizer import ResidualQuantizer, kmeans, nearest_code, rotate_to
+from bbqrec_core.quantizer import ResidualQuantizer, kmeans, nearest_code, rotate_to, spread_start
 
 LEVELS, CODES, WIDTH, ITEMS = 3, 5, 7, 11
 GRADIENTS = ("straight-through", "rotation")
@@ -213,6 +214,22 @@ def test_dead_codes_move_onto_residuals_of_the_batch_when_their_time_comes(decay
             assert torch.equal(quantizer.counts[level, dead], torch.ones(int(dead.sum())).double())
             assert torch.equal(quantizer.sums[level, dead], quantizer.codebook[level, dead])
     assert int(quantizer.usage.sum()) == 0
+
+
+def test_spread_start_draws_from_every_group_and_never_the_same_point_twice():
+    generator = torch.Generator().manual_seed(0)
+    groups = torch.arange(8.0)[:, None].repeat(50, 3) * 100 + torch.randn(400, 3, generator=generator)
+    for seed in range(10):
+        found = spread_start(groups, 8, torch.Generator().manual_seed(seed))
+        assert sorted((found[:, 0] / 100).round().tolist()) == list(range(8))  # drawn evenly: 1 in 400 such draws
+    assert len(spread_start(groups, 400, generator).unique(dim=0)) == 400
+
+
+def test_spread_start_draws_by_squared_distance():
+    points = torch.tensor([[0.0], [1.0], [3.0]])
+    second = [spread_start(points, 2, torch.Generator().manual_seed(seed))[:, 0].tolist() for seed in range(3000)]
+    after_zero = [pick[1] for pick in second if pick[0] == 0]
+    assert np.mean([pick == 3 for pick in after_zero]) == pytest.approx(0.9, abs=0.04)  # 9 to 1; se .0095
 
 
 def test_kmeans_finds_groups_that_lie_apart():

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
 from torch import nn
 
+from bbqrec_core.blocks import INIT_STD
 from bbqrec_core.config import EvaluationConfig, RecommenderConfig
 from bbqrec_core.data import Sequences
 from bbqrec_core.metrics import per_user, rank_users
 from bbqrec_core.recommender import beam_ranks, build_recommender, early_score, fit_recommender, item_features
-from bbqrec_core.sequence_model import INIT_STD, SequenceModel
+from bbqrec_core.sequence_model import SequenceModel
 from bbqrec_core.similarity import SimilarityBias
 from bbqrec_core.tokenizer import fit_tokenizer
 
@@ -50,12 +51,14 @@ def run(data, ids, tmp_path_factory):
     """fit(kind, **settings) -> (Recommender, History), each distinct one trained once."""
     made = {}
 
-    def fit(kind="codes", evaluation=EVALUATION, seed=0, **changes):
-        key = (kind, evaluation, seed, *sorted(changes.items()))
+    def fit(kind="codes", evaluation=EVALUATION, seed=0, new=0, **changes):
+        """`new`: share of items that training never sees."""
+        key = (kind, evaluation, seed, new, *sorted(changes.items()))
         if key not in made:
             config = recommender_config(**(KINDS[kind] | changes))
             folder = tmp_path_factory.mktemp("r") / "c"
-            made[key] = fit_recommender(data, given(kind, ids), config, evaluation, seed, folder)
+            held = replace(data, cold=np.arange(N + 1) < new * N) if new else data
+            made[key] = fit_recommender(held, given(kind, ids), config, evaluation, seed, folder)
         return made[key]
 
     return fit
@@ -172,9 +175,9 @@ def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(kind, ids):
         torch.testing.assert_close(model.embed(rows)[0, place], wanted)
 
 
-@pytest.mark.parametrize("kind", ["both", "features"])
-def test_two_heads_score_by_the_sum_of_both_log_probabilities(kind, ids, data):
-    recommender = fresh(kind, ids)
+@pytest.mark.parametrize(("kind", "w"), [("both", 1.0), ("both", 0.3), ("features", 2.0)])
+def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(kind, w, ids, data):
+    recommender = fresh(kind, ids, w_codes=w)
     model, history = recommender.model, data.history("test")
     scores = recommender.scores(history, np.array([3, 0]))
     for place, user in enumerate([3, 0]):
@@ -183,17 +186,17 @@ def test_two_heads_score_by_the_sum_of_both_log_probabilities(kind, ids, data):
         logits = torch.stack([(state @ model.item_vectors(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
         for row in range(1, N + 1):
             coded = model.head(state, torch.from_numpy(ids.code_ids[row])[None])[0]
-            torch.testing.assert_close(scores[place, row], coded + logits[row - 1] - torch.logsumexp(logits, 0))
+            torch.testing.assert_close(scores[place, row], w * coded + logits[row - 1] - torch.logsumexp(logits, 0))
 
 
-@pytest.mark.parametrize("kind", ["both", "features"])
-def test_two_heads_learn_from_the_sum_of_both_losses(ids, kind):
-    model, rows = fresh(kind, ids).model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+@pytest.mark.parametrize(("kind", "w"), [("both", 1.0), ("both", 0.3), ("features", 2.0)])
+def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids, kind, w):
+    model, rows = fresh(kind, ids, w_codes=w).model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
     parts = model.loss(rows)
     states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
     torch.testing.assert_close(parts["codes"], -model.head(states, model.code_ids[targets]).mean())
     torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_vectors()[1:].T, targets - 1))
-    torch.testing.assert_close(parts["loss"], parts["codes"] + parts["items"])
+    torch.testing.assert_close(parts["loss"], w * parts["codes"] + parts["items"])
     assert list(fresh("codes", ids).model.loss(rows)) == list(fresh("items", ids).model.loss(rows)) == ["loss"]
 
 
@@ -471,6 +474,7 @@ def test_the_early_score_of_sasrec_is_exact_ndcg(data):
 
 CHANGES = {
     "output": "items",
+    "w_codes": 0.5,
     "loss": "sampled",
     "negatives": 2,
     "granularity": "code",
@@ -487,6 +491,7 @@ CHANGES = {
     "channels": "same",
     "similarity": "features",
     "similarity_form": "linear",
+    "unseen": "model",
     "init_from_codebook": False,
     "history": 3,
     "lr": 0.02,
@@ -501,9 +506,11 @@ CHANGES = {
 
 
 NEEDS = {
+    "w_codes": {"output": "both"},
     "loss": {"output": "items"},
     "negatives": {"output": "items", "loss": "sampled"},
     "features": {"output": "items"},
+    "unseen": {"new": 0.5},
     "patience": {"lr": 0.05, "epochs": 8},  # fast enough for the score to fall
 }
 
