@@ -152,7 +152,7 @@ class RecommenderConfig(_Checked):
     """
 
     output: Literal["codes", "items", "both"] = "codes"
-    w_codes: float = _at_least(1.0, 1e-3)
+    w_codes: float = _at_least(0.3, 1e-3)
     loss: Literal["ce", "bce", "sampled"] = "ce"
     negatives: int = _at_least(256, 1)
     granularity: Literal["item", "code"] = "item"

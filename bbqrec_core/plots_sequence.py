@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -240,4 +241,30 @@ def seed_points(
     handles, names = axes[0, 0].get_legend_handles_labels()
     one_each = dict(zip(names, handles, strict=True))
     fig.legend(one_each.values(), one_each.keys(), loc="outside lower center", ncols=len(one_each))
+    return fig
+
+
+def size_curves(points: pl.DataFrame, names: Mapping[str, str], metric: str, label: str) -> Figure:
+    """A metric against each size of the method: every seed a point, a line through the means, the preset's own ringed.
+
+    Args: points: of `curves.size_curves`. names: size -> what it is, for the axis. metric: column; label: of its axis.
+    """
+    symbols = points["size"].unique(maintain_order=True).to_list()
+    columns = min(3, len(symbols))
+    fig, axes = panels(columns, -(-len(symbols) // columns), width=2.5, height=2.3, sharey=True)
+    for ax in axes.flat[len(symbols) :]:
+        ax.set_visible(False)
+    for ax, symbol in zip(axes.flat, symbols, strict=False):
+        rows = points.filter(pl.col("size") == symbol)
+        means = rows.group_by("value", "own").agg(pl.col(metric).mean()).sort("value")
+        ax.plot(means["value"], means[metric], **look(0))
+        ax.scatter(rows["value"], rows[metric], s=14, color=CATEGORIES[0], alpha=0.4)
+        own = means.filter(pl.col("own"))
+        ax.scatter(own["value"], own[metric], s=110, facecolors="none", edgecolors=INK, linewidths=1.2, zorder=3)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(means["value"].to_list(), [str(value) for value in means["value"]])
+        ax.minorticks_off()
+        ax.set(xlabel=names[symbol])
+    for ax in axes[:, 0]:
+        ax.set_ylabel(label)
     return fig

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import polars as pl
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -18,6 +19,11 @@ EDGES = np.sort(RNG.uniform(-1, 1, (CHANNELS, BUCKETS - 1)))
 MAP = np.where(np.tri(3, 5, 2) > 0, RNG.random((3, 5)), np.nan)
 GROUPS = {"ours": "main", "theirs": "rival", "half": "ablation", "absent": "ablation"}
 SEEDS = {"ours": np.array([0.2, 0.4, 0.3]), "theirs": np.array([0.1]), "half": np.array([0.25, 0.05])}
+SIZES = pl.DataFrame(
+    [(s, v, v == 8, seed, 0.1 + 0.01 * v + 0.002 * seed) for s in "SLKE" for v in (4, 8, 1024) for seed in (0, 1)],
+    schema=["size", "value", "own", "seed", "masked"],
+    orient="row",
+)
 SPREAD = np.array([[0.3, 0.1, 0.5], [-0.2, -0.4, 0.1]])
 
 
@@ -53,6 +59,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         "difference",
     ),
     "one panel": lambda: plots_sequence.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours"),
+    "sizes": lambda: plots_sequence.size_curves(SIZES, dict.fromkeys("SLKE", "a size of a name"), "masked", "NDCG@10"),
     "four panels": lambda: plots_sequence.seed_points({f"metric {i}": SEEDS for i in range(4)}, GROUPS, "ours"),
 }
 
@@ -168,6 +175,18 @@ def test_every_seed_is_a_point_and_the_bar_is_their_mean() -> None:
     bars = {float(np.mean(line.get_ydata())): line.get_xdata()[0] for line in ax.lines if line.get_linewidth() == 2}
     assert bars == pytest.approx({0.0: 0.3, 1.0: 0.1, 2.0: 0.15})
     assert [line.get_xdata()[0] for line in ax.lines if line.get_linewidth() == 0.8] == pytest.approx([0.3])
+
+
+def test_a_size_curve_has_every_seed_and_goes_through_the_means() -> None:
+    fig = plots_sequence.size_curves(SIZES, dict.fromkeys("SLKE", "size"), "masked", "NDCG@10")
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    assert len(shown) == 4
+    assert shown[0].lines[0].get_xdata().tolist() == [4, 8, 1024]
+    assert shown[0].lines[0].get_ydata() == pytest.approx([0.141, 0.181, 10.341])
+    dots, ring = shown[0].collections
+    assert len(dots.get_offsets()) == 6
+    assert ring.get_offsets().tolist() == [pytest.approx([8, 0.181])]
+    assert [tick.get_text() for tick in shown[0].get_xticklabels()] == ["4", "8", "1024"]
 
 
 def test_groups_are_told_apart_by_colour_and_by_marker() -> None:
