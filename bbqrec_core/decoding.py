@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .blocks import Transformer
 from .semantic_ids import PrefixTree
 
+FEWER = 4  # about how many times fewer prefixes a floor leaves; only the speed depends on it
 BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the caches, is twice as fast as 32 MB
 
 
@@ -93,12 +94,63 @@ def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> 
     return score
 
 
-def exact_scores(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
-    """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf."""
+def leaf_scores(
+    head: Head, states: Float[Tensor, "B D"], tree: PrefixTree, leaf: Int[Tensor, "B"]
+) -> Float[Tensor, "B"]:
+    """Log-probability in nats of one leaf for each user."""
+    path = [leaf]
+    for parent in reversed(tree.parent[1:]):
+        path.insert(0, parent[path[0]])
+    frontier, everyone, score = Frontier(head, states), torch.arange(len(states)), states.new_zeros(len(states))
+    for depth, node in enumerate(path):
+        code = tree.code[depth][node]
+        score = score + backed_off(frontier.log_probs[everyone, code], tree, depth, node)
+        if depth + 1 < len(path):
+            frontier.advance(everyone, code)
+    return score
+
+
+def leaves_above(
+    head: Head, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"]
+) -> Float[Tensor, "B leaves"]:
+    """`exact_leaves` of those at or above a user's floor, in nats; others may be -inf.
+
+    A prefix is at least as probable as any ID below it, so what lies below the floor is never extended.
+    """
+    users = torch.arange(len(states))
+    node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
+    for depth, first in enumerate(tree.first):
+        fan_out = first[node + 1] - first[node]
+        row = torch.repeat_interleave(fan_out)  # which extended prefix each child belongs to
+        begins = fan_out.cumsum(0) - fan_out
+        child = first[node][row] + torch.arange(len(row)) - begins[row]
+        code = tree.code[depth][child]
+        total = score[row] + backed_off(frontier.log_probs[row, code], tree, depth, child)
+        keep = total >= floor[users[row]]
+        row, node, score, code = row[keep], child[keep], total[keep], code[keep]
+        users = users[row]
+        if depth + 1 < len(tree.first):
+            frontier.advance(row, code)
+    found = states.new_full((len(states), tree.leaves), -torch.inf)
+    found[users, node] = score
+    return found
+
+
+def exact_scores(
+    head: Head, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
+) -> Float[Tensor, "B rows"]:
+    """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf.
+
+    Args: floor: scores of a user below which items do not matter and may be -inf, see `leaves_above`.
+    """
     widest = max(len(code) for code in tree.code)
     largest = max(table.num_embeddings for table in head.tables)
     block = max(BLOCK // (widest * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
-    leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
+    if floor is None:
+        leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
+    else:
+        parts = zip(states.split(FEWER * block), floor.split(FEWER * block), strict=True)
+        leaves = torch.cat([leaves_above(head, part, tree, least) for part, least in parts])
     scores = leaves[:, tree.leaf.clamp_min(0)]
     scores[:, 0] = -torch.inf
     return scores

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from . import baselines, metrics
 from .artifacts import Store, file_hash, save_arrays, write_atomic
 from .config import Config, EvaluationConfig
-from .data import Dataset
+from .data import Dataset, Sequences
 from .metrics import Ranks
 from .pool import forget_peak_memory, peak_memory
-from .recommender import beam_ranks, fit_recommender
+from .recommender import Recommender, beam_ranks, fit_recommender
 from .scorers import load_ranks, load_scorer
 from .semantic_ids import SemanticIds
 from .similarity import with_compared
@@ -209,7 +209,12 @@ def _test_ranks(data: Dataset, scorer: object, evaluation: EvaluationConfig, exa
         modes = {"kept": False, "masked": True}
         return {name: beam_ranks(scorer, data, "test", everyone, evaluation, masked) for name, masked in modes.items()}
     history, targets = data.history("test"), data.targets("test")
-    return metrics.rank_users(scorer.scores, history, targets, everyone, batch=evaluation.batch)
+
+    def score(history: Sequences, users: np.ndarray) -> torch.Tensor:
+        return scorer.ranking_scores(history, users, targets[users])
+
+    scores = score if isinstance(scorer, Recommender) else scorer.scores
+    return metrics.rank_users(scores, history, targets, everyone, batch=evaluation.batch)
 
 
 def _table(data: Dataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:

@@ -21,6 +21,8 @@ from .sequence_model import SequenceModel
 from .token_model import TokenFrontier, TokenModel
 from .training import History, Task, epochs_for, fit
 
+SLACK = 1e-3  # nats; sums of the same terms in another order differ by less
+
 
 @dataclass(frozen=True)
 class Recommender:
@@ -39,10 +41,9 @@ class Recommender:
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item for users' histories, nats where codes are emitted; column 0 is -inf."""
-        sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
-        rows = gather_padded(history.items, history.offsets[users + 1] - sizes, sizes)
+        rows = self._rows(history, users)
         if self.by_beam:
-            return torch.cat([self._whole_beam(row[:size][None]) for row, size in zip(rows, sizes, strict=True)])
+            return torch.cat([self._whole_beam(row[row > 0][None]) for row in rows])
         states = self.model.last_states(rows)
         if self.tree is None:
             return self._logits(states)
@@ -50,6 +51,32 @@ class Recommender:
         if self.model.items is None:
             return scores
         return self.model.config.w_codes * scores + self._logits(states).log_softmax(-1)
+
+    def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
+        """The last events of users' histories, as many as the model reads, 0 pads."""
+        sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
+        return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes)
+
+    @torch.inference_mode()
+    def ranking_scores(
+        self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
+    ) -> Float[Tensor, "B rows"]:
+        """`scores`, but -inf for items that change neither the rank of a user's target nor a list of the best k.
+
+        Those are below the target and below the k-th of a beam without the history's items, which a list of k has at
+        least; on a wide catalogue most of the tree is then never visited. Equal to `scores` where items have logits.
+        """
+        if self.tree is None or self.model.items is not None or self.by_beam:
+            return self.scores(history, users)
+        ends = history.offsets[users + 1]
+        sizes = ends - history.offsets[users]
+        masked = gather_padded(history.items, ends - sizes, sizes)
+        states = self.model.last_states(self._rows(history, users))
+        head, tree = self.model.head, self.tree
+        best = decoding.beam_search(decoding.Frontier(head, states), tree, k, masked)[1]
+        least = best.topk(k, dim=1).values[:, -1] if best.shape[1] >= k else states.new_full((len(users),), -torch.inf)
+        own = decoding.leaf_scores(head, states, tree, tree.leaf[torch.from_numpy(targets).long()])
+        return decoding.exact_scores(head, states, tree, torch.minimum(least, own) - SLACK)
 
     @property
     def by_beam(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bbqrec_core import decoding
-from bbqrec_core.decoding import Frontier, beam_search, exact_scores
+from bbqrec_core.decoding import Frontier, beam_search, exact_scores, leaf_scores
 from bbqrec_core.semantic_ids import build_tree
 from bbqrec_core.sequence_model import CodeHead
 
@@ -105,6 +105,33 @@ def test_training_that_saw_every_item_changes_no_score(head, states, table):
 def test_a_wide_beam_is_exact_with_new_items_too(head, states, table):
     tree = build_tree(table, np.arange(N + 1) % 3 == 1)
     assert ranked(*beam_search(Frontier(head, states), tree, 30)) == everything(exact_scores(head, states, tree))
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_above_a_floor_scores_are_exact_and_below_it_nothing_is_extended(head, states, table, new, monkeypatch):
+    tree = build_tree(table, np.arange(N + 1) % 3 == 1 if new else None)
+    whole = exact_scores(head, states, tree)
+    floor = whole[:, 1:].median(1).values - 1e-9
+    extended = []
+    advance = Frontier.advance
+    monkeypatch.setattr(Frontier, "advance", lambda *given: extended.append(len(given[1])) or advance(*given))
+    for block in (decoding.BLOCK, 1):
+        monkeypatch.setattr(decoding, "BLOCK", block)
+        found = exact_scores(head, states, tree, floor)
+        above = whole >= floor[:, None]
+        torch.testing.assert_close(found[above], whole[above])
+        assert bool((found[~above] == NONE).all())
+    assert sum(extended[:2]) < USERS * sum(len(code) for code in tree.code[:-1])
+    torch.testing.assert_close(exact_scores(head, states, tree, torch.full((USERS,), NONE)), whole)
+    assert bool((exact_scores(head, states, tree, torch.full((USERS,), torch.inf)) == NONE).all())
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_the_score_of_one_leaf_is_that_among_all(head, states, table, new):
+    tree = build_tree(table, np.arange(N + 1) % 3 == 1 if new else None)
+    whole = exact_scores(head, states, tree)
+    for row in range(1, N + 1):
+        torch.testing.assert_close(leaf_scores(head, states, tree, tree.leaf[row].expand(USERS)), whole[:, row])
 
 
 def test_blocks_of_users_change_no_exact_score(head, states, table, monkeypatch):

@@ -13,7 +13,7 @@ from torch import nn
 from bbqrec_core.blocks import INIT_STD
 from bbqrec_core.config import EvaluationConfig, RecommenderConfig
 from bbqrec_core.data import Sequences
-from bbqrec_core.metrics import per_user, rank_users
+from bbqrec_core.metrics import mask_history, per_user, rank_scores, rank_users
 from bbqrec_core.recommender import beam_ranks, build_recommender, early_score, fit_recommender, item_features
 from bbqrec_core.sequence_model import SequenceModel
 from bbqrec_core.similarity import SimilarityBias
@@ -453,6 +453,21 @@ def test_a_beam_of_two_heads_is_listed_best_first_with_exact_scores(data, ids):
         real = items[line] > 0
         torch.testing.assert_close(scores[line, real], exact[line, items[line, real]])
         assert bool((scores[line, ~real] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, data, ids):
+    recommender = fresh(kind, ids)
+    history, targets, users = data.history("test"), data.targets("test"), np.arange(data.n_users)
+    whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, targets, k)
+    for mask in (lambda scores: scores, lambda scores: mask_history(scores, history, users)):
+        for found, wanted in zip(
+            rank_scores(mask(part), targets, k), rank_scores(mask(whole), targets, k), strict=True
+        ):
+            np.testing.assert_array_equal(found, wanted)
+    if kind == "codes" and k == 1:
+        assert int((part == -torch.inf).sum()) > data.n_users
 
 
 def test_ranks_by_a_narrow_beam_miss_targets_and_count_them_as_zero(data, ids):
