@@ -55,9 +55,9 @@ test: $(STAMP) ## what CI runs
 	@echo 'bbqrec: 1 of 3, ruff (seconds)' >&2
 	@$(BIN)/ruff check . --no-cache || { echo 'make test: ruff check found the problems above' >&2; exit 1; }
 	@$(BIN)/ruff format --check . --no-cache || { echo 'make test: files above are not formatted: run .venv/bin/ruff format .' >&2; exit 1; }
-	@echo 'bbqrec: 2 of 3, unit tests (about 2 minutes)' >&2
+	@echo 'bbqrec: 2 of 3, unit tests (2 to 3 minutes)' >&2
 	@$(BIN)/python -m pytest -m 'not suite' $(ARGS) || { echo 'make test: unit tests failed, listed above' >&2; exit 1; }
-	@echo 'bbqrec: 3 of 3, every notebook on planted data (about 4 minutes)' >&2
+	@echo 'bbqrec: 3 of 3, every notebook on planted data (4 to 6 minutes)' >&2
 	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook suite failed, see above' >&2; exit 1; }
 
 lab: $(STAMP) ## JupyterLab on notebooks/
