@@ -42,8 +42,9 @@ def run(data, tmp_path_factory):
         key = (seed, id(dataset), *sorted(changes.items()))
         if key not in made:
             config = tokenizer_config(**changes)
-            made[key] = fit_tokenizer(dataset, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
-        return made[key]
+            done = fit_tokenizer(dataset, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
+            made[key] = done, dataset  # held, or another dataset may come to have its id
+        return made[key][0]
 
     return fit
 
