@@ -143,7 +143,9 @@ class RecommenderConfig(_Checked):
             frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
         unseen: codes that no target of training had score as the head has them (`model`) or, below the deepest prefix
             that training saw, an even share (`backoff`, see `decoding.backed_off`).
-        init_from_codebook: start stage 2's code tables from the codebook of stage 1. history: T, events a model sees.
+        prefixes: a vector for every prefix of an ID from its second code on, beside those of the codes, where items
+            enter and where codes leave (see `CodeVectors`).
+        init_from_codebook: start stage 2's code vectors from the codebook of stage 1. history: T, events a model sees.
         lr, weight_decay: AdamW's, the rate at its peak. epochs: at most. batch_users: windows of histories a step.
         epoch_steps: as in `TokenizerConfig`. min_steps: on small data, more epochs until they have as many steps.
         evaluate_every: epochs between validations. patience: validations without a better one before training stops.
@@ -169,6 +171,7 @@ class RecommenderConfig(_Checked):
     similarity: Literal["quantized", "signals", "features"] = "quantized"
     similarity_form: Literal["buckets", "linear"] = "buckets"
     unseen: Literal["model", "backoff"] = "backoff"
+    prefixes: bool = True
     init_from_codebook: bool = True
     history: int = _at_least(50, 1)
     lr: float = _at_least(2e-3, 0.0)

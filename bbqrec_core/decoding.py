@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .blocks import Transformer
-from .semantic_ids import PrefixTree
+from .code_vectors import CodeVectors
+from .semantic_ids import PrefixTree, children, paths
 
 FEWER = 4  # about how many times fewer prefixes a floor leaves; only the speed depends on it
 BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the caches, is twice as fast as 32 MB
@@ -21,12 +22,12 @@ BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the c
 class Head(Protocol):
     """What decoding needs of a code head (`sequence_model.CodeHead`)."""
 
-    tables: nn.ModuleList
+    vectors: CodeVectors
     start: nn.Linear
     depth: Tensor
     blocks: Transformer
 
-    def log_probs(self, out: Tensor, level: int) -> Tensor: ...
+    def log_probs(self, out: Tensor, level: int, above: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
@@ -35,11 +36,11 @@ class Extendable(Protocol):
 
     log_probs: Tensor
 
-    def advance(self, rows: Tensor, codes: Tensor) -> None: ...
+    def advance(self, rows: Tensor, nodes: Tensor) -> None: ...
 
 
 class Frontier:
-    """Partial IDs being extended: their depth-transformer caches and summed code embeddings, one row each.
+    """Partial IDs being extended: their depth-transformer caches and summed code vectors, one row each.
 
     Rows are (B users x P prefixes), users outermost.
     """
@@ -50,16 +51,17 @@ class Frontier:
             (head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks)
         )
         self.summed = torch.zeros_like(states)
-        self.log_probs = head.log_probs(out[:, 0], 0)  # (rows, K), nats
+        root = torch.zeros(len(states), dtype=torch.long)
+        self.log_probs = head.log_probs(out[:, 0], 0, root)  # (rows, K), nats
 
-    def advance(self, rows: Int[Tensor, "new"], codes: Int[Tensor, "new"]) -> None:
-        """Extend the given rows by one code each; rows may repeat or be left out."""
+    def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
+        """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
         head = self.head
-        self.summed = self.summed[rows] + head.tables[self.level](codes)
+        self.summed = self.summed[rows] + head.vectors(self.level, nodes)
         self.level += 1
         caches = [cache[:, rows] for cache in self.caches]
         out, self.caches = head.blocks.extend((self.summed + head.depth[self.level])[:, None], caches)
-        self.log_probs = head.log_probs(out[:, 0], self.level)
+        self.log_probs = head.log_probs(out[:, 0], self.level, nodes)
 
 
 def backed_off(
@@ -90,7 +92,7 @@ def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> 
         above = line * score.shape[1] + parent  # (B, nodes): frontier row of each new node's parent
         score = score[:, parent] + backed_off(frontier.log_probs[above, code], tree, depth, slice(None))
         if depth + 1 < len(tree.code):
-            frontier.advance(above.flatten(), code.expand(users, -1).flatten())
+            frontier.advance(above.flatten(), torch.arange(len(code)).expand(users, -1).flatten())
     return score
 
 
@@ -98,15 +100,13 @@ def leaf_scores(
     head: Head, states: Float[Tensor, "B D"], tree: PrefixTree, leaf: Int[Tensor, "B"]
 ) -> Float[Tensor, "B"]:
     """Log-probability in nats of one leaf for each user."""
-    path = [leaf]
-    for parent in reversed(tree.parent[1:]):
-        path.insert(0, parent[path[0]])
+    path = paths(tree, leaf).unbind(-1)
     frontier, everyone, score = Frontier(head, states), torch.arange(len(states)), states.new_zeros(len(states))
     for depth, node in enumerate(path):
         code = tree.code[depth][node]
         score = score + backed_off(frontier.log_probs[everyone, code], tree, depth, node)
         if depth + 1 < len(path):
-            frontier.advance(everyone, code)
+            frontier.advance(everyone, node)
     return score
 
 
@@ -120,17 +120,14 @@ def leaves_above(
     users = torch.arange(len(states))
     node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
     for depth, first in enumerate(tree.first):
-        fan_out = first[node + 1] - first[node]
-        row = torch.repeat_interleave(fan_out)  # which extended prefix each child belongs to
-        begins = fan_out.cumsum(0) - fan_out
-        child = first[node][row] + torch.arange(len(row)) - begins[row]
+        row, child = children(first, node)
         code = tree.code[depth][child]
         total = score[row] + backed_off(frontier.log_probs[row, code], tree, depth, child)
         keep = total >= floor[users[row]]
-        row, node, score, code = row[keep], child[keep], total[keep], code[keep]
+        row, node, score = row[keep], child[keep], total[keep]
         users = users[row]
         if depth + 1 < len(tree.first):
-            frontier.advance(row, code)
+            frontier.advance(row, node)
     found = states.new_full((len(states), tree.leaves), -torch.inf)
     found[users, node] = score
     return found
@@ -144,7 +141,7 @@ def exact_scores(
     Args: floor: scores of a user below which items do not matter and may be -inf, see `leaves_above`.
     """
     widest = max(len(code) for code in tree.code)
-    largest = max(table.num_embeddings for table in head.tables)
+    largest = max(table.num_embeddings for table in head.vectors.codes)
     block = max(BLOCK // (widest * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
     if floor is None:
         leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
@@ -200,7 +197,7 @@ def beam_search(
         row = torch.arange(users)[:, None] * node.shape[1] + beam
         node = child.flatten(1).gather(1, pick)
         if depth + 1 < len(tree.first):
-            frontier.advance(row.flatten(), tree.code[depth][node].flatten())
+            frontier.advance(row.flatten(), node.flatten())
     return _items_of(tree, node, score, masked)
 
 

@@ -58,6 +58,7 @@ STAGES = {
     ),
     "run": (
         "similarity",
+        "code_vectors",
         "decoding",
         "sequence_model",
         "token_model",

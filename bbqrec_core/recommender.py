@@ -68,9 +68,8 @@ class Recommender:
         """
         if self.tree is None or self.model.items is not None or self.by_beam:
             return self.scores(history, users)
-        ends = history.offsets[users + 1]
-        sizes = ends - history.offsets[users]
-        masked = gather_padded(history.items, ends - sizes, sizes)
+        starts = history.offsets[users]
+        masked = gather_padded(history.items, starts, history.offsets[users + 1] - starts)
         states = self.model.last_states(self._rows(history, users))
         head, tree = self.model.head, self.tree
         best = decoding.beam_search(decoding.Frontier(head, states), tree, k, masked)[1]

@@ -108,6 +108,24 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N
     return PrefixTree(tuple(first), tuple(code), tuple(parent), *rows, tuple(unseen))
 
 
+def children(
+    first: Int[Tensor, "nodes_plus_1"], node: Int[Tensor, "rows"]
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """All children of nodes as pairs: which entry of `node` a child belongs to, and the child itself."""
+    fan_out = first[node + 1] - first[node]
+    row = torch.repeat_interleave(fan_out)
+    begins = fan_out.cumsum(0) - fan_out
+    return row, first[node][row] + torch.arange(len(row), device=row.device) - begins[row]
+
+
+def paths(tree: PrefixTree, leaf: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows sid_len"]:
+    """The nodes from depth 1 down to given leaves."""
+    nodes = [leaf]
+    for parent in reversed(tree.parent[1:]):
+        nodes.append(parent[nodes[-1]])
+    return torch.stack(nodes[::-1], -1)
+
+
 def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N-1"]]:
     """How many items share each distinct ID, and the group of every item (row 0, padding, is left out of both)."""
     _, group, size = np.unique(code_ids[1:], axis=0, return_inverse=True, return_counts=True)

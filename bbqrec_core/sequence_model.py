@@ -6,52 +6,59 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .blocks import INIT_STD, Block, GatedBlock, Transformer, causal_mask, dropout
+from .code_vectors import CodeVectors
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
 from .similarity import build_reweighting
 
 
 class CodeOutputs(nn.Module):
-    """What heads over codes share: `tables` of code embeddings, tied to the input side, and `biases`, one a level."""
+    """What heads over codes share: the codes' `vectors`, tied to the input side, and `biases`, one a level's code."""
 
-    tables: nn.ModuleList
-    biases: nn.ParameterList
+    def __init__(self, vectors: CodeVectors) -> None:
+        super().__init__()
+        self.vectors = vectors
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in vectors.codes)
 
-    def log_probs(self, out: Float[Tensor, "P D"], level: int) -> Float[Tensor, "P K"]:
-        """Log-probabilities in nats over all codes of a level, legal or not."""
-        return (out @ self.tables[level].weight.T + self.biases[level]).log_softmax(-1)
+    def log_probs(self, out: Float[Tensor, "P D"], level: int, above: Int[Tensor, "P"]) -> Float[Tensor, "P K"]:
+        """Log-probabilities in nats over all codes of a level, legal or not, behind the prefixes of nodes `above`."""
+        return (self.vectors.logits(out, level, above) + self.biases[level]).log_softmax(-1)
+
+    def log_prob(self, out: Float[Tensor, "P L D"], nodes: Int[Tensor, "P L"]) -> Float[Tensor, "P"]:
+        """Log-probability in nats of whole IDs, given as paths of nodes and the output ahead of each code."""
+        above, picked = torch.zeros_like(nodes[:, 0]), []
+        for level, node in enumerate(nodes.unbind(1)):
+            code = self.vectors.code_of(level, node)
+            picked.append(self.log_probs(out[:, level], level, above).gather(1, code[:, None]))
+            above = node
+        return torch.cat(picked, 1).sum(1)
 
 
 class CodeHead(CodeOutputs):
     """Depth transformer: the next item's codes one after another, each given the state and the codes before.
 
-        log p(ID | h) = sum_l log softmax(out_l . table_l)[c_l],  out_l from h, e_1(c_1), e_1(c_1) + e_2(c_2), ...
+        log p(ID | h) = sum_l log softmax(out_l . v_l)[c_l],  out_l from h, v_1(c_1), v_1(c_1) + v_2(c_1, c_2), ...
 
-    Args: tables: the code embeddings, shared with the input side. layers, width, heads, dropout: of its blocks.
-    Source: Lee et al. 2022 (RQ-Transformer), section 3.2.2. Choice: output weights tied to the code embeddings.
+    Args: vectors: of the codes, shared with the input side. layers, width, heads, dropout: of its blocks.
+    Source: Lee et al. 2022 (RQ-Transformer), section 3.2.2. Choice: output weights tied to the codes' vectors.
     """
 
-    def __init__(self, tables: nn.ModuleList, layers: int, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.tables = tables
+    def __init__(self, vectors: CodeVectors, layers: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__(vectors)
         self.start = nn.Linear(width, width)
-        self.depth = nn.Parameter(torch.randn(len(tables), width) * INIT_STD)
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in tables)
+        self.depth = nn.Parameter(torch.randn(len(vectors), width) * INIT_STD)
         self.blocks = Transformer(layers, width, heads, dropout)
 
-    def forward(self, states: Float[Tensor, "P D"], codes: Int[Tensor, "P L"]) -> Float[Tensor, "P"]:
-        """Log-probability of whole IDs in nats, all levels in one pass (teacher forcing)."""
+    def forward(self, states: Float[Tensor, "P D"], nodes: Int[Tensor, "P L"]) -> Float[Tensor, "P"]:
+        """Log-probability in nats of whole IDs, given as paths of nodes, all levels in one pass (teacher forcing)."""
         tokens = [self.start(states)]
-        for level in range(codes.shape[1] - 1):
+        for level in range(nodes.shape[1] - 1):
             before = tokens[-1] if level else torch.zeros_like(states)
-            tokens.append(before + self.tables[level](codes[:, level]))
+            tokens.append(before + self.vectors(level, nodes[:, level]))
         x = torch.stack(tokens, 1) + self.depth
-        mask = causal_mask(codes.shape[1], states.device)
+        mask = causal_mask(nodes.shape[1], states.device)
         out, _ = self.blocks(x, [mask] * len(self.blocks.blocks))
-        picked = [
-            self.log_probs(out[:, level], level).gather(1, codes[:, level, None]) for level in range(codes.shape[1])
-        ]
-        return torch.cat(picked, 1).sum(1)
+        return self.log_prob(out, nodes)
 
 
 class SequenceModel(nn.Module):
@@ -77,19 +84,17 @@ class SequenceModel(nn.Module):
         self.position = nn.Embedding(config.history, config.width)
         kind = GatedBlock if config.block == "ligr" else Block
         self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout, kind)
-        self.tables = nn.ModuleList()
-        self.items = self.project = self.head = self.reweighting = None
+        self.items = self.project = self.vectors = self.head = self.reweighting = None
         if ids is None or config.output != "codes":
             self.items = nn.Embedding(n_items + 1, config.width)
         if ids is not None:
-            self.register_buffer("code_ids", torch.from_numpy(ids.code_ids), persistent=False)
-            self.tables.extend(nn.Embedding(size, config.width) for size in ids.sizes)
+            self.vectors = CodeVectors(ids.code_ids, ids.sizes, config.width, config.prefixes)
         if ids is not None and config.output != "items":
             self.head = self.make_head()
         if features is not None:
             self.register_buffer("features", features)  # saved with the weights: a run is loaded without its data
             self.project = nn.Linear(features.shape[1], config.width, bias=False)
-        for table in (self.position, self.items, self.project, *self.tables):
+        for table in (self.position, self.items, self.project):
             if table is not None:
                 nn.init.normal_(table.weight, std=INIT_STD)
         if ids is not None and ids.signals:
@@ -98,7 +103,7 @@ class SequenceModel(nn.Module):
     def make_head(self) -> CodeOutputs:
         """The head that emits codes."""
         config = self.config
-        return CodeHead(self.tables, config.depth_layers, config.width, config.heads, config.dropout)
+        return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
 
     def _use_signals(self, ids: SemanticIds) -> None:
         """What the meaning of the codes gives: a start for their tables and the reweighting of attention."""
@@ -111,7 +116,7 @@ class SequenceModel(nn.Module):
 
     @torch.no_grad()
     def _start_from(self, ids: SemanticIds) -> None:
-        """Copy stage 1's codebook into the tables of the learned positions, scaled to the usual size of embeddings.
+        """Copy stage 1's codebook into the codes of the learned positions, scaled to the usual size of embeddings.
 
         Choice: one scale for all levels keeps coarse codes larger than fine ones; a width other than E is reached by a
         random projection.
@@ -121,7 +126,7 @@ class SequenceModel(nn.Module):
             codebook = codebook @ torch.randn(codebook.shape[2], self.config.width) / codebook.shape[2] ** 0.5
         codebook = codebook * (INIT_STD / codebook[0].std().clamp_min(1e-8))
         for position in range(ids.learned):
-            self.tables[position].weight.copy_(codebook[position])
+            self.vectors.codes[position].weight.copy_(codebook[position])
 
     def item_vectors(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
         """Item embeddings plus projected features of given rows, or of all N+1: the same going in and coming out."""
@@ -133,9 +138,13 @@ class SequenceModel(nn.Module):
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """What the backbone reads of items, before positions: the sum of all that the model holds of them."""
         parts = [] if self.items is None else [self.item_vectors(item_ids)]
-        for level, table in enumerate(self.tables):
-            parts.append(table(self.code_ids[item_ids, level]))
-        return sum(parts)
+        return sum(parts + self.code_vectors(item_ids))
+
+    def code_vectors(self, item_ids: Int[Tensor, "*rows"]) -> list[Float[Tensor, "*rows D"]]:
+        """Vectors of the items' codes, one entry a level; none without IDs."""
+        if self.vectors is None:
+            return []
+        return [self.vectors(level, node) for level, node in enumerate(self.vectors.node[item_ids].unbind(-1))]
 
     def enter(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B P D"]:
         """The stream ahead of the first block, at P = T x `per_item` positions."""
@@ -199,7 +208,7 @@ class SequenceModel(nn.Module):
         states, targets = states[real], targets[real]
         parts = {}
         if self.head is not None:
-            parts["codes"] = -self.head(states, self.code_ids[targets]).mean()
+            parts["codes"] = -self.head(states, self.vectors.node[targets]).mean()
         if self.items is not None:
             parts["items"] = self.item_loss(states, targets)
         if len(parts) == 1:

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .blocks import INIT_STD, attention, causal_mask
+from .code_vectors import CodeVectors
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
 from .sequence_model import CodeOutputs, SequenceModel
@@ -13,20 +14,18 @@ from .sequence_model import CodeOutputs, SequenceModel
 class TokenHead(CodeOutputs):
     """Outputs of a backbone that reads codes: its state at a token gives the next code.
 
-    Args: tables: the code embeddings, shared with the input side. width: D.
+    Args: vectors: of the codes, shared with the input side. width: D.
     """
 
-    def __init__(self, tables: nn.ModuleList, width: int) -> None:
-        super().__init__()
-        self.tables = tables
-        self.depth = nn.Parameter(torch.randn(len(tables), width) * INIT_STD)  # tells the levels apart, going in
-        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in tables)
+    def __init__(self, vectors: CodeVectors, width: int) -> None:
+        super().__init__(vectors)
+        self.depth = nn.Parameter(torch.randn(len(vectors), width) * INIT_STD)  # tells the levels apart, going in
 
 
 class TokenModel(SequenceModel):
     """Transformer over the codes of a user's items, L tokens an item; each token's state predicts the next code.
 
-        log p(ID | history) = sum_l log softmax(state of the token before code l . table_l)[c_l]
+        log p(ID | history) = sum_l log softmax(state of the token before code l . v_l)[c_l]
 
     Similarity reweighting: tokens inherit their item's offsets, but a token in the middle of an item may not read what
     its item's missing codes would tell. So a query has the offsets of the last *complete* item up to it, and the codes
@@ -45,12 +44,11 @@ class TokenModel(SequenceModel):
 
     def make_head(self) -> TokenHead:
         """Outputs alone: the backbone itself emits the codes."""
-        return TokenHead(self.tables, self.config.width)
+        return TokenHead(self.vectors, self.config.width)
 
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B TL D"]:
-        """Embeddings of all codes, item after item."""
-        parts = [table(self.code_ids[item_ids, level]) for level, table in enumerate(self.tables)]
-        return torch.stack(parts, 2).flatten(1, 2)
+        """Vectors of all codes, item after item."""
+        return torch.stack(self.code_vectors(item_ids), 2).flatten(1, 2)
 
     def positions(self, length: int) -> Float[Tensor, "TL D"]:
         """What is added for each token of the first `length` items: the item's place and the code's level."""
@@ -74,11 +72,7 @@ class TokenModel(SequenceModel):
         states, _ = self.states(rows)
         real, levels = rows[:, 1:] > 0, self.per_item
         before = states[:, levels - 1 : -1].unflatten(1, (-1, levels))[real]  # (P, L, D): what stands before each code
-        codes = self.code_ids[rows[:, 1:][real]]
-        picked = [
-            self.head.log_probs(before[:, level], level).gather(1, codes[:, level, None]) for level in range(levels)
-        ]
-        return {"loss": -torch.cat(picked, 1).sum(1).mean()}
+        return {"loss": -self.head.log_prob(before, self.vectors.node[rows[:, 1:][real]]).mean()}
 
 
 class TokenFrontier:
@@ -105,12 +99,14 @@ class TokenFrontier:
             self.bias.append(seen[..., :tokens].masked_fill(hidden[:, None], -torch.inf)[:, :, None])
             self.own_bias.append(seen.gather(2, first[:, None, None].expand(-1, seen.shape[1], 1))[:, :, None])
             self.own.append(key.new_zeros(2, len(users), *key.shape[1:2], 0, key.shape[3]))
-        self.log_probs = model.head.log_probs(model.blocks.norm(x)[users, (first - 1).clamp_min(0)], 0)
+        self.log_probs = model.head.log_probs(
+            model.blocks.norm(x)[users, (first - 1).clamp_min(0)], 0, torch.zeros_like(users)
+        )
 
-    def advance(self, rows: Int[Tensor, "new"], codes: Int[Tensor, "new"]) -> None:
-        """Extend the given rows by one code each; rows may repeat or be left out, every user has equally many."""
+    def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
+        """Extend the given rows to one child each; rows may repeat or be left out, every user has equally many."""
         model, users = self.model, len(self.sizes)
-        x = model.head.tables[self.level](codes).unflatten(0, (users, -1)) * model.config.width**0.5
+        x = model.vectors(self.level, nodes).unflatten(0, (users, -1)) * model.config.width**0.5
         x = x + model.position(self.sizes)[:, None] + model.head.depth[self.level]
         for layer, block in enumerate(model.blocks.blocks):
             query, key, value = block.project(x)  # (B, H, P, d): prefixes stand side by side
@@ -118,7 +114,7 @@ class TokenFrontier:
             self.own[layer] = torch.cat([self.own[layer][:, rows], new], -2)  # (2, B P, H, t, d)
             x = block.merge(x, self._attend(layer, query))
         self.level += 1
-        self.log_probs = model.head.log_probs(model.blocks.norm(x).flatten(0, 1), self.level)
+        self.log_probs = model.head.log_probs(model.blocks.norm(x).flatten(0, 1), self.level, nodes)
 
     def _attend(self, layer: int, query: Float[Tensor, "B H P d"]) -> Float[Tensor, "B H P d"]:
         """`blocks.attention` over a history that all prefixes share and each prefix's own tokens."""

@@ -126,8 +126,11 @@ VARIANTS: dict[str, Variant] = {
         "items that training never saw score as the head has them",
         overrides={"recommender.unseen": "model"},
     ),
+    "no-prefixes": Variant(
+        "ablation", "codes have one vector each, whatever stands before them", overrides={"recommender.prefixes": False}
+    ),
     "tables-from-scratch": Variant(
-        "ablation", "code tables of stage 2 start at random", overrides={"recommender.init_from_codebook": False}
+        "ablation", "code vectors of stage 2 start at random", overrides={"recommender.init_from_codebook": False}
     ),
     "no-sequence": Variant("ablation", "without sequence-to-item contrast", overrides={"tokenizer.w_seq": 0.0}),
     "no-cross-modal": Variant("ablation", "without contrast across signals", overrides={"tokenizer.w_cross": 0.0}),

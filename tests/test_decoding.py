@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bbqrec_core import decoding
+from bbqrec_core.code_vectors import CodeVectors
 from bbqrec_core.decoding import Frontier, beam_search, exact_scores, leaf_scores
 from bbqrec_core.semantic_ids import build_tree
 from bbqrec_core.sequence_model import CodeHead
@@ -17,14 +18,13 @@ SIZES = (5, 3, 2)
 NONE = -torch.inf
 
 
-@pytest.fixture(scope="module")
-def head():
+@pytest.fixture(scope="module", params=[True, False], ids=["prefixes", "codes alone"])
+def head(request, table):
     torch.manual_seed(0)
-    tables = torch.nn.ModuleList(torch.nn.Embedding(size, WIDTH) for size in SIZES)
-    head = CodeHead(tables, layers=2, width=WIDTH, heads=3, dropout=0.3).double().eval()
-    for bias in head.biases:
-        torch.nn.init.normal_(bias)
-    return head.requires_grad_(False)
+    head = CodeHead(CodeVectors(table, SIZES, WIDTH, request.param), layers=2, width=WIDTH, heads=3, dropout=0.3)
+    for weight in (*head.biases, *head.vectors.parameters()):
+        torch.nn.init.normal_(weight)
+    return head.double().eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,54 @@ def table():
     return np.stack([rng.integers(0, size, N + 1) for size in SIZES], axis=1)
 
 
+def node_of(vectors, prefix):
+    """The node of a prefix (a tuple of codes) in the tree that a head knows; None where no item has it."""
+    depth = len(prefix) - 1
+    for row in range(1, len(vectors.node)):
+        nodes = vectors.node[row, : depth + 1].tolist()
+        if prefix == tuple(int(vectors.code_of(d, torch.tensor(node))) for d, node in enumerate(nodes)):
+            return nodes[depth]
+    return None
+
+
+def vector(vectors, prefix):
+    """The vector of the last code of a prefix, legal or not, looked up one number at a time."""
+    depth = len(prefix) - 1
+    out = vectors.codes[depth].weight[prefix[-1]]
+    node = node_of(vectors, prefix)
+    return out + vectors.prefixes[depth - 1].weight[node] if depth and vectors.prefixes and node is not None else out
+
+
+def log_prob(head, states, codes, depth=3):
+    """Log-probability of the first `depth` codes of one ID, legal or not, level by level, for each state."""
+    total, prefix = torch.zeros(len(states), dtype=states.dtype), tuple(codes.tolist())
+    for level in range(depth):
+        tokens = [head.start(states)]
+        for before in range(level):
+            tokens.append(sum(vector(head.vectors, prefix[: k + 1]) for k in range(before + 1)).expand(len(states), -1))
+        x = torch.stack(tokens, 1) + head.depth[: level + 1]
+        out, _ = head.blocks(x, [torch.full((level + 1,) * 2, NONE).triu(1)] * 2)
+        logits = [out[:, -1] @ vector(head.vectors, (*prefix[:level], code)) for code in range(SIZES[level])]
+        total += (torch.stack(logits, 1) + head.biases[level]).log_softmax(-1)[:, prefix[level]]
+    return total
+
+
+def over(head, table):
+    """The same head over the tree of other items: what it knows of a prefix goes along."""
+    other = CodeHead(CodeVectors(table, SIZES, WIDTH, bool(head.vectors.prefixes)), 2, WIDTH, 3, 0.3).double().eval()
+    own = {name: value for name, value in head.state_dict().items() if "vectors.prefixes" not in name}
+    other.load_state_dict(own, strict=False)
+    for depth, weights in enumerate(other.vectors.prefixes, start=2):
+        for codes in {tuple(row[:depth]) for row in table[1:].tolist()}:
+            node = node_of(head.vectors, codes)
+            if node is not None:
+                weights.weight.data[node_of(other.vectors, codes)] = head.vectors.prefixes[depth - 2].weight[node]
+    return other.requires_grad_(False)
+
+
 def enumerated(head, states, table):
-    """The score of every item by teacher forcing, one item at a time; row 0 is -inf."""
-    columns = [head(states, torch.from_numpy(codes).expand(len(states), -1)) for codes in table[1:]]
+    """The score of every item by a loop, one item at a time; row 0 is -inf."""
+    columns = [log_prob(head, states, codes) for codes in torch.from_numpy(table[1:])]
     return torch.stack([torch.full((len(states),), NONE, dtype=states.dtype), *columns], 1)
 
 
@@ -52,24 +97,33 @@ def test_the_ids_of_this_file_collide_and_leave_gaps(table):
     assert len({int(n) for n in tree.first[1].diff()}) > 1
 
 
-def test_whole_ids_score_the_sum_of_conditional_log_probabilities(head, states):
-    codes = torch.tensor([[4, 0, 1], [2, 2, 0], [0, 1, 1]])
-    total = torch.zeros(USERS, dtype=torch.float64)
-    for level in range(3):
-        prefix = [head.start(states)]
-        for before in range(level):
-            prefix.append(sum(head.tables[k](codes[:, k]) for k in range(before + 1)))
-        x = torch.stack(prefix, 1) + head.depth[: level + 1]
-        out, _ = head.blocks(x, [torch.full((level + 1,) * 2, NONE).triu(1)] * 2)
-        logits = out[:, -1] @ head.tables[level].weight.T + head.biases[level]
-        total += logits.log_softmax(-1)[torch.arange(USERS), codes[:, level]]
-    torch.testing.assert_close(head(states, codes), total)
+def test_whole_ids_score_the_sum_of_conditional_log_probabilities(head, states, table):
+    rows = [4, 9, 17]
+    wanted = [
+        log_prob(head, state[None], torch.from_numpy(table[row]))[0] for row, state in zip(rows, states, strict=True)
+    ]
+    torch.testing.assert_close(head(states, head.vectors.node[rows]), torch.stack(wanted))
 
 
 def test_probabilities_of_all_possible_ids_sum_to_one(head, states):
-    every = torch.cartesian_prod(*(torch.arange(size) for size in SIZES))
-    scores = torch.stack([head(states, codes.expand(USERS, -1)) for codes in every], 1)
+    every = np.array([(0, 0, 0), *product(*map(range, SIZES))])
+    whole = over(head, every)
+    scores = torch.stack([whole(states, nodes.expand(USERS, -1)) for nodes in whole.vectors.node[1:]], 1)
     torch.testing.assert_close(scores.exp().sum(1), torch.ones(USERS, dtype=torch.float64))
+
+
+def test_prefixes_at_zero_are_the_model_without_them(states, table):
+    torch.manual_seed(0)
+    plain, rich = (
+        CodeHead(CodeVectors(table, SIZES, WIDTH, prefixes), 2, WIDTH, 3, 0.3).double().eval()
+        for prefixes in (False, True)
+    )
+    rich.load_state_dict(plain.state_dict(), strict=False)
+    assert [tuple(part.weight.shape) for part in rich.vectors.prefixes] == [
+        (len({tuple(row[:depth]) for row in table[1:].tolist()}), WIDTH) for depth in (2, 3)
+    ]
+    tree = build_tree(table)
+    assert torch.equal(exact_scores(rich, states, tree), exact_scores(plain, states, tree))
 
 
 def test_exact_scores_are_those_of_enumeration(head, states, table):
@@ -87,8 +141,7 @@ def test_below_the_deepest_prefix_that_training_saw_the_rest_is_an_even_share(he
         expected = own[:, row]
         if deepest < len(SIZES):
             backed += 1
-            every = [torch.tensor([*codes[:deepest], *rest]) for rest in product(*map(range, SIZES[deepest:]))]
-            total = torch.stack([head(states, code.expand(USERS, -1)) for code in every]).logsumexp(0)
+            total = log_prob(head, states, torch.tensor(codes), deepest)
             fans = [len({o[d] for o in ids if o[:d] == codes[:d]}) for d in range(deepest, len(SIZES))]
             expected = total - sum(map(math.log, fans))
         torch.testing.assert_close(found[:, row], expected)
@@ -189,28 +242,21 @@ def test_a_narrow_beam_lists_existing_ids_with_their_exact_scores(head, states, 
     torch.testing.assert_close(scores[real], exact.gather(1, items)[real])
 
 
+def loop_beam(head, state, ids, width):
+    """Beam search of one user over a list of IDs, prefix by prefix: ID -> score."""
+    beams = {(): 0.0}
+    for depth in range(len(SIZES)):
+        grown = {codes[: depth + 1] for codes in ids if codes[:depth] in beams}
+        scores = {prefix: float(log_prob(head, state[None], torch.tensor(prefix), depth + 1)) for prefix in grown}
+        beams = dict(sorted(scores.items(), key=lambda kept: -kept[1])[:width])
+    return beams
+
+
 def test_a_beam_keeps_the_best_prefixes_of_each_level(head, states, table):
-    width = 2
-    items, _ = beam_search(Frontier(head, states), build_tree(table), width)
+    items, _ = beam_search(Frontier(head, states), build_tree(table), 2)
     for user, state in enumerate(states):
-        beams = {(): 0.0}
-        for depth in range(3):
-            grown = {}
-            for prefix in {tuple(codes[: depth + 1]) for codes in table[1:].tolist()}:
-                if prefix[:-1] in beams:
-                    padded = torch.tensor([*prefix, 0, 0][:3])
-                    partial = score_prefix(head, state[None], padded[None], depth)
-                    grown[prefix] = float(partial)
-            beams = dict(sorted(grown.items(), key=lambda kept: -kept[1])[:width])
-        assert {tuple(table[row]) for row in items[user].tolist() if row} == set(beams)
-
-
-def score_prefix(head, state, codes, depth):
-    """Log-probability of the first depth + 1 codes, by summing over all ways to go on."""
-    left = SIZES[depth + 1 :]
-    rest = torch.cartesian_prod(*map(torch.arange, left)).view(-1, len(left)) if left else torch.zeros(1, 0).long()
-    whole = torch.cat([codes[:, : depth + 1].expand(len(rest), -1), rest], 1)
-    return head(state.expand(len(rest), -1), whole).logsumexp(0)
+        wanted = set(loop_beam(head, state, list(map(tuple, table[1:].tolist())), 2))
+        assert {tuple(table[row]) for row in items[user].tolist() if row} == wanted
 
 
 MASKED = torch.tensor([[1, 5, 5, 0, 0], [0, 0, 0, 0, 0], [2, 3, 7, 11, 19]])
@@ -223,13 +269,13 @@ def test_masked_items_leave_the_ranking_and_nothing_else_changes(head, states, t
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_masked_items_leave_the_tree_before_decoding(head, states, table, width):
-    """A narrow beam with masked items equals the same beam over the tree of the items that are left."""
+    """A narrow beam with masked items is a beam over the items that are left, whose probabilities stay."""
     found = ranked(*beam_search(Frontier(head, states), build_tree(table), width, MASKED))
-    for user in range(USERS):
-        left = [row for row in range(1, N + 1) if row not in MASKED[user].tolist()]
-        items, scores = beam_search(Frontier(head, states[user, None]), build_tree(table[[0, *left]]), width)
-        [wanted] = ranked(items, scores)
-        assert found[user] == [(value, [left[row - 1] for row in rows]) for value, rows in wanted]
+    for user, state in enumerate(states):
+        left = {row: tuple(table[row].tolist()) for row in range(1, N + 1) if row not in MASKED[user].tolist()}
+        beams = loop_beam(head, state, list(left.values()), width)
+        assert [rows for _, rows in found[user]] == [[r for r in left if left[r] == codes] for codes in beams]
+        assert [score for score, _ in found[user]] == pytest.approx(list(beams.values()), abs=1e-8)
 
 
 def test_a_user_whose_items_are_all_masked_gets_an_empty_list(head, states, table):
@@ -242,6 +288,7 @@ def test_a_user_whose_items_are_all_masked_gets_an_empty_list(head, states, tabl
 
 
 def test_a_single_item_is_always_found(head, states):
-    table = np.array([[0, 0, 0], [4, 2, 1]])
-    items, scores = beam_search(Frontier(head, states), build_tree(table), 3)
-    assert ranked(items, scores) == [[(round(float(s), 9), [1])] for s in enumerated(head, states, table)[:, 1]]
+    alone = over(head, np.array([[0, 0, 0], [4, 2, 1]]))
+    items, scores = beam_search(Frontier(alone, states), build_tree(np.array([[0, 0, 0], [4, 2, 1]])), 3)
+    wanted = log_prob(alone, states, torch.tensor([4, 2, 1]))
+    assert ranked(items, scores) == [[(round(float(score), 9), [1])] for score in wanted]

@@ -299,7 +299,7 @@ def test_relabelling_codes_with_their_embeddings_changes_no_score_and_no_beam(ou
     other.model.load_state_dict(plain.model.state_dict())
     with torch.no_grad():
         for level, names in enumerate(new_name):
-            other.model.tables[level].weight[names] = plain.model.tables[level].weight
+            other.model.vectors.codes[level].weight[names] = plain.model.vectors.codes[level].weight
             other.model.head.biases[level].copy_(normal(SIZES[level], seed=level)[np.argsort(names)])
             plain.model.head.biases[level].copy_(normal(SIZES[level], seed=level))
     assert not np.array_equal(table, ids.code_ids)

@@ -65,10 +65,13 @@ def run(data, ids, tmp_path_factory):
 
 
 def lively(recommender):
-    """The same recommender with a similarity table that is not zero."""
-    if recommender.model.reweighting is not None:
-        with torch.no_grad():
-            recommender.model.reweighting.table.normal_(generator=torch.Generator().manual_seed(2))
+    """The same recommender with similarity tables and vectors of prefixes that are not zero."""
+    model, generator = recommender.model, torch.Generator().manual_seed(2)
+    zero = [] if model.reweighting is None else [model.reweighting.table]
+    zero += [] if model.vectors is None else [part.weight for part in model.vectors.prefixes]
+    with torch.no_grad():
+        for weight in zero:
+            weight.normal_(generator=generator)
     return recommender
 
 
@@ -130,7 +133,7 @@ def test_code_scores_are_the_heads_log_probabilities(ids, data):
         items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
         state = recommender.model.last_states(torch.tensor([items.tolist()]))
         for row in range(1, N + 1):
-            wanted = recommender.model.head(state, torch.from_numpy(ids.code_ids[row])[None])
+            wanted = recommender.model.head(state, recommender.model.vectors.node[row][None])
             torch.testing.assert_close(scores[place, row], wanted[0])
 
 
@@ -156,7 +159,7 @@ def test_the_loss_over_codes_is_the_mean_of_minus_log_probabilities(ids):
     rows = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
     states, _ = model.states(rows[:, :-1])
     places = ((0, 0, 8), (0, 1, 3), (0, 2, 17), (1, 0, 6))
-    losses = [-model.head(states[b, t][None], model.code_ids[target][None])[0] for b, t, target in places]
+    losses = [-model.head(states[b, t][None], model.vectors.node[target][None])[0] for b, t, target in places]
     torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
 
 
@@ -167,7 +170,9 @@ def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(kind, ids):
     for place, row in enumerate([3, 8]):
         wanted = torch.zeros(6, dtype=torch.float64)
         if kind != "items":
-            wanted += sum(table.weight[code] for table, code in zip(model.tables, ids.code_ids[row], strict=True))
+            codes, nodes = ids.code_ids[row], model.vectors.node[row]
+            wanted += sum(table.weight[code] for table, code in zip(model.vectors.codes, codes, strict=True))
+            wanted += sum(table.weight[node] for table, node in zip(model.vectors.prefixes, nodes[1:], strict=True))
         if kind != "codes":
             wanted += model.items.weight[row]
         if kind == "features":
@@ -185,7 +190,7 @@ def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(kind, w, 
         state = model.last_states(torch.tensor([items.tolist()]))
         logits = torch.stack([(state @ model.item_vectors(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
         for row in range(1, N + 1):
-            coded = model.head(state, torch.from_numpy(ids.code_ids[row])[None])[0]
+            coded = model.head(state, model.vectors.node[row][None])[0]
             torch.testing.assert_close(scores[place, row], w * coded + logits[row - 1] - torch.logsumexp(logits, 0))
 
 
@@ -194,7 +199,7 @@ def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids, kind, w):
     model, rows = fresh(kind, ids, w_codes=w).model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
     parts = model.loss(rows)
     states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
-    torch.testing.assert_close(parts["codes"], -model.head(states, model.code_ids[targets]).mean())
+    torch.testing.assert_close(parts["codes"], -model.head(states, model.vectors.node[targets]).mean())
     torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_vectors()[1:].T, targets - 1))
     torch.testing.assert_close(parts["loss"], w * parts["codes"] + parts["items"])
     assert list(fresh("codes", ids).model.loss(rows)) == list(fresh("items", ids).model.loss(rows)) == ["loss"]
@@ -347,19 +352,19 @@ def test_equal_arguments_give_equal_parameters_and_another_seed_does_not(ids):
 
 def test_tables_start_from_the_codebook_up_to_one_scale(ids):
     wide = semantic_ids(N, SIZES, width=6)
-    tables = build_recommender(N, wide, recommender_config(), 0).model.tables
+    tables = build_recommender(N, wide, recommender_config(), 0).model.vectors.codes
     scale = INIT_STD / wide.codebook[0].std(ddof=1)
     for level in range(2):
         torch.testing.assert_close(tables[level].weight, torch.from_numpy(wide.codebook[level] * scale))
     assert float(tables[0].weight.detach().std()) == pytest.approx(INIT_STD, rel=1e-4)
-    projected = build_recommender(N, ids, recommender_config(), 0).model.tables  # width 5 to 6
+    projected = build_recommender(N, ids, recommender_config(), 0).model.vectors.codes  # width 5 to 6
     assert np.linalg.matrix_rank(torch.cat([projected[0].weight, projected[1].weight]).detach().numpy(), tol=1e-6) == 5
     assert [len(table.weight) for table in projected] == list(SIZES)
 
 
 def test_concatenated_ids_start_every_signal_from_the_same_codebook(data, tmp_path):
     done = fit_tokenizer(data, tokenizer_config(combine="concat", epochs=1), 0, tmp_path / "c")
-    tables = build_recommender(N, done.ids, recommender_config(), 0).model.tables
+    tables = build_recommender(N, done.ids, recommender_config(), 0).model.vectors.codes
     assert len(tables) == 7
     for position in range(6):
         assert torch.equal(tables[position].weight, tables[position % 2].weight)
@@ -368,9 +373,9 @@ def test_concatenated_ids_start_every_signal_from_the_same_codebook(data, tmp_pa
 
 def test_the_output_table_is_the_input_table(ids):
     model = fresh("codes", ids).model
-    assert model.head.tables is model.tables
+    assert model.head.vectors is model.vectors
     model.loss(torch.tensor([[1, 2]]))["loss"].backward()
-    assert all(table.weight.grad is not None for table in model.tables)
+    assert all(weight.grad is not None for weight in model.vectors.parameters())
 
 
 def test_reweighting_needs_signals(ids):
@@ -507,6 +512,7 @@ CHANGES = {
     "similarity": "features",
     "similarity_form": "linear",
     "unseen": "model",
+    "prefixes": False,
     "init_from_codebook": False,
     "history": 3,
     "lr": 0.02,

@@ -30,19 +30,26 @@ def ids():
 
 
 def fresh(ids, **changes):
-    """An untrained recommender with a similarity table that is not zero."""
+    """An untrained recommender with a similarity table and vectors of prefixes that are not zero."""
     made = build_recommender(N, ids, recommender_config(granularity="code", **changes), 3)
     made.model.double()
     if made.model.reweighting is not None:
         torch.nn.init.normal_(made.model.reweighting.table, generator=torch.Generator().manual_seed(2))
+    for part in made.model.vectors.prefixes:
+        torch.nn.init.normal_(part.weight, generator=torch.Generator().manual_seed(4))
     return made
 
 
 def log_prob(model, history, item):
     """log p(ID | history) by teacher forcing: the item is read along, and each code judged by the token before it."""
     states, _ = model.states(torch.tensor([[*history, item]]))
-    start, codes = len(history) * L - 1, model.code_ids[item]
-    return sum(model.head.log_probs(states[:, start + level], level)[0, codes[level]] for level in range(L))
+    start, nodes = len(history) * L - 1, model.vectors.node[item]
+    return sum(
+        model.head.log_probs(
+            states[:, start + level], level, nodes[level - 1 :][:1] if level else torch.zeros(1).long()
+        )[0, model.vectors.code_of(level, nodes[level])]
+        for level in range(L)
+    )
 
 
 @forms

@@ -78,6 +78,7 @@ def recommender_config(**changes: object) -> RecommenderConfig:
         "channels": "all",
         "similarity": "quantized",
         "similarity_form": "buckets",
+        "prefixes": True,
         "init_from_codebook": True,
         "history": 5,
         "lr": 0.01,
