@@ -43,7 +43,7 @@ def _faiss(codebook: Tensor) -> faiss.ResidualQuantizer:
 
 def _products(vectors: Tensor, codebook: Tensor) -> None:
     """The matrix products of encoding and nothing else, block by block into one buffer: what no code can beat."""
-    out = torch.empty(4096, CODES)
+    out = torch.empty(1024, CODES)  # 1 MB: larger buffers are slower
     for block in vectors.split(len(out)):
         for table in codebook:
             torch.mm(block, table.T, out=out[: len(block)])
