@@ -1,7 +1,7 @@
 # bbqrec: two commands do everything, `make reproduce` and `make test`; each does the set-up it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab figures clean
+.PHONY: help setup reproduce test lab figures bench clean
 
 # Two threads on a busy machine are many times slower than one, and one thread makes tables equal for any number of jobs.
 export OMP_NUM_THREADS := 1
@@ -26,8 +26,10 @@ help: ## list these targets
 	@echo 'make test        set up .venv, run ruff, the unit tests and the notebook suite on planted data'
 	@echo 'make lab         set up .venv, open JupyterLab on the notebooks (this machine only, with a token)'
 	@echo 'make figures     set up .venv, run the default job, copy the figures and tables that the pages name to figures/'
+	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), time the core against them: runs/bench/bench.csv'
+	@echo '                 (single rows, small: make bench ARGS="--only quantize --scale 0.01")'
 	@echo 'make setup       only set up .venv (minutes the first time, nothing when it is there)'
-	@echo 'make clean       delete .venv, runs/ and caches of tools in this folder; downloaded data and encoders stay'
+	@echo 'make clean       delete .venv, .peers, runs/ and caches of tools in this folder; downloaded data and encoders stay'
 
 setup: $(STAMP)
 
@@ -66,6 +68,21 @@ lab: $(STAMP) ## JupyterLab on notebooks/
 figures: reproduce ## the only writer of figures/
 	@$(BIN)/python -c 'from bbqrec_core import reproduce; reproduce.promote()'
 
+PEERS := .peers
+PEER_PINS_main := -c constraints.txt
+PEER_PINS_recbole :=
+
+$(PEERS)/%/.stamp: benchmarks/peers_%.txt constraints.txt
+	$(if $(filter True,$(IS_311)),,$(error $(REFUSED)))
+	@echo 'bbqrec: setting up $(PEERS)/$* from $< (once; 1 to 3 minutes plus download)' >&2
+	@"$(PYTHON)" -m venv --clear $(PEERS)/$*
+	@$(PEERS)/$*/bin/python -m pip install --disable-pip-version-check --progress-bar off -q $(PEER_PINS_$*) -r $< \
+		|| { echo 'bbqrec: the peers could not be installed: see the pip message above' >&2; exit 1; }
+	@touch $@
+
+bench: $(STAMP) $(PEERS)/main/.stamp $(PEERS)/recbole/.stamp ## the core against its peers
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 clean: ## nothing outside this folder is touched
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis .cache
+	rm -rf $(VENV) $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

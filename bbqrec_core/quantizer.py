@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+ENCODE_BLOCK = 1024  # vectors encoded at a time: their distances to 256 codes take 1 MB
+
 
 class Quantized(NamedTuple):
     """What the quantizer makes of signals (any leading axes, written *S).
@@ -22,11 +24,21 @@ class Quantized(NamedTuple):
     loss: Float[Tensor, "*S"]
 
 
+def lowest(distance: Float[Tensor, "P K"]) -> Int[Tensor, "P"]:
+    """Index of the least entry of each row, the lowest of equals.
+
+    Choice: numpy's on the CPU: the same answer, by vector instructions, in a tenth of torch's time on 256 columns.
+    """
+    if distance.device.type != "cpu":
+        return distance.argmin(-1)
+    return torch.from_numpy(distance.detach().numpy().argmin(-1))
+
+
 def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -> Int[Tensor, "*S"]:
     """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties."""
     flat = residual.reshape(-1, residual.shape[-1])
     distance = torch.addmm(table.square().sum(-1), flat, table.T, alpha=-2)  # |r|^2 is the same for every k
-    return distance.argmin(-1).reshape(residual.shape[:-1])
+    return lowest(distance).reshape(residual.shape[:-1])
 
 
 def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
@@ -135,12 +147,17 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
-        """Codes alone, the fast path: equal to `forward(signal).codes`."""
-        residual, codes = signal, []
-        for table in self.codebook:
-            codes.append(nearest_code(residual, table))
-            residual = residual - F.embedding(codes[-1], table)
-        return torch.stack(codes, -1)
+        """Codes alone, the fast path: equal to `forward(signal).codes`, in blocks whose distances stay in cache."""
+        flat, squares = signal.reshape(-1, signal.shape[-1]), self.codebook.square().sum(-1)
+        codes = torch.empty(len(flat), len(self.codebook), dtype=torch.long, device=flat.device)
+        scratch = flat.new_empty(min(len(flat), ENCODE_BLOCK), self.codebook.shape[1])
+        for block, found in zip(flat.split(ENCODE_BLOCK), codes.split(ENCODE_BLOCK), strict=True):
+            residual, distance = block.clone(), scratch[: len(block)]
+            for level, table in enumerate(self.codebook):
+                torch.addmm(squares[level], residual, table.T, alpha=-2, out=distance)  # as in `nearest_code`
+                found[:, level] = lowest(distance)
+                residual -= F.embedding(found[:, level], table)
+        return codes.reshape(*signal.shape[:-1], len(self.codebook))
 
     def decode(self, codes: Int[Tensor, "*S L"]) -> Float[Tensor, "*S E"]:
         """The quantized vector of codes, `sum_l C_l[c_l]`."""

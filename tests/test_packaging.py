@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-TARGETS = ("help", "setup", "reproduce", "test", "lab", "figures", "clean")
+TARGETS = ("help", "setup", "reproduce", "test", "lab", "figures", "bench", "clean")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,21 @@ def test_every_dependency_has_a_range_and_a_pin_inside_it(project: dict, pins: d
 
 def test_torch_is_the_tested_version(pins: dict[str, str]) -> None:
     assert pins["torch"] == "2.13.0"
+
+
+def test_peers_have_the_tested_torch_and_pins_only_constraints_lack(root: Path, pins: dict[str, str]) -> None:
+    for name in ("main", "recbole"):
+        lines = (root / "benchmarks" / f"peers_{name}.txt").read_text().splitlines()
+        peers = {
+            entry.name: entry
+            for line in lines
+            if (bare := line.partition("#")[0].strip())
+            for entry in [Requirement(bare)]
+        }
+        if name == "main":  # installed with constraints.txt, which must know every package, or the line pins it
+            assert all(canonicalize_name(peer) in pins or "==" in str(entry) for peer, entry in peers.items())
+        else:
+            assert str(peers["torch"].specifier) == f"=={pins['torch']}"
 
 
 def test_conda_environment_is_the_same_python_and_the_same_pins(root: Path, project: dict) -> None:
@@ -89,6 +104,9 @@ def bare(root: Path, tmp_path: Path) -> Path:
     """A clone's root without .venv, as far as make looks at it."""
     for name in ("Makefile", "constraints.txt", "pyproject.toml"):
         shutil.copy(root / name, tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("main", "recbole"):
+        shutil.copy(root / "benchmarks" / f"peers_{name}.txt", tmp_path / "benchmarks")
     return tmp_path
 
 
@@ -99,7 +117,7 @@ def _interpreter(path: Path, version: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("target", ["reproduce", "test", "lab", "figures"])
+@pytest.mark.parametrize("target", ["reproduce", "test", "lab", "figures", "bench"])
 def test_other_pythons_are_refused_in_one_line_before_anything_is_made(bare: Path, target: str) -> None:
     other = _interpreter(bare / "python3.12", "3.12.1")
     before = sorted(bare.iterdir())
@@ -157,7 +175,14 @@ def test_a_failing_check_ends_make_with_its_cause(bare: Path) -> None:
 def test_what_make_leaves_behind_is_ignored_by_git(root: Path) -> None:
     if not (root / ".git").exists() or not shutil.which("git"):
         pytest.skip("not a git checkout")
-    left = [".venv/.stamp", "runs/x/y.csv", "bbqrec.egg-info/PKG-INFO", ".pytest_cache/x", ".hypothesis/x"]
+    left = [
+        ".venv/.stamp",
+        ".peers/main/.stamp",
+        "runs/x/y.csv",
+        "bbqrec.egg-info/PKG-INFO",
+        ".pytest_cache/x",
+        ".hypothesis/x",
+    ]
     left += [".ruff_cache/x", "notebooks/.ipynb_checkpoints/x.ipynb", "tests/__pycache__/x.pyc"]
     result = subprocess.run(["git", "check-ignore", *left], cwd=root, capture_output=True, text=True)
     assert result.stdout.splitlines() == left

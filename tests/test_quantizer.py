@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbqrec_core.quantizer import ResidualQuantizer, kmeans, nearest_code, rotate_to, spread_start
+from bbqrec_core.quantizer import ENCODE_BLOCK, ResidualQuantizer, kmeans, lowest, nearest_code, rotate_to, spread_start
 
 LEVELS, CODES, WIDTH, ITEMS = 3, 5, 7, 11
 GRADIENTS = ("straight-through", "rotation")
@@ -74,6 +74,21 @@ def test_no_code_is_nearer_than_the_chosen_one(seed):
         gaps = torch.cdist(seen.residuals[level], table, compute_mode="donot_use_mm_for_euclid_dist")
         chosen = gaps.gather(1, seen.codes[:, level, None])
         assert bool((chosen <= gaps + 1e-12).all())
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (ENCODE_BLOCK,), (2, ENCODE_BLOCK + 3)])
+def test_encoding_in_blocks_gives_the_codes_of_the_whole(shape):
+    quantizer = make()
+    signal = torch.randn(*shape, WIDTH, dtype=torch.float64)
+    before = signal.clone()
+    assert torch.equal(quantizer.encode(signal), quantizer(signal).codes)
+    assert torch.equal(signal, before)
+
+
+def test_the_lowest_index_wins_among_equals_and_before_what_is_not_a_number():
+    nan, inf = torch.nan, torch.inf
+    rows = torch.tensor([[2.0, 1, 1], [1, 1, 1], [3, nan, 1], [inf, inf, -inf], [nan, nan, 0]])
+    assert lowest(rows).tolist() == rows.argmin(-1).tolist() == [1, 0, 1, 2, 0]
 
 
 @few

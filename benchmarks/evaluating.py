@@ -1,0 +1,58 @@
+"""Full-catalogue evaluation against RecBole's, equal sizes of the model, the history kept in the ranking."""
+
+import numpy as np
+import torch
+
+from bbqrec_core.config import EvaluationConfig, RecommenderConfig
+from bbqrec_core.data import Sequences
+from bbqrec_core.metrics import concat_ranks, per_user, rank_scores, rank_users
+from bbqrec_core.recommender import build_recommender
+
+from . import recbole_side
+from .harness import Plan, Row, Side, interleave, rate_row
+from .made import histories
+
+METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20")
+
+
+def evaluate(plan: Plan) -> list[Row]:
+    """Scores of 17,000 users over 6,000 items by a SASRec, their ranks and metrics."""
+    users, items = plan.size(17_000, 300), plan.size(6_000, 200)
+    config, batch = RecommenderConfig(output="items"), EvaluationConfig().batch
+    events = histories(users, items, mean=12, longest=config.history + 1)
+    peer = recbole_side.build(events, items)
+    ends = events.offsets[1:] - 1
+    kept = np.ones(len(events.items), bool)
+    kept[ends] = False
+    history = Sequences(events.offsets - np.arange(users + 1), events.items[kept])
+    targets = events.items[ends].astype(np.int64)
+    recommender = build_recommender(items, None, config, 0)
+
+    def ours() -> dict[str, float]:
+        ranks = rank_users(recommender.scores, history, targets, np.arange(users), ("kept",), batch)["kept"]
+        return {name: float(values.mean()) for name, values in per_user(ranks).items()}
+
+    sides = {
+        "ours": Side(ours, users),
+        "theirs": Side(lambda: peer.trainer.evaluate(peer.test, load_best_model=False), users),
+    }
+    checked = _same_metrics(peer)
+    seconds = interleave(sides, plan)
+    work = f"full-catalogue evaluation of {users:,} users, {items:,} items, SASRec of width {config.width}"
+    pair, spent = (sides["ours"], sides["theirs"]), (seconds["ours"], seconds["theirs"])
+    return [rate_row(work, "RecBole 1.2.1 full-sort evaluation", "users", pair, spent, ">= 3", checked)]
+
+
+@torch.no_grad()
+def _same_metrics(peer: recbole_side.Peer) -> str:
+    """Rank the peer's own scores by our code and hold the metrics against those that it prints."""
+    theirs = peer.trainer.evaluate(peer.test, load_best_model=False)
+    parts = []
+    for interaction, _, _, positive in peer.test:
+        scores = peer.model.full_sort_predict(interaction)
+        parts.append(rank_scores(scores, positive))
+    ours = {name: float(values.mean()) for name, values in per_user(concat_ranks(parts)).items()}
+    gap = max(abs(ours[name] - float(theirs[name])) for name in METRICS)
+    if not gap < 1e-6:
+        raise ArithmeticError(f"of the same scores, ours are {ours}, RecBole's {dict(theirs)}")
+    return f"of the same scores, six metrics differ by {gap:.0e} at most"

@@ -1,0 +1,169 @@
+"""Generation of IDs against Hugging Face's T5: users a second in batches, and the time of a single request."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
+
+from bbqrec_core.config import RecommenderConfig
+from bbqrec_core.decoding import beam_search
+from bbqrec_core.recommender import Recommender, build_recommender
+from bbqrec_core.semantic_ids import PrefixTree, SemanticIds
+
+from .harness import Plan, Row, Side, cost_row, interleave, make_row, rate_row
+from .made import random_ids
+
+LEVELS, CODES, BEAM, HISTORY = 4, 256, 20, 50
+FIRST = 2  # token of code 0 at level 0; 0 pads and starts, 1 would end
+NATS = 1e-3  # scores of a beam are sums of float32 in another order
+
+
+def _tokens(codes: Tensor) -> Tensor:
+    """Codes (..., LEVELS) as tokens: every level has its own range."""
+    return codes + FIRST + CODES * torch.arange(LEVELS)
+
+
+def _t5(config: RecommenderConfig) -> T5ForConditionalGeneration:
+    """A T5 of our width, heads and depth: as many encoder blocks as our backbone, decoder blocks as our depth head."""
+    logging.set_verbosity_error()
+    torch.manual_seed(0)
+    sizes = T5Config(
+        vocab_size=FIRST + LEVELS * CODES,
+        d_model=config.width,
+        d_kv=config.width // config.heads,
+        d_ff=4 * config.width,
+        num_layers=config.layers,
+        num_decoder_layers=config.depth_layers,
+        num_heads=config.heads,
+        decoder_start_token_id=0,
+    )
+    return T5ForConditionalGeneration(sizes).eval()
+
+
+def _allowed(ids: SemanticIds) -> Callable[[int, Tensor], list[int]]:
+    """What the peer asks at every step of every beam: the tokens that go on to an item, from a trie of dicts."""
+    root: dict[int, dict] = {}
+    for code in _tokens(torch.from_numpy(ids.code_ids[1:])).tolist():
+        node = root
+        for token in code:
+            node = node.setdefault(token, {})
+
+    def allowed(user: int, tokens: Tensor) -> list[int]:
+        node = root
+        for token in tokens.tolist()[1:]:
+            node = node.get(token, {})  # dead beams carry on with what is no ID
+        return list(node) or [0]
+
+    return allowed
+
+
+def _generate(model: T5ForConditionalGeneration, tokens: Tensor, allowed: Callable, scored: bool = False) -> Tensor:
+    """The peer's lists: tokens (B, BEAM, LEVELS), best first, or their scores in nats (B, BEAM)."""
+    out = model.generate(
+        tokens,
+        num_beams=BEAM,
+        num_return_sequences=BEAM,
+        max_new_tokens=LEVELS,
+        min_new_tokens=LEVELS,
+        length_penalty=0.0,
+        do_sample=False,
+        prefix_allowed_tokens_fn=allowed,
+        return_dict_in_generate=True,
+        output_scores=scored,
+    )
+    return out.sequences_scores.view(-1, BEAM) if scored else out.sequences[:, 1:].view(-1, BEAM, LEVELS)
+
+
+class _T5Frontier:
+    """The peer's model under our search: the whole prefix is read anew at every step."""
+
+    def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor) -> None:
+        self.model, self.level = model, 0
+        self.encoded = model.encoder(tokens).last_hidden_state
+        self.prefix = torch.zeros(len(tokens), 1, dtype=torch.long)
+        self._read()
+
+    def _read(self) -> None:
+        logits = self.model(encoder_outputs=(self.encoded,), decoder_input_ids=self.prefix).logits[:, -1]
+        start = FIRST + CODES * self.level
+        self.log_probs = logits.log_softmax(-1)[:, start : start + CODES]
+
+    def advance(self, rows: Tensor, codes: Tensor) -> None:
+        """Extend the given rows by one code each."""
+        token = codes + FIRST + CODES * self.level
+        self.encoded = self.encoded[rows]
+        self.prefix = torch.cat([self.prefix[rows], token[:, None]], 1)
+        self.level += 1
+        self._read()
+
+
+def _same_search(model: T5ForConditionalGeneration, tree: PrefixTree, tokens: Tensor, allowed: Callable) -> str:
+    """Let our search and the peer's walk the same model over the same tree, and compare the scores of their lists."""
+    theirs = _generate(model, tokens, allowed, scored=True)
+    _, ours = beam_search(_T5Frontier(model, tokens), tree, BEAM)
+    gap = float((ours.sort(descending=True).values - theirs.sort(descending=True).values).abs().max())
+    if not gap < NATS:
+        raise ArithmeticError(f"the same model searched by both gave scores {gap} nats apart")
+    return f"over the same model, scores of both lists differ by {gap:.0e} nats at most"
+
+
+class _Rivals:
+    """Both sides over one catalogue and the same histories."""
+
+    def __init__(self, plan: Plan, users: int) -> None:
+        items, config = plan.size(10_000, 300), RecommenderConfig()
+        self.ids = random_ids(items, LEVELS, CODES)
+        self.ours: Recommender = build_recommender(items, self.ids, config, 0)
+        self.theirs, self.allowed = _t5(config), _allowed(self.ids)
+        self.rows = torch.from_numpy(np.random.default_rng(0).integers(1, items + 1, (users, HISTORY)))
+        self.tokens = _tokens(torch.from_numpy(self.ids.code_ids)[self.rows]).flatten(1)  # (users, HISTORY * LEVELS)
+        self.checked = _same_search(self.theirs, self.ours.tree, self.tokens[:3], self.allowed)
+        self.words = f"beam {BEAM}, {LEVELS} codes, {items:,} items, histories of {HISTORY}"
+
+    def side(self, which: str, start: int, count: int) -> Callable[[], object]:
+        """Generation for some users by one of the two."""
+        users = slice(start, start + count)
+        if which == "ours":
+            return lambda: self.ours.beam(self.rows[users], BEAM)
+        return lambda: _generate(self.theirs, self.tokens[users], self.allowed)
+
+
+PEER = "Hugging Face T5 generate with prefix_allowed_tokens_fn, equal width and depth, history as codes"
+
+
+@torch.inference_mode()
+def beam(plan: Plan) -> list[Row]:
+    """Users a second, by batches of 64."""
+    users = plan.size(64, 4)
+    rivals = _Rivals(plan, users)
+    sides = {which: Side(rivals.side(which, 0, users), users) for which in ("ours", "theirs")}
+    seconds = interleave(sides, plan)
+    pair, spent = (sides["ours"], sides["theirs"]), (seconds["ours"], seconds["theirs"])
+    return [
+        rate_row(f"constrained decoding, {rivals.words}", PEER, "users", pair, spent, ">= 20", rivals.checked),
+    ]
+
+
+@torch.inference_mode()
+def request(plan: Plan) -> list[Row]:
+    """One request at a time: median and 99th percentile, 40 requests of each a repetition."""
+    count = plan.size(40, 3) * plan.repetitions
+    rivals = _Rivals(plan, count)
+    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for which in seconds:
+        rivals.side(which, 0, 1)()
+    for user in range(count):
+        for which in seconds:
+            start = plan.now()
+            rivals.side(which, user, 1)()
+            seconds[which].append(plan.now() - start)
+    ours, theirs = (1000 * np.array(seconds[which]) for which in ("ours", "theirs"))
+    work, (p50, p99), their99 = f"one request, {rivals.words}", np.percentile(ours, (50, 99)), np.percentile(theirs, 99)
+    return [
+        make_row(f"{work}: p50", PEER, "ms", ours, theirs, theirs / ours, ">= 20", rivals.checked),
+        make_row(f"{work}: p99", PEER, "ms", p99, their99, their99 / p99, ">= 20", rivals.checked),
+        cost_row(f"{work}: p99 against p50", "its own p50", "ms", p99, p50, "<= 3", ""),
+    ]

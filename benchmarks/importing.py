@@ -1,0 +1,29 @@
+"""How long the core takes to import, against torch, which it cannot do without."""
+
+import subprocess
+import sys
+
+import numpy as np
+
+from .harness import Plan, Row, Side, cost_row, interleave
+
+CORE = "import bbqrec_core.recommender, bbqrec_core.tokenizer, bbqrec_core.metrics"
+
+
+def _start(code: str) -> None:
+    """Run code in a fresh interpreter."""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def importing(plan: Plan) -> list[Row]:
+    """A fresh interpreter that imports the package, all of its model, or torch alone."""
+    codes = {"package": "import bbqrec_core", "core": CORE, "torch": "import torch", "nothing": "pass"}
+    sides = {name: Side(lambda code=code: _start(code)) for name, code in codes.items()}
+    seconds = interleave(sides, plan)
+    milliseconds = {name: 1000 * spent for name, spent in seconds.items()}
+    own = {name: spent - np.median(milliseconds["nothing"]) for name, spent in milliseconds.items()}
+    note = "a fresh interpreter each, its own start taken off"
+    return [
+        cost_row(words, "import torch", "ms", own[name], own["torch"], "<= 1.3", note)
+        for name, words in (("package", "import bbqrec_core"), ("core", "import of stage 1, stage 2 and metrics"))
+    ]

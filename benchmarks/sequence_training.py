@@ -1,0 +1,155 @@
+"""Training of stage 2 against its peers: SASRec's targets a second, and what reweighting costs a step."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import AdamW
+
+from bbqrec_core.batching import window_batches
+from bbqrec_core.config import RecommenderConfig
+from bbqrec_core.data import Sequences
+from bbqrec_core.sequence_model import SequenceModel
+from bbqrec_core.training import Task, _run_epoch
+
+from .harness import Plan, Row, Side, cost_row, interleave, make_row, rate_row
+from .made import histories, random_ids
+
+WINDOWS = 128  # in a batch, ours and of the plain loop
+
+
+def our_epoch(model: SequenceModel, batches: list[Tensor]) -> Side:
+    """One epoch of our loop over given batches; the amount is its targets."""
+    optimizer = AdamW(model.parameters(), lr=1e-3, fused=True)
+    task = Task("recommender", model, [optimizer], lambda epoch: batches, model.loss)
+    return Side(lambda: _run_epoch(task, 0, 1, "epoch"), sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
+
+
+class PlainSasRec(nn.Module):
+    """What one writes down first: library layers, every window filled up to full length, logits at every position."""
+
+    def __init__(self, items: int, config: RecommenderConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.items, self.position = nn.Embedding(items + 1, width, padding_idx=0), nn.Embedding(config.history, width)
+        layer = nn.TransformerEncoderLayer(
+            width, config.heads, 4 * width, config.dropout, batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, config.layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.dropout, self.width = nn.Dropout(config.dropout), width
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The mean loss of all targets."""
+        inputs, targets = rows[:, :-1], rows[:, 1:]
+        mask = nn.Transformer.generate_square_subsequent_mask(inputs.shape[1])
+        x = self.dropout(self.items(inputs) * self.width**0.5 + self.position.weight[: inputs.shape[1]])
+        logits = self.blocks(x, mask=mask) @ self.items.weight[1:].T
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten() - 1, ignore_index=-1)
+
+    @torch.no_grad()
+    def copy(self, model: SequenceModel) -> None:
+        """Take over our weights."""
+        self.items.weight.copy_(model.items.weight)
+        self.position.weight.copy_(model.position.weight)
+        self.blocks.norm.load_state_dict(model.blocks.norm.state_dict())
+        names = {"norm1": "norm_attention", "norm2": "norm_forward", "linear1": "up", "linear2": "down"}
+        for mine, theirs in zip(self.blocks.layers, model.blocks.blocks, strict=True):
+            for own, other in names.items():
+                getattr(mine, own).load_state_dict(getattr(theirs, other).state_dict())
+            mine.self_attn.in_proj_weight.copy_(theirs.qkv.weight)
+            mine.self_attn.in_proj_bias.copy_(theirs.qkv.bias)
+            mine.self_attn.out_proj.load_state_dict(theirs.out.state_dict())
+
+
+def _plain_epoch(model: PlainSasRec, optimizer: AdamW, batches: list[Tensor]) -> None:
+    """The plain loop over batches."""
+    model.train()
+    for rows in batches:
+        loss = model(rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def _full_length(sequences: Sequences, length: int) -> list[Tensor]:
+    """Every user's last `length` + 1 events in the order of users, filled up with zeros on the right."""
+    table = np.zeros((len(sequences.offsets) - 1, length + 1), np.int64)
+    for user, (start, end) in enumerate(zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True)):
+        table[user, : end - start] = sequences.items[start:end]
+    return list(torch.from_numpy(table).split(WINDOWS))
+
+
+def sasrec(plan: Plan) -> list[Row]:
+    """Epochs of SASRec over the same events, 6,000 and 50,000 items, by ours, RecBole's and a plain loop."""
+    return [row for items in (6_000, 50_000) for row in _sasrec(plan, plan.size(items, 300))]
+
+
+def _sasrec(plan: Plan, items: int) -> list[Row]:
+    from . import recbole_side  # only its environment has it
+
+    config = RecommenderConfig(output="items")
+    events = histories(plan.size(640, 60), items, mean=20, longest=config.history + 3)
+    kept = np.ones(len(events.items), bool)  # leave-one-out: the last two events are no training events
+    kept[events.offsets[1:] - 1] = kept[events.offsets[1:] - 2] = False
+    train = Sequences(events.offsets - 2 * np.arange(len(events.offsets)), events.items[kept])
+    peer = recbole_side.build(events, items)
+    torch.manual_seed(0)
+    model, plain = SequenceModel(items, None, config), PlainSasRec(items, config)
+    ours = our_epoch(model, window_batches(train, config.history, WINDOWS, (0, 0)))
+    full, optimizer = _full_length(train, config.history), AdamW(plain.parameters(), lr=1e-3)
+    sides = {
+        "ours": ours,
+        "recbole": Side(lambda: peer.trainer._train_epoch(peer.train, 0), len(peer.train.dataset)),
+        "plain": Side(lambda: _plain_epoch(plain, optimizer, full), ours.amount),
+    }
+    if len(peer.train.dataset) != ours.amount:
+        raise ArithmeticError(f"{ours.amount} targets in an epoch of ours, {len(peer.train.dataset)} in RecBole's")
+    equal = _equal_losses(model, plain, full[0])
+    seconds = interleave(sides, plan)
+    work = f"SASRec, {items:,} items, width {config.width}, {config.layers} layers, full softmax, histories of 2 to 51"
+    count = f"{ours.amount:,} targets in an epoch of both"
+    rows = [
+        rate_row(work, peer_name, "targets", (ours, sides[name]), (seconds["ours"], seconds[name]), aim, checked)
+        for name, peer_name, aim, checked in (
+            ("recbole", "RecBole 1.2.1 as it ships, one target a sequence", ">= 3", count),
+            ("plain", f"plain loop over all positions, {WINDOWS} windows a batch", ">= 1.3", equal),
+        )
+    ]
+    read = sum(int((part[:, :-1] > 0).sum()) for part in window_batches(train, config.history, WINDOWS, (0, 0)))
+    padded = len(peer.train.dataset) * config.history  # each of its sequences is filled up to full length
+    mine, theirs = read / seconds["ours"], padded / seconds["recbole"]
+    note = "the other count: it reads a history once for each target and fills it up; no aim"
+    return [*rows, make_row(work, rows[0].peer, "positions read/s", mine, theirs, mine / theirs, "", note)]
+
+
+@torch.no_grad()
+def _equal_losses(model: SequenceModel, plain: PlainSasRec, rows: Tensor) -> str:
+    """Hold both losses of one batch against each other at equal weights."""
+    plain.copy(model)
+    ours, theirs = float(model.eval().loss(rows)["loss"]), float(plain.eval()(rows))
+    if abs(ours - theirs) > 1e-4 * theirs:
+        raise ArithmeticError(f"equal weights gave other losses: ours {ours}, the plain loop's {theirs}")
+    return f"losses {ours:.5f} and {theirs:.5f}"
+
+
+def reweighting(plan: Plan) -> list[Row]:
+    """Training steps over histories of 50 with and without reweighting, all else equal."""
+    items, steps = plan.size(6_000, 200), plan.size(60, 4)
+    sides, losses, config = {}, {}, RecommenderConfig()
+    ids = random_ids(items, 3, 128)
+    rng = np.random.default_rng(0)
+    batches = [
+        torch.from_numpy(rng.integers(1, items + 1, (config.batch_users, config.history + 1))) for _ in range(steps)
+    ]
+    for name in (False, True):
+        torch.manual_seed(0)
+        model = SequenceModel(items, ids, RecommenderConfig(reweight=name))
+        losses[name] = float(model.eval().loss(batches[0])["loss"].detach())
+        sides[name] = our_epoch(model, batches)
+    if losses[True] != losses[False]:
+        raise ArithmeticError(f"offsets of zero changed the loss: {losses}")
+    seconds = interleave(sides, plan)
+    channels, checked = len(model.reweighting.channels), f"losses at offsets of zero {losses[True]:.5f}, both"
+    work = f"training step with reweighting, {config.batch_users} histories of {config.history}, {channels} channels"
+    milliseconds = [1000 * seconds[name] / steps for name in (True, False)]
+    return [cost_row(work, "the same model without", "ms", *milliseconds, "<= 1.15", checked)]
