@@ -160,7 +160,7 @@ def living_nodes(tree: PrefixTree, masked: Int[Tensor, "B H"]) -> list[Bool[Tens
     once[:, 0] = False
     user, row = once.nonzero(as_tuple=True)
     left = tree.starts.diff().expand(users, -1).clone()
-    left.index_put_((user, tree.leaf[row]), torch.tensor(-1), accumulate=True)
+    left.index_put_((user, tree.leaf[row]), left.new_tensor(-1), accumulate=True)
     alive = [left > 0]
     for depth in range(len(tree.code) - 1, 0, -1):
         children = torch.zeros(users, len(tree.code[depth - 1]), dtype=torch.long)
@@ -189,7 +189,7 @@ def beam_search(
         child = child.clamp_max(len(tree.code[depth]) - 1)
         if alive is not None:
             legal = legal & alive[depth].gather(1, child.flatten(1)).view_as(child)
-        steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child])
+        steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child].long())
         steps = backed_off(steps, tree, depth, child)
         total = (score[..., None] + steps).masked_fill(~legal, -torch.inf).flatten(1)
         score, pick = total.topk(min(width, total.shape[1]), dim=1)
@@ -206,7 +206,7 @@ def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | No
     largest = int(tree.starts.diff().max())
     slot = tree.starts[leaf][..., None] + torch.arange(largest)  # (B, W, largest)
     real = (slot < tree.starts[leaf + 1][..., None]) & (score > -torch.inf)[..., None]
-    items = tree.items[slot.clamp_max(len(tree.items) - 1)]
+    items = tree.items[slot.clamp_max(len(tree.items) - 1)].long()
     if masked is not None:
         gone = torch.zeros(len(leaf), len(tree.leaf), dtype=torch.bool).scatter_(1, masked, True)
         real = real & ~gone.gather(1, items.flatten(1)).view_as(items)

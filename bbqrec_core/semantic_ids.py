@@ -1,5 +1,6 @@
 """Semantic IDs: the integer table, its prefix tree, its health figures and the repairs that make IDs unique."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +58,8 @@ class SemanticIds:
 class PrefixTree(NamedTuple):
     """The tree of existing IDs in compressed rows: nodes of a depth are sorted, children of a node are neighbours.
 
+    All numbers have 32 bits: 29 bytes an item for ten million items of four codes.
+
     first: per depth d < sid_len, (nodes_d + 1,): children of node n are `first[d][n] .. first[d][n+1]` at depth d+1.
     code, parent: per depth d >= 1 (entry 0 of the tuple is depth 1), (nodes_d,).
     leaf: leaf of every item row, (N+1,); row 0 holds -1.
@@ -78,34 +81,66 @@ class PrefixTree(NamedTuple):
         return len(self.starts) - 1
 
 
+class _Ranked(NamedTuple):
+    """Items in the order of their IDs. order: table rows. split: the first position at which an ID differs from the one
+    before it, sid_len where they are equal and 0 for the first. code_of: codes of a position at ranks in that order."""
+
+    order: Int[np.ndarray, "N"]
+    split: Int[np.ndarray, "N"]
+    code_of: Callable[[int, np.ndarray], np.ndarray]
+
+
+def _rank(table: Int[np.ndarray, "N sid_len"]) -> _Ranked:
+    """Sort IDs, equal ones by their row.
+
+    Choice: ID and row as one 64-bit number where they fit, which sorts 50 times as fast as columns one after another.
+    """
+    count, length = table.shape
+    bits, place = int(table.max(initial=0)).bit_length(), count.bit_length()
+    split = np.zeros(count, np.uint8)
+    if length * bits + place > 63:
+        order = np.lexsort(table.T[::-1])
+        same = np.ones(max(count - 1, 0), bool)
+        for column in table.T:
+            same &= column[order[1:]] == column[order[:-1]]
+            split[1:] += same
+        return _Ranked(order, split, lambda depth, ranks: table[order[ranks], depth])
+    shifts = place + bits * np.arange(length)[::-1]  # of each position, the last one next to the row
+    key = table @ (1 << shifts)
+    key |= np.arange(count)
+    key.sort()
+    apart = key[1:] ^ key[:-1]
+    for shift in shifts:
+        split[1:] += apart < 1 << shift
+    return _Ranked(key & (1 << place) - 1, split, lambda depth, ranks: key[ranks] >> shifts[depth] & (1 << bits) - 1)
+
+
 def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N"] | None = None) -> PrefixTree:
-    """The prefix tree of an ID table whose row 0 is padding, by one lexicographic sort.
+    """The prefix tree of an ID table whose row 0 is padding, by one sort; deepest nodes first, so that steps shrink.
 
     Args: seen: item rows that training saw, to fill `PrefixTree.unseen`.
     """
-    table = code_ids[1:]
-    order = np.lexsort(table.T[::-1])
-    ranked = table[order]
-    opens = np.zeros(len(ranked), dtype=bool)  # does this row open a new node at the depth reached so far?
-    opens[:1] = True
-    node = np.zeros(len(ranked), dtype=np.int64)
-    first, code, parent, unseen = [], [], [], []
-    for depth in range(table.shape[1]):
-        above, nodes_above = node, int(node[-1]) + 1 if len(node) else 0
-        opens = opens.copy()
-        opens[1:] |= ranked[1:, depth] != ranked[:-1, depth]
-        node = np.cumsum(opens) - 1
-        code.append(torch.from_numpy(ranked[opens, depth].astype(np.int64)))
-        parent.append(torch.from_numpy(above[opens]))
-        fan_out = np.bincount(above[opens], minlength=nodes_above)
-        first.append(torch.from_numpy(np.concatenate([[0], np.cumsum(fan_out)])))
-        if seen is not None:
-            unseen.append(torch.from_numpy(np.bincount(node, seen[1:][order]) == 0))
-    leaf = np.full(len(code_ids), -1, dtype=np.int64)
-    leaf[order + 1] = node
-    starts = np.append(np.flatnonzero(opens), len(ranked))
-    rows = map(torch.from_numpy, (leaf, order.astype(np.int64) + 1, starts))
-    return PrefixTree(tuple(first), tuple(code), tuple(parent), *rows, tuple(unseen))
+    order, split, code_of = _rank(code_ids[1:])
+    ranks, known = np.arange(len(order)), None if seen is None else seen[1:][order]
+    begins, above, code, unseen = [], [], [], []  # deepest first
+    for depth in reversed(range(code_ids.shape[1])):
+        opens = split <= depth  # which nodes one deeper (items at first) are the first of a node at this depth
+        start = np.flatnonzero(opens)
+        begins.append(np.append(start, len(opens)).astype(np.int32))
+        above.append(np.cumsum(opens, dtype=np.int32) - 1)
+        split, ranks = split[start], ranks[start]
+        code.append(code_of(depth, ranks).astype(np.int32))
+        if known is not None:
+            known = np.logical_or.reduceat(known, start) if len(start) else known
+            unseen.append(~known)
+    leaf, items = np.full(len(code_ids), -1, dtype=np.int32), order.astype(np.int32)
+    leaf[1:][order] = above[0]
+    items += 1
+    first = [np.array([0, len(ranks)], np.int32), *begins[:0:-1]]
+    parent = [np.zeros(len(ranks), np.int32), *above[:0:-1]]
+    levels = (tuple(map(torch.from_numpy, part)) for part in (first, code[::-1], parent))
+    rows = map(torch.from_numpy, (leaf, items, begins[0]))
+    return PrefixTree(*levels, *rows, tuple(map(torch.from_numpy, reversed(unseen))))
 
 
 def children(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
@@ -64,6 +65,27 @@ def test_the_prefix_tree_is_the_dictionary_trie(table):
     starts = tree.starts.tolist()
     for leaf, prefix in enumerate(prefixes):
         assert sorted(tree.items[starts[leaf] : starts[leaf + 1]].tolist()) == leaves[prefix]
+
+
+def test_ids_too_long_for_one_number_give_the_tree_of_their_ranks():
+    """Codes up to 2^30 do not fit into 64 bits beside a row, so columns are sorted; the tree knows codes by order."""
+    small = np.random.default_rng(0).integers(0, 4, (200, 3))
+    large = np.array([3, 17, 2**20, 2**30])[small]
+    one, other = build_tree(small), build_tree(large)
+    for part in ("first", "parent"):
+        assert all(torch.equal(a, b) for a, b in zip(getattr(one, part), getattr(other, part), strict=True))
+    assert all(
+        torch.equal(torch.tensor([3, 17, 2**20, 2**30])[a], b.long()) for a, b in zip(one.code, other.code, strict=True)
+    )
+    assert torch.equal(one.leaf, other.leaf)
+    assert torch.equal(one.items, other.items)
+    assert torch.equal(one.starts, other.starts)
+
+
+def test_an_item_of_a_tree_whose_prefixes_are_shared_takes_less_than_forty_bytes():
+    table = np.random.default_rng(0).integers(0, 32, (50_001, 4))
+    parts = (part if isinstance(part, tuple) else (part,) for part in build_tree(table))
+    assert sum(tensor.nbytes for part in parts for tensor in part) < 40 * 50_000
 
 
 def test_health_of_a_table_done_by_hand():
