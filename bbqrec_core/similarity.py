@@ -70,6 +70,20 @@ def bucket_edges(
     return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1, dtype=cosine.dtype)[1:-1]) + 1e-5
 
 
+def bucket_of(cosine: Float[Tensor, "*pairs"], edges: Float[Tensor, "edges"]) -> UInt8[Tensor, "*pairs"]:
+    """The number of edges below each value.
+
+    Choice: counted edge by edge in numpy on the CPU: as `torch.bucketize`, in a tenth of its time over a batch's pairs.
+    """
+    if cosine.device.type != "cpu":
+        return torch.bucketize(cosine, edges, out_int32=True).to(torch.uint8)
+    values, bucket, above = cosine.numpy(), np.zeros(cosine.shape, np.uint8), np.empty(cosine.shape, bool)
+    for edge in edges.numpy():
+        np.greater(values, edge, out=above)
+        bucket += above.view(np.uint8)
+    return torch.from_numpy(bucket)
+
+
 class _LookUp(torch.autograd.Function):
     """`out[b, h, i, j] = sum_c table[c, bucket[c, b, i, j], h]`; its gradient counts instead of sorting indices."""
 
@@ -142,6 +156,15 @@ class _Pairs(nn.Module):
         self.register_buffer("present", present)
         self.table = nn.Parameter(torch.zeros(layers, len(self.channels), slots, heads))  # logits
 
+    def _signals(self, rows: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "S B T E"], Bool[Tensor, "S B T"]]:
+        """Vectors of each signal, and who has it: gathered once, since every signal serves several channels."""
+        picked = rows.flatten()
+        vectors, present = self.vectors.index_select(0, picked), self.present.index_select(0, picked)
+        return (
+            vectors.transpose(0, 1).contiguous().view(-1, *rows.shape, vectors.shape[-1]),
+            present.T.contiguous().view(-1, *rows.shape),
+        )
+
     def compare(
         self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]
     ) -> Iterator[tuple[Float[Tensor, "B T R"], Int[Tensor, "B T R"]]]:
@@ -151,9 +174,11 @@ class _Pairs(nn.Module):
         """
         same = rows[:, :, None] == columns[:, None, :]
         padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
+        queries, there = self._signals(rows)
+        keys, here = (queries, there) if columns is rows else self._signals(columns)
         for channel in self.channels:
-            cosine = self.vectors[rows, channel.query] @ self.vectors[columns, channel.key].mT
-            missing = ~(self.present[rows, channel.query][:, :, None] & self.present[columns, channel.key][:, None, :])
+            cosine = queries[channel.query] @ keys[channel.key].mT
+            missing = ~(there[channel.query][:, :, None] & here[channel.key][:, None, :])
             special = same.int().sub(1).masked_fill(missing, 1).masked_fill(padding, 2)
             yield cosine, special
 
@@ -196,8 +221,8 @@ class SimilarityBias(_Pairs):
         """Bucket of every pair in every channel, from the vectors."""
         ids = []
         for edges, (cosine, special) in zip(self.edges, self.compare(rows, columns), strict=True):
-            bucket = torch.bucketize(cosine, edges, out_int32=True)
-            ids.append(torch.where(special < 0, bucket, self.buckets + special).to(torch.uint8))
+            bucket = bucket_of(cosine, edges)
+            ids.append(torch.where(special < 0, bucket, (self.buckets + special).to(torch.uint8)))
         return torch.stack(ids)
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from bbqrec_core.similarity import (
     LinearSimilarity,
     SimilarityBias,
     bucket_edges,
+    bucket_of,
     build_reweighting,
     channels,
     pairwise_cosine,
@@ -41,6 +42,12 @@ def filled(bias):
     with torch.no_grad():
         bias.table.copy_(torch.randn(bias.table.shape, generator=torch.Generator().manual_seed(1)))
     return bias
+
+
+def test_counting_edges_gives_the_buckets_of_a_binary_search():
+    edges = torch.tensor([-0.5, 0.1, 0.1, 0.7])
+    cosine = torch.tensor([[-1.0, -0.5, -0.49], [0.1, 0.11, 0.7], [0.7 + 1e-6, 1.0, 0.0]])
+    assert torch.equal(bucket_of(cosine, edges).int(), torch.bucketize(cosine, edges, out_int32=True))
 
 
 def bucket_by_hand(vectors, present, i, j, channel, edges):
