@@ -131,7 +131,9 @@ def _arrow(start: Tensor, end: Tensor, colour: str, thick: float, dashed: bool =
     way = end - start
     length = float(way.norm())
     dash = f' stroke-dasharray="{2 * thick} {1.5 * thick}"' if dashed else ""
-    line = f'<line x1="{x:.3f}" y1="{-y:.3f}" x2="{u:.3f}" y2="{-v:.3f}" stroke="{colour}" stroke-width="{thick}"{dash}/>'
+    line = (
+        f'<line x1="{x:.3f}" y1="{-y:.3f}" x2="{u:.3f}" y2="{-v:.3f}" stroke="{colour}" stroke-width="{thick}"{dash}/>'
+    )
     if dashed or length < 5 * thick:
         return line
     along, across = way / length, torch.stack([-way[1], way[0]]) / length
@@ -208,7 +210,9 @@ def _bars(lengths: Sequence[float]) -> str:
     names = ["the point"] + [f"after level {level}" for level in range(1, len(lengths))]
     rows = []
     for name, length in zip(names, lengths, strict=True):
-        bar = f'<div style="height:12px;width:{220 * length / max(max(lengths), 1e-9):.0f}px;background:{STRONG}"></div>'
+        bar = (
+            f'<div style="height:12px;width:{220 * length / max(max(lengths), 1e-9):.0f}px;background:{STRONG}"></div>'
+        )
         rows.append((name, Html(bar), Html(f"<b>{length:.2f}</b>")))
     return table(("length of what is left", "", ""), rows)
 
@@ -228,7 +232,9 @@ def view(plane: Plane, state: StepperState) -> Html:
         rows.append((level + 1, _vector(arriving), *away, code, _vector(book[code]), _vector(left)))
     head = ("level", "arrives", *(f"to code {code}" for code in range(size)), "nearest", "its vector", "is left")
     shown = chips(codes, [size] * len(codes), len(codes))
-    saved = f"{100 * lengths[-1] / lengths[0]:.0f} % of its length is left" if lengths[0] else "nothing was there to code"
+    saved = (
+        f"{100 * lengths[-1] / lengths[0]:.0f} % of its length is left" if lengths[0] else "nothing was there to code"
+    )
     line = Html(f"<p>The ID of {text(_vector(found.residuals[0]))} is {shown}: {saved}.</p>")
     drawn = f'<div style="display:flex;gap:16px;flex-wrap:wrap">{_whole_plane(plane, found)}<div>{side}</div></div>'
     return section("Drag the point", line, Html(drawn), table(head, rows))
