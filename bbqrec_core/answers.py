@@ -6,7 +6,7 @@ Everything here asks `Recommender` itself; nothing of the model is written down 
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from .recommender import Recommender
 from .semantic_ids import PrefixTree
 
 
-def readable(recommender: Recommender) -> Recommender:
+@runtime_checkable
+class Scorer(Protocol):
+    """Whatever ranks items after a history: a recommender, or a baseline that counts."""
+
+    def scores(self, history: Sequences, users: np.ndarray) -> Tensor: ...
+
+
+def readable(recommender: object) -> Recommender:
     """The recommender itself, if these views can show it.
 
     Raises: ValueError for one that reads codes instead of items, whose attention has a row for every code.
@@ -80,13 +87,13 @@ def attention(recommender: Recommender, rows: Sequence[int]) -> Float[Tensor, "l
 
 
 def all_scores(
-    recommender: Recommender, histories: Sequence[Sequence[int]], known: Collection[int] = ()
+    scorer: Scorer, histories: Sequence[Sequence[int]], known: Collection[int] = ()
 ) -> Float[Tensor, "B rows"]:
-    """Exact scores of every item after each history, as `Recommender.scores`; -inf for padding and for `known` rows."""
+    """Exact scores of every item after each history, as the scorer has them; -inf for padding and for `known` rows."""
     sizes = np.array([len(rows) for rows in histories])
     items = np.concatenate([np.asarray(rows, dtype=np.int32) for rows in histories])
     asked = Sequences(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), items)
-    scores = recommender.scores(asked, np.arange(len(histories))).clone()
+    scores = scorer.scores(asked, np.arange(len(histories))).clone()
     scores[:, list(known)] = -torch.inf
     return scores
 
@@ -99,10 +106,10 @@ def ranking(scores: Float[Tensor, "rows"]) -> Int[np.ndarray, "rows"]:
     return np.where(scores.isneginf().numpy(), 0, ranks)
 
 
-def best(ranks: Int[np.ndarray, "rows"], k: int) -> Int[np.ndarray, "k"]:
+def best(ranks: Int[np.ndarray, "rows"], k: int) -> list[int]:
     """Item rows with ranks 1 to k, fewer where fewer are left."""
     order = np.argsort(np.where(ranks == 0, len(ranks) + 1, ranks), kind="stable")
-    return order[: min(k, int((ranks > 0).sum()))]
+    return order[: min(k, int((ranks > 0).sum()))].tolist()
 
 
 class Depth(NamedTuple):
@@ -160,11 +167,11 @@ def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[De
     return depths
 
 
-def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> Int[np.ndarray, "k"]:
+def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> list[int]:
     """Items that a beam finds after a history, best first, the history's own left out; no more than `width`."""
     gone = torch.tensor([sorted(set(map(int, rows)))])
     items, _ = recommender.beam(read_part(recommender, rows), width, gone)
-    return items[0][items[0] > 0][:width].numpy()
+    return items[0][items[0] > 0][:width].tolist()
 
 
 @torch.no_grad()
@@ -193,12 +200,12 @@ def without_each(
 def shared_codes(code_ids: Int[np.ndarray, "N sid_len"], item: int, rows: Sequence[int]) -> tuple[int, int]:
     """The longest prefix that an item's ID shares with a history: the latest event that has it, and its length.
 
-    Returns: (item row of the event, shared codes); (0, 0) where not even the first code is shared.
+    Returns: (place in `rows`, shared codes); (0, 0) where not even the first code is shared.
     """
     found = (0, 0)
-    for row in rows:
-        same = code_ids[item] == code_ids[row]
-        length = int(same.argmin()) if not same.all() else len(same)
+    for place, row in enumerate(rows):
+        differ = code_ids[item] != code_ids[row]
+        length = int(differ.argmax()) if differ.any() else len(differ)
         if length >= max(found[1], 1):
-            found = (int(row), length)
+            found = (place, length)
     return found

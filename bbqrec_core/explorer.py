@@ -1,4 +1,4 @@
-"""Attention explorer: one user's attention without and with the offsets, and what their strength does to the ranking."""
+"""Attention explorer: a user's attention without and with the offsets, and what their strength does to the ranking."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -192,7 +192,7 @@ def _change(now: int, then: int) -> str:
 def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
     """The best items now, each with its change of rank against the offsets as trained, and who left the list."""
     now, then = answers.best(seen.ranks, SHOWN), answers.best(seen.trained, SHOWN)
-    notes = [_change(seen.ranks[row], seen.trained[row]) for row in now]
+    notes = [_change(int(seen.ranks[row]), int(seen.trained[row])) for row in now]
     gone = [f"{which.items.titles[row]} ({seen.trained[row]} → {seen.ranks[row]})" for row in then if row not in now]
     left = (
         f"Left the first {SHOWN}: {', '.join(gone)}." if gone else f"None of the trained first {SHOWN} left the list."
@@ -200,7 +200,7 @@ def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
     target = int(which.targets[which.numbers[state.user]])
     if seen.ranks[target]:
         chosen = f"What this user really chose next, {which.items.titles[target]}: "
-        left += f" {chosen}{_change(seen.ranks[target], seen.trained[target])}."
+        left += f" {chosen}{_change(int(seen.ranks[target]), int(seen.trained[target]))}."
     title = f"Recommendations with the offsets times {state.scale:.2f}, against times 1; the user's items are left out"
     return section(title, card_row(which.items, now, notes), left)
 
@@ -218,8 +218,8 @@ def view(which: Subject, state: ExplorerState) -> Html:
     ramp = ",".join(code_colour(step, 9)[0] for step in range(9))
     legend = Html(
         f'<p>weight in hundredths, one scale for both: 0<span class="bb-ramp" style="background:linear-gradient(90deg,'
-        f'{ramp})"></span>{100 * top:.0f}. Rows attend, columns are attended; rows sum to 100. In the third table = is an event with itself and – a '
-        "missing signal; point at a cell for its cosine and its learned offset.</p>"
+        f'{ramp})"></span>{100 * top:.0f}. Rows attend, columns are attended; rows sum to 100. In the third table = is '
+        "an event with itself and – a missing signal; point at a cell for its cosine and its learned offset.</p>"
     )
     maps = (
         _weight_map("before: offsets times 0", seen.before, top, names, faces)

@@ -1,15 +1,14 @@
 """Recommendation playground: make up a history, watch the beam unfold, see what is recommended and what it hangs on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import ipywidgets
 import numpy as np
-from jaxtyping import Int
 
 from . import answers
-from .answers import Depth
+from .answers import Depth, Scorer
 from .cards import Catalogue, Html, card_row, chips, code_colour, section, table, text
 from .live import LABEL, Live
 from .recommender import Recommender
@@ -23,13 +22,13 @@ BOX, GAP, TALL = 168, 62, 38  # pixels of the beam's picture: a box, the room be
 class Playroom:
     """What the playground plays with.
 
-    Args: items: the catalogue, with the IDs of the first run. runs: name -> recommender, the first one unfolded, the
-        others to compare it with.
+    Args: items: the catalogue, with the IDs of the first run. runs: name -> what ranks; the first one emits codes
+        and is unfolded, the others are compared with it.
     Raises: ValueError for a first run without codes, or one that reads codes.
     """
 
     items: Catalogue
-    runs: Mapping[str, Recommender]
+    runs: Mapping[str, Scorer]
 
     def __post_init__(self) -> None:
         if answers.readable(self.main).tree is None:
@@ -88,9 +87,9 @@ def _box(depth: Depth, line: int, sizes: Sequence[int], learned: int, x: float) 
         at = x + 6 + 27 * position
         parts.append(f'<rect x="{at}" y="{y + 8}" width="25" height="16" rx="8" fill="{back}" stroke="#9aa3ad"/>')
         parts.append(f'<text x="{at + 12.5}" y="{y + 20}" text-anchor="middle" fill="{letters}">{code}</text>')
-    items = int(depth.items[line])
+    items, chance = int(depth.items[line]), text(percent(float(depth.scores[line])))
     end = f'x="{x + BOX - 6}" text-anchor="end"'
-    parts.append(f'<text {end} y="{y + 15}" font-weight="600" fill="#222">{text(percent(depth.scores[line]))}</text>')
+    parts.append(f'<text {end} y="{y + 15}" font-weight="600" fill="#222">{chance}</text>')
     parts.append(f'<text {end} y="{y + 28}" fill="#5b646e">{items} item{"s" * (items != 1)}</text>')
     return "".join(parts)
 
@@ -133,27 +132,24 @@ def _switched(model: Recommender, off: Sequence[str]) -> str:
     )
 
 
-def _reasons(room: Playroom, model: Recommender, history: Sequence[int], picked: Int[np.ndarray, "k"]) -> list[list]:
+def _reasons(room: Playroom, model: Recommender, history: Sequence[int], picked: Sequence[int]) -> list[list[object]]:
     """For each item: the event that it hangs on most, what is left of its probability without, and the nearest ID."""
-    titles, items = room.items.titles, room.items
-    read = answers.read_part(model, history)[0].tolist()
+    items, read = room.items, answers.read_part(model, history)[0].tolist()
+    unread = len(history) - len(read)
+    names = [f"{unread + t + 1} {items.titles[row]}" for t, row in enumerate(read)]
     whole, shorter = answers.without_each(model, history, picked)
     lines = []
     for index, row in enumerate(picked):
         if not len(shorter):
             hangs = "it is the only event"
         elif float(shorter[:, index].min()) >= float(whole[index]):
-            hangs = "no event: without any one of them it is as likely or likelier"
+            hangs = "none: without any one of them it is as likely or likelier"
         else:
             event = int(shorter[:, index].argmin())
-            hangs = f"{event + 1} {titles[read[event]]}: {percent(whole[index])} → {percent(shorter[event, index])}"
-        near, shared = answers.shared_codes(items.code_ids, int(row), read)
+            hangs = f"{names[event]}: {percent(float(whole[index]))} → {percent(float(shorter[event, index]))}"
+        event, shared = answers.shared_codes(items.code_ids, int(row), read)
         prefix = chips(items.code_ids[row][:shared], items.sizes, items.learned)
-        alike = (
-            Html(f"{prefix} with {read.index(near) + 1} {text(titles[near])}")
-            if shared
-            else "none: the first codes differ"
-        )
+        alike = Html(f"{prefix} with {text(names[event])}") if shared else "none: the first codes differ"
         lines.append([hangs, alike])
     return lines
 

@@ -150,10 +150,9 @@ def _words(place: Tensor, words: str, size: float, colour: str = STRONG, lift: f
 
 def _canvas(reach: float, pixels: int, label: str, parts: list[str], mark: str = "") -> str:
     axes = f'<path d="M{-reach} 0H{reach}M0 {-reach}V{reach}" stroke="#d5dae0" stroke-width="{reach / 150:.4f}"/>'
-    return (
-        f'<svg {mark} width="{pixels}" height="{pixels}" viewBox="{-reach} {-reach} {2 * reach} {2 * reach}" role="img" '
-        f'aria-label="{label}" style="border:1px solid #c3c9d0;background:#fff">{axes}{"".join(parts)}</svg>'
-    )
+    box = f'width="{pixels}" height="{pixels}" viewBox="{-reach} {-reach} {2 * reach} {2 * reach}"'
+    look = 'style="border:1px solid #c3c9d0;background:#fff"'
+    return f'<svg {mark} {box} role="img" aria-label="{label}" {look}>{axes}{"".join(parts)}</svg>'
 
 
 def _rings(book: Tensor, chosen: int, colour: str, unit: float) -> list[str]:
