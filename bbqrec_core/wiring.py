@@ -1,5 +1,6 @@
 """What every widget of the suite shares: from a control to a state, from a state to views, and errors in words."""
 
+import html
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -30,15 +31,23 @@ class Board:
     def show(self) -> None:
         """Draw every panel for the state as it is, then the line below: a reader who sees its number sees all of it."""
         begin = time.perf_counter()
+        self.draw(begin)
+
+    def draw(self, begin: float) -> None:
+        """Every panel, then the line."""
         for name, view in self.panels.items():
             self.boxes[name].value = safely(view, self.state)
         self.say(begin)
 
-    def say(self, begin: float, problem: object = "") -> None:
+    def tell(self, words: str) -> None:
+        """An answer that is only a line of words."""
+        self.say(time.perf_counter(), told=words)
+
+    def say(self, begin: float, problem: object = "", told: str = "") -> None:
         """Count an answer that began at `begin` (of `time.perf_counter`) and write the line."""
         self.answers += 1
         self.seconds.append(time.perf_counter() - begin)
-        words = f"Answer {self.answers}, {1000 * self.seconds[-1]:.0f} ms."
+        words = html.escape(f"{told} Answer {self.answers}, {1000 * self.seconds[-1]:.0f} ms.".strip())
         line = f'<p class="bb-status" role="status" data-answer="{self.answers}">{words}</p>'
         self.status.value = cards.page(cards.error_panel(problem) if problem else "", cards.Html(line))
 
@@ -57,9 +66,7 @@ class Board:
         except Exception as problem:  # the last stop before a reader, who must see it
             self.say(begin, problem)
             return
-        for name, view in self.panels.items():
-            self.boxes[name].value = safely(view, self.state)
-        self.say(begin)
+        self.draw(begin)
 
     def follow(self) -> None:
         """Let the controls say what the state says; what they report back meanwhile is not taken for a wish."""
@@ -72,10 +79,14 @@ class Board:
 
     def bind(self, control: widgets.Widget, field: str, reading: Callable[[Any], Any] = lambda value: value) -> None:
         """A control whose value becomes a field of the state, read by `reading`."""
+        self.watch(control, lambda value: self.change(**{field: reading(value)}))
+
+    def watch(self, control: widgets.Widget, act: Callable[[Any], object]) -> None:
+        """A control whose new value a reader chose is handed to `act`."""
 
         def moved(change: Mapping[str, Any]) -> None:
             if not self.quiet:
-                self.act(lambda: self.change(**{field: reading(change["new"])}))
+                self.act(lambda: act(change["new"]))
 
         control.observe(moved, names="value")
 
