@@ -47,7 +47,7 @@ def missing(*modules: str) -> str:
     """Why a browser test cannot run here; empty if it can."""
     lacking = [name for name in ("playwright", *modules) if not importlib.util.find_spec(name)]
     if lacking:
-        return f"{', '.join(lacking)} is not installed: pip install -c constraints.txt -e '.[browser]'"
+        return f"{', '.join(lacking)} is not installed: pip install -c constraints.txt -e '.[dev]'"
     return "" if shutil.which("chromium") else "no chromium on the PATH (Debian: apt install chromium)"
 
 
