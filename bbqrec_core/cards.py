@@ -6,7 +6,7 @@ Every function returns `Html`. Whatever else is handed in is text and is escaped
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,6 +37,12 @@ STYLE = """<style>
 .bb-chip { min-width: 1.4em; padding: 0 4px; border-radius: 8px; text-align: center; font-size: 11px; line-height: 16px;
   font-variant-numeric: tabular-nums; }
 .bb-extra { background: none; border: 1px dashed var(--jp-ui-font-color2, #555); line-height: 14px; }
+.bb-mini { display: flex; gap: 6px; align-items: center; margin: 3px 0; line-height: 1.2; }
+.bb-mini img, .bb-mini svg { flex: none; width: 30px; height: 38px; object-fit: contain; }
+.bb-mini > div { min-width: 0; }
+.bb-line { display: block; font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bb-columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 4px 16px; }
+.bb-columns > * { min-width: 0; }
 .bb-scroll { overflow-x: auto; }
 .bb table { border-collapse: collapse; margin: 2px 0; font-size: 12px; }
 .bb th, .bb td { padding: 2px 8px 2px 0; text-align: left; vertical-align: top; border: 0; background: none; }
@@ -118,14 +124,16 @@ def code_colour(code: int, size: int) -> tuple[str, str]:
     return back, "#000000" if luminance > 0.179 else "#ffffff"  # where black and white letters have equal contrast
 
 
-def chips(codes: Sequence[int] | Int[np.ndarray, "positions"], sizes: Sequence[int], learned: int) -> Html:
+def chips(
+    codes: Sequence[int] | Int[np.ndarray, "positions"], sizes: Sequence[int], learned: int, first: int = 0
+) -> Html:
     """A semantic ID, or a prefix of one, as a chip for each code: the number on its colour.
 
     Args: codes: the first positions of an ID. sizes: codes possible at each position. learned: positions from here on
-        only number items that share an ID, and get a plain chip.
+        only number items that share an ID, and get a plain chip. first: position of the first code given.
     """
     shown = []
-    for position, (code, size) in enumerate(zip(map(int, codes), sizes, strict=False)):
+    for position, (code, size) in enumerate(zip(map(int, codes), sizes[first:], strict=False), first):
         if position < learned:
             back, letters = code_colour(code, size)
             style = f'class="bb-chip" style="background:{back};color:{letters}"'
@@ -167,6 +175,20 @@ def card(items: Catalogue, row: int, note: object = "") -> Html:
         f"{chips(items.code_ids[row], items.sizes, items.learned)}"
         f'<div class="bb-about">{html.escape(about)}</div>{last}</div>'
     )
+
+
+def mini(items: Catalogue, row: int, note: object = "") -> Html:
+    """One item as one line: small picture, title, ID as chips, and a note."""
+    title = html.escape(items.titles[row])
+    last = f'<span class="bb-about">{text(note)}</span>' if str(note) else ""
+    body = f'<span class="bb-line" title="{title}">{title}</span>'
+    codes = chips(items.code_ids[row], items.sizes, items.learned)
+    return Html(f'<div class="bb-mini" data-row="{row}">{face(items, row)}<div>{body}{codes} {last}</div></div>')
+
+
+def columns(parts: Mapping[str, object]) -> Html:
+    """Headed parts side by side, below each other where there is no room."""
+    return Html(f'<div class="bb-columns">{"".join(section(title, part) for title, part in parts.items())}</div>')
 
 
 def card_row(

@@ -149,3 +149,32 @@ def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str
     rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
     outcomes = {name: out for (name,), out in run_all(work, rows, jobs, run / "logs", "notebook").items()}
     return {name: outcomes[name].cause for name in names if isinstance(outcomes[name], Failure)}
+
+
+def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> int:
+    """Serve a notebook as a web page through Voila, on this machine only, until it is interrupted.
+
+    The page runs a copy below `out` that holds the given parameters; each visitor has a kernel of their own.
+
+    Returns: Voila's exit code.
+    Raises: ValueError where Voila is not installed, or for a dataset that is neither a name nor a folder.
+    """
+    import importlib.util
+    import subprocess
+
+    import papermill
+
+    from bbqrec_core.reproduce import absolute_dataset
+
+    if not importlib.util.find_spec("voila"):
+        raise ValueError("Voila is not installed: pip install -c constraints.txt -e '.[dev]', or run make inspector")
+    (source,) = discover(notebook_folder(), (number,))
+    out = Path(out).expanduser().resolve()
+    given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out)}
+    page = out / "pages" / source.name
+    page.parent.mkdir(parents=True, exist_ok=True)
+    notebook = papermill.iorw.load_notebook_node(str(source))
+    papermill.iorw.write_ipynb(papermill.parameterize.parameterize_notebook(notebook, given), str(page))
+    say(f"the page is ready at http://127.0.0.1:{port}/ in a moment; it computes what it shows when it is opened")
+    command = [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    return subprocess.call([*command, "--VoilaConfiguration.show_tracebacks=True"])
