@@ -261,15 +261,15 @@ class AttentionExplorer(Live):
         }
         self.earlier = ipywidgets.Button(description="previous user", layout={"width": "120px"})
         self.later = ipywidgets.Button(description="next user", layout={"width": "120px"})
-        self.earlier.on_click(lambda _: self._walk(-1))
-        self.later.on_click(lambda _: self._walk(1))
         above = [
             ipywidgets.HBox([controls["user"], self.earlier, self.later, controls["events"]]),
             ipywidgets.HBox([controls["layer"], controls["head"], controls["channel"], controls["scale"]]),
         ]
-        super().__init__(start, lambda s: view(which, s), controls, above)
+        super().__init__("bb-explorer", start, lambda s: view(which, s), controls, above)
+        self.board.press(self.earlier, lambda: self._walk(-1))
+        self.board.press(self.later, lambda: self._walk(1))
 
     def _walk(self, step: int) -> None:
         """To the user before or after, round the end."""
         here = self.which.numbers.get(self.state.user, 0)
-        self.change(user=self.which.users[(here + step) % len(self.which.users)])
+        self.board.change(user=self.which.users[(here + step) % len(self.which.users)])

@@ -1,69 +1,50 @@
-"""What the live views share: controls change a frozen state, a pure function draws it, problems appear in words."""
+"""A widget of one picture: controls over it that each set one field of a state, and the line that tells of answers."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets
 
-from .cards import Html, error_panel, page
+from .cards import Html
+from .wiring import Board
 
-State = TypeVar("State")
 LABEL = {"description_width": "initial"}
 
 
 class Live(ipywidgets.VBox):
-    """Wiring alone: each control sets one field of the state, and every change draws the state anew.
+    """Wiring alone: a board with one panel, `view`, and the controls that change its state.
 
-    Args: state: a frozen dataclass; a ValueError of its checks, or of `view`, is shown instead of the picture.
+    Args: name: class of the outermost box, by which a page finds it. state: a frozen dataclass.
         view: state -> HTML. controls: field of the state -> the widget whose value it is.
-        picture: where the HTML goes; any widget with a `value`. above: rows of widgets over the picture.
+        above: rows of widgets over the picture. picture: where the HTML goes; anything with a `value`.
     """
 
     def __init__(
         self,
-        state: State,
-        view: Callable[[State], Html],
+        name: str,
+        state: Any,
+        view: Callable[[Any], Html],
         controls: Mapping[str, ipywidgets.ValueWidget],
-        above: list[ipywidgets.Widget],
+        above: Sequence[ipywidgets.Widget],
         picture: ipywidgets.Widget | None = None,
     ) -> None:
-        self.state, self.draw, self.controls, self.failed = state, view, dict(controls), False
-        self.picture = ipywidgets.HTML() if picture is None else picture
-        super().__init__([*above, self.picture])
-        for name, control in self.controls.items():
-            control.observe(lambda change, name=name: self.change(**{name: change["new"]}), "value")
-        self.refresh()
+        self.board, self.controls = Board(state, {"view": view}), dict(controls)
+        self.picture = self.board.boxes["view"] if picture is None else picture
+        self.board.boxes["view"] = self.picture
+        super().__init__([*above, self.picture, self.board.status])
+        self.add_class(name)
+        for field, control in self.controls.items():
+            self.board.bind(control, field)
+        self.board.listeners.append(self.follow)
+        self.board.follow()
+        self.board.show()
 
-    def change(self, **fields: object) -> None:
-        """Replace fields of the state and draw it; a refused value leaves the state and says why."""
-        try:
-            wanted = replace(self.state, **fields)
-        except ValueError as problem:
-            self.fail(problem)
-            return
-        if wanted != self.state or self.failed:
-            self.state = wanted
-            self.refresh()
+    @property
+    def state(self) -> Any:
+        """What is shown now."""
+        return self.board.state
 
-    def refresh(self) -> None:
-        """Draw the state, then let the controls say what it holds."""
-        try:
-            shown = self.draw(self.state)
-        except Exception as problem:  # an error in a callback would be lost: the reader sees it where the answer goes
-            self.fail(problem)
-            return
-        self.failed = False
-        self.picture.value = page(shown)
-        self.follow()
-
-    def follow(self) -> None:
-        """Set every control to its field; equal values change nothing, so that this ends."""
-        for name, control in self.controls.items():
-            if control.value != getattr(self.state, name):
-                control.value = getattr(self.state, name)
-
-    def fail(self, problem: Exception) -> None:
-        """Show what went wrong in place of the picture."""
-        self.failed = True
-        self.picture.value = page(error_panel(problem))
+    def follow(self, state: Any) -> None:
+        """Let every control say what its field says."""
+        for field, control in self.controls.items():
+            control.value = getattr(state, field)

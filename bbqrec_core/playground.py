@@ -225,20 +225,12 @@ class Playground(Live):
             "against": ipywidgets.Dropdown(options=rivals, description="compare with", style=LABEL),
         }
         self.search = ipywidgets.Text(description="search", placeholder="part of a title, or an id", style=LABEL)
-        self.search.observe(lambda _: self.look_up(), "value")
         self.hits = [ipywidgets.Button(layout={"width": "auto"}) for _ in range(HITS)]
         self.found: list[int] = []
-        for place, button in enumerate(self.hits):
-            button.on_click(lambda _, place=place: self.add(self.found[place]))
         self.events = ipywidgets.HBox(layout={"flex_flow": "row wrap"})
         self.clear = ipywidgets.Button(description="clear history", icon="trash", layout={"width": "130px"})
-        self.clear.on_click(lambda _: self.change(history=()))
-        self.signals = {
-            name: ipywidgets.Checkbox(value=True, description=name, indent=False, layout={"width": "90px"})
-            for name in answers.signal_names(room.main)
-        }
-        for box in self.signals.values():
-            box.observe(lambda _: self._switch(), "value")
+        box = {"value": True, "indent": False, "layout": {"width": "90px"}}
+        self.signals = {name: ipywidgets.Checkbox(description=name, **box) for name in answers.signal_names(room.main)}
         caption = ipywidgets.Label("offsets from" if self.signals else "this run has no offsets to switch off")
         above = [
             ipywidgets.HBox([self.search, self.clear]),
@@ -248,43 +240,47 @@ class Playground(Live):
             ipywidgets.HBox([caption, *self.signals.values()]),
         ]
         state = PlaygroundState(tuple(map(int, history)), depth=levels)
-        super().__init__(state, lambda s: view(room, s), controls, above)
-        self.look_up()
+        super().__init__("bb-playground", state, lambda s: view(room, s), controls, above)
+        self._listen()
 
-    def add(self, row: int) -> None:
-        """Put an item at the end of the history."""
-        self.change(history=(*self.state.history, int(row)))
+    def _listen(self) -> None:
+        """What the controls do that set no field by themselves."""
+        board = self.board
+        board.watch(self.search, self.look_up)
+        board.press(self.clear, lambda: board.change(history=()))
+        for place, button in enumerate(self.hits):
+            board.press(button, lambda place=place: board.change(history=(*self.state.history, self.found[place])))
+        for box in self.signals.values():
+            board.watch(box, lambda _: board.change(off=tuple(n for n, each in self.signals.items() if not each.value)))
+        self.look_up("")
 
-    def remove(self, place: int) -> None:
-        """Take an event out of the history."""
-        self.change(history=self.state.history[:place] + self.state.history[place + 1 :])
-
-    def look_up(self) -> None:
-        """Show what the search finds as buttons."""
-        self.found = self.room.find(self.search.value)
+    def look_up(self, words: str) -> None:
+        """Show what the search finds as buttons, and say how many there are."""
+        self.found = self.room.find(words)
         for place, button in enumerate(self.hits):
             button.layout.display = None if place < len(self.found) else "none"
             if place < len(self.found):
                 button.description = f"+ {self.room.items.titles[self.found[place]]}"
                 button.tooltip = f"add {self.room.items.titles[self.found[place]]} to the history"
-
-    def follow(self) -> None:
-        """Set the controls, and show a button for each event."""
-        super().follow()
-        if self.events_shown != self.state.history:
-            self.events.children = [self._event(place, row) for place, row in enumerate(self.state.history)]
-            self.events_shown = self.state.history
-
-    events_shown: tuple[int, ...] | None = None
-
-    def _event(self, place: int, row: int) -> ipywidgets.Button:
-        """A button that takes one event out."""
-        title = self.room.items.titles[row]
-        button = ipywidgets.Button(
-            description=f"× {place + 1} {title}", tooltip=f"remove {title}", layout={"width": "auto"}
+        shown = (
+            f"The {len(self.found)} best known matches." if len(self.found) == HITS else f"{len(self.found)} matches."
         )
-        button.on_click(lambda _: self.remove(place))
-        return button
+        self.board.tell(shown if self.found else f"Nothing has {words!r} in its title or id.")
 
-    def _switch(self) -> None:
-        self.change(off=tuple(name for name, box in self.signals.items() if not box.value))
+    def follow(self, state: PlaygroundState) -> None:
+        """Set the controls, and show a button for each event."""
+        super().follow(state)
+        names = [f"× {place} {self.room.items.titles[row]}" for place, row in enumerate(state.history, 1)]
+        if names != [button.description for button in self.events.children]:
+            self.events.children = [self._event(place, name) for place, name in enumerate(names)]
+
+    def _event(self, place: int, name: str) -> ipywidgets.Button:
+        """A button that takes one event out of the history."""
+        button = ipywidgets.Button(description=name, tooltip="remove it from the history", layout={"width": "auto"})
+
+        def remove() -> None:
+            kept = self.state.history
+            self.board.change(history=kept[:place] + kept[place + 1 :])
+
+        self.board.press(button, remove)
+        return button

@@ -57,6 +57,7 @@ function render({ model, el }) {
     event.stopPropagation();  // JupyterLab would else move to the next cell
     send({ by: way.map((steps) => steps * (event.shiftKey ? 10 : 1)) });
   });
+  model.on("change:value", draw);
   model.on("change:answers", draw);
   draw();
 }
@@ -263,31 +264,22 @@ class Stepper(Live):
         used = ipywidgets.IntSlider(min=1, max=levels, description="levels used", **wide)
         places = [("a point of your own", -1), *((name, index) for index, name in enumerate(plane.names))]
         self.place = ipywidgets.Dropdown(options=places, value=-1, description="go to", style=LABEL)
-        self.place.observe(self._jump, "value")
-        picture = DragPlane()
+        self.edge, picture = edge, DragPlane()
         picture.on_msg(lambda _, message, __: self._move(message))
         above = [ipywidgets.HBox([x, y]), ipywidgets.HBox([used, self.place])]
         start = StepperState(*map(_snapped, plane.points[0].tolist()), levels)
-        super().__init__(start, lambda s: view(plane, s), {"x": x, "y": y, "levels": used}, above, picture)
+        controls = {"x": x, "y": y, "levels": used}
+        super().__init__("bb-stepper", start, lambda s: view(plane, s), controls, above, picture)
+        self.board.watch(self.place, lambda index: index >= 0 and self._to(*plane.points[index].tolist()))
 
-    def refresh(self) -> None:
-        """Draw, and tell the browser that this is the answer."""
-        super().refresh()
-        self.picture.answers += 1
-
-    def follow(self) -> None:
+    def follow(self, state: StepperState) -> None:
         """Set the sliders, and name the place where the point stands on one."""
-        super().follow()
-        here = torch.tensor([self.state.x, self.state.y])
-        near = (self.plane.points - here).norm(dim=1) < STEP / 2
+        super().follow(state)
+        near = (self.plane.points - torch.tensor([state.x, state.y])).norm(dim=1) < STEP / 2
         self.place.value = int(near.int().argmax()) if near.any() else -1
 
-    def _jump(self, change: dict) -> None:
-        if change["new"] >= 0:
-            self._to(*self.plane.points[change["new"]].tolist())
-
     def _move(self, message: dict) -> None:
-        """What the browser reports: a place, or steps from where the point is."""
+        """What the browser reports: a place, or steps from where the point is; answered even if nothing moves."""
         if "to" in message:
             self._to(*message["to"])
         else:
@@ -295,6 +287,5 @@ class Stepper(Live):
         self.picture.answers += 1
 
     def _to(self, *place: float) -> None:
-        edge = self.controls["x"].max
-        x, y = (_snapped(min(max(v, -edge), edge)) for v in place)
-        self.change(x=x, y=y)
+        x, y = (_snapped(min(max(v, -self.edge), self.edge)) for v in place)
+        self.board.change(x=x, y=y)

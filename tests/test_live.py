@@ -1,4 +1,4 @@
-"""The wiring of live views: controls and state agree, and nothing that goes wrong stays silent."""
+"""A widget of one picture: controls and state agree, and nothing that goes wrong stays silent."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def draw(state: Counter) -> Html:
 
 @pytest.fixture
 def live() -> Live:
-    return Live(Counter(), draw, {"number": ipywidgets.IntText()}, [])
+    return Live("bb-counter", Counter(), draw, {"number": ipywidgets.IntText()}, [])
 
 
 def test_the_picture_is_the_pure_view_of_the_state(live: Live) -> None:
@@ -42,14 +42,15 @@ def test_the_picture_is_the_pure_view_of_the_state(live: Live) -> None:
 
 
 def test_a_control_follows_the_state(live: Live) -> None:
-    live.change(number=5)
+    assert live.controls["number"].value == 1
+    live.board.change(number=5)
     assert live.controls["number"].value == 5
 
 
 def test_a_refused_value_leaves_the_state_and_says_why(live: Live) -> None:
     live.controls["number"].value = 9
     assert live.state == Counter(1)
-    assert "want 5 at most, got 9" in live.picture.value
+    assert "want 5 at most, got 9" in live.board.status.value
 
 
 @pytest.mark.parametrize(("number", "words"), [(3, "no three"), (4, "KeyError")])
@@ -60,7 +61,8 @@ def test_an_error_of_the_view_is_shown_and_goes_when_the_cause_goes(live: Live, 
     assert live.picture.value == page(draw(Counter(1)))
 
 
-def test_back_to_the_state_before_a_refusal_draws_again(live: Live) -> None:
-    live.controls["number"].value = 9
-    live.controls["number"].value = 1
-    assert live.picture.value == page(draw(Counter(1)))
+def test_any_widget_with_a_value_can_hold_the_picture() -> None:
+    other = ipywidgets.HTMLMath()
+    live = Live("bb-counter", Counter(2), draw, {}, [], other)
+    assert other.value == page(draw(Counter(2)))
+    assert other in live.children

@@ -58,10 +58,10 @@ def test_sliders_drag_keys_and_names_lead_to_one_picture() -> None:
     assert live.place.label == "B"
     for way in (
         lambda: live.picture._handle_custom_msg({"to": [-0.31, -3.09]}, []),
-        lambda: (live.change(x=-0.35, y=-3.0), live.picture._handle_custom_msg({"by": [1, -2]}, [])),
+        lambda: (live.board.change(x=-0.35, y=-3.0), live.picture._handle_custom_msg({"by": [1, -2]}, [])),
         lambda: setattr(live.place, "value", 1),
     ):
-        live.change(x=1.0, y=1.0)
+        live.board.change(x=1.0, y=1.0)
         assert live.picture.value != wanted
         assert live.place.value == -1
         way()
