@@ -183,10 +183,8 @@ def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, faces: Sequenc
 
 
 def _change(now: int, then: int) -> str:
-    """A rank and how far it moved."""
-    if now == then:
-        return f"rank {now} (same)"
-    return f"rank {now} {'▲' if now < then else '▼'}{abs(then - now)} (was {then})"
+    """A rank, and where it was before if it moved."""
+    return f"rank {now} (same)" if now == then else f"rank {then} → {now} {'▲' if now < then else '▼'}"
 
 
 def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:

@@ -51,8 +51,8 @@ def test_the_view_writes_weights_ranks_and_the_change_of_ranks(which: Subject) -
     assert shown.count(" gives ") == 2 * (2 + 3 + 4)
     assert f">{100 * seen.after[3, 1]:.0f}</td>" in shown
     best = answers.best(seen.ranks, 1)[0]
-    moved = seen.trained[best] - 1
-    assert (f"rank 1 ▲{moved} (was {seen.trained[best]})" if moved else "rank 1 (same)") in shown
+    then = seen.trained[best]
+    assert (f"rank {then} → 1 ▲" if then > 1 else "rank 1 (same)") in shown
     assert "What this user really chose next, item 9" in shown
     assert shown.count("(same)") < view(which, replace(state, scale=1.0)).count("(same)") == explorer.SHOWN + 1
 
