@@ -4,9 +4,10 @@ import re
 import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
-from browser import Server, answered, console_problems, copy_notebook, open_and_run, output_errors
+from browser import ROOT, Server, answered, console_problems, copy_notebook, open_and_run, output_errors
 
 pytestmark = pytest.mark.browser
 PARAMETERS = {"dataset": "planted-smoke", "preset": "smoke", "seed": 1, "overrides": {"layers": 2}}
@@ -18,6 +19,7 @@ class Desk:
 
     def __init__(self, page: object, selector: str) -> None:
         self.page, self.selector, self.box, self.times = page, selector, page.locator(selector), []
+        page.wait_for_selector(f"{selector} section")
         self.box.scroll_into_view_if_needed()
 
     def control(self, label: str) -> object:
@@ -73,9 +75,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
+def _own_figure(route: object) -> None:
+    """The committed figure of a title cell, which the served copy of a notebook does not have beside it."""
+    route.fulfill(path=ROOT / "figures" / Path(urlparse(route.request.url).path).name)
+
+
 def opened(lab: Server, chromium: Callable, name: str, runs: Path) -> object:
     """A page with a notebook of which all cells have run."""
     page = chromium(1400, 1800)
+    page.route("**/files/figures/*", _own_figure)
     open_and_run(page, lab, copy_notebook(name, lab.folder, out_dir=str(runs), **PARAMETERS))
     return page
 
