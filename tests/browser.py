@@ -31,7 +31,7 @@ FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF
 SETTINGS = {
     "apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false"},
 }
-SECONDS = 240  # a busy machine with two cores; nothing waits that long when all is well
+SECONDS, ANSWER = 240, 30  # the most for a page to open and run, and for an answer; a busy machine has two cores
 HARMLESS = re.compile(r"favicon|GPU stall|GL Driver|WebGL.*(software|deprecated|fallback)|swiftshader", re.IGNORECASE)
 
 
@@ -215,7 +215,7 @@ def answered(page: object, widget: str, act: Callable[[], object]) -> float:
     before = page.evaluate(f"() => +{mark}.dataset.answer")
     begin = time.perf_counter()
     act()
-    page.wait_for_function(f"() => +{mark}?.dataset.answer > {before}", polling=5)
+    page.wait_for_function(f"() => +{mark}?.dataset.answer > {before}", polling=5, timeout=1000 * ANSWER)
     return time.perf_counter() - begin
 
 
