@@ -27,6 +27,7 @@ from .inspector_state import (
 from .wiring import Board, Progress
 from .workspace import Workspace
 
+ANY = -1  # chosen where a level is left open: a chooser's own None means that nothing is chosen
 LISTED = 200  # selected items that the chooser of one of them offers
 MAP_HEIGHT = 430
 WIDE = widgets.Layout(width="99%")
@@ -100,7 +101,7 @@ class Inspector:
         board.bind(controls["focus"], "focus", lambda row: row or 0)
         board.watch(controls["found"], lambda row: row and board.change(**selecting([row])))
         for code in self.codes:
-            board.watch(code, lambda _: board.change(**asking(self.atlas, [one.value for one in self.codes])))
+            board.watch(code, lambda _: board.change(**asking(self.atlas, self._asked())))
         board.press(controls["all"], lambda: board.change(**selecting(matches(self.atlas, board.state.query))))
         board.press(controls["clear"], lambda: board.change(**selecting(())))
         board.press(controls["save"], self._save)
@@ -122,8 +123,12 @@ class Inspector:
         wanted = [*state.wanted, *[None] * (len(self.codes) - len(state.wanted))]
         for position, chooser in enumerate(self.codes):
             there = choices(self.atlas.ids.code_ids, wanted, position)
-            options = [("any", None), *((f"{code} ({count} items)", code) for code, count in there)]
-            offer(chooser, options, wanted[position])
+            options = [("any", ANY), *((f"{code} ({count} items)", code) for code, count in there)]
+            offer(chooser, options, ANY if wanted[position] is None else wanted[position])
+
+    def _asked(self) -> list[int | None]:
+        """The code chosen at each level."""
+        return [None if one.value in (None, ANY) else one.value for one in self.codes]
 
     def _save(self) -> None:
         """Write the selection and say where."""
@@ -153,9 +158,7 @@ def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
     if tuple(chooser.options) != tuple(options):
         chooser.options = options
     there = value if any(value == one for _, one in options) else None
-    if there is None and not any(one is None for _, one in options):
-        chooser.index = None
-    elif chooser.value != there or chooser.index is None:
+    if chooser.value != there:
         chooser.value = there
 
 
@@ -179,7 +182,7 @@ class ItemMap:
         self.scatter.background("white")
         self.scatter.axes(False)
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
-        self.scatter.opacity(0.85, unselected=0.35)
+        self.scatter.opacity(0.9, unselected=0.5)
         self.scatter.mouse("lasso")
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.widget.observe(self._selected, names="selection")

@@ -137,8 +137,8 @@ def legend_view(atlas: Atlas, state: State) -> Html:
     """What the colours of the map mean."""
     groups = colouring(atlas, state.colour)
     names = {**dict(zip(groups, palette(state.colour, len(groups)), strict=True)), "all others": GREY}
-    dot = '<span style="display:inline-block;width:10px;height:10px;border-radius:5px;background:{}"></span>&thinsp;{}'
-    shown = "&ensp; ".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
+    dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
+    shown = "".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
     words = "" if groups else f"<p>Nothing to colour by {html.escape(state.colour)} here.</p>"
     return Html(f"{words}<p>{shown}</p><p>{atlas.method}: neighbours mean something, distances do not.</p>")
 

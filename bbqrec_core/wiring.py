@@ -18,8 +18,8 @@ Panels = Mapping[str, Callable[[Any], cards.Html]]
 class StatusLine(anywidget.AnyWidget):
     """The last line of a widget, HTML in `value`; it also keeps the keys of the widget's controls from JupyterLab.
 
-    JupyterLab takes arrow keys, Enter and letters inside an output for its own commands unless the output says that it
-    wants them: without this, an arrow key on a chooser would go to the next cell.
+    JupyterLab takes arrow keys, Enter and letters for its own commands unless the element that has the focus says that
+    it wants them: without this, an arrow key on a chooser would go to the next cell.
     """
 
     _esm = """
@@ -27,7 +27,8 @@ class StatusLine(anywidget.AnyWidget):
       const show = () => { el.innerHTML = model.get("value"); };
       const keep = (tries) => {
         const output = el.closest(".jp-OutputArea");
-        if (output) output.setAttribute("data-lm-suppress-shortcuts", "true");
+        const mark = (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true");
+        if (output) output.addEventListener("focusin", mark);
         else if (tries) requestAnimationFrame(() => keep(tries - 1));
       };
       model.on("change:value", show);
