@@ -182,7 +182,7 @@ class ItemMap:
         self.scatter.background("white")
         self.scatter.axes(False)
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
-        self.scatter.opacity(0.9, unselected=0.5)
+        self.scatter.opacity(0.9, by=None, unselected=0.5)  # not by density, the default
         self.scatter.mouse("lasso")
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.widget.observe(self._selected, names="selection")

@@ -167,13 +167,18 @@ def chromium() -> Iterator[object]:
             page = browser.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
             page.set_default_timeout(1000 * SECONDS)
             page.problems, page.outside = [], []
-            page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+            page.on("console", lambda said: page.problems.append(_said(said)) if said.type == "error" else None)
             page.on("pageerror", lambda error: page.problems.append(str(error)))
             page.on("request", lambda asked: page.outside.append(asked.url) if _is_outside(asked.url) else None)
             return page
 
         yield opened
         browser.close()
+
+
+def _said(message: object) -> str:
+    """A line of the console and where it comes from: that a file was not found does not say which."""
+    return f"{message.text} {message.location.get('url', '')}"
 
 
 def _is_outside(url: str) -> bool:
@@ -206,17 +211,36 @@ def console_problems(page: object) -> list[str]:
     return [text for text in page.problems if not HARMLESS.search(text)]
 
 
+WATCH = """widget => {
+    const box = document.querySelector(widget), kinds = ["keydown", "click", "change", "input", "pointerup"];
+    const watch = { begin: 0, end: 0, before: +box.querySelector(".bb-status").dataset.answer };
+    const began = () => { watch.begin ||= performance.now(); };
+    kinds.forEach(kind => box.addEventListener(kind, began, { capture: true }));
+    const seen = new MutationObserver(() => {
+        const answer = +(box.querySelector(".bb-status")?.dataset.answer ?? 0);
+        if (answer > watch.before) { watch.end = performance.now(); watch.stop(); }
+    });
+    watch.stop = () => { seen.disconnect(); kinds.forEach(kind => box.removeEventListener(kind, began, true)); };
+    seen.observe(box, { subtree: true, childList: true, attributes: true });
+    window.bbWatch = watch;
+}"""
+
+
 def answered(page: object, widget: str, act: Callable[[], object]) -> float:
-    """Do something and wait until the widget says that its next answer is complete; returns the seconds it took.
+    """Do something, wait until the widget says that its next answer is complete, and return the seconds between.
+
+    They are measured inside the page, from the first key or click to the new last line: what the driver of the browser
+    takes to find a control is not the widget's.
 
     Args: widget: CSS selector of the widget's outermost box.
     """
-    mark = f"document.querySelector('{widget} .bb-status')"
-    before = page.evaluate(f"() => +{mark}.dataset.answer")
-    begin = time.perf_counter()
+    page.evaluate(WATCH, widget)
     act()
-    page.wait_for_function(f"() => +{mark}?.dataset.answer > {before}", polling=5, timeout=1000 * ANSWER)
-    return time.perf_counter() - begin
+    try:
+        page.wait_for_function("() => window.bbWatch.end", polling=20, timeout=1000 * ANSWER)
+    finally:
+        page.evaluate("() => window.bbWatch.stop()")
+    return page.evaluate("() => window.bbWatch.end - window.bbWatch.begin") / 1000
 
 
 def said_milliseconds(page: object, widget: str) -> float:
