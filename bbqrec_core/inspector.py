@@ -59,7 +59,7 @@ class Inspector:
 
     def __init__(self, atlas: Atlas, folder: str | Path, state: State | None = None) -> None:
         self.atlas, self.file = atlas, Path(folder) / "inspector_selection.csv"
-        panels = {name: lambda state, view=view: view(atlas, state) for name, view in views.VIEWS.items()}
+        panels = {"panels": lambda state: views.panels_view(atlas, state)}
         panels |= {"legend": lambda state: views.legend_view(atlas, state)}
         panels |= {"export": lambda state: views.export_view(atlas, state)}
         self.board = Board(state or State(), panels)
@@ -147,8 +147,7 @@ class Inspector:
         left = widgets.VBox([self.map.box, boxes["legend"]], layout=widgets.Layout(flex="3 1 380px", min_width="0"))
         side = widgets.VBox(right, layout=widgets.Layout(flex="2 1 330px", min_width="0"))
         top = widgets.Box([left, side], layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"))
-        panels = [boxes[name] for name in views.VIEWS]
-        box = widgets.VBox([top, self.board.status, *panels], layout=widgets.Layout(width="100%"))
+        box = widgets.VBox([top, self.board.status, boxes["panels"]], layout=widgets.Layout(width="100%"))
         box.add_class("bb-inspector")
         return box
 
@@ -177,6 +176,7 @@ class ItemMap:
         for by in atlas.colourings:
             groups = colouring(atlas, by)
             columns[by], self.colours[by] = as_column(groups, views.palette(by, len(groups)), len(atlas.plane))
+        columns["title"] = list(atlas.items.titles[1:])
         self.board, self.coloured = board, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
         self.scatter.background("white")
@@ -184,6 +184,7 @@ class ItemMap:
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
         self.scatter.opacity(0.9, by=None, unselected=0.5)  # not by density, the default
         self.scatter.mouse("lasso")
+        self.scatter.tooltip(True, properties=["color"], histograms=False, preview="title")
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.widget.observe(self._selected, names="selection")
 

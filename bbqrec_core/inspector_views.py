@@ -170,6 +170,20 @@ VIEWS: dict[str, Callable[[Atlas, State], Html]] = {
 }
 
 
+def panels_view(atlas: Atlas, state: State) -> Html:
+    """All panels of a state below each other; one that fails says so in words, and the others are shown.
+
+    Choice: one piece of HTML, because a browser lays the page out anew for every piece that it is sent.
+    """
+    shown = []
+    for view in VIEWS.values():
+        try:
+            shown.append(view(atlas, state))
+        except Exception as problem:  # a panel that cannot be drawn must not hide the others
+            shown.append(cards.error_panel(problem))
+    return Html("".join(shown))
+
+
 def static_page(atlas: Atlas, state: State) -> Html:
-    """All panels of a state below each other, for a reader without a kernel."""
-    return cards.page(*(view(atlas, state) for view in VIEWS.values()))
+    """All panels of a state, for a reader without a kernel."""
+    return cards.page(panels_view(atlas, state))

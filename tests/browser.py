@@ -125,8 +125,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("lab")
     folder, port = home / "notebooks", free_port()
     folder.mkdir()
+    shutil.copytree(ROOT / "figures", home / "figures")
     options = {"ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.port_retries": 0}
-    options |= {"ServerApp.root_dir": folder, "IdentityProvider.token": TOKEN, "ServerApp.allow_root": True}
+    options |= {"ServerApp.root_dir": home, "IdentityProvider.token": TOKEN, "ServerApp.allow_root": True}
     options |= {"LabApp.expose_app_in_browser": True, "LabApp.news_url": None, "LabApp.extension_manager": "readonly"}
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", *flags]
@@ -135,20 +136,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """A function that serves a notebook as a web page through Voila, its parameters changed."""
+def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """A function that runs a command of `bbqrec` that serves a page through Voila, on a free port."""
     if reason := missing("voila"):
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("voila")
     with contextlib.ExitStack() as running:
 
-        def served(name: str, **parameters: object) -> Server:
-            notebook, port = copy_notebook(name, home / "notebooks", **parameters), free_port()
-            command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"]
-            command += ["--Voila.ip=127.0.0.1", "--VoilaConfiguration.show_tracebacks=True"]
-            url = f"http://127.0.0.1:{port}/voila/static/"
-            server = running.enter_context(serve(command, url, notebook.parent, home))
-            return server._replace(url=f"http://127.0.0.1:{port}")
+        def served(*arguments: str) -> Server:
+            port = free_port()
+            main = "import sys; from bbqrec_core.cli import main; sys.exit(main())"
+            command = [sys.executable, "-c", main, *arguments, f"--port={port}"]
+            url = f"http://127.0.0.1:{port}"
+            server = running.enter_context(serve(command, f"{url}/voila/static/", home, home))
+            return server._replace(url=url)
 
         yield served
 
@@ -188,7 +189,7 @@ def _is_outside(url: str) -> bool:
 
 def open_and_run(page: object, server: Server, notebook: Path) -> None:
     """Open a notebook in JupyterLab, run all its cells, and wait until each has run."""
-    page.goto(f"{server.url}/lab/tree/{notebook.name}?token={TOKEN}&reset")
+    page.goto(f"{server.url}/lab/tree/{notebook.parent.name}/{notebook.name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     idle = "jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     page.wait_for_function(f"() => {idle}")
@@ -198,6 +199,11 @@ def open_and_run(page: object, server: Server, notebook: Path) -> None:
         return cells.every(c => c.type !== 'code' || c.executionCount > 0 || !c.sharedModel.source.trim()) }}"""
     page.wait_for_function(done)
     page.wait_for_function(f"() => {idle}")
+
+
+def words(locator: object) -> list[str]:
+    """Texts of all elements, with plain spaces: options of choosers hold spaces that never break."""
+    return [text.replace("\N{NO-BREAK SPACE}", " ") for text in locator.all_inner_texts()]
 
 
 def output_errors(page: object) -> list[str]:
