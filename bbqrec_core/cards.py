@@ -43,6 +43,8 @@ STYLE = """<style>
 .bb-line { display: block; font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .bb-columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 4px 16px; }
 .bb-columns > * { min-width: 0; }
+.bb-key { display: inline-block; white-space: nowrap; margin-right: 10px; }
+.bb-dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 3px; }
 .bb-scroll { overflow-x: auto; }
 .bb table { border-collapse: collapse; margin: 2px 0; font-size: 12px; }
 .bb th, .bb td { padding: 2px 8px 2px 0; text-align: left; vertical-align: top; border: 0; background: none; }

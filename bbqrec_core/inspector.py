@@ -27,6 +27,7 @@ from .inspector_state import (
 from .wiring import Board, Progress
 from .workspace import Workspace
 
+ANY = -1  # chosen where a level is left open: a chooser's own None means that nothing is chosen
 LISTED = 200  # selected items that the chooser of one of them offers
 MAP_HEIGHT = 430
 WIDE = widgets.Layout(width="99%")
@@ -58,7 +59,7 @@ class Inspector:
 
     def __init__(self, atlas: Atlas, folder: str | Path, state: State | None = None) -> None:
         self.atlas, self.file = atlas, Path(folder) / "inspector_selection.csv"
-        panels = {name: lambda state, view=view: view(atlas, state) for name, view in views.VIEWS.items()}
+        panels = {"panels": lambda state: views.panels_view(atlas, state)}
         panels |= {"legend": lambda state: views.legend_view(atlas, state)}
         panels |= {"export": lambda state: views.export_view(atlas, state)}
         self.board = Board(state or State(), panels)
@@ -100,7 +101,7 @@ class Inspector:
         board.bind(controls["focus"], "focus", lambda row: row or 0)
         board.watch(controls["found"], lambda row: row and board.change(**selecting([row])))
         for code in self.codes:
-            board.watch(code, lambda _: board.change(**asking(self.atlas, [one.value for one in self.codes])))
+            board.watch(code, lambda _: board.change(**asking(self.atlas, self._asked())))
         board.press(controls["all"], lambda: board.change(**selecting(matches(self.atlas, board.state.query))))
         board.press(controls["clear"], lambda: board.change(**selecting(())))
         board.press(controls["save"], self._save)
@@ -122,8 +123,12 @@ class Inspector:
         wanted = [*state.wanted, *[None] * (len(self.codes) - len(state.wanted))]
         for position, chooser in enumerate(self.codes):
             there = choices(self.atlas.ids.code_ids, wanted, position)
-            options = [("any", None), *((f"{code} ({count} items)", code) for code, count in there)]
-            offer(chooser, options, wanted[position])
+            options = [("any", ANY), *((f"{code} ({count} items)", code) for code, count in there)]
+            offer(chooser, options, ANY if wanted[position] is None else wanted[position])
+
+    def _asked(self) -> list[int | None]:
+        """The code chosen at each level."""
+        return [None if one.value in (None, ANY) else one.value for one in self.codes]
 
     def _save(self) -> None:
         """Write the selection and say where."""
@@ -142,8 +147,7 @@ class Inspector:
         left = widgets.VBox([self.map.box, boxes["legend"]], layout=widgets.Layout(flex="3 1 380px", min_width="0"))
         side = widgets.VBox(right, layout=widgets.Layout(flex="2 1 330px", min_width="0"))
         top = widgets.Box([left, side], layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"))
-        panels = [boxes[name] for name in views.VIEWS]
-        box = widgets.VBox([top, self.board.status, *panels], layout=widgets.Layout(width="100%"))
+        box = widgets.VBox([top, self.board.status, boxes["panels"]], layout=widgets.Layout(width="100%"))
         box.add_class("bb-inspector")
         return box
 
@@ -153,9 +157,7 @@ def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
     if tuple(chooser.options) != tuple(options):
         chooser.options = options
     there = value if any(value == one for _, one in options) else None
-    if there is None and not any(one is None for _, one in options):
-        chooser.index = None
-    elif chooser.value != there or chooser.index is None:
+    if chooser.value != there:
         chooser.value = there
 
 
@@ -174,13 +176,15 @@ class ItemMap:
         for by in atlas.colourings:
             groups = colouring(atlas, by)
             columns[by], self.colours[by] = as_column(groups, views.palette(by, len(groups)), len(atlas.plane))
+        columns["title"] = list(atlas.items.titles[1:])
         self.board, self.coloured = board, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
         self.scatter.background("white")
         self.scatter.axes(False)
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
-        self.scatter.opacity(0.85, unselected=0.35)
+        self.scatter.opacity(0.9, by=None, unselected=0.5)  # not by density, the default
         self.scatter.mouse("lasso")
+        self.scatter.tooltip(True, properties=["color"], histograms=False, preview="title")
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.widget.observe(self._selected, names="selection")
 

@@ -22,7 +22,7 @@ from .semantic_ids import SemanticIds, group_sizes
 from .tokenizer import Tokenized
 
 MOST = 8  # groups that a map tells apart by colour; the rest is grey
-POPULARITY = ((0, 0, "no training event"), (1, 9, "1 to 9"), (10, 99, "10 to 99"), (100, None, "100 or more"))
+BANDS = {"no training event": 0, "1 to 9 training events": 1, "10 to 99": 10, "100 or more": 100}  # from how many on
 
 
 class Space(NamedTuple):
@@ -211,9 +211,8 @@ def colouring(atlas: Atlas, by: str) -> dict[str, Bool[np.ndarray, "N"]]:
     if by not in atlas.colourings:
         raise ValueError(f"colour must be one of {', '.join(atlas.colourings)}, got {by!r}")
     if by == "popularity":
-        counts = atlas.items.counts[1:]
-        bands = {f"{words}": (counts >= low) & (counts <= (high or counts.max())) for low, high, words in POPULARITY}
-        return {words: band for words, band in bands.items() if band.any()}
+        band = np.searchsorted(list(BANDS.values()), atlas.items.counts[1:], side="right") - 1
+        return {words: band == index for index, words in enumerate(BANDS) if (band == index).any()}
     if by == "category":
         return _by_category(atlas.items)
     if by == "collision group":

@@ -137,8 +137,8 @@ def legend_view(atlas: Atlas, state: State) -> Html:
     """What the colours of the map mean."""
     groups = colouring(atlas, state.colour)
     names = {**dict(zip(groups, palette(state.colour, len(groups)), strict=True)), "all others": GREY}
-    dot = '<span style="display:inline-block;width:10px;height:10px;border-radius:5px;background:{}"></span>&thinsp;{}'
-    shown = "&ensp; ".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
+    dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
+    shown = "".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
     words = "" if groups else f"<p>Nothing to colour by {html.escape(state.colour)} here.</p>"
     return Html(f"{words}<p>{shown}</p><p>{atlas.method}: neighbours mean something, distances do not.</p>")
 
@@ -170,6 +170,20 @@ VIEWS: dict[str, Callable[[Atlas, State], Html]] = {
 }
 
 
+def panels_view(atlas: Atlas, state: State) -> Html:
+    """All panels of a state below each other; one that fails says so in words, and the others are shown.
+
+    Choice: one piece of HTML, because a browser lays the page out anew for every piece that it is sent.
+    """
+    shown = []
+    for view in VIEWS.values():
+        try:
+            shown.append(view(atlas, state))
+        except Exception as problem:  # a panel that cannot be drawn must not hide the others
+            shown.append(cards.error_panel(problem))
+    return Html("".join(shown))
+
+
 def static_page(atlas: Atlas, state: State) -> Html:
-    """All panels of a state below each other, for a reader without a kernel."""
-    return cards.page(*(view(atlas, state) for view in VIEWS.values()))
+    """All panels of a state, for a reader without a kernel."""
+    return cards.page(panels_view(atlas, state))

@@ -6,11 +6,38 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
+import traitlets
 
 from . import cards
 
 Panels = Mapping[str, Callable[[Any], cards.Html]]
+
+
+class StatusLine(anywidget.AnyWidget):
+    """The last line of a widget, HTML in `value`; it also keeps the keys of the widget's controls from JupyterLab.
+
+    JupyterLab takes arrow keys, Enter and letters for its own commands unless the element that has the focus says that
+    it wants them: without this, an arrow key on a chooser would go to the next cell.
+    """
+
+    _esm = """
+    function render({ model, el }) {
+      const show = () => { el.innerHTML = model.get("value"); };
+      const keep = (tries) => {
+        const output = el.closest(".jp-OutputArea");
+        const mark = (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true");
+        if (output) output.addEventListener("focusin", mark);
+        else if (tries) requestAnimationFrame(() => keep(tries - 1));
+      };
+      model.on("change:value", show);
+      show();
+      keep(100);
+    }
+    export default { render };
+    """
+    value = traitlets.Unicode("").tag(sync=True)
 
 
 class Board:
@@ -23,7 +50,7 @@ class Board:
     def __init__(self, state: Any, panels: Panels) -> None:
         self.state, self.panels, self.answers = state, panels, 0
         self.boxes = {name: widgets.HTML() for name in panels}
-        self.status = widgets.HTML()
+        self.status = StatusLine()
         self.seconds: list[float] = []
         self.listeners: list[Callable[[Any], None]] = []
         self.quiet = False

@@ -31,7 +31,7 @@ FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF
 SETTINGS = {
     "apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false"},
 }
-SECONDS = 240  # a busy machine with two cores; nothing waits that long when all is well
+SECONDS, ANSWER = 240, 30  # the most for a page to open and run, and for an answer; a busy machine has two cores
 HARMLESS = re.compile(r"favicon|GPU stall|GL Driver|WebGL.*(software|deprecated|fallback)|swiftshader", re.IGNORECASE)
 
 
@@ -125,8 +125,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = tmp_path_factory.mktemp("lab")
     folder, port = home / "notebooks", free_port()
     folder.mkdir()
+    shutil.copytree(ROOT / "figures", home / "figures")
     options = {"ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.port_retries": 0}
-    options |= {"ServerApp.root_dir": folder, "IdentityProvider.token": TOKEN, "ServerApp.allow_root": True}
+    options |= {"ServerApp.root_dir": home, "IdentityProvider.token": TOKEN, "ServerApp.allow_root": True}
     options |= {"LabApp.expose_app_in_browser": True, "LabApp.news_url": None, "LabApp.extension_manager": "readonly"}
     flags = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", *flags]
@@ -135,20 +136,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
-    """A function that serves a notebook as a web page through Voila, its parameters changed."""
+def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """A function that runs a command of `bbqrec` that serves a page through Voila, on a free port."""
     if reason := missing("voila"):
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("voila")
     with contextlib.ExitStack() as running:
 
-        def served(name: str, **parameters: object) -> Server:
-            notebook, port = copy_notebook(name, home / "notebooks", **parameters), free_port()
-            command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}"]
-            command += ["--Voila.ip=127.0.0.1", "--VoilaConfiguration.show_tracebacks=True"]
-            url = f"http://127.0.0.1:{port}/voila/static/"
-            server = running.enter_context(serve(command, url, notebook.parent, home))
-            return server._replace(url=f"http://127.0.0.1:{port}")
+        def served(*arguments: str) -> Server:
+            port = free_port()
+            main = "import sys; from bbqrec_core.cli import main; sys.exit(main())"
+            command = [sys.executable, "-c", main, *arguments, f"--port={port}"]
+            url = f"http://127.0.0.1:{port}"
+            server = running.enter_context(serve(command, f"{url}/voila/static/", home, home))
+            return server._replace(url=url)
 
         yield served
 
@@ -167,13 +168,18 @@ def chromium() -> Iterator[object]:
             page = browser.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
             page.set_default_timeout(1000 * SECONDS)
             page.problems, page.outside = [], []
-            page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else None)
+            page.on("console", lambda said: page.problems.append(_said(said)) if said.type == "error" else None)
             page.on("pageerror", lambda error: page.problems.append(str(error)))
             page.on("request", lambda asked: page.outside.append(asked.url) if _is_outside(asked.url) else None)
             return page
 
         yield opened
         browser.close()
+
+
+def _said(message: object) -> str:
+    """A line of the console and where it comes from: that a file was not found does not say which."""
+    return f"{message.text} {message.location.get('url', '')}"
 
 
 def _is_outside(url: str) -> bool:
@@ -183,7 +189,7 @@ def _is_outside(url: str) -> bool:
 
 def open_and_run(page: object, server: Server, notebook: Path) -> None:
     """Open a notebook in JupyterLab, run all its cells, and wait until each has run."""
-    page.goto(f"{server.url}/lab/tree/{notebook.name}?token={TOKEN}&reset")
+    page.goto(f"{server.url}/lab/tree/{notebook.parent.name}/{notebook.name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     idle = "jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     page.wait_for_function(f"() => {idle}")
@@ -193,6 +199,11 @@ def open_and_run(page: object, server: Server, notebook: Path) -> None:
         return cells.every(c => c.type !== 'code' || c.executionCount > 0 || !c.sharedModel.source.trim()) }}"""
     page.wait_for_function(done)
     page.wait_for_function(f"() => {idle}")
+
+
+def words(locator: object) -> list[str]:
+    """Texts of all elements, with plain spaces: options of choosers hold spaces that never break."""
+    return [text.replace("\N{NO-BREAK SPACE}", " ") for text in locator.all_inner_texts()]
 
 
 def output_errors(page: object) -> list[str]:
@@ -206,17 +217,36 @@ def console_problems(page: object) -> list[str]:
     return [text for text in page.problems if not HARMLESS.search(text)]
 
 
+WATCH = """widget => {
+    const box = document.querySelector(widget), kinds = ["keydown", "click", "change", "input", "pointerup"];
+    const watch = { begin: 0, end: 0, before: +box.querySelector(".bb-status").dataset.answer };
+    const began = () => { watch.begin ||= performance.now(); };
+    kinds.forEach(kind => box.addEventListener(kind, began, { capture: true }));
+    const seen = new MutationObserver(() => {
+        const answer = +(box.querySelector(".bb-status")?.dataset.answer ?? 0);
+        if (answer > watch.before) { watch.end = performance.now(); watch.stop(); }
+    });
+    watch.stop = () => { seen.disconnect(); kinds.forEach(kind => box.removeEventListener(kind, began, true)); };
+    seen.observe(box, { subtree: true, childList: true, attributes: true });
+    window.bbWatch = watch;
+}"""
+
+
 def answered(page: object, widget: str, act: Callable[[], object]) -> float:
-    """Do something and wait until the widget says that its next answer is complete; returns the seconds it took.
+    """Do something, wait until the widget says that its next answer is complete, and return the seconds between.
+
+    They are measured inside the page, from the first key or click to the new last line: what the driver of the browser
+    takes to find a control is not the widget's.
 
     Args: widget: CSS selector of the widget's outermost box.
     """
-    mark = f"document.querySelector('{widget} .bb-status')"
-    before = page.evaluate(f"() => +{mark}.dataset.answer")
-    begin = time.perf_counter()
+    page.evaluate(WATCH, widget)
     act()
-    page.wait_for_function(f"() => +{mark}?.dataset.answer > {before}", polling=5)
-    return time.perf_counter() - begin
+    try:
+        page.wait_for_function("() => window.bbWatch.end", polling=20, timeout=1000 * ANSWER)
+    finally:
+        page.evaluate("() => window.bbWatch.stop()")
+    return page.evaluate("() => window.bbWatch.end - window.bbWatch.begin") / 1000
 
 
 def said_milliseconds(page: object, widget: str) -> float:
