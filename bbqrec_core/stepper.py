@@ -88,13 +88,24 @@ class Plane:
         return 1.2 * float(torch.cat([self.points, self.codebook[0]]).abs().max())
 
 
+def _snapped(value: float) -> float:
+    return round(round(value / STEP) * STEP, 2)
+
+
 @dataclass(frozen=True)
 class StepperState:
-    """Where the point is, and how many levels are used."""
+    """Where the point is, in whole steps of `STEP`, and how many levels are used.
+
+    Choice: a slider in a page hands back a value that differs in the last digits; rounding makes it the same state.
+    """
 
     x: float
     y: float
     levels: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", _snapped(self.x))
+        object.__setattr__(self, "y", _snapped(self.y))
 
 
 class Walk(NamedTuple):
@@ -116,10 +127,6 @@ def walk(plane: Plane, state: StepperState) -> Walk:
         codes.append(nearest_code(residuals[-1], book))
         residuals.append(residuals[-1] - book[codes[-1]])
     return Walk(torch.stack(codes), torch.stack(residuals))
-
-
-def _snapped(value: float) -> float:
-    return round(round(value / STEP) * STEP, 2)
 
 
 def _vector(point: Tensor) -> str:
@@ -267,7 +274,7 @@ class Stepper(Live):
         self.edge, picture = edge, DragPlane()
         picture.on_msg(lambda _, message, __: self._move(message))
         above = [ipywidgets.HBox([x, y]), ipywidgets.HBox([used, self.place])]
-        start = StepperState(*map(_snapped, plane.points[0].tolist()), levels)
+        start = StepperState(*plane.points[0].tolist(), levels)
         controls = {"x": x, "y": y, "levels": used}
         super().__init__("bb-stepper", start, lambda s: view(plane, s), controls, above, picture)
         self.board.watch(self.place, lambda index: index >= 0 and self._to(*plane.points[index].tolist()))
@@ -287,5 +294,5 @@ class Stepper(Live):
         self.picture.answers += 1
 
     def _to(self, *place: float) -> None:
-        x, y = (_snapped(min(max(v, -self.edge), self.edge)) for v in place)
+        x, y = (min(max(v, -self.edge), self.edge) for v in place)
         self.board.change(x=x, y=y)

@@ -21,6 +21,7 @@ class Desk:
         self.page, self.selector, self.box, self.times = page, selector, page.locator(selector), []
         page.wait_for_selector(f"{selector} section")
         self.box.scroll_into_view_if_needed()
+        page.wait_for_function(f"() => document.querySelector('{selector} .bb').innerText.trim()")  # laid out
 
     def control(self, label: str) -> object:
         """The one field, chooser or box with this label."""

@@ -25,7 +25,8 @@ COORDINATE = st.floats(-4, 4).map(lambda v: round(v, 2))
 def test_the_walk_is_the_quantizers(x: float, y: float, levels: int) -> None:
     quantizer = ResidualQuantizer(levels, 3, 2, ema_decay=0.9)
     quantizer.codebook.copy_(CODEBOOK[:levels])
-    point, found = torch.tensor([x, y]), walk(PLANE, StepperState(x, y, levels))
+    state = StepperState(x, y, levels)
+    point, found = torch.tensor([state.x, state.y]), walk(PLANE, state)
     seen = quantizer(point)
     assert torch.equal(found.codes, seen.codes)
     assert torch.allclose(found.residuals[:-1], seen.residuals)
@@ -80,6 +81,13 @@ def test_a_drag_that_changes_nothing_is_answered_too() -> None:
     before = live.picture.answers
     live.picture._handle_custom_msg({"to": [live.state.x, live.state.y]}, [])
     assert live.picture.answers > before
+
+
+def test_a_slider_that_hands_back_its_value_draws_nothing_again() -> None:
+    live = Stepper(PLANE)
+    before = live.board.answers
+    live.controls["x"].value += 1e-12
+    assert live.board.answers == before
 
 
 def test_a_codebook_outside_the_plane_is_refused() -> None:
