@@ -22,7 +22,7 @@ FEWEST, MOST = 2, 20  # events that a map can hold
 SPECIAL = ("itself", "missing", "padding")
 STYLE = Html("""<style>
 .bb table.bb-heat { width: auto; border-collapse: separate; border-spacing: 1px; font-size: 10px; }
-.bb table.bb-heat td, .bb table.bb-heat th { padding: 0; min-width: 25px; height: 21px; text-align: center;
+.bb table.bb-heat td, .bb table.bb-heat th { padding: 0; min-width: 22px; height: 21px; text-align: center;
   vertical-align: middle; border: 0; font-variant-numeric: tabular-nums; }
 .bb table.bb-heat th { font-weight: 400; color: var(--jp-ui-font-color2, #555); }
 .bb table.bb-heat th[scope=row] { text-align: right; padding-right: 5px; white-space: nowrap; }
@@ -208,7 +208,7 @@ def view(which: Subject, state: ExplorerState) -> Html:
     seen = look(which, state)
     titles = [which.items.titles[row] for row in seen.rows]
     faces = [f"{t + 1} {title}" for t, title in enumerate(titles)]
-    names = [face if len(face) < 22 else face[:21] + "…" for face in faces]
+    names = [face if len(face) < 20 else face[:19] + "…" for face in faces]
     top = max(float(seen.before[1:].max()), float(seen.after[1:].max()))
     moved = float((seen.after[-1] - seen.before[-1]).abs().sum()) / 2
     last = zip(seen.before[-1].tolist(), seen.after[-1].tolist(), strict=True)

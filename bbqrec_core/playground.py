@@ -73,9 +73,9 @@ class PlaygroundState:
 
 
 def percent(score: float) -> str:
-    """A log-probability in nats as a percentage with two digits that count."""
+    """A log-probability in nats as a percentage with three digits that count."""
     share = 100 * float(np.exp(score))
-    return f"{share:.2g} %" if share >= 0.01 else "< 0.01 %"
+    return f"{share:.3g} %" if share >= 0.01 else "< 0.01 %"
 
 
 def _box(depth: Depth, line: int, sizes: Sequence[int], learned: int, x: float) -> str:
@@ -112,7 +112,7 @@ def beam_picture(depths: Sequence[Depth], sizes: Sequence[int], learned: int) ->
     label = f"The beam, {len(depths)} levels unfolded; the table below says the same of the best IDs."
     head = "".join(
         f'<div style="width:{BOX + GAP}px;flex:none"><b>level {level}</b>: {len(depth.scores)} of {depth.nodes:,} '
-        f"prefixes<br>hold {100 * float(np.exp(depth.scores).sum()):.2g} % of the probability</div>"
+        f"prefixes<br>hold {100 * float(np.exp(depth.scores).sum()):.3g} % of the probability</div>"
         for level, depth in enumerate(depths, start=1)
     )
     drawn = (
@@ -232,10 +232,11 @@ class Playground(Live):
         box = {"value": True, "indent": False, "layout": {"width": "90px"}}
         self.signals = {name: ipywidgets.Checkbox(description=name, **box) for name in answers.signal_names(room.main)}
         caption = ipywidgets.Label("offsets from" if self.signals else "this run has no offsets to switch off")
+        fixed = {"flex": "none"}
         above = [
             ipywidgets.HBox([self.search, self.clear]),
-            ipywidgets.HBox([ipywidgets.Label("add"), *self.hits], layout={"flex_flow": "row wrap"}),
-            ipywidgets.HBox([ipywidgets.Label("remove"), self.events]),
+            ipywidgets.HBox([ipywidgets.Label("add", layout=fixed), *self.hits], layout={"flex_flow": "row wrap"}),
+            ipywidgets.HBox([ipywidgets.Label("remove", layout=fixed), self.events]),
             ipywidgets.HBox([controls["width"], controls["depth"], controls["against"]]),
             ipywidgets.HBox([caption, *self.signals.values()]),
         ]
