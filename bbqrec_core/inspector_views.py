@@ -71,7 +71,12 @@ def codebook_view(atlas: Atlas, state: State) -> Html:
     distance = np.linalg.norm(book[position][:size] - book[position][code], axis=1)
     order = [other for other in np.argsort(distance, kind="stable") if other != code][:CODES]
     rows = [
-        (_chips(atlas, [other], position), float(distance[other]), int(use[other]), _example(atlas, position, int(other)))
+        (
+            _chips(atlas, [other], position),
+            float(distance[other]),
+            int(use[other]),
+            _example(atlas, position, int(other)),
+        )
         for other in order
     ]
     table = cards.table(("nearest codes", "distance", "items", "its most popular item"), rows)
