@@ -226,6 +226,10 @@ def test_points_of_the_map_are_item_rows_less_one(tool: inspector.Inspector) -> 
     assert sorted(tool.map.scatter.selection().tolist()) == [1, 5]
 
 
+def test_points_that_stand_alone_are_drawn(tool: inspector.Inspector) -> None:
+    assert tool.map.scatter.widget.opacity == pytest.approx(0.9), "by density they would be nearly invisible"
+
+
 def test_search_selects_one_or_all(atlas: Atlas, tool: inspector.Inspector) -> None:
     title = atlas.items.titles[6]
     tool.controls["query"].value = title[:4]
