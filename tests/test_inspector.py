@@ -254,3 +254,8 @@ def test_saving_writes_the_file_or_says_why_not(tool: inspector.Inspector) -> No
 def test_a_survey_needs_a_tokenizer(atlas: Atlas, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs one tokenizer or more"):
         inspector_state.survey(planted_data(tmp_path), {}, Store(tmp_path))
+
+
+def test_no_point_lies_on_the_edge_of_the_map() -> None:
+    low, high = inspector.padded(np.array([1.0, 3.0, 5.0]), 0.25)
+    assert (low, high) == (0.0, 6.0)
