@@ -29,7 +29,7 @@ def test_unknown_parameters_and_data_are_refused(root: Path, tmp_path: Path) -> 
 
 
 def test_without_voila_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name, *of: None)
     with pytest.raises(ValueError, match=r"Voila is not installed: .*make inspector"):
         pages.serve_page("07", "planted", "smoke", tmp_path, 1)
 
@@ -37,8 +37,8 @@ def test_without_voila_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
 def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name: object())
+    calls, found = [], pages.importlib.util.find_spec
+    monkeypatch.setattr(pages.importlib.util, "find_spec", lambda name, *of: name == "voila" or found(name, *of))
     monkeypatch.setattr(pages.subprocess, "call", lambda command, env: calls.append((command, env)) or 0)
     assert pages.serve_page("07", "planted", "smoke", tmp_path, 8123) == 0
     ((command, env),) = calls
