@@ -183,9 +183,9 @@ def _lab(_: argparse.Namespace) -> int:
 
 
 def _inspector(args: argparse.Namespace) -> int:
-    from bbqrec_core import suite
+    from bbqrec_core import pages
 
-    return suite.serve_page("07", args.dataset, args.preset, args.out, args.port)
+    return pages.serve_page("07", args.dataset, args.preset, args.out, args.port)
 
 
 def _add(commands: argparse._SubParsersAction, name: str, run: Callable, what: str) -> argparse.ArgumentParser:

@@ -179,13 +179,15 @@ class ItemMap:
         columns["title"] = list(atlas.items.titles[1:])
         self.board, self.coloured = board, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
+        self.scatter.xy(x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.25))  # wider than high
+        self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.background("white")
         self.scatter.axes(False)
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
-        self.scatter.opacity(0.9, by=None, unselected=0.5)  # not by density, the default
+        # Not by density, the default, which hides points that stand alone; heard only once the widget is there.
+        self.scatter.opacity(0.9, by=None, unselected=0.4)
         self.scatter.mouse("lasso")
         self.scatter.tooltip(True, properties=["color"], histograms=False, preview="title")
-        self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.widget.observe(self._selected, names="selection")
 
     def _selected(self, change: Mapping[str, Any]) -> None:
@@ -202,6 +204,12 @@ class ItemMap:
         points = [row - 1 for row in state.selected]
         if set(points) != set(np.asarray(self.scatter.selection()).tolist()):
             self.scatter.selection(points or None)
+
+
+def padded(values: np.ndarray, share: float) -> tuple[float, float]:
+    """The range of values, with a share of it added at both ends, so that no point lies on the edge of the map."""
+    low, high = float(values.min()), float(values.max())
+    return low - share * (high - low), high + share * (high - low)
 
 
 def as_column(groups: Mapping[str, np.ndarray], colours: list[str], points: int) -> tuple[Any, dict[str, str]]:

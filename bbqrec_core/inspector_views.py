@@ -42,8 +42,8 @@ def path_view(atlas: Atlas, state: State) -> Html:
     return cards.section(f"Path in the prefix tree: {atlas.items.titles[state.focus]}", cards.table(columns, rows))
 
 
-def _chips(atlas: Atlas, codes: Int[np.ndarray, "positions"] | list[int], first: int = 0) -> Html:
-    return cards.chips(codes, atlas.items.sizes, atlas.items.learned, first)
+def _chips(atlas: Atlas, codes: Int[np.ndarray, "positions"] | list, first: int = 0) -> Html:
+    return cards.chips([int(code) for code in codes], atlas.items.sizes, atlas.items.learned, first)
 
 
 def _with_counts(atlas: Atlas, position: int, codes: list, size: Int[np.ndarray, "codes"]) -> Html:
@@ -71,7 +71,12 @@ def codebook_view(atlas: Atlas, state: State) -> Html:
     distance = np.linalg.norm(book[position][:size] - book[position][code], axis=1)
     order = [other for other in np.argsort(distance, kind="stable") if other != code][:CODES]
     rows = [
-        (_chips(atlas, [other], position), float(distance[other]), int(use[other]), _example(atlas, position, other))
+        (
+            _chips(atlas, [other], position),
+            float(distance[other]),
+            int(use[other]),
+            _example(atlas, position, int(other)),
+        )
         for other in order
     ]
     table = cards.table(("nearest codes", "distance", "items", "its most popular item"), rows)

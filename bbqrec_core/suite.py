@@ -1,10 +1,7 @@
 """The notebook suite: found in order, parameter names checked, each executed once per state of its inputs."""
 
-import importlib.util
 import json
 import os
-import re
-import subprocess
 import sys
 import time
 from functools import partial
@@ -152,44 +149,3 @@ def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str
     rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
     outcomes = {name: out for (name,), out in run_all(work, rows, jobs, run / "logs", "notebook").items()}
     return {name: outcomes[name].cause for name in names if isinstance(outcomes[name], Failure)}
-
-
-def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None:
-    """A copy of a notebook with other parameters, to be served as a page.
-
-    Pictures of the folder `figures` are left out: they lie outside of what is served, and the page draws its own.
-
-    Raises: ValueError for a parameter that the notebook does not declare.
-    """
-    import papermill
-
-    unknown = sorted(set(parameters) - set(papermill.inspect_notebook(source)))
-    if unknown:
-        raise ValueError(f"{source.name} does not declare {', '.join(unknown)}")
-    notebook = papermill.parameterize.parameterize_notebook(papermill.iorw.load_notebook_node(str(source)), parameters)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(r"(?m)^!\[[^]]*\]\(\.\./figures/[^)]*\)\n?", "", cell.source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    papermill.iorw.write_ipynb(notebook, str(target))
-
-
-def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> int:
-    """Serve a notebook as a web page through Voila, on this machine only, until it is interrupted.
-
-    The page runs a copy below `out` that holds the given parameters; each visitor has a kernel of their own.
-
-    Returns: Voila's exit code.
-    Raises: ValueError where Voila is not installed, or for a dataset that is neither a name nor a folder.
-    """
-    if not importlib.util.find_spec("voila"):
-        raise ValueError("Voila is not installed: pip install -c constraints.txt -e '.[dev]', or run make inspector")
-    from bbqrec_core.reproduce import absolute_dataset
-
-    (source,) = discover(notebook_folder(), (number,))
-    out = Path(out).expanduser().resolve()
-    page = out / "pages" / source.name
-    page_copy(source, page, {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out)})
-    say(f"http://127.0.0.1:{port}/ shows the page, which computes what it shows when it is opened; Ctrl-C ends it")
-    command = [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
-    return subprocess.call([*command, "--VoilaConfiguration.show_tracebacks=True"])

@@ -158,5 +158,5 @@ class Progress:
         self.bar.value += 1
 
     def close(self) -> None:
-        """Leave nothing behind."""
-        self.box.close()
+        """Leave nothing to be seen; a page that opens later must still find the widget, so it is only hidden."""
+        self.box.layout.display = "none"
