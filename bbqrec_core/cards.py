@@ -114,6 +114,7 @@ def text(value: object) -> Html:
     return Html(html.escape(f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)))
 
 
+@lru_cache(maxsize=4096)
 def code_colour(code: int, size: int) -> tuple[str, str]:
     """Background and letters of a chip: the house's ordered colours over 0 .. size - 1, letters dark or light on it.
 
