@@ -1,0 +1,34 @@
+"""A small recommender with random tables, and its own answers to one history, for tests of the live views."""
+
+import numpy as np
+import torch
+from tiny import recommender_config, semantic_ids
+
+from bbqrec_core.data import Sequences
+from bbqrec_core.recommender import Recommender, build_recommender
+
+N, SIZES, HISTORY = 29, (5, 5, 3), [3, 7, 3, 11, 29]
+
+
+def tiny_recommender(**changes: object) -> Recommender:
+    """A recommender whose tables are random, so that every term counts."""
+    found = build_recommender(N, semantic_ids(N, SIZES), recommender_config(**changes), 1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in found.model.parameters():
+            parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
+        if found.model.reweighting is not None:
+            found.model.reweighting.table.mul_(5)  # strong enough to move ranks
+    return found
+
+
+def scores_of(model: Recommender, rows: list[int]) -> torch.Tensor:
+    """Scores of every item after a history, from the recommender itself."""
+    asked = Sequences(np.array([0, len(rows)], dtype=np.int64), np.array(rows, dtype=np.int32))
+    return model.scores(asked, np.array([0]))[0]
+
+
+def maps_of(model: Recommender, rows: list[int]) -> torch.Tensor:
+    """Attention of every layer and head, from the model itself."""
+    with torch.no_grad():
+        return torch.stack([weights[0] for weights in model.model.states(torch.tensor([rows]))[1]])
