@@ -6,10 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from answering import HISTORY, N, maps_of, scores_of, tiny_recommender
+from answering import HISTORY, SIZES, N, maps_of, scores_of, tiny_recommender
+from tiny import semantic_ids
 
 from bbqrec_core import answers
 from bbqrec_core.recommender import Recommender
+
+CODES = semantic_ids(N, SIZES).code_ids
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def test_another_scale_multiplies_the_table_and_leaves_the_model_alone(model: Re
     assert torch.equal(found.model.reweighting.table, 1.5 * model.model.reweighting.table)
     assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
     assert found.model.position.weight is model.model.position.weight
-    assert found.model.head.tables[0] is found.model.tables[0]
+    assert found.model.head.vectors is found.model.vectors
 
 
 def test_signals_off_silence_every_channel_that_compares_them(model: Recommender) -> None:
@@ -88,7 +91,7 @@ def test_the_last_depth_is_the_beam_of_the_recommender(model: Recommender, width
     depths = answers.unfold(model, HISTORY, width)
     items, scores = model.beam(torch.tensor([HISTORY]), width, torch.tensor([sorted(set(HISTORY))]))
     real = items[0] > 0
-    ids = model.model.code_ids[items[0][real]].numpy()
+    ids = CODES[items[0][real].numpy()]
     _, first = np.unique(ids, axis=0, return_index=True)
     lines = np.sort(first)
     assert np.array_equal(depths[-1].prefixes, ids[lines])
@@ -106,7 +109,7 @@ def test_each_depth_grows_from_the_one_before(model: Recommender) -> None:
 
 
 def test_a_wide_beam_counts_every_item_left_below_every_prefix(model: Recommender) -> None:
-    codes = model.model.code_ids.numpy()
+    codes = CODES
     for depth in answers.unfold(model, HISTORY, 99):
         length = depth.prefixes.shape[1]
         left = Counter(tuple(codes[row][:length]) for row in range(1, N + 1) if row not in HISTORY)
