@@ -1,7 +1,7 @@
 # bbqrec: two commands do everything, `make reproduce` and `make test`; each does the set-up it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lab figures clean
+.PHONY: help setup reproduce test browser lab inspector figures clean
 
 # Two threads on a busy machine are many times slower than one, and one thread makes tables equal for any number of jobs.
 export OMP_NUM_THREADS := 1
@@ -24,7 +24,9 @@ help: ## list these targets
 	@echo 'make reproduce   set up .venv, get the data, run every notebook, write tables and figures below runs/'
 	@echo '                 (others: make reproduce ARGS="--dataset ml-1m --preset full --seeds 0,1,2 --jobs 4")'
 	@echo 'make test        set up .venv, run ruff, the unit tests and the notebook suite on planted data'
+	@echo 'make browser     set up .venv, move every control of the widgets in a real Chromium (must be installed)'
 	@echo 'make lab         set up .venv, open JupyterLab on the notebooks (this machine only, with a token)'
+	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (this machine only)'
 	@echo 'make figures     set up .venv, run the default job, copy the figures and tables that the pages name to figures/'
 	@echo 'make setup       only set up .venv (minutes the first time, nothing when it is there)'
 	@echo 'make clean       delete .venv, runs/ and caches of tools in this folder; downloaded data and encoders stay'
@@ -56,12 +58,18 @@ test: $(STAMP) ## what CI runs
 	@$(BIN)/ruff check . --no-cache || { echo 'make test: ruff check found the problems above' >&2; exit 1; }
 	@$(BIN)/ruff format --check . --no-cache || { echo 'make test: files above are not formatted: run .venv/bin/ruff format .' >&2; exit 1; }
 	@echo 'bbqrec: 2 of 3, unit tests (2 to 3 minutes)' >&2
-	@$(BIN)/python -m pytest -m 'not suite' $(ARGS) || { echo 'make test: unit tests failed, listed above' >&2; exit 1; }
+	@$(BIN)/python -m pytest -m 'not suite and not browser' $(ARGS) || { echo 'make test: unit tests failed, listed above' >&2; exit 1; }
 	@echo 'bbqrec: 3 of 3, every notebook on planted data (4 to 6 minutes)' >&2
 	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook suite failed, see above' >&2; exit 1; }
 
 lab: $(STAMP) ## JupyterLab on notebooks/
 	@$(BIN)/bbqrec lab
+
+browser: $(STAMP) ## widgets in a real browser
+	@$(BIN)/python -m pytest -m browser -s $(ARGS) || { echo 'make browser: the widgets failed, see above' >&2; exit 1; }
+
+inspector: $(STAMP) ## notebook 07 as a web page, through Voila
+	@$(BIN)/bbqrec inspector $(ARGS)
 
 figures: reproduce ## the only writer of figures/
 	@$(BIN)/python -c 'from bbqrec_core import reproduce; reproduce.promote()'

@@ -182,6 +182,12 @@ def _lab(_: argparse.Namespace) -> int:
     return subprocess.call(command)
 
 
+def _inspector(args: argparse.Namespace) -> int:
+    from bbqrec_core import pages
+
+    return pages.serve_page("07", args.dataset, args.preset, args.out, args.port)
+
+
 def _add(commands: argparse._SubParsersAction, name: str, run: Callable, what: str) -> argparse.ArgumentParser:
     """A command that calls `run`; --debug works after its name as well as before."""
     command = commands.add_parser(name, help=what, description=what)
@@ -218,6 +224,9 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     ids.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="printed by fit")
     ids.add_argument("--to", required=True, type=Path, metavar="FILE", help="ending in .parquet, or .json (index.json)")
     _add(commands, "variants", _variants, "the rows that fit can make")
+    page = _add(commands, "inspector", _inspector, "the codebook inspector as a web page, on this machine only")
+    _add_run_options(page)
+    page.add_argument("--port", default=8866, type=int, metavar="N", help="default 8866")
     _add(commands, "lab", _lab, "JupyterLab on the notebooks, on this machine only")
 
 

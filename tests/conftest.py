@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", MPLBACKEND="Agg")
 
 import pytest
+from browser import chromium, lab, voila  # noqa: F401 - fixtures for tests marked `browser`
 from jaxtyping import install_import_hook
 
 import bbqrec_core.config  # noqa: F401 - ahead of the hook: settings refuse wrong types themselves, in their own words

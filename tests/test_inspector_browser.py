@@ -1,0 +1,233 @@
+"""The codebook inspector in a real browser: each control by mouse and by keyboard, in JupyterLab and through Voila."""
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from browser import (
+    Server,
+    answered,
+    console_problems,
+    copy_notebook,
+    open_and_run,
+    output_errors,
+    said_milliseconds,
+    words,
+)
+
+pytestmark = pytest.mark.browser
+WIDGET = ".bb-inspector"
+PARAMETERS = {"dataset": "planted-smoke", "preset": "smoke", "seed": 0}
+
+
+class Desk:
+    """The widget on an open page: what its panels say, and what its controls are called."""
+
+    def __init__(self, page: object, runs: Path) -> None:
+        self.page, self.runs, self.box, self.times = page, runs, page.locator(WIDGET), []
+        self.box.scroll_into_view_if_needed()
+
+    def control(self, label: str) -> object:
+        """The one control with this label."""
+        return self.box.get_by_label(label, exact=True)
+
+    def button(self, name: str) -> object:
+        return self.box.get_by_role("button", name=name)
+
+    def text(self) -> str:
+        """All words of the widget but the last line, which always changes."""
+        return re.sub(r"Answer \d+, \d+ ms\.", "", self.box.inner_text())
+
+    def html(self) -> str:
+        """The panels' HTML, which also changes with a picture."""
+        return "".join(self.box.locator("section").evaluate_all("all => all.map(one => one.outerHTML)"))
+
+    def does(self, act: Callable[[], object]) -> None:
+        """Act, wait for the complete answer, and hold that what is shown differs."""
+        before = self.text() + self.html()
+        self.times.append(answered(self.page, WIDGET, act))
+        assert self.text() + self.html() != before, "the answer came, but nothing changed"
+
+    def picture(self) -> bytes:
+        """The map as it is drawn."""
+        self.page.mouse.move(5, 5)
+        self.page.wait_for_timeout(700)  # points fade into their new colours
+        return self.box.locator("canvas").first.screenshot()
+
+    def press(self, control: object, *keys: str) -> None:
+        """Keys on a control, as somebody without a mouse would press them."""
+        control.focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+
+def chosen(chooser: object) -> str:
+    """What a chooser shows."""
+    (text,) = words(chooser.locator("option:checked"))
+    return text
+
+
+@pytest.fixture(scope="module")
+def desk(lab: Server, chromium: Callable, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """The widget in JupyterLab after all cells have run."""
+    runs = tmp_path_factory.mktemp("runs")
+    notebook = copy_notebook("07", lab.folder, out_dir=str(runs), **PARAMETERS)
+    page = chromium(1500, 1700)
+    open_and_run(page, lab, notebook)
+    page.wait_for_selector(f"{WIDGET} canvas")
+    yield Desk(page, runs)
+    page.close()
+
+
+def test_all_cells_run_without_an_error(desk: Desk) -> None:
+    assert output_errors(desk.page) == []
+    assert desk.box.locator(".bb-card").count() > 0
+    assert desk.box.locator(".bb-chip").count() > 0
+
+
+def test_the_map_is_drawn_and_recoloured_by_mouse_and_keyboard(desk: Desk) -> None:
+    level = desk.picture()
+    assert len(level) > 4000, "an empty canvas compresses to less"
+    desk.does(lambda: desk.control("Colour map by").select_option("popularity"))
+    popularity = desk.picture()
+    assert popularity != level
+    desk.does(lambda: desk.press(desk.control("Colour map by"), "ArrowDown"))
+    assert desk.control("Colour map by").input_value() == "category"
+    desk.does(lambda: desk.press(desk.control("Colour map by"), "ArrowDown"))
+    assert desk.picture() != popularity
+    assert "shared IDs" in desk.text() or "items)" in desk.text()
+
+
+def test_a_lasso_on_the_map_selects_what_it_encloses(desk: Desk) -> None:
+    area = desk.box.locator("canvas").first.bounding_box()
+    left, top, width, height = (area[key] for key in ("x", "y", "width", "height"))
+    corners = [(0.05, 0.05), (0.95, 0.05), (0.95, 0.95), (0.05, 0.95), (0.06, 0.08)]
+
+    def draw() -> None:
+        places = [(left + x * width, top + y * height) for x, y in corners]
+        desk.page.mouse.move(*places[0])
+        desk.page.mouse.down()
+        for place in places[1:]:
+            desk.page.mouse.move(*place, steps=12)
+            desk.page.wait_for_timeout(60)
+        desk.page.mouse.up()
+
+    desk.does(draw)
+    selected = int(re.search(r"Selected items: (\d+) of", desk.text())[1])
+    assert selected > 60, "nearly all of the 120 points lie inside"
+
+
+def test_search_lists_and_selects(desk: Desk) -> None:
+    desk.control("Title contains").click()
+    before = desk.control("Matches").locator("option").count()
+    answered(desk.page, WIDGET, lambda: desk.page.keyboard.type("har"))
+    desk.page.wait_for_timeout(500)
+    options = words(desk.control("Matches").locator("option"))
+    assert options
+    assert len(options) != before
+    assert all("har" in title.casefold() for title in options)
+    desk.does(lambda: desk.control("Matches").locator("option").first.click())
+    assert f"nearest items of {options[0]}".casefold() in desk.text().casefold()
+    desk.does(lambda: desk.press(desk.control("Matches"), "ArrowDown"))
+    assert f"nearest items of {options[1]}".casefold() in desk.text().casefold()
+    assert "Selected items: 1 of" in desk.text()
+
+
+@pytest.mark.parametrize("key", ["", "Space", "Enter"])
+def test_buttons_work_by_mouse_and_keyboard(desk: Desk, key: str) -> None:
+    for name, told in (("Clear the selection", "Selected items: 0"), ("Select all matches", "Selected items: ")):
+        button = desk.button(name)
+        desk.does(lambda button=button: desk.press(button, key) if key else button.click())
+        assert told in desk.text()
+    assert "Selected items: 0" not in desk.text()
+
+
+def test_codes_and_prefixes_select_without_a_mouse(desk: Desk) -> None:
+    first, second = desk.control("Code at level 1"), desk.control("Code at level 2")
+    desk.does(lambda: first.select_option(index=2))
+    code, count = re.match(r"(\d+) \((\d+) items\)", chosen(first)).groups()
+    assert f"Selected items: {count} of" in desk.text()
+    chips = desk.box.locator(".bb-card .bb-chip:first-child").all_inner_texts()
+    assert set(chips) == {code}
+    desk.does(lambda: desk.press(first, "ArrowUp"))
+    desk.does(lambda: desk.press(second, "ArrowDown"))
+    prefix = [re.match(r"\d+", chosen(of))[0] for of in (first, second)]
+    assert desk.box.locator(".bb-card").first.locator(".bb-chip").all_inner_texts()[:2] == prefix
+    desk.does(lambda: second.select_option(index=0))
+
+
+def test_each_further_chooser_changes_its_panel(desk: Desk) -> None:
+    focus, level, rival = (desk.control(name) for name in ("Look into", "Codebook level", "Compare with"))
+    desk.does(lambda: focus.select_option(index=1))
+    desk.does(lambda: desk.press(focus, "ArrowUp"))
+    title = chosen(focus)
+    assert f"Path in the prefix tree: {title}" in desk.text()
+    desk.does(lambda: level.select_option("2"))
+    assert "Codebook of level 2" in desk.text()
+    desk.does(lambda: desk.press(level, "ArrowUp"))
+    assert "Codebook of level 1" in desk.text()
+    desk.does(lambda: rival.select_option("random-ids"))
+    assert "Compare bbqrec with random-ids" in desk.text()
+    desk.does(lambda: desk.press(rival, "ArrowUp"))
+    assert "Compare bbqrec with tiger" in desk.text()
+
+
+def test_the_selection_leaves_as_csv_twice(desk: Desk) -> None:
+    shown = int(re.search(r"Selected items: (\d+) of", desk.text())[1])
+    with desk.page.expect_download() as waiting:
+        desk.box.get_by_role("link", name=re.compile("as CSV")).click()
+    assert pl.read_csv(Path(waiting.value.path())).height == shown
+    answered(desk.page, WIDGET, lambda: desk.button("Save selection as CSV").click())
+    (saved,) = desk.runs.rglob("inspector_selection.csv")
+    assert pl.read_csv(saved).height == shown
+    saved.unlink()
+    answered(desk.page, WIDGET, lambda: desk.press(desk.button("Save selection as CSV"), "Enter"))
+    assert saved.exists()
+
+
+def test_errors_are_said_in_words_and_go_away(desk: Desk) -> None:
+    answered(desk.page, WIDGET, lambda: desk.button("Clear the selection").click())
+    answered(desk.page, WIDGET, lambda: desk.button("Save selection as CSV").click())
+    assert "nothing is selected: select items, then save them" in desk.box.inner_text()
+    answered(desk.page, WIDGET, lambda: desk.press(desk.control("Code at level 1"), "ArrowDown"))
+    assert desk.box.locator(".bb-error").count() == 0
+
+
+def test_every_control_has_a_label(desk: Desk) -> None:
+    unnamed = desk.box.locator("select, input, button").evaluate_all(
+        "all => all.filter(one => one.offsetParent && !(one.labels?.length && one.labels[0].innerText.trim())"
+        " && !one.innerText.trim() && !one.title && !one.ariaLabel).map(one => one.outerHTML)"
+    )
+    assert unnamed == []
+
+
+def test_nothing_went_wrong_and_answers_were_quick(desk: Desk, capsys: pytest.CaptureFixture) -> None:
+    median = 1000 * statistics.median(desk.times)
+    with capsys.disabled():
+        print(f"\ninspector: median of {len(desk.times)} answers {median:.0f} ms in the browser", end=" ")
+        print(f"(last one {said_milliseconds(desk.page, WIDGET):.0f} ms in the kernel)")
+    assert len(desk.times) > 12
+    assert output_errors(desk.page) == []
+    assert console_problems(desk.page) == []
+    assert desk.page.outside == []
+
+
+def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: Desk) -> None:
+    server = voila("inspector", "--dataset=planted-smoke", "--preset=smoke", f"--out={desk.runs}")
+    page = chromium(1300, 1700)
+    page.goto(server.url)
+    page.wait_for_selector(f"{WIDGET} canvas")
+    page.wait_for_function(f"() => document.querySelector('{WIDGET} .bb-status')")
+    time.sleep(1)
+    here = Desk(page, desk.runs)
+    here.does(lambda: here.control("Code at level 1").select_option(index=3))
+    here.does(lambda: here.press(here.control("Code at level 1"), "ArrowUp"))
+    here.does(lambda: here.control("Compare with").select_option("random-ids"))
+    here.does(lambda: here.button("Clear the selection").click())
+    assert output_errors(page) == []
+    assert console_problems(page) == []
+    assert page.outside == []
