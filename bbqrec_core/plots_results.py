@@ -1,13 +1,13 @@
-"""Pictures of the main table: recall by cut-off, shared hits, quality against cost."""
+"""Pictures of results: codes shared with a history, recall by cut-off, shared hits, quality against cost."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from .plots import CATEGORIES, GREY, INK, legend_below, lines, log_counts, look, panels
+from .plots import CATEGORIES, GREY, INK, ORDERED, legend_below, lines, log_counts, look, panels, short
 
 HATCHES = ("", "//", "\\\\", "")  # beside the colours, so that print and every eye tells the parts apart
 
@@ -73,5 +73,48 @@ def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float],
     ax.set(xlabel="minutes of training and scoring, one row", ylabel="NDCG@10")
     ax.margins(x=0.18, y=0.12)
     log_counts(ax, "x")
+    legend_below(fig, ax)
+    return fig
+
+
+def shared_codes(
+    shared: Int[np.ndarray, "R H"], lengths: Int[np.ndarray, "R"], history: Sequence[str], titles: Sequence[str]
+) -> Figure:
+    """Draw how many leading codes recommended items share with items of a history, and with the whole of it.
+
+    Args: shared: a row a recommended item, a column an item of the history. lengths: the longest prefix shared with any
+        item of the history, drawn as a last column apart. history, titles: names of columns and rows.
+    """
+    fig, axes = panels(1, width=2.4 + 0.42 * (shared.shape[1] + 2), height=1.9 + 0.34 * len(titles))
+    ax, top = axes[0, 0], max(int(lengths.max()), 1)
+    grid = np.column_stack([shared, np.full(len(shared), np.nan), lengths])
+    image = ax.imshow(grid, cmap=ORDERED, vmin=0, vmax=top, aspect="equal")
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "w" if value < 0.55 * top else "k"
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    names = [short(name, 20) for name in history]
+    ax.set_xticks([*range(len(names)), len(names) + 1], [*names, "whole history"], rotation=90, fontsize=8)
+    ax.set_yticks(range(len(titles)), [short(name, 26) for name in titles], fontsize=8)
+    ax.set(xlabel="history, latest at the right", ylabel="recommended")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    fig.colorbar(image, ax=ax, label="leading codes shared", ticks=MaxNLocator(integer=True), shrink=0.8)
+    return fig
+
+
+def shared_shares(shares: Mapping[str, Float[np.ndarray, "lengths"]]) -> Figure:
+    """Draw the share of items by the number of codes they share with a history, bars of the lists side by side.
+
+    Args: shares: name of the list -> share of items at 0, 1, 2, ... shared codes; each sums to 1.
+    """
+    fig, axes = panels(1, width=5.2, height=3.0)
+    ax, width = axes[0, 0], 0.8 / len(shares)
+    for index, (name, values) in enumerate(shares.items()):
+        places = np.arange(len(values)) + width * (index - (len(shares) - 1) / 2)
+        style = {"color": CATEGORIES[index], "hatch": HATCHES[index], "edgecolor": "w", "linewidth": 0.5}
+        ax.bar(places, 100 * values, width, label=name, **style)
+    ax.set(xlabel="leading codes shared with the closest item of the history", ylabel="share of items (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(fig, ax)
     return fig

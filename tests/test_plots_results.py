@@ -32,3 +32,19 @@ def test_the_front_joins_what_nothing_cheaper_beats() -> None:
     assert ax.lines[0].get_xdata().tolist() == [1.0, 3.0]
     assert sorted(text.get_text() for text in ax.texts) == ["a", "b", "c"]
     assert sum(len(part.get_offsets()) for part in ax.collections) == 3
+
+
+def test_shared_codes_are_written_into_their_cells_and_the_whole_history_stands_apart() -> None:
+    shared = np.array([[0, 2, 1], [3, 0, 0]])
+    figure = plots_results.shared_codes(shared, np.array([2, 3]), ["a", "b", "c"], ["x", "y $5"])
+    ax = figure.axes[0]
+    written = {tuple(text.get_position()): text.get_text() for text in ax.texts}
+    expected = {(column, row): str(value) for (row, column), value in np.ndenumerate(shared)}
+    assert written == expected | {(4, 0): "2", (4, 1): "3"}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c", "whole history"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", r"y \$5"]
+
+
+def test_bars_of_lists_are_shares_in_per_cent() -> None:
+    (ax,) = plots_results.shared_shares({"a": np.array([0.25, 0.75]), "b": np.array([1.0, 0.0])}).axes
+    assert [[bar.get_height() for bar in part] for part in ax.containers] == [[25, 75], [100, 0]]
