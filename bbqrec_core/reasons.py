@@ -1,7 +1,7 @@
-"""Why an item may have been recommended: which part of its semantic ID stands in the user's history."""
+"""Why an item may have been recommended: what its semantic ID shares with a history, and what usually follows it."""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 
 from .data import Sequences
 from .semantic_ids import SemanticIds
@@ -40,3 +40,19 @@ def draw_others(
         left = np.setdiff1d(np.arange(1, n_items + 1), past)
         drawn[line, : min(k, len(left))] = rng.choice(left, min(k, len(left)), replace=False)
     return drawn
+
+
+def step_lift(codes: Int[np.ndarray, "N"], train: Sequences, size: int) -> Float64[np.ndarray, "K K"]:
+    """How many times as often as by chance one code comes right after another in the events of a user.
+
+        lift[a, b] = n(a, b) n / (n(a, .) n(., b)),  n(a, b) = steps from an item of code a to one of code b
+
+    Args: codes: of each item row at one level. train: training events. size: K. Returns: 0 where a step never happened.
+    """
+    inside = np.ones(len(train.items), bool)
+    begins = train.offsets[:-1]
+    inside[begins[begins < len(inside)]] = False  # from one user to the next is no step
+    before, after = codes[train.items[:-1]][inside[1:]], codes[train.items[1:]][inside[1:]]
+    steps = np.bincount(before * size + after, minlength=size * size).reshape(size, size)
+    chance = np.outer(steps.sum(1), steps.sum(0)) / max(steps.sum(), 1)
+    return np.divide(steps, chance, out=np.zeros((size, size)), where=chance > 0)

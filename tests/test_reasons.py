@@ -55,3 +55,12 @@ def test_others_are_drawn_once_each_from_what_the_history_lacks() -> None:
     assert len(set(drawn[1])) == 3
     assert set(drawn[1]) <= {3, 4, 5, 6}
     assert reasons.draw_others(history, np.array([1]), 5, 3, np.random.default_rng(0))[0, 2] == 0
+
+
+def test_lift_counts_steps_within_users_against_chance() -> None:
+    codes = np.array([0, 0, 1, 1])  # row 0 is padding
+    train = Sequences(np.array([0, 3, 5]), np.array([1, 2, 3, 1, 3], dtype=np.int32))
+    # steps 0-1, 1-1 and 0-1: three in all, two from code 0, three to code 1; 1-0 between the users is none
+    assert reasons.step_lift(codes, train, 2).tolist() == [[0, 2 * 3 / (2 * 3)], [0, 1 * 3 / (1 * 3)]]
+    codes, train = np.array([0, 0, 1]), Sequences(np.array([0, 2, 4]), np.array([1, 1, 2, 2], dtype=np.int32))
+    assert reasons.step_lift(codes, train, 2).tolist() == [[2, 0], [0, 2]]
