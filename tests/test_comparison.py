@@ -90,3 +90,4 @@ def test_swaps_names_the_pairs_that_change_places_winner_first() -> None:
     assert comparison.swaps(first, second) == [("a", "c"), ("b", "c")]
     assert comparison.swaps(first, first) == []
     assert comparison.swaps({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}) == []
+    assert comparison.swaps({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}) == []
