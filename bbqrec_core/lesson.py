@@ -52,6 +52,17 @@ def check(answer: object, right: object, tolerance: float = 0.0) -> None:
     _say(f"*{verdict(answer, right, tolerance)}*")
 
 
+def solve(answer: object, right: object, tolerance: float = 0.0) -> None:
+    """Display the answer of a solved exercise with its verdict.
+
+    Raises: AssertionError if the check of the exercise would not take it.
+    """
+    said = verdict(answer, right, tolerance)
+    assert said == "Right.", f"{answer!r}: {said}"
+    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in np.atleast_1d(answer).tolist()]
+    _say(f"*Answer: {', '.join(shown)}. {said}*")
+
+
 def _say(text: str) -> None:
     from IPython.display import Markdown, display
 

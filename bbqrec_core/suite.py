@@ -44,6 +44,11 @@ def discover(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
     return [path for path, number in zip(found, numbers, strict=True) if number in wanted]
 
 
+def solutions(folder: Path) -> list[Path]:
+    """The notebooks with solved exercises, in order; each is named like the notebook whose exercises it solves."""
+    return sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
+
+
 def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str, object]:
     """What a notebook gets; names are compared first, because papermill accepts a misspelt one with a warning.
 

@@ -12,8 +12,12 @@ import nbformat
 import papermill
 import pytest
 
+from bbqrec_core import suite
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SOLUTIONS = suite.solutions(FOLDER)
+EXERCISE, CHECK = re.compile(r"^\*\*(\d \([^)]*\))", re.M), r"lesson\.{}\((answer_\d, .*)\)$"
 REQUIRED = {"dataset", "preset", "seed", "out_dir", "overrides"}
 MOST_PARAMETERS, CELL_LINES, FUNCTION_LINES = 10, 20, 8
 ABSOLUTE = re.compile(r"""["'(\s](/(?:home|root|tmp|work|usr|mnt|Users|opt|data)\b|~/|[A-Z]:\\)""")
@@ -98,7 +102,7 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_notebook_keeps_the_contract(path: Path) -> None:
     assert problems(read(path)) == []
 
@@ -110,7 +114,26 @@ def test_papermill_sees_every_parameter(path: Path) -> None:
 
 
 def test_the_suite_is_there_to_be_held() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS][:5] == ["01", "02", "03", "04", "05"]
+    assert [path.name[:2] for path in NOTEBOOKS][:8] == ["00", "01", "02", "03", "04", "05", "06", "07"]
+
+
+def exercises(path: Path, call: str) -> tuple[list[str], list[str]]:
+    """Titles of a notebook's exercises, and what its checks (`call` is `check` or `solve`) hold answers against."""
+    cells = read(path).cells
+    titles = [title for cell in cells if cell.cell_type == "markdown" for title in EXERCISE.findall(cell.source)]
+    pattern = re.compile(CHECK.format(call), re.M)
+    return titles, [found for cell in cells if cell.cell_type == "code" for found in pattern.findall(cell.source)]
+
+
+def test_each_notebook_has_solutions() -> None:
+    assert [path.name for path in SOLUTIONS] == [path.name for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.name)
+def test_solutions_solve_the_exercises_of_their_notebook_by_the_same_checks(path: Path) -> None:
+    titles, checks = exercises(FOLDER / path.name, "check")
+    assert exercises(path, "solve") == (titles, checks)
+    assert [title[0] for title in titles] == [check[7] for check in checks] == ["1", "2", "3"]
 
 
 def good() -> nbformat.NotebookNode:

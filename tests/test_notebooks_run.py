@@ -13,7 +13,8 @@ import pytest
 from bbqrec_core import suite
 
 pytestmark = pytest.mark.suite
-DATASET, BUDGET = "planted", 720.0  # processor seconds, so that a busy machine changes nothing
+DATASET, SEEDS = "planted", "1,2"
+BUDGET, SOLUTION = 720.0, 60.0  # processor seconds, so that a busy machine changes nothing
 
 
 def _git_status(root: Path) -> str:
@@ -25,7 +26,7 @@ def _git_status(root: Path) -> str:
 def _run(out: Path) -> tuple[subprocess.CompletedProcess, float]:
     """The finished command, and the processor seconds that it, its workers and its kernels took."""
     command = [sys.executable, "-c", "import sys; from bbqrec_core.cli import main; sys.exit(main())"]
-    options = ["reproduce", "--dataset", DATASET, "--preset", "smoke", "--seeds", "1,2", "--out", str(out)]
+    options = ["reproduce", "--dataset", DATASET, "--preset", "smoke", "--seeds", SEEDS, "--out", str(out)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([*command, *options], capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -70,6 +71,17 @@ def test_each_notebook_leaves_a_figure_in_both_formats(finished: tuple, root: Pa
 
 def test_the_suite_keeps_its_time(finished: tuple) -> None:
     assert finished[2] < BUDGET
+
+
+@pytest.mark.parametrize("path", suite.solutions(suite.notebook_folder()), ids=lambda path: path.name)
+def test_solutions_are_right_on_what_the_suite_left(finished: tuple, path: Path) -> None:
+    run = finished[0]
+    given = {"dataset": DATASET, "preset": "smoke", "seed": 1, "out_dir": str(run.parent.parent), "overrides": {}}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cause = suite.execute(path, run / "solutions" / path.name, suite.parameters_for(path, given, SEEDS))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert cause == ""
+    assert after.ru_utime - before.ru_utime < SOLUTION
 
 
 def test_a_second_run_does_nothing_again(finished: tuple) -> None:

@@ -367,4 +367,10 @@ def test_a_verdict_never_tells_the_answer() -> None:
     assert lesson.verdict("lower", "higher") == "Look again: 0 of 1 right."
     assert lesson.verdict([1, 2], [1, 3]) == "Look again: 1 of 2 right."
     assert lesson.verdict([1], [1, 3]) == "Look again: 2 values were asked for, this is 1."
+
+
+def test_a_solution_must_be_right() -> None:
+    lesson.solve([1, 2.0], [1, 2.01], tolerance=0.05)
+    with pytest.raises(AssertionError, match="1 of 2 right"):
+        lesson.solve([1, 3], [1, 2.01], tolerance=0.05)
     assert lesson.verdict("seven", 7) == "Look again: 0 of 1 right."

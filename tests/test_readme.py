@@ -42,7 +42,7 @@ def test_a_changed_digit_would_be_found(root: Path) -> None:
     assert shown_table(changed) != expected_table(root)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/datasets.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/datasets.md", "notebooks/README.md"])
 def test_every_link_leads_to_a_file(root: Path, page: str) -> None:
     text = (root / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]

@@ -32,6 +32,7 @@ def test_notebooks_come_in_order_and_solutions_are_not_among_them(tmp_path: Path
         write_notebook(tmp_path / name)
     assert [path.name for path in suite.discover(tmp_path)] == ["01_a.ipynb", "02_b.ipynb", "10_c.ipynb"]
     assert [path.name for path in suite.discover(tmp_path, ("10", "2"))] == ["02_b.ipynb", "10_c.ipynb"]
+    assert suite.solutions(tmp_path) == [tmp_path / "solutions" / "01_a.ipynb"]
 
 
 def test_unknown_number_and_empty_folder_are_refused(tmp_path: Path) -> None:
