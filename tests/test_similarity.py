@@ -342,4 +342,4 @@ def test_what_is_compared_changes_no_other_parameter_at_the_start():
         state = SequenceModel(N, with_compared(given[0], what, *given[1:]), recommender_config()).state_dict()
         states.append({name: value for name, value in state.items() if not name.startswith("reweighting")})
     assert all(same_tensors(states[0], state) for state in states[1:])
-    assert all(bool(states[0][f"tables.{level}.weight"].any()) for level in range(2))
+    assert all(bool(states[0][f"vectors.codes.{level}.weight"].any()) for level in range(2))
