@@ -53,7 +53,7 @@ class Board:
         self.status = StatusLine()
         self.seconds: list[float] = []
         self.listeners: list[Callable[[Any], None]] = []
-        self.quiet = False
+        self.quiet = self.troubled = False
 
     def show(self) -> None:
         """Draw every panel for the state as it is, then the line below: a reader who sees its number sees all of it."""
@@ -72,7 +72,7 @@ class Board:
 
     def say(self, begin: float, problem: object = "", told: str = "") -> None:
         """Count an answer that began at `begin` (of `time.perf_counter`) and write the line."""
-        self.answers += 1
+        self.answers, self.troubled = self.answers + 1, bool(problem)
         self.seconds.append(time.perf_counter() - begin)
         words = html.escape(f"{told} Answer {self.answers}, {1000 * self.seconds[-1]:.0f} ms.".strip())
         line = f'<p class="bb-status" role="status" data-answer="{self.answers}">{words}</p>'
@@ -81,12 +81,13 @@ class Board:
     def change(self, **fields: object) -> None:
         """Put other values into the state, let the listeners follow, and draw; without a difference nothing happens.
 
-        An error of the state itself (a value that it refuses) leaves the state as it was, and is shown.
+        An error of the state itself (a value that it refuses) leaves the state as it was, and is shown until the next
+        change, be it back to what the state has.
         """
         begin = time.perf_counter()
         try:
             state = replace(self.state, **fields)
-            if state == self.state:
+            if state == self.state and not self.troubled:
                 return
             self.state = state
             self.follow()

@@ -51,6 +51,8 @@ def test_a_refused_value_leaves_the_state_and_says_why(live: Live) -> None:
     live.controls["number"].value = 9
     assert live.state == Counter(1)
     assert "want 5 at most, got 9" in live.board.status.value
+    live.controls["number"].value = 1  # back to what the state has all along
+    assert "want 5 at most" not in live.board.status.value
 
 
 @pytest.mark.parametrize(("number", "words"), [(3, "no three"), (4, "KeyError")])
