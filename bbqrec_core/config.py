@@ -72,9 +72,8 @@ class TokenizerConfig(_Checked):
             (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the codes that a
             bundle has `published`, or IDs from a `file` (`ids_file`: parquet or index.json, see `exchange`).
         signals: modalities that enter; empty is all. A named one that the data lack is replaced by the first they have.
-        joined: lay the features of all modalities side by side, as one signal.
+        joined: lay the features of all modalities side by side, as one signal. levels, codes, code_width: L, K, E.
         specific, specific_width: whether modalities keep a part that behaviour need not explain, and its width.
-        levels, codes, code_width: L, K, E.
         shared_codebook: one codebook for all signals, or one for each.
         combine: how the signals become one ID: `fused` quantizes their gated mean, `concat` joins their codes, `chain`
             joins them too, each signal quantizing what the signals before it left over.
@@ -143,8 +142,7 @@ class RecommenderConfig(_Checked):
             frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
         unseen: codes that no target of training had score as the head has them (`model`) or, below the deepest prefix
             that training saw, an even share (`backoff`, see `decoding.backed_off`).
-        prefixes: a vector for every prefix of an ID from its second code on, beside those of the codes, where items
-            enter and where codes leave (see `CodeVectors`).
+        prefixes: a vector for every prefix of an ID from its second code on, going in and coming out (`CodeVectors`).
         init_from_codebook: start stage 2's code vectors from the codebook of stage 1. history: T, events a model sees.
         lr, weight_decay: AdamW's, the rate at its peak. epochs: at most. batch_users: windows of histories a step.
         epoch_steps: as in `TokenizerConfig`. min_steps: on small data, more epochs until they have as many steps.
@@ -266,9 +264,7 @@ def _field_home(name: str) -> tuple[str, str]:
     if dot:
         if (part, bare) in known:
             return part, bare
-        raise ValueError(
-            f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py for fields"
-        )
+        raise ValueError(f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py")
     homes = sorted(home for home in known if home[1] == name)
     if len(homes) == 1:
         return homes[0]
