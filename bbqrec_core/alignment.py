@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .alignment_parts import Parts, Standardise, Variational, info_nce, masked_mean, mlp, spread
-from .blocks import INIT_STD, Transformer, causal_mask
+from .blocks import INIT_STD, Transformer, causal_mask, softmax_loss
 from .config import TokenizerConfig
 from .quantizer import Quantized, UnitQuantizer
 
@@ -230,7 +230,7 @@ class Tokenizer(nn.Module):
         share = self.counts[rows[candidates]] / self.counts.sum()
         log_q = torch.log1p(-((1 - share).clamp_max(1 - 1e-7) ** int(real.sum())).clamp_max(1 - 1e-7))
         asked = F.normalize(states[real], dim=-1) / self.config.temperature  # divided here: the logits are far larger
-        return F.cross_entropy(torch.addmm(-log_q.to(asked), asked, F.normalize(items[candidates], dim=-1).T), target)
+        return softmax_loss(asked, F.normalize(items[candidates], dim=-1), target, -log_q.to(asked))
 
     def usage(self, seen: Quantized, present: Tensor) -> Tensor:
         """log K minus the entropy of the mean soft assignment, mean over levels, nats: 0 when used evenly."""

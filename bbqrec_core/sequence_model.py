@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .blocks import INIT_STD, Block, GatedBlock, Transformer, causal_mask, dropout
-from .code_vectors import CodeVectors
+from .blocks import INIT_STD, Block, GatedBlock, Transformer, causal_mask, dropout, softmax_loss
+from .code_vectors import CodeVectors, pick
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
 from .similarity import build_reweighting
@@ -130,7 +130,7 @@ class SequenceModel(nn.Module):
 
     def item_vectors(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
         """Item embeddings plus projected features of given rows, or of all N+1: the same going in and coming out."""
-        vectors = self.items.weight if item_ids is None else self.items(item_ids)
+        vectors = self.items.weight if item_ids is None else pick(self.items.weight, item_ids)
         if self.project is None:
             return vectors
         return vectors + self.project(self.features if item_ids is None else self.features[item_ids])
@@ -184,7 +184,7 @@ class SequenceModel(nn.Module):
             rest of the user's history; negatives are shared, so that memory is targets x negatives.
         """
         if self.config.loss == "ce":
-            return F.cross_entropy(states @ self.item_vectors()[1:].T, targets - 1)
+            return softmax_loss(states, self.item_vectors()[1:], targets - 1)
         last, device = self.items.num_embeddings - 1, targets.device
         positive = (states * self.item_vectors(targets)).sum(-1)
         if self.config.loss == "bce":

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from bbqrec_core import blocks
-from bbqrec_core.blocks import Block, GatedBlock, Transformer, attention, causal_mask, dropout
+from bbqrec_core.blocks import Block, GatedBlock, Transformer, attention, causal_mask, dropout, softmax_loss
 
 USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
 LAYERS, WIDTH = 2, 6
@@ -154,3 +154,24 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
         assert float((columns - cut).abs().max()) < 0.005
     assert dropout(x, 0.5, training=False) is x
     assert dropout(x, 0.0, training=True) is x
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_softmax_loss_and_its_gradients_are_those_of_cross_entropy(monkeypatch, given):
+    monkeypatch.setattr(blocks, "LOSS_ROWS", 4)  # three blocks of states, the last one not full
+    states, table = normal(11, 5).requires_grad_(), normal(13, 5, seed=1).requires_grad_()
+    targets, offset = torch.arange(11) * 7 % 13, normal(13, seed=2) if given else None
+    plain = F.cross_entropy(states @ table.T + (offset if given else 0), targets)
+    ours = softmax_loss(states, table, targets, offset)
+    torch.testing.assert_close(ours, plain)
+    for got, want in zip(
+        torch.autograd.grad(3 * ours, (states, table)), torch.autograd.grad(3 * plain, (states, table)), strict=True
+    ):
+        torch.testing.assert_close(got, want)
+
+
+def test_softmax_loss_of_a_hopeless_target_is_finite():
+    states, table = torch.tensor([[1.0]], requires_grad=True), torch.tensor([[0.0], [500.0]])
+    loss = softmax_loss(states, table, torch.tensor([0]))
+    assert loss.item() == 500
+    torch.testing.assert_close(torch.autograd.grad(loss, states)[0], torch.tensor([[500.0]]))
