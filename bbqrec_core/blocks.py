@@ -99,8 +99,11 @@ class Block(nn.Module):
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of the normalised input, each (B, H, T, D/H)."""
-        qkv = self.qkv(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
-        return tuple(part.transpose(1, 2) for part in qkv.unbind(-3))
+        return self._heads(self.qkv(self.norm_attention(x)), 3)
+
+    def _heads(self, x: Float[Tensor, "B T nD"], count: int) -> tuple[Tensor, ...]:
+        """`count` projections side by side, each as (B, H, T, D/H)."""
+        return tuple(part.transpose(1, 2) for part in x.unflatten(-1, (count, self.heads, -1)).unbind(-3))
 
     def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
         """Add the attended values, then the feed-forward branch, to the stream."""
@@ -112,6 +115,15 @@ class Block(nn.Module):
         query, key, value = self.project(x)
         attended, weights = attention(query, key, value, bias)
         return self.merge(x, attended), weights
+
+    def at(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "#B #H T T"], row: Int[Tensor, "B"]) -> Tensor:
+        """`forward`'s new stream at one position a user, (B, 1, D): what no one asks for is not computed."""
+        user, width, normed = torch.arange(len(x), device=x.device), x.shape[-1], self.norm_attention(x)
+        weight, offset = self.qkv.weight, self.qkv.bias
+        (query,) = self._heads(F.linear(normed[user, row][:, None], weight[:width], offset[:width]), 1)
+        key, value = self._heads(F.linear(normed, weight[width:], offset[width:]), 2)
+        seen = bias.expand(len(x), -1, -1, -1)[user, :, row][:, :, None]
+        return self.merge(x[user, row][:, None], attention(query, key, value, seen)[0])
 
     def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
         """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
@@ -164,6 +176,12 @@ class Transformer(nn.Module):
             x, weights = block(x, bias)
             maps.append(weights)
         return self.norm(x), maps
+
+    def at(self, x: Float[Tensor, "B T D"], biases: list[Tensor], row: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
+        """`forward`'s output at one position a user."""
+        for block, bias in zip(self.blocks[:-1], biases, strict=False):
+            x, _ = block(x, bias)
+        return self.norm(self.blocks[-1].at(x, biases[-1], row))[:, 0]
 
     def extend(self, x: Float[Tensor, "B one D"], caches: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
         """One more position for every block, causal by construction: outputs (B, 1, D) and the longer caches."""

@@ -168,9 +168,8 @@ class SequenceModel(nn.Module):
 
     def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """State behind each user's last event, from which the next item is predicted."""
-        states, _ = self.states(item_ids)
         last = (item_ids > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
-        return states[torch.arange(len(states), device=states.device), last]
+        return self.blocks.at(self.enter(item_ids), self.biases(item_ids), last)
 
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
         """Mean loss of the targets' logits x = state . item vector, in nats.

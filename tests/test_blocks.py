@@ -69,6 +69,14 @@ def test_a_later_position_changes_no_earlier_output(kind):
 
 
 @kinds
+def test_one_position_a_user_is_that_of_one_pass(kind):
+    model, x, row = transformer(kind=kind), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
+    for given in (biases(KEYS), [causal_mask(KEYS).double()[None, None]] * LAYERS):  # for each head, or one for all
+        whole, _ = model(x, given)
+        torch.testing.assert_close(model.at(x, given, row), whole[torch.arange(USERS), row])
+
+
+@kinds
 def test_growing_position_by_position_equals_one_pass(kind):
     model, x = transformer(kind=kind), normal(USERS, KEYS, WIDTH)
     whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
