@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from bbqrec_core.made import distinct
 from bbqrec_core.semantic_ids import PrefixTree, build_tree
+from bbqrec_core.timing import Plan, Side, interleave
 
-from .harness import Plan, Row, Side, gain_row, interleave, rate_row
-from .made import distinct
+from .harness import Row, gain_row, rate_row
 
 LEVELS, CODES = 4, 256
 

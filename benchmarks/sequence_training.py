@@ -9,11 +9,12 @@ from torch.optim import AdamW
 from bbqrec_core.batching import window_batches
 from bbqrec_core.config import RecommenderConfig
 from bbqrec_core.data import Sequences
+from bbqrec_core.made import histories, random_ids
 from bbqrec_core.sequence_model import SequenceModel
+from bbqrec_core.timing import Plan, Side, interleave
 from bbqrec_core.training import Task, _run_epoch
 
-from .harness import Plan, Row, Side, cost_row, interleave, make_row, rate_row
-from .made import histories, random_ids
+from .harness import Row, cost_row, make_row, rate_row
 
 WINDOWS = 128  # in a batch, ours and of the plain loop
 

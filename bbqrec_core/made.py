@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bbqrec_core.data import Sequences
-from bbqrec_core.semantic_ids import SemanticIds
+from .data import Sequences
+from .semantic_ids import SemanticIds
 
 SIGNALS = ("text", "image", "id")
 
