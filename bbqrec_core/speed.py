@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .batching import gather_padded
 from .config import Config
+from .data import Dataset
 from .made import random_ids
 from .recommender import Recommender, build_recommender
 from .semantic_ids import SemanticIds, append_extra
@@ -36,6 +38,8 @@ VALUES = {  # by preset: values of each axis; repetitions of single requests, th
         (60, 5),
     ),
 }
+
+REQUESTS = {"smoke": 40, "quick": 300, "full": 2000}  # by preset: single requests of each model, for p50 and p99
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,14 @@ def made_models(shape: Shape, config: Config) -> dict[str, Recommender]:
 def made_rows(users: int, length: int, items: int, seed: int = 0) -> Int[Tensor, "users T"]:
     """Histories of random items, all of one length."""
     return torch.from_numpy(np.random.default_rng(seed).integers(1, items + 1, (users, length)))
+
+
+def real_rows(data: Dataset, length: int, count: int) -> list[Int[Tensor, "one T"]]:
+    """The last events of `count` users' test histories, from all parts of the table; fewer users come again."""
+    history, users = data.history("test"), np.arange(count) * max(data.n_users // count, 1) % data.n_users
+    sizes = np.minimum(np.diff(history.offsets)[users], length)
+    starts = history.offsets[users + 1] - sizes
+    return [gather_padded(history.items, starts[i : i + 1], sizes[i : i + 1]) for i in range(count)]
 
 
 def request_side(

@@ -1,13 +1,14 @@
 """Requests: what is watched is what is answered, and axes vary one size. No time is asserted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from answering import HISTORY, tiny_recommender
-from tiny import recommender_config
+from tiny import planted_data, recommender_config
 
 from bbqrec_core import growth, speed, watching
 from bbqrec_core.config import Config, make_config
@@ -105,6 +106,19 @@ def test_an_extra_code_numbers_items_that_share_an_id() -> None:
 )
 def test_levels_leave_twice_as_many_ids_as_items(items: int, codes: int, least: int, levels: int) -> None:
     assert speed.levels_for(items, codes, least) == levels
+
+
+def test_real_requests_are_the_last_events_of_users_who_come_again_where_they_are_few(tmp_path: Path) -> None:
+    data = planted_data(tmp_path)  # 23 users
+    history = data.history("test")
+    found = speed.real_rows(data, 3, 50)
+    assert len(found) == 50
+    for number in (0, 1, 22, 23):
+        user = number % 23
+        ends = history.offsets[user : user + 2]
+        assert found[number].tolist() == [history.items[slice(*ends)][-3:].tolist()]
+    spread = speed.real_rows(data, 3, 2)
+    assert spread[1].tolist() == [history.items[slice(*history.offsets[11:13])][-3:].tolist()]
 
 
 def test_requests_take_turns_and_masked_ones_leave_their_history_out() -> None:
