@@ -183,6 +183,20 @@ def fits(curves: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(lines, columns, orient="row")
 
 
+def fits_in_words(found: pl.DataFrame) -> pl.DataFrame:
+    """`fits` to be read: the exponent with its interval in one column, two decimals."""
+    both = [
+        f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in found.select("exponent", "low", "high").rows()
+    ]
+    upper = [f"{value:.2f}" for value in found["exponent, upper half"]]
+    return found.select(
+        *found.columns[:4],
+        pl.Series("exponent (95 %)", both, pl.String),
+        pl.Series("upper half", upper, pl.String),
+        "linear",
+    )
+
+
 def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data: Dataset) -> pl.DataFrame:
     """What a billion items would need: hours, or milliseconds of a request, and gigabytes, each from its own curve.
 
@@ -214,6 +228,27 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
         time = _beyond(part.select(pl.col("value").alias("size"), pl.col("ms").alias("value")), longer)
         lines.append((name, "ms", *time, None, assumed))
     return pl.DataFrame(lines, ["what", "unit", "low", "high", "GB", "assumed"], orient="row")
+
+
+def needs_in_words(needs: pl.DataFrame) -> pl.DataFrame:
+    """`at_a_billion` to be read: both readings with a unit that suits them, two digits."""
+    times = [_words(low, high, unit) for low, high, unit in needs.select("low", "high", "unit").rows()]
+    held = ["" if size is None else f"{float(f'{size:.2g}'):,.0f} GB" for size in needs["GB"]]
+    return needs.select("what", pl.Series("time", times), pl.Series("memory", held), "assumed")
+
+
+def _words(low: float, high: float, unit: str) -> str:
+    """A span of times: seconds, minutes, hours, days or years, or milliseconds as they are."""
+    units = {"seconds": 1 / 3600, "minutes": 1 / 60, "hours": 1, "days": 24, "years": 24 * 365.25}
+    texts = []
+    for value in (low, high):
+        best = (
+            unit if unit != "hours" else max((u for u in units if value >= units[u]), key=units.get, default="seconds")
+        )
+        number = float(f"{value / units[best] if unit == 'hours' else value:.2g}")
+        texts.append((f"{number:,.0f}" if number >= 10 else f"{number:g}", best))
+    (first, one), (second, other) = texts
+    return f"{first} to {second} {one}" if one == other else f"{first} {one} to {second} {other}"
 
 
 def _levels(config: Config, stage: str) -> int:

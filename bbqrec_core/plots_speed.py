@@ -8,11 +8,35 @@ import polars as pl
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from . import scaling
 from .plots import CATEGORIES, GREY, INK, ORDERED, legend_below, log_counts, look, panels
 
-CHEAP = {"single": "one request (ms)", "batch": "a user of a batch (ms)"}
+KINDS = {"single": "one request (ms)", "batch": "a user of a batch (ms)"}
+PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
+
+
+def _log_costs(ax: Axes) -> None:
+    """A logarithmic cost axis with plain numbers, some of them between 1 and 2 where the costs lie close together."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    subs = (1, 1.5, 2, 3, 5, 7) if high < 12 * low else (1, 3) if high < 500 * low else (1,)
+    ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    ax.yaxis.set_major_formatter(PLAIN)
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _log_sizes(ax: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis of sizes, with the measured ones as ticks where they lie close together."""
+    if max(values) >= 100 * min(values):
+        log_counts(ax, "x")
+        return
+    ax.set_xscale("log")
+    kept = [value for index, value in enumerate(values) if not index or value > 1.15 * values[index - 1]]
+    ax.xaxis.set_major_locator(FixedLocator(kept))
+    ax.xaxis.set_major_formatter(PLAIN)
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def carried(counts: Mapping[str, Sequence[int]], whole: Sequence[int]) -> Figure:
@@ -83,7 +107,7 @@ def sizes(costs: pl.DataFrame, words: Mapping[str, str]) -> Figure:
     """
     fig, axes = panels(len(words), 2, width=2.8, height=2.5, sharey="row", sharex="col")
     models = costs["model"].unique(maintain_order=True).to_list()
-    for row, kind in enumerate(CHEAP):
+    for row, kind in enumerate(KINDS):
         for ax, axis in zip(axes[row], words, strict=True):
             for index, name in enumerate(models):
                 part = costs.filter(pl.col("axis") == axis, pl.col("kind") == kind, pl.col("model") == name)
@@ -92,9 +116,9 @@ def sizes(costs: pl.DataFrame, words: Mapping[str, str]) -> Figure:
                     ax.fill_between(part["value"], part["low"], part["high"], color=CATEGORIES[index], alpha=0.15)
             own = costs.filter(pl.col("axis") == axis, pl.col("own"))["value"]
             ax.axvline(own[0], color=GREY, linewidth=0.8, zorder=0)
-            ax.set(xlabel=words[axis] if row else "", ylabel=CHEAP[kind] if ax is axes[row, 0] else "")
-    for ax in axes.flat:
-        log_counts(ax)
+            ax.set(xlabel=words[axis] if row else "", ylabel=KINDS[kind] if ax is axes[row, 0] else "")
+            _log_sizes(ax, costs.filter(pl.col("axis") == axis)["value"].unique().sort().to_list())
+            _log_costs(ax)
     for index, name in enumerate(models):
         axes[0, 0].plot([], [], label=name, markersize=4, **look(index))
     legend_below(fig, axes[0, 0], 5)
@@ -102,7 +126,7 @@ def sizes(costs: pl.DataFrame, words: Mapping[str, str]) -> Figure:
 
 
 def growth(curves: pl.DataFrame, words: Mapping[str, str]) -> Figure:
-    """Draw seconds against size on logarithmic axes, a panel an axis, with the fitted line and its slope at the end.
+    """Draw milliseconds against size on logarithmic axes, a panel an axis, with the fitted line and its slope.
 
     Args: curves: of `growth.measure`. words: axis -> what it counts, in the order of the panels.
     """
@@ -114,9 +138,10 @@ def growth(curves: pl.DataFrame, words: Mapping[str, str]) -> Figure:
         part = seconds.filter(pl.col("axis") == axis)
         for index, stage in enumerate(stages):
             _curve(ax, part.filter(pl.col("stage") == stage), index)
-        ax.set(xlabel=word, ylabel="seconds" if ax in axes[:, 0] else "")
-        log_counts(ax)
+        ax.set(xlabel=word, ylabel="milliseconds" if ax in axes[:, 0] else "")
         ax.margins(x=0.12)
+        _log_sizes(ax, part["size"].unique().sort().to_list())
+        _log_costs(ax)
     for ax in axes.flat[len(words) :]:
         ax.set_axis_off()
     for index, stage in enumerate(stages):
@@ -129,13 +154,13 @@ def _curve(ax: Axes, part: pl.DataFrame, index: int) -> None:
     """One curve: medians with quartiles, the fitted power, and its exponent."""
     if part["size"].n_unique() < scaling.LEAST:
         return
-    size, value = part["size"].to_numpy(), part["value"].to_numpy()
+    size, value = part["size"].to_numpy(), 1000 * part["value"].to_numpy()
     style = look(index)
-    spread = np.abs(part.select("low", "high").to_numpy().T - value)
+    spread = np.abs(1000 * part.select("low", "high").to_numpy().T - value)
     ax.errorbar(size, value, spread, linewidth=1, markersize=4, linestyle="none", **look(index, line=False))
     fit = scaling.fit_power(size, value)
-    ends = np.array([size.min(), size.max()], float)
-    ax.plot(ends, fit.at(ends), linewidth=1, color=style["color"], linestyle=style["linestyle"])
+    ends = float(size.min()), float(size.max())
+    ax.plot(ends, [fit.at(end) for end in ends], linewidth=1, color=style["color"], linestyle=style["linestyle"])
     place, shift = (ends[1], fit.at(ends[1])), (6, 0)
     ax.annotate(f"{fit.exponent:.2f}", place, xytext=shift, textcoords="offset points", va="center", fontsize=8)
 
@@ -156,9 +181,11 @@ def unit_costs(curves: pl.DataFrame, axis: str, slack: float = scaling.SLACK) ->
                 ax.plot(part["size"], each, markersize=4, label=stage, **look(index))
         ax.set(xlabel=axis)
     axes[0, 0].axhspan(1, 1 + slack, color=GREY, linewidth=0, zorder=0)
-    axes[0, 0].set_ylabel(f"time of one of the {axis}, times its least")
-    axes[0, 1].set_ylabel(f"bytes for one of the {axis}")
+    one = axis.removesuffix("s")
+    axes[0, 0].set_ylabel(f"time per {one} / the cheapest")
+    axes[0, 1].set_ylabel(f"bytes per {one}")
     for ax in axes[0]:
-        log_counts(ax)
+        log_counts(ax, "x")
+        _log_costs(ax)
     legend_below(fig, axes[0, 0], 3)
     return fig

@@ -26,7 +26,7 @@ VALUES = {  # by preset: values of each axis; repetitions of single requests, th
     "smoke": ({"L": (2, 3, 4), "W": (2, 5, 10), "T": (5, 10, 20), "N": (100, 300, 1000)}, (5, 2)),
     "quick": (
         {"L": (2, 3, 4, 6), "W": (5, 10, 20, 50), "T": (10, 25, 50, 100), "N": (1000, 10_000, 100_000)},
-        (11, 2),
+        (9, 2),
     ),
     "full": (
         {
@@ -39,7 +39,8 @@ VALUES = {  # by preset: values of each axis; repetitions of single requests, th
     ),
 }
 
-REQUESTS = {"smoke": 40, "quick": 300, "full": 2000}  # by preset: single requests of each model, for p50 and p99
+BATCH = 32  # users of a batch, as sizes vary
+REQUESTS = {"smoke": 40, "quick": 200, "full": 2000}  # by preset: single requests of each model, for p50 and p99
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def axis_costs(config: Config, n_items: int) -> pl.DataFrame:
         for shape in shapes.values():
             if _model_of(shape) not in built:
                 built[_model_of(shape)] = made_models(replace(shape, history=most), config)
-        frames += _axis(axis, getattr(own, field), shapes, built, config.evaluation.batch, repetitions)
+        frames += _axis(axis, getattr(own, field), shapes, built, repetitions)
     return pl.concat(frames)
 
 
@@ -184,13 +185,12 @@ def _axis(
     own: int,
     shapes: Mapping[int, Shape],
     built: Mapping[tuple[int, int], Mapping[str, Recommender]],
-    batch: int,
     repetitions: tuple[int, int],
 ) -> list[pl.DataFrame]:
     """One axis of `axis_costs`, by single requests and by batches."""
     kinds = {"single": {}, "batch": {}}
     for value, shape in shapes.items():
-        models, rows = built[_model_of(shape)], made_rows(batch, shape.history, shape.items)
+        models, rows = built[_model_of(shape)], made_rows(BATCH, shape.history, shape.items)
         for kind, requests in (("single", rows.split(1)), ("batch", [rows])):
             for name, model in models.items():
                 kinds[kind][value, name] = request_side(model, requests, shape.beam)

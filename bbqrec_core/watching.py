@@ -117,4 +117,5 @@ def step_costs(models: Mapping[str, Recommender], requests: Sequence[Int[Tensor,
             for step, seconds in trace(model, rows, width).seconds.items():
                 found.setdefault((name, step), []).extend([1000 * seconds] if number > 1 else [])
     lines = [(name, step, float(np.median(spent))) for (name, step), spent in found.items()]
-    return pl.DataFrame(lines, ["model", "step", "ms"], orient="row").sort("model", maintain_order=True)
+    lines.sort(key=lambda line: list(models).index(line[0]))
+    return pl.DataFrame(lines, ["model", "step", "ms"], orient="row")

@@ -141,3 +141,36 @@ def test_a_billion_items_are_what_linear_costs_say(data: Dataset) -> None:
     assert masked["low"] < masked["high"]
     assert "5 levels of 128 codes" in rows["an epoch of bbqrec"]["assumed"]
     assert "levels" not in rows["an epoch of sasrec"]["assumed"]
+
+
+def test_spans_of_time_are_said_in_units_that_suit_them() -> None:
+    lines = [("a", "hours", 0.0005, 0.02, 264.4), ("b", "hours", 3.14, 3.2, 1628.0), ("c", "hours", 5000.0, 1e6, 0.04)]
+    lines.append(("d", "ms", 5.457, 512044.8, None))
+    needs = pl.DataFrame(lines, ["what", "unit", "low", "high", "GB"], orient="row").with_columns(assumed=pl.lit("x"))
+    found = growth.needs_in_words(needs)
+    assert found["time"].to_list() == [
+        "1.8 seconds to 1.2 minutes",
+        "3.1 to 3.2 hours",
+        "210 days to 110 years",
+        "5.5 to 510,000 ms",
+    ]
+    assert found["memory"].to_list() == ["260 GB", "1,600 GB", "0 GB", ""]
+
+
+def test_exponents_are_said_with_their_interval() -> None:
+    found = growth.fits_in_words(growth.fits(made_curves(1.5)))
+    assert set(found["exponent (95 %)"]) == {"1.50 (1.50 to 1.50)", "1.00 (1.00 to 1.00)"}
+    assert found.columns == ["stage", "grows with", "cost", "sizes", "exponent (95 %)", "upper half", "linear"]
+
+
+def test_a_billion_is_reckoned_from_the_levels_that_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    make = growth.random_ids
+    monkeypatch.setattr(
+        growth, "random_ids", lambda n, levels, *a, **k: seen.append(levels) or make(n, levels, *a, **k)
+    )
+    growth._trees(small(), (20, 40, 200))
+    assert seen == [5, 5, 5]  # 4^4 IDs are fewer than 400
+    monkeypatch.setitem(growth.SIZES, "smoke", (SMALL | {"vectors": (20, 40, 200)}, 2))
+    stages = ("encode vectors", "build the tree", "training step, bbqrec")
+    assert [growth._levels(small(), stage) for stage in stages] == [2, 5, 4]
