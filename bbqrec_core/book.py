@@ -19,7 +19,28 @@ PAGES = ("notebooks/README.md", "docs/data.md", "docs/datasets.md")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 FIGURE = re.compile(r"\]\(\.\./figures/([\w-]+\.png)\)")
 ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, and given along
-EXTENSIONS = ["myst_nb", "bbqrec_core.book_sphinx"]
+SETTINGS = {  # of Sphinx, which has no file of its own here
+    "project": "bbqrec",
+    "extensions": ["myst_nb", "bbqrec_core.book_sphinx"],
+    "master_doc": "index",
+    "html_theme": "sphinx_book_theme",
+    "html_theme_options": {
+        "home_page_in_toc": True,
+        "use_download_button": False,
+        "show_navbar_depth": 1,
+        "navbar_persistent": [],
+    },
+    "html_context": {"default_mode": "light"},  # figures are drawn on white
+    "html_math_renderer": "mathml",
+    "html_show_sphinx": False,
+    "html_copy_source": False,
+    "html_show_search_summary": False,  # they would be fetched, which browsers refuse for files
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},
+    "nb_merge_streams": True,
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_heading_anchors": 3,
+}
 LIVE = (
     "This widget stands here as the run left it. Its controls answer while Python runs: <code>make lab</code> opens "
     "the notebook, where this cell makes it live. The pictures above it say the same without it."
@@ -63,7 +84,7 @@ def build(dataset: str, preset: str, out: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         source, site = Path(folder) / "source", Path(folder) / "site"
         gather(root, executed, source)
-        say(f"{len(executed)} notebooks and {len(PAGES) + 1} other pages: about 1 minute")
+        say(f"{len(executed)} notebooks and {len(PAGES) + 1} other pages: under a minute")
         run_sphinx(source, site, f"bbqrec on {run.parent.name}, preset {preset}")
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -216,34 +237,14 @@ def run_sphinx(source: Path, site: Path, title: str) -> None:
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
     said = io.StringIO()
-    options = {"home_page_in_toc": True, "use_download_button": False, "show_navbar_depth": 1, "navbar_persistent": []}
-    settings = {
-        "project": "bbqrec",
-        "version": importlib.metadata.version("bbqrec"),
-        "extensions": EXTENSIONS,
-        "master_doc": "index",
-        "html_theme": "sphinx_book_theme",
-        "html_title": title,
-        "html_theme_options": options,
-        "html_static_path": ["_static"] if (source / "_static").is_dir() else [],
-        "html_math_renderer": "mathml",
-        "html_context": {"default_mode": "light"},
-        "html_show_sphinx": False,
-        "html_copy_source": False,
-        "html_show_search_summary": False,  # they would be fetched, which browsers refuse for files
-        "nb_execution_mode": "off",
-        "nb_ipywidgets_js": {},
-        "nb_merge_streams": True,
-        "myst_enable_extensions": ["dollarmath"],
-        "myst_heading_anchors": 3,
-        "exclude_patterns": [],
-    }
+    given = {"html_title": title, "version": importlib.metadata.version("bbqrec")}
+    given |= {"html_static_path": ["_static"] if (source / "_static").is_dir() else []}
     quiet = (DeprecationWarning, PendingDeprecationWarning)  # between Sphinx and its theme, not about our pages
     with patch_docutils(), docutils_namespace(), warnings.catch_warnings():
         for kind in quiet:
             warnings.simplefilter("ignore", kind)
         folders = (source, None, site, site.parent / "doctrees")
-        Sphinx(*folders, "html", settings, status=None, warning=said, freshenv=True).build()
+        Sphinx(*folders, "html", SETTINGS | given, status=None, warning=said, freshenv=True).build()
     faults = COLOUR.sub("", said.getvalue()).replace(f"{source}/", "").strip()
     if faults:
         raise ValueError(f"the pages have faults: {faults}")

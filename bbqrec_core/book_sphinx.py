@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-OURS = ("book.css", "book_widgets.js")
 
 
 def formula(latex: str, display: str) -> str:
@@ -33,6 +32,7 @@ def widget_scripts() -> dict[str, Path]:
     return {
         "require.js": share / "templates" / "base" / "static" / "require.min.js",
         "controls.js": controls / "static" / "extension.js",
+        "extension.js.LICENSE.txt": controls / "static" / "extension.js.LICENSE.txt",  # which the script names
         "anywidget.js": anywidget / "nbextension" / "index.js",
     }
 

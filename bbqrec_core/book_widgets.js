@@ -25,7 +25,6 @@
 
   function drawAll() {
     for (const node of document.querySelectorAll(".bb-widget")) {
-      node.replaceChildren();
       const output = { create_output_subarea: () => [node], handle_output: nothing, handle_clear_output: nothing };
       output.keyboard_manager = { register_events: nothing };
       draw.call(output, { model_id: node.dataset.model }, {}, { append: nothing });

@@ -39,7 +39,7 @@ def shot(browser: object, site: Path, page: str, selector: str, height: int) -> 
     """A widget of a page without what stands around it, or the page as it opens."""
     window = browser.new_page(viewport={"width": WIDTH if selector else 1400, "height": 4000 if selector else height})
     window.goto((site / page).as_uri())
-    window.wait_for_function("() => !document.querySelector('.bb-undrawn')")
+    window.wait_for_function("() => !document.querySelector('.bb-undrawn:last-child')")
     if selector:
         window.add_style_tag(content=BARE)
         window.locator(selector).scroll_into_view_if_needed()

@@ -1,6 +1,7 @@
 """The book in a real browser, from the disk and with the network refused: pages, links, figures, formulas, widgets."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def opened(page: object, site: Path, name: str) -> object:
 
 def drawn(page: object) -> None:
     """Wait until every widget has taken the place of the words that stand for it."""
-    page.wait_for_function("() => !document.querySelector('.bb-undrawn')")
+    page.wait_for_function("() => !document.querySelector('.bb-undrawn:last-child')")
 
 
 def nothing_wrong(page: object) -> None:
@@ -152,6 +153,16 @@ def test_the_plane_of_the_stepper_takes_a_drag_without_an_error(page: object, si
     page.mouse.up()
     page.wait_for_timeout(300)
     nothing_wrong(page)
+
+
+def test_a_widget_that_cannot_be_drawn_says_so(page: object, site: Path, tmp_path: Path) -> None:
+    shutil.copytree(site, tmp_path / "site")
+    (tmp_path / "site" / "_static" / "widgets" / "controls.js").unlink()
+    opened(page, tmp_path / "site", "notebooks/02_codebook_training.html")
+    page.wait_for_timeout(1500)
+    told = page.locator(".bb-place").inner_text()
+    assert "The pictures above it say the same" in told
+    assert book.UNDRAWN in told
 
 
 @pytest.mark.parametrize("width", [420, 1000])
