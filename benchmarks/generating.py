@@ -10,11 +10,12 @@ from transformers.utils import logging
 
 from bbqrec_core.config import RecommenderConfig
 from bbqrec_core.decoding import beam_search
+from bbqrec_core.made import random_ids
 from bbqrec_core.recommender import Recommender, build_recommender
 from bbqrec_core.semantic_ids import PrefixTree, SemanticIds
+from bbqrec_core.timing import Plan, Side, interleave
 
-from .harness import Plan, Row, Side, cost_row, interleave, make_row, rate_row
-from .made import random_ids
+from .harness import Row, cost_row, make_row, rate_row
 
 LEVELS, CODES, BEAM, HISTORY = 4, 256, 20, 50
 FIRST = 2  # token of code 0 at level 0; 0 pads and starts, 1 would end
