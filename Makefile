@@ -1,7 +1,7 @@
 # bbqrec: two commands do everything, `make reproduce` and `make test`; each does the set-up it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test browser lab inspector figures bench clean
+.PHONY: help setup reproduce test browser lab inspector book figures bench clean
 
 # Two threads on a busy machine are many times slower than one, and one thread makes tables equal for any number of jobs.
 export OMP_NUM_THREADS := 1
@@ -27,6 +27,8 @@ help: ## list these targets
 	@echo 'make browser     set up .venv, move every control of the widgets in a real Chromium (must be installed)'
 	@echo 'make lab         set up .venv, open JupyterLab on the notebooks (this machine only, with a token)'
 	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (this machine only)'
+	@echo 'make book        set up .venv, make a web site of the executed notebooks, to read offline: runs/book/ml-100k/quick'
+	@echo '                 (after make reproduce; another run: make book ARGS="--dataset planted --preset smoke")'
 	@echo 'make figures     set up .venv, run the default job, copy the figures and tables that the pages name to figures/'
 	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), time the core against them: runs/bench/bench.csv'
 	@echo '                 (single rows, small: make bench ARGS="--only quantize --scale 0.01")'
@@ -43,7 +45,7 @@ $(STAMP): constraints.txt pyproject.toml
 		|| { echo 'bbqrec: cannot make .venv: install the venv module (Debian: apt install python3.11-venv)' >&2; exit 1; }
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' \
 		| while IFS= read -r line; do case "$$line" in \
-			Collecting*) n=$$((n + 1)); ((n % 25)) || echo "bbqrec:   $$n of about 130 packages found, $$SECONDS s" >&2;; \
+			Collecting*) n=$$((n + 1)); ((n % 25)) || echo "bbqrec:   $$n of about 150 packages found, $$SECONDS s" >&2;; \
 			'Installing collected'*) echo "bbqrec:   unpacking them, $$SECONDS s so far (about 1 minute)" >&2;; \
 		esac; done \
 		|| { echo 'bbqrec: the packages could not be installed: see the pip message above, then run make again' >&2; exit 1; }
@@ -72,6 +74,9 @@ browser: $(STAMP) ## widgets in a real browser
 
 inspector: $(STAMP) ## notebook 07 as a web page, through Voila
 	@$(BIN)/bbqrec inspector $(ARGS)
+
+book: $(STAMP) ## the executed suite as a web site
+	@$(BIN)/bbqrec book $(ARGS)
 
 figures: reproduce ## the only writer of figures/
 	@$(BIN)/python -c 'from bbqrec_core import reproduce; reproduce.promote()'

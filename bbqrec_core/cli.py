@@ -188,6 +188,13 @@ def _inspector(args: argparse.Namespace) -> int:
     return pages.serve_page("07", args.dataset, args.preset, args.out, args.port)
 
 
+def _book(args: argparse.Namespace) -> int:
+    from bbqrec_core import book
+
+    print(book.build(args.dataset, args.preset, args.out))
+    return 0
+
+
 def _add(commands: argparse._SubParsersAction, name: str, run: Callable, what: str) -> argparse.ArgumentParser:
     """A command that calls `run`; --debug works after its name as well as before."""
     command = commands.add_parser(name, help=what, description=what)
@@ -227,6 +234,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     page = _add(commands, "inspector", _inspector, "the codebook inspector as a web page, on this machine only")
     _add_run_options(page)
     page.add_argument("--port", default=8866, type=int, metavar="N", help="default 8866")
+    _add_run_options(_add(commands, "book", _book, "the executed notebooks as a web site to read offline"))
     _add(commands, "lab", _lab, "JupyterLab on the notebooks, on this machine only")
 
 

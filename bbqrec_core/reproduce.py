@@ -11,6 +11,7 @@ from bbqrec_core.artifacts import write_atomic
 from bbqrec_core.config import PRESETS, DataConfig
 
 BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours, in parts that are kept"}
+LONGEST = ("ids", "items", "knn", "markov", "popularity")  # kinds of rows, by how long they take
 SHOWN_FILE = re.compile(r"figures/((?:[\w-]+/[\w-]+/)?[\w.-]+\.(?:png|svg|csv|md|tex))")
 
 
@@ -159,8 +160,9 @@ def reproduce(request: Request) -> int:
     data = _load(request.dataset, config.make_config(request.preset).data)
     run = run_folder(request.out, request.dataset, request.preset, data)
     work = partial(run_row, request.dataset, request.preset, request.out / "artefacts")
-    outcomes = pool.run_all(work, rows, request.jobs, run / "logs", expected=_earlier_seconds(run / "tables"))
-    results = [out for out in outcomes.values() if not isinstance(out, pool.Failure)]
+    longest = sorted(rows, key=lambda row: LONGEST.index(experiments.VARIANTS[row[0]].kind))  # short ones fill the end
+    outcomes = pool.run_all(work, longest, request.jobs, run / "logs", expected=_earlier_seconds(run / "tables"))
+    results = [outcomes[row] for row in rows if not isinstance(outcomes[row], pool.Failure)]
     failures = {f"{row[0]} seed {row[1]}": out.cause for row, out in outcomes.items() if isinstance(out, pool.Failure)}
     shown = write_results(results, run / "tables") if results else None
     failures |= suite.run_notebooks(plan, run, data.data_hash, request.jobs)

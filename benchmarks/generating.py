@@ -81,8 +81,8 @@ def _generate(model: T5ForConditionalGeneration, tokens: Tensor, allowed: Callab
 class _T5Frontier:
     """The peer's model under our search: the whole prefix is read anew at every step."""
 
-    def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor) -> None:
-        self.model, self.level = model, 0
+    def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor, tree: PrefixTree) -> None:
+        self.model, self.tree, self.level = model, tree, 0
         self.encoded = model.encoder(tokens).last_hidden_state
         self.prefix = torch.zeros(len(tokens), 1, dtype=torch.long)
         self._read()
@@ -92,9 +92,9 @@ class _T5Frontier:
         start = FIRST + CODES * self.level
         self.log_probs = logits.log_softmax(-1)[:, start : start + CODES]
 
-    def advance(self, rows: Tensor, codes: Tensor) -> None:
-        """Extend the given rows by one code each."""
-        token = codes + FIRST + CODES * self.level
+    def advance(self, rows: Tensor, nodes: Tensor) -> None:
+        """Extend the given rows to one child each, nodes of the tree."""
+        token = self.tree.code[self.level][nodes] + FIRST + CODES * self.level
         self.encoded = self.encoded[rows]
         self.prefix = torch.cat([self.prefix[rows], token[:, None]], 1)
         self.level += 1
@@ -104,7 +104,7 @@ class _T5Frontier:
 def _same_search(model: T5ForConditionalGeneration, tree: PrefixTree, tokens: Tensor, allowed: Callable) -> str:
     """Let our search and the peer's walk the same model over the same tree, and compare the scores of their lists."""
     theirs = _generate(model, tokens, allowed, scored=True)
-    _, ours = beam_search(_T5Frontier(model, tokens), tree, BEAM)
+    _, ours = beam_search(_T5Frontier(model, tokens, tree), tree, BEAM)
     gap = float((ours.sort(descending=True).values - theirs.sort(descending=True).values).abs().max())
     if not gap < NATS:
         raise ArithmeticError(f"the same model searched by both gave scores {gap} nats apart")

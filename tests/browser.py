@@ -184,7 +184,7 @@ def _said(message: object) -> str:
 
 def _is_outside(url: str) -> bool:
     """Whether a request leaves this machine."""
-    return not url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:"))
+    return not url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:", "about:", "file:"))
 
 
 def open_and_run(page: object, server: Server, notebook: Path) -> None:

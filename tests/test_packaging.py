@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-TARGETS = ("help", "setup", "reproduce", "test", "browser", "lab", "inspector", "figures", "bench", "clean")
+TARGETS = ("help", "setup", "reproduce", "test", "browser", "lab", "inspector", "book", "figures", "bench", "clean")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def _interpreter(path: Path, version: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("target", ["reproduce", "test", "browser", "lab", "inspector", "figures", "bench"])
+@pytest.mark.parametrize("target", ["reproduce", "test", "browser", "lab", "inspector", "book", "figures", "bench"])
 def test_other_pythons_are_refused_in_one_line_before_anything_is_made(bare: Path, target: str) -> None:
     other = _interpreter(bare / "python3.12", "3.12.1")
     before = sorted(bare.iterdir())

@@ -54,3 +54,11 @@ def test_every_notebook_and_command_is_on_the_map(root: Path) -> None:
     assert [path.name for path in suite.discover(root / "notebooks") if f"notebooks/{path.name}" not in text] == []
     rows = pl.read_csv(root / "figures" / "main_results.csv")
     assert set(rows["variant"]) <= set(variants.VARIANTS)
+
+
+def test_pictures_are_small_and_say_in_words_what_they_show(root: Path) -> None:
+    pictures = re.findall(r"!\[([^\]]*)\]\((figures/widgets/[^)]+)\)", readme(root))
+    assert len(pictures) == 4
+    assert [name for words, name in pictures if len(words) < 40] == []
+    assert [name for _, name in pictures if (root / name).stat().st_size >= 200_000] == []
+    assert {Path(name).name for _, name in pictures} == {path.name for path in (root / "figures" / "widgets").iterdir()}

@@ -37,6 +37,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     sources = SimpleNamespace(REGISTRY={"toy": "a toy"}, load=lambda name, options: data)
     experiments = SimpleNamespace(
         plan=lambda preset, seeds: [(variant, seed) for variant in ("b", "a") for seed in seeds],
+        VARIANTS={"a": SimpleNamespace(kind="ids"), "b": SimpleNamespace(kind="markov")},
         intervals=lambda results: pl.DataFrame({"pairs": [len(results)]}),
     )
     for name, fake in {"sources": sources, "experiments": experiments}.items():
@@ -98,6 +99,7 @@ def test_the_job_writes_its_tables_in_the_order_of_the_plan(
     rows = pl.read_csv(tables / "main_results.csv")
     assert rows["variant"].to_list() == ["b", "b", "a", "a"]
     assert rows["seed"].to_list() == [2, 1, 2, 1]
+    assert job.rows == [("a", 2), ("a", 1), ("b", 2), ("b", 1)]  # made, the long ones first
     assert pl.read_csv(tables / "intervals.csv")["pairs"].to_list() == [4]
     assert pl.read_csv(tables / "cost.csv").height == 4
     assert "7 targets, split seed 0, seeds 1, 2" in (tables / "main_results.md").read_text()

@@ -1,0 +1,71 @@
+"""What the book adds to Sphinx: formulas without scripts, the house's style, and the scripts that draw widgets."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+
+
+def formula(latex: str, display: str) -> str:
+    """LaTeX as MathML, which every current browser draws by itself.
+
+    Raises: ValueError for a command that would be shown as its name, or taken for nothing.
+    """
+    from latex2mathml.converter import convert
+
+    shown = convert(latex, display=display)
+    if "<mi>\\" in shown or "operatorname" in latex:
+        raise ValueError(f"the book cannot show a command of the formula {latex}")
+    return shown
+
+
+def widget_scripts() -> dict[str, Path]:
+    """Scripts that draw saved widgets, by their names in the site: those of the classic notebook, as installed."""
+    anywidget, controls, voila = (
+        Path(importlib.util.find_spec(name).origin).parent for name in ("anywidget", "widgetsnbextension", "voila")
+    )
+    share = next(
+        folder / "share" / "jupyter" / "voila" for folder in voila.parents if (folder / "share" / "jupyter").is_dir()
+    )
+    return {
+        "require.js": share / "templates" / "base" / "static" / "require.min.js",
+        "controls.js": controls / "static" / "extension.js",
+        "extension.js.LICENSE.txt": controls / "static" / "extension.js.LICENSE.txt",  # which the script names
+        "anywidget.js": anywidget / "nbextension" / "index.js",
+    }
+
+
+def _inline(writer: Any, node: Any) -> None:
+    from docutils.nodes import SkipNode
+
+    writer.body.append(formula(node.astext(), "inline"))
+    raise SkipNode
+
+
+def _block(writer: Any, node: Any) -> None:
+    from docutils.nodes import SkipNode
+
+    writer.body.append(f'<div class="bb-formula">{formula(node.astext(), "block")}</div>')
+    raise SkipNode
+
+
+def _copy(app: Any, problem: Exception | None) -> None:
+    """Put what the pages load beside them."""
+    if problem is not None:
+        return
+    static = Path(app.outdir) / "_static"
+    shutil.copyfile(HERE / "book.css", static / "book.css")
+    if (static / "widgets").is_dir():  # some page has widgets
+        shutil.copyfile(HERE / "book_widgets.js", static / "widgets" / "book_widgets.js")
+        for name, file in widget_scripts().items():
+            shutil.copyfile(file, static / "widgets" / name)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.add_css_file("book.css")
+    app.connect("build-finished", _copy)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
