@@ -79,7 +79,7 @@ class Tokenizer(nn.Module):
 
     def feature(self, name: str, rows: Int[Tensor, "R"]) -> Float[Tensor, "R d"]:
         """Frozen features of item rows."""
-        return getattr(self, f"feature_{name}")[rows]
+        return getattr(self, f"feature_{name}").index_select(0, rows)  # a third of the time of indexing
 
     def parts(self, rows: Int[Tensor, "R"]) -> Parts:
         """Behaviour signals and specific parts of item rows; mask what an item lacks (present = False)."""

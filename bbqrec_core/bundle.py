@@ -207,33 +207,47 @@ def _check_events(
 ) -> tuple[pl.DataFrame, pl.Series, int]:
     """The interactions as ranks (user, item, time, row), the sorted user ids, and the ticks in a second."""
     file = root / "interactions.parquet"
-    read = _load(file, scan)
-    report["rows read"] = read.height
-    time, ticks = _check_times(file, read["timestamp"])
-    user_id, item_id = _plain_ids(file, read["user_id"]), _plain_ids(file, read["item_id"])
+    time, ticks = _check_times(file, _load(file, scan.select("timestamp")).to_series())
+    report["rows read"] = len(time)
+    user_id = _plain_ids(file, _load(file, scan.select("user_id")).to_series())  # one column at a time is in memory
+    users = _distinct(user_id)
+    user = ranks_in(user_id, users)
+    del user_id
+    item_id = _plain_ids(file, _load(file, scan.select("item_id")).to_series())
     if item_id.dtype != items["item_id"].dtype:
         types = f"item ids are {item_id.dtype} here and {items['item_id'].dtype} in items.parquet"
         raise fault(file, types, "use one type in both", column="item_id")
-    users = _distinct(user_id)
     item = ranks_in(item_id, items["item_id"])
     unknown = item.is_null() & item_id.is_not_null()
     _refuse(file, item_id, unknown, "item is not in items.parquet", "add it there, or remove its rows here")
-    events = pl.DataFrame({"user": ranks_in(user_id, users), "item": item, "time": time}).with_row_index("row")
-    del read, user_id, item_id, item, unknown, time  # a copy of a large table follows
-    for name, column in zip(_REQUIRED, ("user", "item", "time"), strict=True):
-        before = events.height
-        if events[column].null_count():
-            events = events.filter(pl.col(column).is_not_null())
-        report[f"dropped: null {name}"] = before - events.height
+    del item_id, unknown
+    row = pl.Series(np.arange(len(time), dtype=np.uint32))
+    columns = {"row": row, "user": user, "item": item, "time": time}
+    del row, user, item, time  # so that a column goes when its copy is there
+    for name, key in zip(_REQUIRED, ("user", "item", "time"), strict=True):
+        there = columns[key].is_not_null()
+        report[f"dropped: null {name}"] = len(there) - int(there.sum())
+        for other in columns if not there.all() else ():
+            columns[other] = columns[other].filter(there)
+    events = pl.DataFrame(columns)
     report["sorted: rows older than their user's row before"] = _late(events)
     return events, users, ticks
 
 
 def _late(events: pl.DataFrame) -> int:
-    """Rows that are older than the row of their user before; users come together by one sort of (user, row)."""
+    """Rows that are older than the row of their user before.
+
+    Choice: only users with a row that is older than any row before it are looked at, which in a file in the order of
+    time are few; their rows come together by one sort of (user, row).
+    """
     user, time = (events[name].to_numpy() for name in ("user", "time"))
-    key = user.astype(np.int64) << 32
-    key |= np.arange(len(key))
+    looked_at, newest = np.zeros(int(user.max(initial=0)) + 1, bool), time[:1]
+    for start in range(0, len(time), _BLOCK):
+        block = np.maximum.accumulate(np.append(newest, time[start : start + _BLOCK]))
+        looked_at[user[start : start + _BLOCK][block[1:] > time[start : start + _BLOCK]]] = True
+        newest = block[-1:]
+    key = np.flatnonzero(looked_at[user])
+    key |= user[key].astype(np.int64) << 32
     key.sort()
     late = 0
     for start in range(0, len(key), _BLOCK):

@@ -244,7 +244,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.patience": 2,
         "recommender.epoch_steps": 100,
     },
-    "quick": {},
+    "quick": {"tokenizer.epoch_steps": 100, "recommender.epoch_steps": 300},  # a first look on large data too
     "full": {
         "tokenizer.levels": 4,
         "tokenizer.codes": 256,

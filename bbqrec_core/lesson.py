@@ -23,9 +23,16 @@ def notice(*points: str) -> None:
     _say("\n".join(["**What to notice.**", "", *(f"- {point}" for point in points)]))
 
 
-def show_table(frame: pl.DataFrame, name: str, folder: str | Path, caption: str, most: int = 40) -> None:
-    """Save a table by `tables.save_table` and display its first `most` rows, caption above."""
-    shown = frame.head(most)
+def show_table(
+    frame: pl.DataFrame,
+    name: str,
+    folder: str | Path,
+    caption: str,
+    most: int = 40,
+    shown: pl.DataFrame | None = None,
+) -> None:
+    """Save a table by `tables.save_table` and display its first `most` rows, or what is `shown` instead."""
+    shown = frame.head(most) if shown is None else shown
     tables.save_table(frame, name, folder, caption, shown)
     _say(tables.markdown(shown, caption))
 

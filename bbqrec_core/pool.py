@@ -1,14 +1,13 @@
-"""Independent pieces of work in processes of their own: one bar, failures kept apart, no process left behind."""
+"""Independent pieces of work in processes of their own: one table, failures kept apart, no process left behind."""
 
 import multiprocessing
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
+from bbqrec_core.progress import Log, Row, Shown, board_of
 
 KILLED = "its process was killed; where memory ran out, use fewer jobs or a smaller preset"
 
@@ -34,16 +33,6 @@ def use_one_thread() -> None:
     More threads than free cores are many times slower, and one thread makes results equal for any number of jobs.
     """
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: `42 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def forget_peak_memory() -> None:
@@ -67,55 +56,57 @@ def _prepare_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _guarded(work: Callable[..., object], logs: Path, row: tuple) -> object:
-    """`work(*row)` in a worker, its prints and traceback in a log of its own; errors come back as `Failure`."""
-    log = logs / f"{'-'.join(map(str, row))}.log"
-    logs.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+def _guarded(work: Callable[..., object], logs: Mapping[Row, Path], row: Row) -> tuple[object, float]:
+    """`work(*row)` in a worker and its seconds, prints and traceback in its log; errors come back as `Failure`."""
+    start, log = time.monotonic(), logs[row]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with Log(log) as file, redirect_stdout(file), redirect_stderr(file):
         try:
-            return work(*row)
+            outcome = work(*row)
         except Exception as error:  # any error is this row's alone: the others go on
             traceback.print_exc()
-            return Failure(f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}; see {log}")
+            cause = (str(error).splitlines() or ["no message"])[0]
+            outcome = Failure(f"{type(error).__name__}: {cause}; see {log}")
+    return outcome, time.monotonic() - start
 
 
 def run_all(
-    work: Callable[..., object], rows: Sequence[tuple[Hashable, ...]], jobs: int, logs: Path, unit: str = "row"
-) -> dict[tuple[Hashable, ...], object]:
+    work: Callable[..., object],
+    rows: Sequence[Row],
+    jobs: int,
+    logs: Path,
+    unit: str = "row",
+    expected: Mapping[Row, float] | None = None,
+) -> dict[Row, object]:
     """Call `work(*row)` for every row, `jobs` at a time, each worker a fresh process (spawn).
 
     A row that raises or returns a `Failure`, or whose process dies, is a `Failure` and the rest finish. After a death
     the rest runs one at a time: memory was the likely cause, and then it is clear which row the next death belongs to.
 
     Args: work: importable by name, as are its result and arguments; a result that is a string is shown. jobs: at least
-        1. logs: one file per row. unit: what a row is called.
+        1. logs: one file per row. unit: what a row is called. expected: seconds that rows took in an earlier run.
     Returns: result or `Failure` by row, in the order of `rows`.
     """
-    outcomes: dict[tuple[Hashable, ...], object] = {}
-    width = jobs
-    with tqdm(total=len(rows), desc=f"{unit}s", unit=unit, disable=None, file=sys.stderr) as bar:
-        report = partial(_report, bar, unit, time.monotonic())
+    outcomes: dict[Row, object] = {}
+    width, board = jobs, board_of(rows, logs, jobs, unit, expected or {})
+    with Shown(board) as shown:
+        report = partial(_report, shown)
         while left := [row for row in rows if row not in outcomes]:
-            broken = _one_pool(partial(_guarded, work, logs), left, min(width, len(left)), outcomes, report)
+            broken = _one_pool(partial(_guarded, work, board.logs), left, min(width, len(left)), outcomes, report)
             left = [row for row in left if row not in outcomes]
+            board.forget_running()
             if broken and left and width == 1:
                 outcomes[left[0]] = Failure(KILLED)
-                report(left[0], outcomes[left[0]])
-            width = 1 if broken else width
+                report(left[0], outcomes[left[0]], 0.0)
+            width = board.jobs = 1 if broken else width
     return {row: outcomes[row] for row in rows}
 
 
-def _report(bar: tqdm, unit: str, start: float, row: tuple, outcome: object) -> None:
-    """Move the bar and leave one line, with an estimate, that also a log file shows."""
-    bar.update()
-    bar.count = getattr(bar, "count", 0) + 1  # a disabled bar counts nothing itself
-    spent = time.monotonic() - start
-    left = duration(spent / bar.count * (bar.total - bar.count))
-    how = outcome if isinstance(outcome, str) else "done"
-    how = f"failed, {outcome.cause}" if isinstance(outcome, Failure) else how
-    line = f"{unit} {bar.count} of {bar.total}, {' '.join(map(str, row))}: {how}"
-    line += f" ({duration(spent)}, about {left} left)"
-    tqdm.write(line, file=sys.stderr)
+def _report(shown: Callable[[Row, float, str, bool], None], row: Row, outcome: object, seconds: float) -> None:
+    """Show what became of a row: a text of its own, its failure, or that it is done."""
+    failed = isinstance(outcome, Failure)
+    how = f"failed, {outcome.cause}" if failed else outcome if isinstance(outcome, str) else "done"
+    shown(row, seconds, how, failed)
 
 
 def _one_pool(
@@ -123,7 +114,7 @@ def _one_pool(
     rows: Sequence[tuple],
     width: int,
     outcomes: dict[tuple, object],
-    report: Callable[[tuple, object], None],
+    report: Callable[[Row, object, float], None],
 ) -> bool:
     """Fill `outcomes` from one pool; returns whether a worker died, which ends the pool with rows left over."""
     before = set(multiprocessing.active_children())
@@ -143,8 +134,9 @@ def _one_pool(
                 if isinstance(error, BrokenProcessPool):
                     broken = True
                     continue
-                outcomes[row] = Failure(f"{type(error).__name__}: {error}") if error else future.result()
-                report(row, outcomes[row])
+                failure = Failure(f"{type(error).__name__}: {error}"), 0.0
+                outcomes[row], seconds = failure if error else future.result()
+                report(row, outcomes[row], seconds)
     except BrokenProcessPool:  # died while rows were still being handed in
         broken = True
     except BaseException:

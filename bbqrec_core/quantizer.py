@@ -182,21 +182,21 @@ class ResidualQuantizer(nn.Module):
         """
         width = self.codebook.shape[2]
         keep = slice(None) if present is None else present.reshape(-1)
-        codes = seen.codes.reshape(-1, len(self.codebook))[keep]  # (P, L)
+        codes = seen.codes.reshape(-1, len(self.codebook))[keep].T.contiguous()  # (L, P); sums want indices in a row
         residuals = seen.residuals.reshape(len(self.codebook), -1, width)[:, keep]  # (L, P, E)
         self.steps += 1
         revive = self.revive_every > 0 and int(self.steps) % self.revive_every == 0
         for level in range(len(self.codebook)):
-            count = torch.bincount(codes[:, level], minlength=self.codebook.shape[1])
+            count = torch.bincount(codes[level], minlength=self.codebook.shape[1])
             self.usage[level] += count
             if self.ema_decay is not None:
-                total = torch.zeros_like(self.sums[level]).index_add_(0, codes[:, level], residuals[level])
+                total = torch.zeros_like(self.sums[level]).index_add_(0, codes[level], residuals[level])
                 self.sums[level].lerp_(total, 1 - self.ema_decay)
                 self.counts[level].lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
                 weight = self.counts[level, :, None]  # near 0, a mean says nothing: the code stays where it is
                 mean = self.sums[level] / weight.clamp_min(1e-3)
                 self.codebook[level].copy_(torch.where(weight > 1e-3, mean, self.codebook[level]))
-            if revive and len(codes):
+            if revive and codes.shape[1]:
                 self._revive(level, residuals[level])
         if revive:
             self.usage.zero_()

@@ -95,7 +95,7 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial_target = target.with_suffix(".unfinished.ipynb")
-    options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": False}
+    options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
     options["config"] = Config(KernelManager={"transport_encryption": "auto"})  # or the kernel warns of plain TCP
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel program, whose farewell is no news to a user
     try:
@@ -152,5 +152,7 @@ def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str
     work = partial(run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, data_hash)
     names = [path.stem for path in plan]
     rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
-    outcomes = {name: out for (name,), out in run_all(work, rows, jobs, run / "logs", "notebook").items()}
+    records = {(name,): _record(run / "notebooks" / f"{name}.done.json").get("seconds") for name in names}
+    expected = {row: seconds for row, seconds in records.items() if seconds}
+    outcomes = {row[0]: out for row, out in run_all(work, rows, jobs, run / "logs", "notebook", expected).items()}
     return {name: outcomes[name].cause for name in names if isinstance(outcomes[name], Failure)}

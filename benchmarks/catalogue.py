@@ -6,10 +6,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from bbqrec_core.growth import tree_bytes
+from bbqrec_core.made import distinct
 from bbqrec_core.semantic_ids import PrefixTree, build_tree
+from bbqrec_core.timing import Plan, Side, interleave
 
-from .harness import Plan, Row, Side, gain_row, interleave, rate_row
-from .made import distinct
+from .harness import Row, gain_row, rate_row
 
 LEVELS, CODES = 4, 256
 
@@ -29,12 +31,6 @@ def dict_bytes(node: dict) -> int:
     """Bytes of a trie's dicts and of the item rows in it (small numbers are shared, so codes take none)."""
     below = (dict_bytes(child) if isinstance(child, dict) else sys.getsizeof(child) for child in node.values())
     return sys.getsizeof(node) + sum(below)
-
-
-def tree_bytes(tree: PrefixTree) -> int:
-    """Bytes of a prefix tree's tensors."""
-    parts = (part if isinstance(part, tuple) else (part,) for part in tree)
-    return sum(tensor.nbytes for part in parts for tensor in part)
 
 
 def _same_tree(tree: PrefixTree, trie: dict, codes: np.ndarray) -> str:

@@ -5,12 +5,13 @@ import torch
 
 from bbqrec_core.config import EvaluationConfig, RecommenderConfig
 from bbqrec_core.data import Sequences
+from bbqrec_core.made import histories
 from bbqrec_core.metrics import concat_ranks, per_user, rank_scores, rank_users
 from bbqrec_core.recommender import build_recommender
+from bbqrec_core.timing import Plan, Side, interleave
 
 from . import recbole_side
-from .harness import Plan, Row, Side, interleave, rate_row
-from .made import histories
+from .harness import Row, rate_row
 
 METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20")
 

@@ -10,11 +10,12 @@ from transformers.utils import logging
 
 from bbqrec_core.config import RecommenderConfig
 from bbqrec_core.decoding import beam_search
+from bbqrec_core.made import random_ids
 from bbqrec_core.recommender import Recommender, build_recommender
 from bbqrec_core.semantic_ids import PrefixTree, SemanticIds
+from bbqrec_core.timing import Plan, Side, interleave
 
-from .harness import Plan, Row, Side, cost_row, interleave, make_row, rate_row
-from .made import random_ids
+from .harness import Row, cost_row, make_row, rate_row
 
 LEVELS, CODES, BEAM, HISTORY = 4, 256, 20, 50
 FIRST = 2  # token of code 0 at level 0; 0 pads and starts, 1 would end
@@ -80,8 +81,8 @@ def _generate(model: T5ForConditionalGeneration, tokens: Tensor, allowed: Callab
 class _T5Frontier:
     """The peer's model under our search: the whole prefix is read anew at every step."""
 
-    def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor) -> None:
-        self.model, self.level = model, 0
+    def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor, tree: PrefixTree) -> None:
+        self.model, self.tree, self.level = model, tree, 0
         self.encoded = model.encoder(tokens).last_hidden_state
         self.prefix = torch.zeros(len(tokens), 1, dtype=torch.long)
         self._read()
@@ -91,9 +92,9 @@ class _T5Frontier:
         start = FIRST + CODES * self.level
         self.log_probs = logits.log_softmax(-1)[:, start : start + CODES]
 
-    def advance(self, rows: Tensor, codes: Tensor) -> None:
-        """Extend the given rows by one code each."""
-        token = codes + FIRST + CODES * self.level
+    def advance(self, rows: Tensor, nodes: Tensor) -> None:
+        """Extend the given rows to one child each, nodes of the tree."""
+        token = self.tree.code[self.level][nodes] + FIRST + CODES * self.level
         self.encoded = self.encoded[rows]
         self.prefix = torch.cat([self.prefix[rows], token[:, None]], 1)
         self.level += 1
@@ -103,7 +104,7 @@ class _T5Frontier:
 def _same_search(model: T5ForConditionalGeneration, tree: PrefixTree, tokens: Tensor, allowed: Callable) -> str:
     """Let our search and the peer's walk the same model over the same tree, and compare the scores of their lists."""
     theirs = _generate(model, tokens, allowed, scored=True)
-    _, ours = beam_search(_T5Frontier(model, tokens), tree, BEAM)
+    _, ours = beam_search(_T5Frontier(model, tokens, tree), tree, BEAM)
     gap = float((ours.sort(descending=True).values - theirs.sort(descending=True).values).abs().max())
     if not gap < NATS:
         raise ArithmeticError(f"the same model searched by both gave scores {gap} nats apart")

@@ -1,44 +1,10 @@
-"""Interleaved repetitions of two sides, and rows with medians, spreads and a ratio that meets its aim or does not."""
+"""Rows of two sides timed in turn: medians, spreads and a ratio that meets its aim or does not."""
 
-import resource
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Plan:
-    """How a row is measured.
-
-    Args: scale: share of the full size, so that tests take seconds. repetitions: timed runs of each side after one
-        that warms up. clock: `wall`, or `cpu`, the processor time of this process and its
-        children, for a machine with other work.
-    """
-
-    scale: float = 1.0
-    repetitions: int = 5
-    clock: str = "wall"
-
-    def size(self, full: int, least: int = 1) -> int:
-        """A size scaled down, `least` at least."""
-        return max(round(full * self.scale), least)
-
-    def now(self) -> float:
-        """Seconds on the chosen clock."""
-        if self.clock == "wall":
-            return time.perf_counter()
-        finished = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return time.process_time() + finished.ru_utime + finished.ru_stime
-
-
-class Side(NamedTuple):
-    """One of the two: `run` is a repetition, `amount` the units of work in it (vectors, targets, users)."""
-
-    run: Callable[[], object]
-    amount: float = 1.0
+from bbqrec_core.timing import Side
 
 
 class Row(NamedTuple):
@@ -64,28 +30,6 @@ class Row(NamedTuple):
     ratio_high: float
     repetitions: int
     checked: str
-
-
-def timed(run: Callable[[], object], plan: Plan) -> float:
-    """Seconds that one call takes."""
-    start = plan.now()
-    run()
-    return plan.now() - start
-
-
-def interleave(sides: dict[str, Side], plan: Plan, warm_up: int = 1) -> dict[str, np.ndarray]:
-    """Seconds of every repetition of every side: all sides in turn, and each second round in the opposite order.
-
-    So whatever else the machine does meets all sides alike, and neither always runs behind the other.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(warm_up):
-        for side in sides.values():
-            side.run()
-    for repetition in range(plan.repetitions):
-        for name in list(sides)[:: -1 if repetition % 2 else 1]:
-            seconds[name].append(timed(sides[name].run, plan))
-    return {name: np.array(values) for name, values in seconds.items()}
 
 
 def judge(aim: str, ratio: float, ours: float) -> bool:

@@ -5,7 +5,9 @@ import sys
 
 import numpy as np
 
-from .harness import Plan, Row, Side, cost_row, interleave
+from bbqrec_core.timing import Plan, Side, interleave
+
+from .harness import Row, cost_row
 
 CORE = "import bbqrec_core.recommender, bbqrec_core.tokenizer, bbqrec_core.metrics"
 

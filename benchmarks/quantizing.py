@@ -13,9 +13,10 @@ from vector_quantize_pytorch import ResidualVQ
 from bbqrec_core.alignment import Tokenizer
 from bbqrec_core.config import TokenizerConfig
 from bbqrec_core.quantizer import ResidualQuantizer
+from bbqrec_core.timing import Plan, Side, interleave
 from bbqrec_core.training import Task, _run_epoch
 
-from .harness import Plan, Row, Side, interleave, rate_row
+from .harness import Row, rate_row
 
 LEVELS, CODES, WIDTH = 4, 256, 64
 PEER_BLOCK = 16_384  # vectors the peer is handed at a time: on whole tables it is slower still

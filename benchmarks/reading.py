@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from .harness import Plan, Row, cost_row, make_row
+from bbqrec_core.timing import Plan
+
+from .harness import Row, cost_row, make_row
 
 COLUMNS = 3 * 8  # bytes of a row of interactions as it is read: two ids and a time of 64 bits
 

@@ -9,20 +9,14 @@ from torch.optim import AdamW
 from bbqrec_core.batching import window_batches
 from bbqrec_core.config import RecommenderConfig
 from bbqrec_core.data import Sequences
+from bbqrec_core.growth import epoch_side
+from bbqrec_core.made import histories, random_ids
 from bbqrec_core.sequence_model import SequenceModel
-from bbqrec_core.training import Task, _run_epoch
+from bbqrec_core.timing import Plan, Side, interleave
 
-from .harness import Plan, Row, Side, cost_row, interleave, make_row, rate_row
-from .made import histories, random_ids
+from .harness import Row, cost_row, make_row, rate_row
 
 WINDOWS = 128  # in a batch, ours and of the plain loop
-
-
-def our_epoch(model: SequenceModel, batches: list[Tensor]) -> Side:
-    """One epoch of our loop over given batches; the amount is its targets."""
-    optimizer = AdamW(model.parameters(), lr=1e-3, fused=True)
-    task = Task("recommender", model, [optimizer], lambda epoch: batches, model.loss)
-    return Side(lambda: _run_epoch(task, 0, 1, "epoch"), sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
 
 
 class PlainSasRec(nn.Module):
@@ -95,7 +89,7 @@ def _sasrec(plan: Plan, items: int) -> list[Row]:
     peer = recbole_side.build(events, items)
     torch.manual_seed(0)
     model, plain = SequenceModel(items, None, config), PlainSasRec(items, config)
-    ours = our_epoch(model, window_batches(train, config.history, WINDOWS, (0, 0)))
+    ours = epoch_side(model, window_batches(train, config.history, WINDOWS, (0, 0)))
     full, optimizer = _full_length(train, config.history), AdamW(plain.parameters(), lr=1e-3)
     sides = {
         "ours": ours,
@@ -145,7 +139,7 @@ def reweighting(plan: Plan) -> list[Row]:
         torch.manual_seed(0)
         model = SequenceModel(items, ids, RecommenderConfig(reweight=name))
         losses[name] = float(model.eval().loss(batches[0])["loss"].detach())
-        sides[name] = our_epoch(model, batches)
+        sides[name] = epoch_side(model, batches)
     if losses[True] != losses[False]:
         raise ArithmeticError(f"offsets of zero changed the loss: {losses}")
     seconds = interleave(sides, plan)

@@ -14,18 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bbqrec_core.timing import Side
 from benchmarks.__main__ import GROUPS, run_group
-from benchmarks.harness import Plan, Row, Side, cost_row, gain_row, interleave, judge, rate_row
+from benchmarks.harness import Row, cost_row, gain_row, judge, rate_row
 
 SMALL = ["--scale=0.003", "--repetitions=1"]
-
-
-def test_sides_take_turns_and_the_order_turns_too() -> None:
-    calls: list[str] = []
-    sides = {name: Side(lambda name=name: calls.append(name)) for name in "ab"}
-    seconds = interleave(sides, Plan(repetitions=3))
-    assert "".join(calls) == "ab" + "ab" + "ba" + "ab"  # the first round warms up
-    assert {name: len(spent) for name, spent in seconds.items()} == {"a": 3, "b": 3}
 
 
 def test_a_rate_counts_the_work_of_each_side_and_pairs_repetitions() -> None:
@@ -51,10 +44,6 @@ def test_a_cost_is_ours_over_theirs_and_a_gain_the_other_way_round() -> None:
 )  # fmt: skip
 def test_an_aim_speaks_of_the_ratio_unless_it_says_ours(aim: str, ratio: float, ours: float, met: bool) -> None:
     assert judge(aim, ratio, ours) is met
-
-
-def test_sizes_shrink_with_the_scale_to_no_less_than_a_floor() -> None:
-    assert (Plan(0.5).size(100), Plan(0.001).size(100, 7), Plan().size(100, 7)) == (50, 7, 100)
 
 
 def test_unknown_rows_are_refused_in_one_line(root: Path) -> None:

@@ -32,13 +32,19 @@ def test_distinct_ids_are_sorted_and_without_null(ids: list) -> None:
     assert bundle._distinct(pl.Series("id", ids)).to_list() == sorted({value for value in ids if value is not None})
 
 
-def test_late_rows_are_those_older_than_the_row_of_their_user_before() -> None:
+@pytest.mark.parametrize("order", ["as drawn", "by user", "by time, but for some"])
+def test_late_rows_are_those_older_than_the_row_of_their_user_before(order: str) -> None:
     rng = np.random.default_rng(0)
     user, time = rng.integers(0, 5, 100).astype(np.int32), rng.integers(0, 30, 100)
+    if order == "by user":
+        user.sort()
+    if order == "by time, but for some":
+        time.sort()
+        time[[12, 40, 99]] = 0, 2, 1
     last: dict[int, int] = {}
     late = 0
     for who, when in zip(user.tolist(), time.tolist(), strict=True):
         late += when < last.get(who, -1)
         last[who] = when
-    assert late > 20
+    assert late > (20 if order != "by time, but for some" else 0)
     assert bundle._late(pl.DataFrame({"user": user, "time": time})) == late

@@ -114,14 +114,6 @@ def _wait_until(condition: object) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185.0, "3 min 05 s"), (7860.0, "2 h 11 min")],
-)
-def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
-    assert pool.duration(seconds) == words
-
-
 def test_peak_memory_is_that_since_it_was_forgotten() -> None:
     block = bytearray(b"x") * (300 * 2**20)
     high = pool.peak_memory()

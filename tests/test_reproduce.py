@@ -32,18 +32,22 @@ def _result(variant: str, seed: int) -> Result:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stand-ins for sources, experiments, the pool and notebook execution; `failing` names what fails."""
-    state = SimpleNamespace(failing=set(), rows=[], notebooks=[])
+    state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={})
     data = SimpleNamespace(name="toy", data_hash="00aa11bb")
     sources = SimpleNamespace(REGISTRY={"toy": "a toy"}, load=lambda name, options: data)
     experiments = SimpleNamespace(
         plan=lambda preset, seeds: [(variant, seed) for variant in ("b", "a") for seed in seeds],
+        VARIANTS={"a": SimpleNamespace(kind="ids"), "b": SimpleNamespace(kind="markov")},
         intervals=lambda results: pl.DataFrame({"pairs": [len(results)]}),
     )
     for name, fake in {"sources": sources, "experiments": experiments}.items():
         monkeypatch.setattr(bbqrec_core, name, fake, raising=False)
         monkeypatch.setitem(sys.modules, f"bbqrec_core.{name}", fake)
 
-    def run_all(work: object, rows: list, jobs: int, logs: Path, unit: str = "row") -> dict:
+    def run_all(
+        work: object, rows: list, jobs: int, logs: Path, unit: str = "row", expected: dict | None = None
+    ) -> dict:
+        state.expected[unit] = expected
         if unit == "notebook":
             return {row: work(*row) for row in rows}
         state.rows += rows
@@ -95,6 +99,7 @@ def test_the_job_writes_its_tables_in_the_order_of_the_plan(
     rows = pl.read_csv(tables / "main_results.csv")
     assert rows["variant"].to_list() == ["b", "b", "a", "a"]
     assert rows["seed"].to_list() == [2, 1, 2, 1]
+    assert job.rows == [("a", 2), ("a", 1), ("b", 2), ("b", 1)]  # made, the long ones first
     assert pl.read_csv(tables / "intervals.csv")["pairs"].to_list() == [4]
     assert pl.read_csv(tables / "cost.csv").height == 4
     assert "7 targets, split seed 0, seeds 1, 2" in (tables / "main_results.md").read_text()
@@ -131,6 +136,19 @@ def test_rows_are_made_only_for_notebooks_that_show_them(tmp_path: Path, job: Si
     assert job.rows == []
     reproduce.reproduce(_request(tmp_path, only=("05",)))
     assert len(job.rows) == 4
+
+
+def test_a_second_run_expects_what_the_first_one_took(tmp_path: Path, job: SimpleNamespace) -> None:
+    reproduce.reproduce(_request(tmp_path))
+    assert job.expected == {"row": {}, "notebook": {}}
+    record = tmp_path / "runs" / "toy" / "smoke" / "notebooks" / "05_b.done.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 7.5}))
+    (record.parent / "01_a.done.json").write_text("cut o")
+    reproduce.reproduce(_request(tmp_path))
+    assert job.expected == {
+        "row": {("b", 2): 6.0, ("b", 1): 6.0, ("a", 2): 6.0, ("a", 1): 6.0},
+        "notebook": {("05_b",): 7.5},
+    }
 
 
 def test_a_wrong_notebook_is_refused_before_any_row(tmp_path: Path, job: SimpleNamespace) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bbqrec_core.data import Sequences
-from bbqrec_core.semantic_ids import SemanticIds
+from .data import Sequences
+from .semantic_ids import SemanticIds
 
 SIGNALS = ("text", "image", "id")
 
@@ -18,19 +18,21 @@ def histories(users: int, items: int, mean: int, longest: int, seed: int = 0) ->
     return Sequences(offsets.astype(np.int64), drawn.astype(np.int32))
 
 
-def random_ids(items: int, levels: int, codes: int, width: int = 64, seed: int = 0) -> SemanticIds:
-    """Distinct random IDs with three signals, of which an item lacks one in ten."""
+def random_ids(
+    items: int, levels: int, codes: int, width: int = 64, seed: int = 0, signals: tuple[str, ...] = SIGNALS
+) -> SemanticIds:
+    """Distinct random IDs with signals, of which an item lacks one in ten."""
     rng = np.random.default_rng(seed)
     number = distinct(rng, items, codes**levels)
     table = np.zeros((items + 1, levels), np.int64)
     for level in range(levels):
         table[1:, level] = number // codes**level % codes
-    present = rng.random((items + 1, len(SIGNALS))) < 0.9
+    present = rng.random((items + 1, len(signals))) < 0.9
     present[0] = False
-    signal_codes = rng.integers(0, codes, (items + 1, len(SIGNALS), levels))
+    signal_codes = rng.integers(0, codes, (items + 1, len(signals), levels))
     codebook = rng.standard_normal((levels, codes, width)).astype(np.float32)
-    vectors = codebook[np.arange(levels), signal_codes].sum(-2)
-    return SemanticIds(table, (codes,) * levels, levels, SIGNALS, signal_codes, vectors, present, codebook, table)
+    vectors = sum(codebook[level][signal_codes[..., level]] for level in range(levels))
+    return SemanticIds(table, (codes,) * levels, levels, signals, signal_codes, vectors, present, codebook, table)
 
 
 def distinct(rng: np.random.Generator, count: int, below: int) -> np.ndarray:
