@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
 Row = tuple[Hashable, ...]
-OVERDUE = 0.1  # share of the time already spent that a job is given once it has taken longer than expected
+OVERDUE = 0.5  # share of the time already spent that a job is given once it has taken longer than expected
 
 
 def duration(seconds: float) -> str:
@@ -129,9 +129,10 @@ class Board:
     def seconds_left(self) -> float | None:
         """Seconds until all are finished if each row takes as long as expected; None before anything can be said.
 
-        A row is expected to take the median of finished rows of its kind (equal first name); else what it took in an
-        earlier run, times how much longer than then the rows of this run take; else the median of all finished ones.
+        A row is expected to take the mean of finished rows of its kind (equal first name); else what it took in an
+        earlier run, times how much longer than then the rows of this run take; else the mean of all finished ones.
         Rows start in order, each where a place is free first.
+        Choice: means, since times of rows are far apart and their sum is what is asked for.
         """
         now, places, waiting = time.time(), [], []
         for row, log in self.logs.items():
@@ -155,11 +156,11 @@ class Board:
         known = {other: seconds for other, seconds in self.spent.items() if seconds is not None}
         alike = [seconds for other, seconds in known.items() if other[0] == row[0]]
         if alike:
-            return median(alike)
+            return fmean(alike)
         if row in self.expected:
             pairs = [seconds / self.expected[other] for other, seconds in known.items() if self.expected.get(other)]
-            return self.expected[row] * (median(pairs) if pairs else 1.0)
-        return median(known.values()) if known else None
+            return self.expected[row] * (fmean(pairs) if pairs else 1.0)
+        return fmean(known.values()) if known else None
 
     def table(self) -> "Group":
         """Rows under way with the time that each has taken and its own bar; below, the counts and the estimate."""

@@ -91,6 +91,14 @@ def test_the_estimate_fills_the_places_with_what_alike_rows_took(tmp_path: Path,
     assert of.seconds_left() == 70
 
 
+def test_rows_of_which_nothing_is_known_take_the_mean_of_all(tmp_path: Path, clock: list[float]) -> None:
+    of = board(tmp_path, jobs=1)
+    of.finish(("a", 0), 1.0, "done", failed=False)
+    of.finish(("a", 1), 3.0, "done", failed=False)
+    of.finish(("b", 0), 1.0, "done before", failed=False)
+    assert of.seconds_left() == 2
+
+
 def test_one_job_at_a_time_takes_as_long_as_all_of_them_together(tmp_path: Path, clock: list[float]) -> None:
     of = board(tmp_path, jobs=1)
     of.finish(("a", 0), 100.0, "done", failed=False)
@@ -117,7 +125,7 @@ def test_a_job_that_takes_longer_than_expected_is_given_more_time(tmp_path: Path
         of.finish(row, 10.0, "done", failed=False)
     begin(of, ("a", 1))
     clock[0] += 200
-    assert of.seconds_left() == pytest.approx(20)
+    assert of.seconds_left() == pytest.approx(100)
 
 
 def shown(of: Board, width: int = 110) -> str:
@@ -154,10 +162,11 @@ def test_a_terminal_gets_lines_above_a_live_table_and_the_table_goes_at_the_end(
     with Shown(of, console) as report:
         log = begin(of, ("a", 1))
         report(("a", 0), 3.0, "done", False)
+        inside = console.file.getvalue()
         log.close()
     text = console.file.getvalue()
     assert "row 1 of 4, a 0: done (" in text
-    assert "1 of 4 rows finished" in text
+    assert "1 of 4 rows finished" in inside  # at once, not with the next redraw
     assert text.rstrip().endswith("\x1b[2K") or "\x1b[1A\x1b[2K" in text  # what was live is wiped away
 
 
