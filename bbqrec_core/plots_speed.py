@@ -21,7 +21,15 @@ def _log_costs(ax: Axes) -> None:
     """A logarithmic cost axis with plain numbers, some of them between 1 and 2 where the costs lie close together."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    subs = (1, 1.5, 2, 3, 5, 7) if high < 12 * low else (1, 3) if high < 500 * low else (1,)
+    subs = (
+        (1, 1.5, 2, 3, 5, 7)
+        if high < 9 * low
+        else (1, 2, 5)
+        if high < 60 * low
+        else (1, 3)
+        if high < 500 * low
+        else (1,)
+    )
     ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     ax.yaxis.set_major_formatter(PLAIN)
     ax.yaxis.set_minor_formatter(NullFormatter())
