@@ -18,6 +18,7 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 PAGES = ("notebooks/README.md", "docs/data.md", "docs/datasets.md")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 FIGURE = re.compile(r"\]\(\.\./figures/([\w-]+\.png)\)")
+HEAD = re.compile(r"^\|.*\|$(?=\n\| --- )", re.MULTILINE)
 ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, and given along
 SETTINGS = {  # of Sphinx, which has no file of its own here
     "project": "bbqrec",
@@ -38,6 +39,7 @@ SETTINGS = {  # of Sphinx, which has no file of its own here
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},
     "nb_merge_streams": True,
+    "nb_render_markdown_format": "gfm",  # of outputs: tables, but no roles or formulas in somebody's titles
     "myst_enable_extensions": ["dollarmath"],
     "myst_heading_anchors": 3,
 }
@@ -183,7 +185,9 @@ def as_page(notebook: object, name: str) -> tuple[object, dict]:
             cell.metadata["tags"] = [*tags, "hide-input"]
         kept = []
         for output in cell.outputs:
-            view = output.get("data", {}).get(VIEW)
+            view, table = output.get("data", {}).get(VIEW), output.get("data", {}).get("text/markdown", "")
+            if table:  # long names of columns may break behind an underscore
+                output["data"]["text/markdown"] = HEAD.sub(lambda line: line[0].replace("_", "_\u200b"), table)
             if view is None or not hidden(saved["state"], view["model_id"]):
                 kept.append(output)
             if view is not None:

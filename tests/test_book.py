@@ -13,6 +13,7 @@ from ipywidgets.embed import embed_data
 from bbqrec_core import book, book_sphinx
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+TABLE = "What it cost.\n\n| item_name | price |\n| --- | --- |\n| From $5 to $6 {sic} | 5 |\n"
 ASKED = re.compile(r"""(?:<(?:script|img|iframe|source)\b[^>]*?\bsrc|<link\b[^>]*?\bhref)=["']([^"']+)["']""")
 LOADED = re.compile(r"""url\(["']?(?!data:|#)([^)"']+)["']?\)|@import\s+["']([^"']+)["']""")
 
@@ -31,6 +32,7 @@ def executed_notebook() -> nbformat.NotebookNode:
             metadata={"tags": ["injected-parameters"]},
         ),
         nbformat.v4.new_code_cell("draw()", outputs=[nbformat.v4.new_output("display_data", {"image/png": PICTURE})]),
+        nbformat.v4.new_code_cell("show()", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": TABLE})]),
         nbformat.v4.new_markdown_cell("See [the words](README.md#glossary) and [answers](solutions/00_a.ipynb)."),
     ]
     for one in (done, box):
@@ -115,6 +117,13 @@ def test_links_to_files_that_the_site_lacks_are_plain_words(site: Path) -> None:
     assert re.search(r">the words</span></a> and answers\.", page)
     assert ", code, " in start
     assert 'href="https://arxiv.org/abs/2504.06636"' in start
+
+
+def test_tables_of_outputs_are_tables_and_titles_are_no_formulas(site: Path) -> None:
+    page = (site / "notebooks" / "00_first.html").read_text()
+    assert re.search(r"<td><p>From \$5 to \$6 \{sic\}</p></td>", page)
+    assert "| --- |" not in page
+    assert "item_\u200bname" in page
 
 
 def test_formulas_need_no_script(site: Path) -> None:

@@ -80,6 +80,7 @@ def test_every_page_is_reached_from_the_first_and_shows_all_it_has(page: object,
     for link in dict.fromkeys(links):
         page.goto(link)
         assert page.locator("h1").first.inner_text().strip()
+        assert not re.search(r"\| *(---|—) *\|", page.locator("article").inner_text()), "a table is left as it is typed"
         nothing_wrong(page)
 
 
