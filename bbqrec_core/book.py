@@ -22,6 +22,7 @@ HEAD = re.compile(r"^\|.*\|$(?=\n\| --- )", re.MULTILINE)
 ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, and given along
 SETTINGS = {  # of Sphinx, which has no file of its own here
     "project": "bbqrec",
+    "author": "bbqrec authors",
     "extensions": ["myst_nb", "bbqrec_core.book_sphinx"],
     "master_doc": "index",
     "html_theme": "sphinx_book_theme",
