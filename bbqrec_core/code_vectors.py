@@ -10,7 +10,7 @@ from .semantic_ids import build_tree, children, paths
 
 def pick(table: Float[Tensor, "rows D"], index: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
     """`table[index]`, by the one of torch's ways whose gradient is a plain sum: half of indexing's time on CPU."""
-    return table.index_select(0, index.flatten()).view(*index.shape, -1)
+    return table.index_select(0, index.flatten()).view(*index.shape, table.shape[1])
 
 
 class CodeVectors(nn.Module):
