@@ -108,9 +108,10 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     return ""
 
 
-def _written_since(run: Path, start: float) -> list[str]:
-    """Tables and figures that a notebook wrote, relative to the run's folder."""
-    files = [path for kind in ("tables", "figures") for path in (run / kind).rglob("*") if path.is_file()]
+def _written_since(run: Path, name: str, start: float) -> list[str]:
+    """Tables and figures that notebook `name` wrote, relative to the run's folder: those that carry its number."""
+    number = name.partition("_")[0]
+    files = [path for kind in ("tables", "figures") for path in (run / kind).glob(f"{number}_*")]
     return sorted(str(path.relative_to(run)) for path in files if path.stat().st_mtime >= start)
 
 
@@ -127,8 +128,7 @@ def run_notebook(
 ) -> str | Failure:
     """Execute one notebook of the plan below `run`, unless the same source, parameters, data and core left its files.
 
-    Returns: `done` or `done before`, or a `Failure`. What notebooks beside it wrote meanwhile counts as its files too:
-    at worst it is run once more.
+    Returns: `done` or `done before`, or a `Failure`.
     """
     path, parameters = plan[name]
     target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{name}.done.json"
@@ -140,7 +140,7 @@ def run_notebook(
     if cause := execute(path, target, parameters):
         return Failure(cause)
     done = {"key": key, "parameters": parameters, "seconds": round(time.time() - start, 1)}
-    write_atomic(record_path, json.dumps(done | {"files": _written_since(run, start)}, indent=1))
+    write_atomic(record_path, json.dumps(done | {"files": _written_since(run, name, start)}, indent=1))
     return "done"
 
 

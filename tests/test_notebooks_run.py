@@ -59,6 +59,7 @@ def test_every_notebook_and_row_is_done(finished: tuple, root: Path) -> None:
 
 def test_each_notebook_leaves_a_figure_in_both_formats(finished: tuple, root: Path) -> None:
     run, _, _ = finished
+    unowned = {str(path.relative_to(run)) for path in (run / "figures").iterdir()}
     for path in suite.discover(root / "notebooks"):
         files = json.loads((run / "notebooks" / f"{path.stem}.done.json").read_text())["files"]
         figures = {Path(name).stem: set() for name in files if name.startswith("figures/")}
@@ -67,6 +68,8 @@ def test_each_notebook_leaves_a_figure_in_both_formats(finished: tuple, root: Pa
                 figures[Path(name).stem].add(Path(name).suffix)
         assert figures, f"{path.name} draws nothing"
         assert all(kinds == {".png", ".svg"} for kinds in figures.values()), figures
+        unowned -= set(files)
+    assert not unowned, "a figure's name begins with its notebook's number"
 
 
 def test_the_suite_keeps_its_time(finished: tuple) -> None:

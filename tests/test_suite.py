@@ -104,7 +104,7 @@ class Executor:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Executor:
-    executor = Executor(tmp_path / "run" / "tables" / "t.csv")
+    executor = Executor(tmp_path / "run" / "tables" / "01_t.csv")
     monkeypatch.setattr(suite, "execute", executor)
     return executor
 
@@ -119,6 +119,13 @@ def test_nothing_is_done_twice_while_nothing_changed(tmp_path: Path, fake: Execu
     assert _run(tmp_path) == "done"
     assert _run(tmp_path) == "done before"
     assert fake.calls == ["01_a"]
+
+
+def test_files_of_a_notebook_beside_it_are_not_its_own(tmp_path: Path, fake: Executor) -> None:
+    fake.table = tmp_path / "run" / "figures" / "02_t.png"
+    assert _run(tmp_path) == "done"
+    fake.table.unlink()
+    assert _run(tmp_path) == "done before"
 
 
 @pytest.mark.parametrize("change", ["parameters", "data", "source", "core", "table", "target", "record"])
