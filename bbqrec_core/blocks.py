@@ -55,6 +55,11 @@ def causal_mask(length: int, device: torch.device | None = None) -> Float[Tensor
     return torch.full((length, length), float("-inf"), device=device).triu(1)
 
 
+def row_of(pairs: Tensor, row: Int[Tensor, "B"]) -> Tensor:
+    """One query's row for each user of what is known of every pair, (#B, #H, T, R) -> (B, #H, 1, R)."""
+    return pairs.expand(len(row), -1, -1, -1)[torch.arange(len(row), device=row.device), :, row][:, :, None]
+
+
 def attention(
     query: Float[Tensor, "B H T d"],
     key: Float[Tensor, "B H R d"],
@@ -116,14 +121,13 @@ class Block(nn.Module):
         attended, weights = attention(query, key, value, bias)
         return self.merge(x, attended), weights
 
-    def at(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "#B #H T T"], row: Int[Tensor, "B"]) -> Tensor:
-        """`forward`'s new stream at one position a user, (B, 1, D): what no one asks for is not computed."""
+    def at(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "B #H one T"], row: Int[Tensor, "B"]) -> Tensor:
+        """`forward`'s new stream at one position a user, (B, 1, D), given the bias there: no more is computed."""
         user, width, normed = torch.arange(len(x), device=x.device), x.shape[-1], self.norm_attention(x)
         weight, offset = self.qkv.weight, self.qkv.bias
         (query,) = self._heads(F.linear(normed[user, row][:, None], weight[:width], offset[:width]), 1)
         key, value = self._heads(F.linear(normed, weight[width:], offset[width:]), 2)
-        seen = bias.expand(len(x), -1, -1, -1)[user, :, row][:, :, None]
-        return self.merge(x[user, row][:, None], attention(query, key, value, seen)[0])
+        return self.merge(x[user, row][:, None], attention(query, key, value, bias)[0])
 
     def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
         """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
@@ -178,7 +182,7 @@ class Transformer(nn.Module):
         return self.norm(x), maps
 
     def at(self, x: Float[Tensor, "B T D"], biases: list[Tensor], row: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
-        """`forward`'s output at one position a user."""
+        """`forward`'s output at one position a user; the last block's bias is the one there, as of `row_of`."""
         for block, bias in zip(self.blocks[:-1], biases, strict=False):
             x, _ = block(x, bias)
         return self.norm(self.blocks[-1].at(x, biases[-1], row))[:, 0]

@@ -1,16 +1,41 @@
 """The vectors of codes that stage 2 reads and emits: one a code, and one for every longer prefix of an ID."""
 
+import warnings
+
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .blocks import INIT_STD
 from .semantic_ids import build_tree, children, paths
 
+with warnings.catch_warnings():  # torch says once a process that these are in beta; what is used of them is tested
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 1], [0], [0.0], check_invariants=False)
+
 
 def pick(table: Float[Tensor, "rows D"], index: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
     """`table[index]`, by the one of torch's ways whose gradient is a plain sum: half of indexing's time on CPU."""
     return table.index_select(0, index.flatten()).view(*index.shape, table.shape[1])
+
+
+class _Products(torch.autograd.Function):
+    """`out[p] . table[r]` of the pairs (p, r) of a sparse matrix: no row is copied once a pair."""
+
+    @staticmethod
+    def forward(context: object, out: Tensor, table: Tensor, begins: Tensor, row: Tensor) -> Tensor:
+        context.save_for_backward(out, table, begins, row)
+        pairs = torch.sparse_csr_tensor(
+            begins, row, out.new_zeros(len(row)), (len(out), len(table)), check_invariants=False
+        )
+        return torch.sparse.sampled_addmm(pairs, out, table.T, beta=0).values()
+
+    @staticmethod
+    def backward(context: object, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        out, table, begins, row = context.saved_tensors
+        pairs = torch.sparse_csr_tensor(begins, row, grad, (len(out), len(table)), check_invariants=False)
+        return pairs @ table, pairs.mT @ out, None, None
 
 
 class CodeVectors(nn.Module):
@@ -65,6 +90,6 @@ class CodeVectors(nn.Module):
         logits = out @ self.codes[position].weight.T
         if not (self.prefixes and position):
             return logits
-        row, child = children(getattr(self, f"first_{position}"), above)
-        own = (pick(out, row) * pick(self.prefixes[position - 1].weight, child)).sum(-1)
+        row, child, begins = children(getattr(self, f"first_{position}"), above)
+        own = _Products.apply(out, self.prefixes[position - 1].weight, begins, child)
         return logits.index_put((row, self.code_of(position, child)), own, accumulate=True)

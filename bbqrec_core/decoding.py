@@ -120,7 +120,7 @@ def leaves_above(
     users = torch.arange(len(states))
     node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
     for depth, first in enumerate(tree.first):
-        row, child = children(first, node)
+        row, child, _ = children(first, node)
         code = tree.code[depth][child]
         total = score[row] + backed_off(frontier.log_probs[row, code], tree, depth, child)
         keep = total >= floor[users[row]]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -93,7 +94,8 @@ class _Ranked(NamedTuple):
 def _rank(table: Int[np.ndarray, "N sid_len"]) -> _Ranked:
     """Sort IDs, equal ones by their row.
 
-    Choice: ID and row as one 64-bit number where they fit, which sorts 50 times as fast as columns one after another.
+    Choice: ID and row as one 64-bit number where they fit, which sorts 50 times as fast as columns one after another;
+    by polars, whose sort takes a quarter of numpy's where numpy's leans on instructions that a processor has but slow.
     """
     count, length = table.shape
     bits, place = int(table.max(initial=0)).bit_length(), count.bit_length()
@@ -105,10 +107,14 @@ def _rank(table: Int[np.ndarray, "N sid_len"]) -> _Ranked:
             same &= column[order[1:]] == column[order[:-1]]
             split[1:] += same
         return _Ranked(order, split, lambda depth, ranks: table[order[ranks], depth])
-    shifts = place + bits * np.arange(length)[::-1]  # of each position, the last one next to the row
-    key = table @ (1 << shifts)
+    key = np.zeros(count, np.int64)
+    for column in table.T:
+        key <<= bits
+        key |= column
+    key <<= place
     key |= np.arange(count)
-    key.sort()
+    key = pl.Series(key).sort().to_numpy()
+    shifts = place + bits * np.arange(length)[::-1]  # of each position, the last one next to the row
     apart = key[1:] ^ key[:-1]
     for shift in shifts:
         split[1:] += apart < 1 << shift
@@ -127,7 +133,8 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N
         opens = split <= depth  # which nodes one deeper (items at first) are the first of a node at this depth
         start = np.flatnonzero(opens)
         begins.append(np.append(start, len(opens)).astype(np.int32))
-        above.append(np.cumsum(opens, dtype=np.int32) - 1)
+        above.append(np.cumsum(opens, dtype=np.int32))
+        above[-1] -= 1
         split, ranks = split[start], ranks[start]
         code.append(code_of(depth, ranks).astype(np.int32))
         if known is not None:
@@ -145,12 +152,14 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N
 
 def children(
     first: Int[Tensor, "nodes_plus_1"], node: Int[Tensor, "rows"]
-) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
-    """All children of nodes as pairs: which entry of `node` a child belongs to, and the child itself."""
-    fan_out = first[node + 1] - first[node]
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"], Int[Tensor, "rows_plus_1"]]:
+    """All children of nodes as pairs: which entry of `node` a child belongs to, the child itself, and where the pairs
+    of each entry begin: the last two are the columns and row starts of a compressed sparse matrix.
+    """
+    start, fan_out = first[node], first[node + 1] - first[node]
     row = torch.repeat_interleave(fan_out)
-    begins = fan_out.cumsum(0) - fan_out
-    return row, first[node][row] + torch.arange(len(row), device=row.device) - begins[row]
+    begins = torch.cat([fan_out.new_zeros(1), fan_out]).cumsum(0)
+    return row, (start - begins[:-1])[row] + torch.arange(len(row), device=row.device), begins
 
 
 def paths(tree: PrefixTree, leaf: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows sid_len"]:

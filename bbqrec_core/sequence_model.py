@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .blocks import INIT_STD, Block, GatedBlock, Transformer, causal_mask, dropout, softmax_loss
+from .blocks import INIT_STD, Block, GatedBlock, Transformer, causal_mask, dropout, row_of, softmax_loss
 from .code_vectors import CodeVectors, pick
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
@@ -155,12 +155,18 @@ class SequenceModel(nn.Module):
         """What is added for the place of each of the first `length` items."""
         return self.position.weight[:length]
 
-    def biases(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "#B #H T T"]]:
-        """Additive attention bias of each layer: the causal mask, plus the reweighting where there is one."""
+    def biases(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "#B #H _ T"]]:
+        """Additive attention bias of each layer: the causal mask, plus the reweighting where there is one.
+
+        Args: last: the only position of each user that the last layer is asked for, as (B, #H, 1, T); None is all.
+        """
         mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
+        masks = [mask] * (self.config.layers - 1) + [mask if last is None else row_of(mask, last)]
         if self.reweighting is None:
-            return [mask] * self.config.layers
-        return [mask + offset for offset in self.reweighting(item_ids)]
+            return masks
+        return [mask + offset for mask, offset in zip(masks, self.reweighting(item_ids, last), strict=True)]
 
     def states(self, item_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B P D"], list[Float[Tensor, "B H P P"]]]:
         """Backbone outputs and each layer's attention weights at P = T x `per_item` positions; 0 pads on the right."""
@@ -169,7 +175,7 @@ class SequenceModel(nn.Module):
     def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """State behind each user's last event, from which the next item is predicted."""
         last = (item_ids > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
-        return self.blocks.at(self.enter(item_ids), self.biases(item_ids), last)
+        return self.blocks.at(self.enter(item_ids), self.biases(item_ids, last), last)
 
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
         """Mean loss of the targets' logits x = state . item vector, in nats.

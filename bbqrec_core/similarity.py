@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor, nn
 
+from .blocks import row_of
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
 
@@ -244,10 +245,16 @@ class SimilarityBias(_Pairs):
         pair = item_ids[:, :, None] * len(self.vectors) + item_ids[:, None, :]
         return self.pairs.index_select(0, pair.flatten()).T.int().view(-1, *pair.shape)
 
-    def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
-        """Each layer's offset in logits; the caller adds its causal mask."""
+    def forward(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "B H _ T"]]:
+        """Each layer's offset in logits; the caller adds its causal mask.
+
+        Args: last: the only position of each user that the last layer is asked for, as (B, H, 1, T).
+        """
         bucket = self.bucket_ids(item_ids)
-        return [_LookUp.apply(table, bucket) for table in self.table]
+        top = bucket if last is None else row_of(bucket.transpose(0, 1), last).transpose(0, 1)
+        return [*(_LookUp.apply(table, bucket) for table in self.table[:-1]), _LookUp.apply(self.table[-1], top)]
 
 
 class LinearSimilarity(_Pairs):
@@ -261,13 +268,17 @@ class LinearSimilarity(_Pairs):
     Args: as `SimilarityBias`. Choice: a control of the buckets' use, not part of the method.
     """
 
-    def forward(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "B H T T"]]:
-        """Each layer's offset in logits; the caller adds its causal mask."""
+    def forward(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "B H _ T"]]:
+        """As `SimilarityBias.forward`."""
         columns = []
         for cosine, special in self.compare(item_ids, item_ids):
             columns += [cosine * (special < 0), *((special == kind).to(cosine) for kind in range(SPECIAL))]
         inputs = torch.stack(columns, -1)  # (B, T, T, channels * slots)
-        return [(inputs @ table.flatten(0, 1)).permute(0, 3, 1, 2) for table in self.table]
+        top = inputs if last is None else row_of(inputs.permute(0, 3, 1, 2), last).permute(0, 2, 3, 1)
+        pairs = [(inputs, table) for table in self.table[:-1]] + [(top, self.table[-1])]
+        return [(given @ table.flatten(0, 1)).permute(0, 3, 1, 2) for given, table in pairs]
 
 
 def build_reweighting(

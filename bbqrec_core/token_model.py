@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .blocks import INIT_STD, attention, causal_mask
+from .blocks import INIT_STD, attention, causal_mask, row_of
 from .code_vectors import CodeVectors
 from .config import RecommenderConfig
 from .semantic_ids import SemanticIds
@@ -54,8 +54,15 @@ class TokenModel(SequenceModel):
         """What is added for each token of the first `length` items: the item's place and the code's level."""
         return (self.position.weight[:length, None] + self.head.depth).flatten(0, 1)
 
-    def biases(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "#B #H TL TL"]]:
-        """Additive attention bias of each layer between tokens: the causal mask, plus inherited offsets of items."""
+    def biases(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "#B #H _ TL"]]:
+        """As `SequenceModel.biases`, between tokens: the causal mask, plus inherited offsets of items."""
+        *lower, top = self._between_all(item_ids)
+        return [*lower, top if last is None else row_of(top, last)]
+
+    def _between_all(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "#B #H TL TL"]]:
+        """`biases` at every position."""
         users, length = item_ids.shape
         mask = causal_mask(length * self.per_item, item_ids.device)[None, None]
         if self.reweighting is None:
