@@ -114,7 +114,7 @@ def _fits(dtype: Any, kind: str) -> bool:  # Any: beartype cannot check pl.DataT
 def _load(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
     """The rows of a scanned table."""
     try:
-        read = frame.collect()
+        read = frame.collect().rechunk()
     except _UNREADABLE as error:
         raise damaged(file, "a parquet table", error) from error
     if read.is_empty():
@@ -141,14 +141,14 @@ def _compact(ids: pl.Series, rows: int) -> tuple[int, int] | None:
     if not ids.dtype.is_integer() or ids.null_count() == len(ids):
         return None
     low, width = int(ids.min()), int(ids.max()) - int(ids.min()) + 1
-    return (low, width) if width <= max(rows // 2, _TABLE) else None
+    return (low, width) if width <= max(rows // 2, _TABLE) and low > -(2**63) else None
 
 
 def _places(ids: pl.Series, low: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """How far above `low` integer ids lie, block by block; those below come out huge, nulls as 0."""
+    """How far above `low` integer ids lie, block by block; nulls as 0. What lies beyond 64 bits is far outside too."""
     for start in range(0, len(ids), _BLOCK):
         block = ids.slice(start, _BLOCK).fill_null(low).cast(pl.Int64).to_numpy()
-        yield slice(start, start + len(block)), (block - low).view(np.uint64)
+        yield slice(start, start + len(block)), block - low
 
 
 def _distinct(ids: pl.Series) -> pl.Series:
@@ -171,11 +171,11 @@ def ranks_in(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
     compact = _compact(vocabulary, len(ids)) if ids.dtype.is_integer() else None
     if compact is not None:
         low, width = compact
-        table = np.full(width + 1, -1, np.int32)  # its last entry is what lies outside
-        table[vocabulary.cast(pl.Int64).to_numpy() - low] = np.arange(len(vocabulary), dtype=np.int32)
+        table = np.full(width + 2, -1, np.int32)  # its first and last entry are what lies outside
+        table[1:-1][vocabulary.cast(pl.Int64).to_numpy() - low] = np.arange(len(vocabulary), dtype=np.int32)
         ranks = np.empty(len(ids), np.int32)
-        for block, place in _places(ids, low):
-            ranks[block] = table[np.minimum(place, np.uint64(width))]
+        for block, place in _places(ids, low - 1):
+            np.take(table, place, out=ranks[block], mode="clip")
         ranked = pl.Series("rank", ranks)
         known = (ranked >= 0) & ids.is_not_null()
         return ranked if known.all() else ranked.zip_with(known, pl.Series("rank", [None], pl.Int32))
