@@ -135,9 +135,9 @@ def cut(tree: PrefixTree, depth: int) -> PrefixTree:
     leaf = torch.full_like(tree.leaf, -1)
     leaf[tree.items] = node
     starts = torch.cat([torch.zeros(1, dtype=torch.long), below.cumsum(0)])
-    return PrefixTree(
-        tree.first[:depth], tree.code[:depth], tree.parent[:depth], leaf, tree.items, starts, tree.unseen[:depth]
-    )
+    levels = (part[:depth] for part in (tree.first, tree.code, tree.parent))
+    widest = torch.cat([tree.widest[:depth], below.max()[None]])
+    return PrefixTree(*levels, leaf, tree.items, starts, widest, tree.unseen[:depth])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ out after the log-softmax (method.md, stage 2.3), so a beam as wide as the tree 
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -78,8 +79,9 @@ def backed_off(
     """
     if not tree.unseen:
         return steps
-    even = -tree.first[depth].diff().log().to(steps.dtype)[tree.parent[depth]]
-    return torch.where(tree.unseen[depth][node], even[node], steps)
+    parent, first = tree.parent[depth][node], tree.first[depth]
+    even = -(first[parent + 1] - first[parent]).log().to(steps.dtype)
+    return torch.where(tree.unseen[depth][node], even, steps)
 
 
 def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
@@ -153,20 +155,30 @@ def exact_scores(
     return scores
 
 
-def living_nodes(tree: PrefixTree, masked: Int[Tensor, "B H"]) -> list[Bool[Tensor, "B nodes"]]:
-    """Which nodes of each depth (1 .. sid_len) still lead to an item when a user's `masked` rows (0 pads) are gone."""
-    users = len(masked)
-    once = torch.zeros(users, len(tree.leaf), dtype=torch.bool).scatter_(1, masked, True)
-    once[:, 0] = False
-    user, row = once.nonzero(as_tuple=True)
-    left = tree.starts.diff().expand(users, -1).clone()
-    left.index_put_((user, tree.leaf[row]), left.new_tensor(-1), accumulate=True)
-    alive = [left > 0]
-    for depth in range(len(tree.code) - 1, 0, -1):
-        children = torch.zeros(users, len(tree.code[depth - 1]), dtype=torch.long)
-        children.index_add_(1, tree.parent[depth], alive[0].long())
-        alive.insert(0, children > 0)
-    return alive
+def among(values: Int[Tensor, "B *shape"], listed: Int[Tensor, "B H"]) -> Bool[Tensor, "B *shape"]:
+    """Which values are in the sorted list of their user."""
+    flat = values.flatten(1).contiguous()
+    place = torch.searchsorted(listed, flat).clamp_max(listed.shape[1] - 1)
+    return (listed.gather(1, place) == flat).view_as(values)
+
+
+def dead_nodes(tree: PrefixTree, rows: Int[Tensor, "B H"]) -> list[Int[Tensor, "B H"]]:
+    """Nodes of each depth (1 .. sid_len) that lead to no item when a user's sorted `rows` (0 pads) are gone, sorted.
+
+    Where a list has fewer than H, it ends in what is no node. Only nodes above the rows are looked at, so that the time
+    does not grow with the catalogue.
+    """
+    real = F.pad(rows[:, 1:] != rows[:, :-1], (1, 0), value=True) & (rows > 0)
+    leaf, dead = tree.leaf[rows], []
+    for depth, node in enumerate(paths(tree, leaf.clamp_min(0)).long().unbind(-1)):
+        beyond = len(tree.code[depth])
+        node = torch.where(real, node, beyond).sort(1).values
+        gone = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
+        begin, end = node.clamp_max(beyond - 1), node.clamp_max(beyond - 1) + 1
+        for first in (*tree.first[depth + 1 :], tree.starts):  # from a node down to the items below it
+            begin, end = first[begin], first[end]
+        dead.append(torch.where(gone == end - begin, node, beyond).sort(1).values)
+    return dead
 
 
 def beam_search(
@@ -180,15 +192,16 @@ def beam_search(
         `width` times the largest group.
     """
     users = len(frontier.log_probs)
-    alive = living_nodes(tree, masked) if masked is not None else None
+    masked = None if masked is None else masked.sort(1).values
+    dead = None if masked is None else dead_nodes(tree, masked)
     node, score = torch.zeros(users, 1, dtype=torch.long), frontier.log_probs.new_zeros(users, 1)
     for depth, first in enumerate(tree.first):
-        fan_out = int(first.diff().max())
+        fan_out = int(tree.widest[depth])
         child = first[node][..., None] + torch.arange(fan_out)  # (B, beams, fan_out)
         legal = (child < first[node + 1][..., None]) & (score > -torch.inf)[..., None]
         child = child.clamp_max(len(tree.code[depth]) - 1)
-        if alive is not None:
-            legal = legal & alive[depth].gather(1, child.flatten(1)).view_as(child)
+        if dead is not None:
+            legal = legal & ~among(child, dead[depth])
         steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child].long())
         steps = backed_off(steps, tree, depth, child)
         total = (score[..., None] + steps).masked_fill(~legal, -torch.inf).flatten(1)
@@ -202,13 +215,12 @@ def beam_search(
 
 
 def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Item rows behind leaves, groups side by side, best first, without masked rows."""
-    largest = int(tree.starts.diff().max())
+    """Item rows behind leaves, groups side by side, best first, without masked rows, which are sorted."""
+    largest = int(tree.widest[-1])
     slot = tree.starts[leaf][..., None] + torch.arange(largest)  # (B, W, largest)
     real = (slot < tree.starts[leaf + 1][..., None]) & (score > -torch.inf)[..., None]
     items = tree.items[slot.clamp_max(len(tree.items) - 1)].long()
     if masked is not None:
-        gone = torch.zeros(len(leaf), len(tree.leaf), dtype=torch.bool).scatter_(1, masked, True)
-        real = real & ~gone.gather(1, items.flatten(1)).view_as(items)
+        real = real & ~among(items, masked)
     scores = score[..., None].expand_as(items).masked_fill(~real, -torch.inf)
     return items.masked_fill(~real, 0).flatten(1), scores.flatten(1)

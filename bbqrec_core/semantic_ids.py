@@ -65,6 +65,7 @@ class PrefixTree(NamedTuple):
     code, parent: per depth d >= 1 (entry 0 of the tuple is depth 1), (nodes_d,).
     leaf: leaf of every item row, (N+1,); row 0 holds -1.
     items, starts: items of leaf n are `items[starts[n]:starts[n+1]]`, more than one where IDs collide.
+    widest: (sid_len + 1,): most children of a node, per depth d < sid_len, and most items of a leaf.
     unseen: per depth d >= 1, (nodes_d,): nodes below which there is no item that training saw; empty where not asked.
     """
 
@@ -74,6 +75,7 @@ class PrefixTree(NamedTuple):
     leaf: Tensor
     items: Tensor
     starts: Tensor
+    widest: Tensor
     unseen: tuple[Tensor, ...] = ()
 
     @property
@@ -144,10 +146,11 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N
     leaf[1:][order] = above[0]
     items += 1
     first = [np.array([0, len(ranks)], np.int32), *begins[:0:-1]]
+    widest = torch.tensor([np.diff(begin).max(initial=0) for begin in (*first, begins[0])])
     parent = [np.zeros(len(ranks), np.int32), *above[:0:-1]]
     levels = (tuple(map(torch.from_numpy, part)) for part in (first, code[::-1], parent))
     rows = map(torch.from_numpy, (leaf, items, begins[0]))
-    return PrefixTree(*levels, *rows, tuple(map(torch.from_numpy, reversed(unseen))))
+    return PrefixTree(*levels, *rows, widest, tuple(map(torch.from_numpy, reversed(unseen))))
 
 
 def children(

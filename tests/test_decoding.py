@@ -1,5 +1,6 @@
 """Laws of decoding: exact scores against enumeration, beam search against exact scores, in float64."""
 
+import copy
 import math
 from itertools import product
 
@@ -124,6 +125,26 @@ def test_prefixes_at_zero_are_the_model_without_them(states, table):
     ]
     tree = build_tree(table)
     assert torch.equal(exact_scores(rich, states, tree), exact_scores(plain, states, tree))
+
+
+@pytest.mark.parametrize("above", [[0, 3, 3, 1], []], ids=["some", "none"])
+def test_logits_behind_prefixes_and_their_gradients_are_those_of_whole_vectors(head, table, above):
+    vectors = copy.deepcopy(head.vectors).requires_grad_(True)
+    node = torch.tensor(above, dtype=torch.long)
+    out = torch.randn(len(above), WIDTH, dtype=torch.float64, requires_grad=True)
+    tree, whole = build_tree(table), [vectors.codes[1].weight.expand(len(above), -1, -1).clone()]
+    for line, parent in enumerate(above):
+        for child in range(int(tree.first[1][parent]), int(tree.first[1][parent + 1])) if vectors.prefixes else ():
+            added = torch.zeros(len(above), SIZES[1], WIDTH, dtype=torch.float64)
+            added[line, tree.code[1][child]] = 1
+            whole.append(added * vectors.prefixes[0].weight[child])
+    wanted = (out[:, None] * sum(whole)).sum(-1)
+    found = vectors.logits(out, 1, node)
+    torch.testing.assert_close(found, wanted)
+    parts = [out, vectors.codes[1].weight, *(table.weight for table in vectors.prefixes[:1])]
+    weight = torch.randn_like(wanted)
+    grads = [torch.autograd.grad((x * weight).sum(), parts, materialize_grads=True) for x in (found, wanted)]
+    torch.testing.assert_close(*grads)
 
 
 def test_exact_scores_are_those_of_enumeration(head, states, table):

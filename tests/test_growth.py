@@ -51,7 +51,7 @@ def test_bytes_are_those_of_the_things_themselves(curves: pl.DataFrame) -> None:
     held = {row["stage"]: row for row in curves.filter(pl.col("cost") == "bytes", pl.col("size") == 40).to_dicts()}
     assert held["encode vectors"]["value"] == 40 * (4 * small().tokenizer.code_width + 2)
     tree = build_tree(random_ids(40, 4, 4, signals=()).code_ids)
-    parts = [*tree.first, *tree.code, *tree.parent, tree.leaf, tree.items, tree.starts]
+    parts = [*tree.first, *tree.code, *tree.parent, tree.leaf, tree.items, tree.starts, tree.widest]
     assert held["build the tree"]["value"] == sum(4 * len(part) for part in parts)  # all numbers have 32 bits
     model = build_recommender(40, None, replace(small().recommender, output="items"), 0).model
     weights = sum(parameter.numel() for parameter in model.parameters())

@@ -96,6 +96,15 @@ def test_padding_never_changes_a_score(kind, ids):
     torch.testing.assert_close(model.loss(padded)["loss"], alone)
 
 
+@pytest.mark.parametrize("form", ["buckets", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_state_alone_is_that_of_one_pass_over_all(kind, form, ids):
+    model = fresh(kind, ids, similarity_form=form).model
+    rows = torch.tensor([[3, 8, 3, 17], [5, 9, 0, 0], [4, 0, 0, 0]])
+    last = (rows > 0).sum(1) - 1
+    torch.testing.assert_close(model.last_states(rows), model.states(rows)[0][torch.arange(3), last])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_later_item_changes_no_earlier_state(kind, ids):
     model = fresh(kind, ids).model
