@@ -185,7 +185,7 @@ def _lab(_: argparse.Namespace) -> int:
 def _inspector(args: argparse.Namespace) -> int:
     from bbqrec_core import pages
 
-    return pages.serve_page("07", args.dataset, args.preset, args.out, args.port)
+    return pages.serve_page(args.notebook, args.dataset, args.preset, args.out, args.port)
 
 
 def _book(args: argparse.Namespace) -> int:
@@ -234,6 +234,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     page = _add(commands, "inspector", _inspector, "the codebook inspector as a web page, on this machine only")
     _add_run_options(page)
     page.add_argument("--port", default=8866, type=int, metavar="N", help="default 8866")
+    page.add_argument("--notebook", default="07", metavar="NN", help="another one as a page, e.g. 02 or 04; default 07")
     _add_run_options(_add(commands, "book", _book, "the executed notebooks as a web site to read offline"))
     _add(commands, "lab", _lab, "JupyterLab on the notebooks, on this machine only")
 

@@ -197,13 +197,14 @@ class ItemMap:
             self.board.act(lambda: self.board.change(**selecting(rows)))
 
     def follow(self, state: State) -> None:
-        """Colour and select as the state says."""
-        if state.colour != self.coloured:
-            self.scatter.color(by=state.colour, map=self.colours[state.colour])
-            self.coloured = state.colour
-        points = [row - 1 for row in state.selected]
-        if set(points) != set(np.asarray(self.scatter.selection()).tolist()):
-            self.scatter.selection(points or None)
+        """Colour and select as the state says, all in one message: a page draws the whole map for each that it gets."""
+        with self.scatter.widget.hold_sync():
+            if state.colour != self.coloured:
+                self.scatter.color(by=state.colour, map=self.colours[state.colour])
+                self.coloured = state.colour
+            points = [row - 1 for row in state.selected]
+            if set(points) != set(np.asarray(self.scatter.selection()).tolist()):
+                self.scatter.selection(points or None)
 
 
 def padded(values: np.ndarray, share: float) -> tuple[float, float]:

@@ -58,13 +58,14 @@ class Board:
     def show(self) -> None:
         """Draw every panel for the state as it is, then the line below: a reader who sees its number sees all of it."""
         begin = time.perf_counter()
-        self.draw(begin)
-
-    def draw(self, begin: float) -> None:
-        """Every panel, then the line."""
-        for name, view in self.panels.items():
-            self.boxes[name].value = safely(view, self.state)
+        self.draw()
         self.say(begin)
+
+    def draw(self) -> None:
+        """Every panel; all are made before one is sent: a page that draws leaves the kernel less of the machine."""
+        made = {name: safely(view, self.state) for name, view in self.panels.items()}
+        for name, panel in made.items():
+            self.boxes[name].value = panel
 
     def tell(self, words: str) -> None:
         """An answer that is only a line of words."""
@@ -79,7 +80,10 @@ class Board:
         self.status.value = cards.page(cards.error_panel(problem) if problem else "", cards.Html(line))
 
     def change(self, **fields: object) -> None:
-        """Put other values into the state, let the listeners follow, and draw; without a difference nothing happens.
+        """Put other values into the state, draw, and let the listeners follow; without a difference nothing happens.
+
+        A picture that takes a browser long to draw should be the last listener: panels, controls and the line below
+        then do not wait until it is drawn.
 
         An error of the state itself (a value that it refuses) leaves the state as it was, and is shown until the next
         change, be it back to what the state has.
@@ -90,11 +94,12 @@ class Board:
             if state == self.state and not self.troubled:
                 return
             self.state = state
+            self.draw()
             self.follow()
         except Exception as problem:  # the last stop before a reader, who must see it
             self.say(begin, problem)
             return
-        self.draw(begin)
+        self.say(begin)
 
     def follow(self) -> None:
         """Let the controls say what the state says; what they report back meanwhile is not taken for a wish."""

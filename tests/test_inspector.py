@@ -7,6 +7,7 @@ from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
+import ipywidgets
 import numpy as np
 import polars as pl
 import pytest
@@ -224,6 +225,16 @@ def test_points_of_the_map_are_item_rows_less_one(tool: inspector.Inspector) -> 
     assert len(tool.map.scatter.selection()) == 0
     tool.board.change(**selecting([2, 6]))
     assert sorted(tool.map.scatter.selection().tolist()) == [1, 5]
+
+
+def test_the_map_is_told_last_and_once(tool: inspector.Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    monkeypatch.setattr(ipywidgets.Widget, "_send", lambda widget, message, buffers=None: sent.append(widget))
+    for change in ({"colour": "popularity"}, selecting([2, 6]), {"colour": "level 2"} | selecting([3])):
+        tool.board.change(**change)
+        assert sent.count(tool.map.scatter.widget) == 1, "a page draws the whole map for each message"
+        assert sent[-2:] == [tool.map.scatter.widget, tool.board.status], "nothing waits behind the drawing"
+        sent.clear()
 
 
 def test_points_that_stand_alone_are_drawn(tool: inspector.Inspector) -> None:

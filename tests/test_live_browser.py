@@ -1,4 +1,4 @@
-"""Stepper, explorer and playground in a real browser: every control by mouse and by keyboard, in JupyterLab."""
+"""Stepper, explorer and playground in a real browser: each control by mouse and keyboard; JupyterLab and Voila."""
 
 import re
 import statistics
@@ -135,6 +135,13 @@ def playground(attention_page: object) -> Desk:
     return Desk(attention_page, ".bb-playground")
 
 
+def nothing_wrong(page: object) -> None:
+    """No error in any output or in the console, and nothing asked of another machine."""
+    assert output_errors(page) == []
+    assert console_problems(page) == []
+    assert page.outside == []
+
+
 def where(desk: Desk) -> tuple[float, float]:
     """Where the widget says that the point is."""
     found = re.search(r"The ID of \((-?[\d.]+), (-?[\d.]+)\)", desk.text())
@@ -173,8 +180,7 @@ def test_levels_and_named_points_are_chosen(stepper: Desk) -> None:
 
 
 def test_notebook_02_shows_no_error_and_answers_in_time(stepper: Desk) -> None:
-    assert output_errors(stepper.page) == []
-    assert console_problems(stepper.page) == []
+    nothing_wrong(stepper.page)
     stepper.report()
 
 
@@ -268,8 +274,34 @@ def test_signals_are_switched_off_and_runs_compared(playground: Desk) -> None:
 
 
 def test_notebook_04_stays_without_errors_and_answers_in_time(explorer: Desk, playground: Desk) -> None:
-    assert output_errors(explorer.page) == []
-    assert console_problems(explorer.page) == []
-    assert explorer.page.outside == []
+    nothing_wrong(explorer.page)
     explorer.report()
     playground.report()
+
+
+def through_voila(voila: Callable, chromium: Callable, number: str, runs: Path) -> object:
+    """A notebook as a page of its own, opened."""
+    chosen = (f"--{name}={PARAMETERS[name]}" for name in ("dataset", "preset"))
+    page = chromium(1400, 1800)
+    page.goto(voila("inspector", f"--notebook={number}", *chosen, f"--out={runs}").url)
+    return page
+
+
+def test_the_stepper_through_voila(voila: Callable, chromium: Callable, runs: Path) -> None:
+    stepper = Desk(through_voila(voila, chromium, "02", runs), ".bb-stepper")
+    before = where(stepper)
+    stepper.does(lambda: stepper.drags(stepper.box.locator("svg[data-plane]"), -60, -80))
+    assert where(stepper) != before
+    stepper.does(lambda: stepper.press(stepper.slider("levels used"), "ArrowLeft"))
+    stepper.does(lambda: stepper.control("go to").select_option("C"))
+    nothing_wrong(stepper.page)
+
+
+def test_explorer_and_playground_through_voila(voila: Callable, chromium: Callable, runs: Path) -> None:
+    page = through_voila(voila, chromium, "04", runs)
+    explorer, playground = Desk(page, ".bb-explorer"), Desk(page, ".bb-playground")
+    assert "offsets times 1.10" in explorer.does(lambda: explorer.press(explorer.slider("offsets times"), "ArrowRight"))
+    explorer.does(lambda: explorer.button("next user").click())
+    playground.does(lambda: playground.button(re.compile(r"^\+ ")).first.click())
+    playground.does(lambda: playground.press(playground.slider("beam width"), "ArrowRight"))
+    nothing_wrong(page)
