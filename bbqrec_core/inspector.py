@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
 
@@ -144,7 +145,8 @@ class Inspector:
         by_title = [controls["query"], controls["found"], buttons]
         right = [controls["colour"], *by_title, *self.codes, controls["focus"], controls["level"], controls["rival"]]
         right += [controls["save"], boxes["export"]]
-        left = widgets.VBox([self.map.box, boxes["legend"]], layout=widgets.Layout(flex="3 1 380px", min_width="0"))
+        drawn = [self.map.box, SmallCanvas(layout=widgets.Layout(display="none")), boxes["legend"]]
+        left = widgets.VBox(drawn, layout=widgets.Layout(flex="3 1 380px", min_width="0"))
         side = widgets.VBox(right, layout=widgets.Layout(flex="2 1 330px", min_width="0"))
         top = widgets.Box([left, side], layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"))
         box = widgets.VBox([top, self.board.status, boxes["panels"]], layout=widgets.Layout(width="100%"))
@@ -159,6 +161,41 @@ def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
     there = value if any(value == one for _, one in options) else None
     if chooser.value != there:
         chooser.value = there
+
+
+class SmallCanvas(anywidget.AnyWidget):
+    """Shows nothing: keeps the hidden canvas on which jupyter-scatter draws as small as the map.
+
+    All maps of a page share that canvas. It is as large as the window, and its middle is copied to the map that is
+    drawn. Without a graphics card the time goes by the pixels of the canvas, and a window has ten times those of a map.
+
+    Choice: the renderer is the one that jupyter-scatter keeps in its page, which nothing documents; where it is not
+    there, maps are drawn as before.
+    """
+
+    _esm = """
+    function fit(renderer) {
+      const draw = renderer.render;
+      renderer.bbFits = true;
+      renderer.render = (act, map) => {
+        const { canvas } = renderer, ratio = window.devicePixelRatio;
+        if (map.width && map.height && (canvas.width !== map.width || canvas.height !== map.height)) {
+          renderer.resize((map.width + 0.5) / ratio, (map.height + 0.5) / ratio);  // a canvas rounds down
+          renderer.refresh();
+        }
+        draw(act, map);
+      };
+    }
+    function render() {
+      const wait = (tries) => {
+        const renderer = window.jupyterScatter?.renderer;
+        if (renderer && !renderer.bbFits) fit(renderer);
+        if (!renderer && tries) setTimeout(wait, 100, tries - 1);
+      };
+      wait(600);
+    }
+    export default { render };
+    """
 
 
 class ItemMap:

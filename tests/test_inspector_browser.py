@@ -102,6 +102,12 @@ def test_the_map_is_drawn_and_recoloured_by_mouse_and_keyboard(desk: Desk) -> No
     assert "shared IDs" in desk.text() or "items)" in desk.text()
 
 
+def test_the_canvas_behind_the_map_is_no_larger(desk: Desk) -> None:
+    sizes = "one => [one.width, one.height]"
+    shown = desk.box.locator("canvas").first.evaluate(sizes)
+    assert desk.page.evaluate(f"() => ({sizes})(jupyterScatter.renderer.canvas)") == shown
+
+
 def test_a_lasso_on_the_map_selects_what_it_encloses(desk: Desk) -> None:
     area = desk.box.locator("canvas").first.bounding_box()
     left, top, width, height = (area[key] for key in ("x", "y", "width", "height"))
