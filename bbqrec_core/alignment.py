@@ -237,7 +237,7 @@ class Tokenizer(nn.Module):
         gaps = []
         for index, book in enumerate(self.quantizer.books):
             own = present.clone()
-            own[:, torch.arange(own.shape[1]) % len(self.quantizer.books) != index] = False
+            own[:, torch.arange(own.shape[1], device=own.device) % len(self.quantizer.books) != index] = False
             for table, residual in zip(book.codebook, seen.residuals, strict=True):
                 distance = torch.cdist(residual[own], table).square() / table.shape[1]
                 mean = (-distance / self.config.temperature).softmax(-1).mean(0)

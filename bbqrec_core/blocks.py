@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 INIT_STD = 0.02  # standard deviation of embeddings at the start
 FEW = 8  # keys up to which attention is written as sums of products
-LOSS_ROWS = 128  # states whose logits are held at a time
+LOSS_ROWS = 128  # states whose logits are held at a time, on the CPU
+LOSS_NUMBERS = 2**26  # logits held at a time on a GPU, where more at once are faster: 256 MB
 
 
 class _SoftmaxLoss(torch.autograd.Function):
@@ -16,8 +17,9 @@ class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
     def forward(context: object, states: Tensor, table: Tensor, targets: Tensor, offset: Tensor) -> Tensor:
         by_states, by_table, total = torch.empty_like(states), torch.zeros_like(table), states.new_zeros(())
-        logits = states.new_empty(min(len(states), LOSS_ROWS), len(table))
-        parts = (part.split(LOSS_ROWS) for part in (states, targets[:, None], by_states))
+        rows = LOSS_ROWS if states.device.type == "cpu" else max(LOSS_NUMBERS // len(table), 1)
+        logits = states.new_empty(min(len(states), rows), len(table))
+        parts = (part.split(rows) for part in (states, targets[:, None], by_states))
         for state, target, grad in zip(*parts, strict=True):
             x = torch.addmm(offset, state, table.T, out=logits[: len(state)])
             top, own = x.amax(1), x.gather(1, target)[:, 0]

@@ -91,5 +91,9 @@ class CodeVectors(nn.Module):
         if not (self.prefixes and position):
             return logits
         row, child, begins = children(getattr(self, f"first_{position}"), above)
-        own = _Products.apply(out, self.prefixes[position - 1].weight, begins, child)
+        table = self.prefixes[position - 1].weight
+        if out.device.type == "cpu":
+            own = _Products.apply(out, table, begins, child)
+        else:  # where products are fast and sparse ones are not, a copied row costs less
+            own = (out[row] * pick(table, child)).sum(-1)
         return logits.index_put((row, self.code_of(position, child)), own, accumulate=True)

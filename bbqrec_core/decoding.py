@@ -52,7 +52,7 @@ class Frontier:
             (head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks)
         )
         self.summed = torch.zeros_like(states)
-        root = torch.zeros(len(states), dtype=torch.long)
+        root = torch.zeros(len(states), dtype=torch.long, device=states.device)
         self.log_probs = head.log_probs(out[:, 0], 0, root)  # (rows, K), nats
 
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
@@ -87,14 +87,15 @@ def backed_off(
 def exact_leaves(head: Head, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
     """Log-probability in nats of every leaf for a block of users: each prefix is computed once and shared below it."""
     users = len(states)
-    line = torch.arange(users)[:, None]
+    line = torch.arange(users, device=states.device)[:, None]
     frontier = Frontier(head, states)
     score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
     for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
         above = line * score.shape[1] + parent  # (B, nodes): frontier row of each new node's parent
         score = score[:, parent] + backed_off(frontier.log_probs[above, code], tree, depth, slice(None))
         if depth + 1 < len(tree.code):
-            frontier.advance(above.flatten(), torch.arange(len(code)).expand(users, -1).flatten())
+            node = torch.arange(len(code), device=states.device)
+            frontier.advance(above.flatten(), node.expand(users, -1).flatten())
     return score
 
 
@@ -103,7 +104,8 @@ def leaf_scores(
 ) -> Float[Tensor, "B"]:
     """Log-probability in nats of one leaf for each user."""
     path = paths(tree, leaf).unbind(-1)
-    frontier, everyone, score = Frontier(head, states), torch.arange(len(states)), states.new_zeros(len(states))
+    frontier, score = Frontier(head, states), states.new_zeros(len(states))
+    everyone = torch.arange(len(states), device=states.device)
     for depth, node in enumerate(path):
         code = tree.code[depth][node]
         score = score + backed_off(frontier.log_probs[everyone, code], tree, depth, node)
@@ -119,7 +121,7 @@ def leaves_above(
 
     A prefix is at least as probable as any ID below it, so what lies below the floor is never extended.
     """
-    users = torch.arange(len(states))
+    users = torch.arange(len(states), device=states.device)
     node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
     for depth, first in enumerate(tree.first):
         row, child, _ = children(first, node)
@@ -191,13 +193,14 @@ def beam_search(
     Returns: item rows (0 where fewer are left) and scores (-inf there); all items of a colliding ID are listed, so W is
         `width` times the largest group.
     """
-    users = len(frontier.log_probs)
+    users, device = len(frontier.log_probs), frontier.log_probs.device
     masked = None if masked is None else masked.sort(1).values
     dead = None if masked is None else dead_nodes(tree, masked)
-    node, score = torch.zeros(users, 1, dtype=torch.long), frontier.log_probs.new_zeros(users, 1)
+    score = frontier.log_probs.new_zeros(users, 1)
+    node = torch.zeros(users, 1, dtype=torch.long, device=device)
     for depth, first in enumerate(tree.first):
         fan_out = int(tree.widest[depth])
-        child = first[node][..., None] + torch.arange(fan_out)  # (B, beams, fan_out)
+        child = first[node][..., None] + torch.arange(fan_out, device=device)  # (B, beams, fan_out)
         legal = (child < first[node + 1][..., None]) & (score > -torch.inf)[..., None]
         child = child.clamp_max(len(tree.code[depth]) - 1)
         if dead is not None:
@@ -207,7 +210,7 @@ def beam_search(
         total = (score[..., None] + steps).masked_fill(~legal, -torch.inf).flatten(1)
         score, pick = total.topk(min(width, total.shape[1]), dim=1)
         beam = torch.div(pick, fan_out, rounding_mode="floor")
-        row = torch.arange(users)[:, None] * node.shape[1] + beam
+        row = torch.arange(users, device=device)[:, None] * node.shape[1] + beam
         node = child.flatten(1).gather(1, pick)
         if depth + 1 < len(tree.first):
             frontier.advance(row.flatten(), node.flatten())
@@ -217,7 +220,7 @@ def beam_search(
 def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
     """Item rows behind leaves, groups side by side, best first, without masked rows, which are sorted."""
     largest = int(tree.widest[-1])
-    slot = tree.starts[leaf][..., None] + torch.arange(largest)  # (B, W, largest)
+    slot = tree.starts[leaf][..., None] + torch.arange(largest, device=leaf.device)  # (B, W, largest)
     real = (slot < tree.starts[leaf + 1][..., None]) & (score > -torch.inf)[..., None]
     items = tree.items[slot.clamp_max(len(tree.items) - 1)].long()
     if masked is not None:

@@ -19,6 +19,7 @@ from . import baselines, metrics
 from .artifacts import Store, file_hash, save_arrays, write_atomic
 from .config import Config, EvaluationConfig
 from .data import Dataset, Sequences
+from .devices import device_name
 from .metrics import Ranks
 from .pool import forget_peak_memory, peak_memory
 from .recommender import Recommender, beam_ranks, fit_recommender
@@ -53,6 +54,7 @@ STAGES = {
         "alignment",
         "semantic_ids",
         "drafts",
+        "devices",
         "training",
         "tokenizer",
     ),
@@ -176,7 +178,7 @@ def _make_run(data: Dataset, kind: str, config: Config, store: Store, directory:
         "epochs": len(epochs),
         "valid_ndcg@10": max((row["score"] for row in epochs if "score" in row), default=None),
         "peak_memory_gb": peak_memory(),
-        "device": "cpu",
+        "device": device_name(getattr(scorer, "device", torch.device("cpu"))),
         "python": sys.version.split()[0],
     }
     notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "history": epochs}
@@ -198,7 +200,7 @@ def _fit(
     recommender, history = fit_recommender(
         data, ids, config.recommender, config.evaluation, config.seed, directory / "checkpoints"
     )
-    state = {name: value.contiguous().clone() for name, value in recommender.model.state_dict().items()}
+    state = {name: value.contiguous().to("cpu", copy=True) for name, value in recommender.model.state_dict().items()}
     save_file(state, directory / "model.safetensors")
     return recommender, history.epochs
 

@@ -14,6 +14,7 @@ from . import decoding
 from .batching import gather_padded, history_batches, window_batches
 from .config import EvaluationConfig, RecommenderConfig
 from .data import Dataset, Sequences
+from .devices import best_device
 from .drafts import joined_features
 from .metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from .semantic_ids import PrefixTree, SemanticIds, build_tree
@@ -38,6 +39,15 @@ class Recommender:
     model: SequenceModel
     tree: PrefixTree | None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model and the tree are: scores and lists are there too."""
+        return self.model.position.weight.device
+
+    def to(self, device: torch.device | str) -> "Recommender":
+        """The recommender with its model moved to another device, and the tree there too."""
+        return Recommender(self.model.to(device), None if self.tree is None else self.tree.to(device))
+
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item for users' histories, nats where codes are emitted; column 0 is -inf."""
@@ -55,7 +65,7 @@ class Recommender:
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
         """The last events of users' histories, as many as the model reads, 0 pads."""
         sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
-        return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes)
+        return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes).to(self.device)
 
     @torch.inference_mode()
     def ranking_scores(
@@ -69,12 +79,12 @@ class Recommender:
         if self.tree is None or self.model.items is not None or self.by_beam:
             return self.scores(history, users)
         starts = history.offsets[users]
-        masked = gather_padded(history.items, starts, history.offsets[users + 1] - starts)
+        masked = gather_padded(history.items, starts, history.offsets[users + 1] - starts).to(self.device)
         states = self.model.last_states(self._rows(history, users))
         head, tree = self.model.head, self.tree
         best = decoding.beam_search(decoding.Frontier(head, states), tree, k, masked)[1]
         least = best.topk(k, dim=1).values[:, -1] if best.shape[1] >= k else states.new_full((len(users),), -torch.inf)
-        own = decoding.leaf_scores(head, states, tree, tree.leaf[torch.from_numpy(targets).long()])
+        own = decoding.leaf_scores(head, states, tree, tree.leaf[torch.from_numpy(targets).long().to(self.device)])
         return decoding.exact_scores(head, states, tree, torch.minimum(least, own) - SLACK)
 
     @property
@@ -124,8 +134,8 @@ def beam_ranks(
     length = recommender.model.config.history
     for asked, rows in history_batches(history, users, length, evaluation.batch):
         sizes = np.diff(history.offsets)[asked]
-        gone = gather_padded(history.items, history.offsets[asked], sizes) if masked else None
-        items, scores = recommender.beam(rows, evaluation.beam, gone)
+        gone = gather_padded(history.items, history.offsets[asked], sizes).to(recommender.device) if masked else None
+        items, scores = recommender.beam(rows.to(recommender.device), evaluation.beam, gone)
         parts.append(ranks_from_lists(items, targets[asked], scores))
         order.append(asked)
     back = np.argsort(np.concatenate(order))[np.argsort(np.argsort(users))]
@@ -185,11 +195,14 @@ def fit_recommender(
 ) -> tuple[Recommender, History]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
+    It trains on a GPU where there is one, and what is returned ranks there; it starts from the same weights anywhere.
+
     Args: ids: semantic IDs, or None for SASRec. seed: initialisation and batches.
     Raises: FloatingPointError on a non-finite loss.
     """
     features = item_features(data) if config.features else None
     recommender = build_recommender(data.n_items, ids, config, seed, features, data.train_counts() > 0)
+    recommender = recommender.to(best_device())
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)

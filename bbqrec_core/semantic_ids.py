@@ -83,6 +83,13 @@ class PrefixTree(NamedTuple):
         """Number of distinct IDs."""
         return len(self.starts) - 1
 
+    def to(self, device: torch.device | str) -> "PrefixTree":
+        """The tree on another device; `widest`, read once a depth as sizes of tensors, stays on the CPU."""
+        depths = (self.first, self.code, self.parent, self.unseen)
+        first, code, parent, unseen = (tuple(part.to(device) for part in parts) for parts in depths)
+        rows = (part.to(device) for part in (self.leaf, self.items, self.starts))
+        return PrefixTree(first, code, parent, *rows, self.widest, unseen)
+
 
 class _Ranked(NamedTuple):
     """Items in the order of their IDs. order: table rows. split: the first position at which an ID differs from the one

@@ -91,7 +91,7 @@ class TokenFrontier:
     def __init__(self, model: TokenModel, item_ids: Int[Tensor, "B T"]) -> None:
         self.model, self.level = model, 0
         self.sizes = (item_ids > 0).sum(1)
-        users, tokens = torch.arange(len(item_ids)), item_ids.shape[1] * model.per_item
+        users, tokens = torch.arange(len(item_ids), device=item_ids.device), item_ids.shape[1] * model.per_item
         first = self.sizes * model.per_item  # where the first new token stands
         grown = torch.cat([item_ids, item_ids.new_zeros(len(item_ids), 1)], 1)
         x = model.enter(item_ids)
@@ -101,7 +101,7 @@ class TokenFrontier:
             inside = bias[..., :tokens, :tokens]
             x = block.merge(x, attention(query, key, value, inside)[0])
             seen = bias.expand(len(users), *bias.shape[1:])[users, :, first]  # (B, #H, tokens): what a new token reads
-            hidden = torch.arange(tokens) >= first[:, None]
+            hidden = torch.arange(tokens, device=first.device) >= first[:, None]
             self.past.append((key, value))
             self.bias.append(seen[..., :tokens].masked_fill(hidden[:, None], -torch.inf)[:, :, None])
             self.own_bias.append(seen.gather(2, first[:, None, None].expand(-1, seen.shape[1], 1))[:, :, None])

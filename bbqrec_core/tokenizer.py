@@ -16,6 +16,7 @@ from .artifacts import load_arrays, save_arrays, write_atomic
 from .batching import window_batches
 from .config import TokenizerConfig
 from .data import Dataset
+from .devices import best_device
 from .drafts import Draft, control_draft, joined_features
 from .semantic_ids import SemanticIds, append_extra, health, move_to_free, spread_by_transport
 from .training import Task, fit
@@ -124,6 +125,10 @@ def train(data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, d
     return fit(task, seed=seed, epochs=config.epochs, directory=directory).epochs
 
 
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
 @torch.no_grad()
 def encode_items(model: Tokenizer) -> Draft:
     """Encode every item row.
@@ -132,7 +137,7 @@ def encode_items(model: Tokenizer) -> Draft:
     `model.signals`; the mean of the present signals stands in for an absent one, so that every ID has full length.
     """
     model.eval()
-    parts, units, present = all_parts(model, torch.arange(len(model.counts)))
+    parts, units, present = all_parts(model, torch.arange(len(model.counts), device=model.counts.device))
     joins, count, quantizer = model.config.combine != "fused", len(model.signals), model.quantizer
     if joins:
         mean = (units * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp_min(1)[:, None, None]
@@ -141,16 +146,16 @@ def encode_items(model: Tokenizer) -> Draft:
     books = [quantizer.book(index).codebook for index in range(units.shape[1])]
     table = seen.codes.flatten(1) if joins else seen.codes[:, -1]
     return Draft(
-        table.numpy(),
+        _array(table),
         (model.config.codes,) * table.shape[1],
-        torch.cat(books if joins else books[-1:]).detach().numpy(),
-        seen.residuals[-1][:, -1].numpy(),
+        _array(torch.cat(books if joins else books[-1:])),
+        _array(seen.residuals[-1][:, -1]),
         model.signals,
-        seen.codes[:, :count].numpy(),
-        quantizer.decode(seen.codes)[:, :count].numpy(),
-        parts.present.numpy(),
-        parts.signals.numpy(),
-        parts.specific.numpy(),
+        _array(seen.codes[:, :count]),
+        _array(quantizer.decode(seen.codes)[:, :count]),
+        _array(parts.present),
+        _array(parts.signals),
+        _array(parts.specific),
     )
 
 
@@ -188,6 +193,8 @@ def fit_tokenizer(
 ) -> Tokenized:
     """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
 
+    It trains on a GPU where there is one.
+
     Args: collaborative: a SASRec's item embeddings, (N+1, D), where the configuration asks for them.
     Raises: FloatingPointError on a non-finite loss.
     """
@@ -198,6 +205,7 @@ def fit_tokenizer(
         torch.manual_seed(seed)
         model = build_model(data, config, collaborative)
         initialise(model, data.warm_rows(), seed)
+    model.to(best_device())
     history = train(data, model, config, seed, directory)
     return finish(encode_items(model), config, history)
 

@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from .devices import moved, training_precision
+
 
 @dataclass
 class Task:
     """What the loop has to know of one model.
 
-    Args: name: shown beside the progress bar. model: all parameters and buffers that a checkpoint must hold.
+    Args: name: shown beside the progress bar. model: all parameters and buffers that a checkpoint must hold; batches
+            are moved to the device that it is on.
         optimizers: the first is stepped by the loop on `loss`; others are stepped inside `loss`, by whoever made it.
         batches: batches of an epoch; must depend on nothing but the epoch's number.
         loss: the loss to minimise under "loss" and its parts, of one batch.
@@ -37,6 +40,11 @@ class Task:
     loss: Callable[[object], dict[str, Tensor]]
     score: Callable[[], float] | None = None
     watch: Callable[[], dict[str, object]] = field(default=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
 
 class History(NamedTuple):
@@ -53,7 +61,7 @@ def _flat(task: Task) -> dict[str, Tensor]:
     for index, optimizer in enumerate(task.optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{parameter}.{name}": value for name, value in state.items()}
-    return {name: value.detach().contiguous().clone() for name, value in tensors.items()}
+    return {name: value.detach().contiguous().to("cpu", copy=True) for name, value in tensors.items()}
 
 
 def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
@@ -100,8 +108,9 @@ def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, obj
         share = learning_rate((epoch + (step - 1) / len(batches)) / epochs)
         for group in groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
-        parts = task.loss(batch)
-        if not torch.isfinite(parts["loss"]):
+        parts = task.loss(moved(batch, task.device))
+        values = dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).cpu().tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
             raise FloatingPointError(
                 f"{task.name}: the loss is not finite in epoch {epoch + 1}: lower the learning rate"
             )
@@ -109,8 +118,8 @@ def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, obj
         parts["loss"].backward()
         nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
         task.optimizers[0].step()
-        for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach())
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0.0) + value
         shown.set_postfix(loss=f"{totals['loss'] / step:.3f}", refresh=False)
     return {name: total / len(batches) for name, total in totals.items()}
 
@@ -138,15 +147,14 @@ def fit(task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: 
     progress: dict[str, object] = {"epochs": [], "best": None, "best_epoch": 0, "stale": 0, "seconds": 0.0}
     if last.exists():
         progress = load_checkpoint(last, task)
-    with torch.random.fork_rng(devices=[]):
+    gpu = [task.device] if task.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpu):
         while len(progress["epochs"]) < epochs and progress["stale"] < patience:
             epoch, start = len(progress["epochs"]), time.monotonic()
             torch.manual_seed(_epoch_seed(seed, epoch))
-            row = {
-                "epoch": epoch + 1,
-                **_run_epoch(task, epoch, epochs, _label(task, epoch, epochs, progress)),
-                **task.watch(),
-            }
+            with training_precision(task.device):
+                means = _run_epoch(task, epoch, epochs, _label(task, epoch, epochs, progress))
+            row = {"epoch": epoch + 1, **means, **task.watch()}
             if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
                 task.model.eval()
                 row["score"] = task.score()
