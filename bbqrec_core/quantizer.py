@@ -41,6 +41,26 @@ def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -
     return lowest(distance).reshape(residual.shape[:-1])
 
 
+class _SquaredError(torch.autograd.Function):
+    """`squared_error`; its gradient is one product instead of three."""
+
+    @staticmethod
+    def forward(context: object, value: Tensor, target: Tensor) -> Tensor:
+        gap = value - target
+        context.save_for_backward(gap)
+        return torch.linalg.vector_norm(gap, dim=-1).square() / gap.shape[-1]  # in one pass over the gaps
+
+    @staticmethod
+    def backward(context: object, grad: Tensor) -> tuple[Tensor, None]:
+        (gap,) = context.saved_tensors
+        return gap * (grad * (2 / gap.shape[-1]))[..., None], None
+
+
+def squared_error(value: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S"]:
+    """Mean of `(value - target)^2` over the last axis; no gradient reaches `target`."""
+    return _SquaredError.apply(value, target)
+
+
 def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
     """`target`, written as a fixed rotation and scaling of `signal`, so that gradients turn with it.
 
@@ -137,9 +157,9 @@ class ResidualQuantizer(nn.Module):
             code = nearest_code(residual.detach(), table.detach())
             chosen = F.embedding(code, table)
             residuals.append(residual)
-            loss = loss + self.commitment * (residual - chosen.detach()).square().mean(-1)
+            loss = loss + self.commitment * squared_error(residual, chosen)
             if self.ema_decay is None:
-                loss = loss + (residual.detach() - chosen).square().mean(-1)
+                loss = loss + squared_error(chosen, residual)
             residual, total = residual - chosen.detach(), total + chosen
             codes.append(code)
         vectors = rotate_to(signal, total) if self.gradient == "rotation" else signal + (total - signal).detach()
@@ -180,25 +200,23 @@ class ResidualQuantizer(nn.Module):
 
         Args: present: boolean over the leading axes of the signals; False leaves a signal out.
         """
-        width = self.codebook.shape[2]
-        keep = slice(None) if present is None else present.reshape(-1)
-        codes = seen.codes.reshape(-1, len(self.codebook))[keep].T.contiguous()  # (L, P); sums want indices in a row
-        residuals = seen.residuals.reshape(len(self.codebook), -1, width)[:, keep]  # (L, P, E)
+        levels, size, width = self.codebook.shape
+        codes, residuals = seen.codes.reshape(-1, levels).T, seen.residuals.reshape(levels, -1, width)
+        keep = torch.ones_like(codes[0], dtype=torch.bool) if present is None else present.reshape(-1)
+        place = codes.where(keep, size) + torch.arange(levels, device=codes.device)[:, None] * (size + 1)
+        place = place.flatten()  # all levels at once; what is left out goes to one code more than a level has
+        count = torch.bincount(place, minlength=levels * (size + 1)).view(levels, -1)[:, :size]
+        self.usage += count
         self.steps += 1
-        revive = self.revive_every > 0 and int(self.steps) % self.revive_every == 0
-        for level in range(len(self.codebook)):
-            count = torch.bincount(codes[level], minlength=self.codebook.shape[1])
-            self.usage[level] += count
-            if self.ema_decay is not None:
-                total = torch.zeros_like(self.sums[level]).index_add_(0, codes[level], residuals[level])
-                self.sums[level].lerp_(total, 1 - self.ema_decay)
-                self.counts[level].lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
-                weight = self.counts[level, :, None]  # near 0, a mean says nothing: the code stays where it is
-                mean = self.sums[level] / weight.clamp_min(1e-3)
-                self.codebook[level].copy_(torch.where(weight > 1e-3, mean, self.codebook[level]))
-            if revive and codes.shape[1]:
-                self._revive(level, residuals[level])
-        if revive:
+        if self.ema_decay is not None:
+            total = residuals.new_zeros(levels * (size + 1), width).index_add_(0, place, residuals.flatten(0, 1))
+            self.sums.lerp_(total.view(levels, -1, width)[:, :size], 1 - self.ema_decay)
+            self.counts.lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
+            weight = self.counts[..., None]  # near 0, a mean says nothing: the code stays where it is
+            self.codebook.copy_(torch.where(weight > 1e-3, self.sums / weight.clamp_min(1e-3), self.codebook))
+        if self.revive_every > 0 and int(self.steps) % self.revive_every == 0:
+            for level in range(levels if keep.any() else 0):
+                self._revive(level, residuals[level][keep])
             self.usage.zero_()
 
     def _revive(self, level: int, residuals: Float[Tensor, "P E"]) -> None:
