@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from .bundle_checks import array_files, check_array, check_images, damaged, fault, is_codes, open_arrays
-from .bundle_ranks import filtered, late_rows, numbered, ranks_in
+from .bundle_ranks import filtered, late_rows, numbered, ranks_in, ranks_or_none
 
 _WANTED = {  # column: what it may hold
     "interactions.parquet": {"user_id": "id", "item_id": "id", "timestamp": "time", "rating": "number"},
@@ -167,20 +167,22 @@ def _check_events(
     if item_id.dtype != items["item_id"].dtype:
         types = f"item ids are {item_id.dtype} here and {items['item_id'].dtype} in items.parquet"
         raise fault(file, types, "use one type in both", column="item_id")
-    item = ranks_in(item_id, items["item_id"])
-    unknown = item.is_null() & item_id.is_not_null()
+    item = ranks_or_none(item_id, items["item_id"])
+    there["item_id"] = item_id.is_not_null()
+    unknown = pl.Series(item < 0) & there["item_id"]
     _refuse(file, item_id, unknown, "item is not in items.parquet", "add it there, or remove its rows here")
     del item_id, unknown
     time, ticks = _check_times(file, _load(file, scan.select("timestamp")).to_series())
-    there |= {"item_id": item.is_not_null(), "timestamp": time.is_not_null()}
+    there["timestamp"] = time.is_not_null()
     kept = pl.repeat(True, len(time), eager=True)
     for name in _REQUIRED:
         before, kept = kept, kept & there[name]
         report[f"dropped: null {name}"] = int(before.sum()) - int(kept.sum())
-    columns = {"row": kept.arg_true().cast(pl.UInt32), "user": user, "item": item, "time": time}
-    del user, item, time  # so that a column goes when its copy is there
-    for name in ("user", "item", "time"):
-        columns[name] = filtered(columns[name], kept)
+    columns = {"row": kept.arg_true().cast(pl.UInt32)}
+    if not kept.all():
+        user, item = (filtered(pl.Series(ranks), kept, into=ranks) for ranks in (user, item))
+    columns |= {"user": user, "item": item}
+    columns["time"] = filtered(time, kept, into=np.empty(int(kept.sum()), time.head(0).to_numpy().dtype))
     events = pl.DataFrame(columns)
     report["sorted: rows older than their user's row before"] = late_rows(events)
     return events, users, ticks

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
+from jaxtyping import Int, Shaped
 
 _BLOCK = 2**17  # rows that numpy handles at a time, so that what it makes on the way stays in the cache
 _STRETCH = 2**12  # rows in which the order of time is looked at at once: short, so that most hold no row out of order
@@ -28,7 +29,7 @@ def _places(ids: pl.Series, low: int) -> Iterator[tuple[slice, np.ndarray]]:
         yield slice(start, start + len(block)), block.cast(pl.Int64).to_numpy() - low
 
 
-def numbered(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+def numbered(ids: pl.Series) -> tuple[pl.Series, Int[np.ndarray, "N"]]:
     """The distinct ids, sorted, without null; and the rank of every id among them, which means nothing for a null.
 
     Choice: integers close together are ticked off in a table; how far above the lowest one they lie becomes their rank.
@@ -36,7 +37,7 @@ def numbered(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     compact = _compact(ids, len(ids))
     if compact is None:
         distinct = ids.drop_nulls().unique().sort()
-        return distinct, ranks_in(ids, distinct)
+        return distinct, ranks_or_none(ids, distinct)
     low, width = compact
     found, ranks = np.zeros(width, bool), np.empty(len(ids), np.int32)
     for block, place in _places(ids, low):
@@ -46,42 +47,45 @@ def numbered(ids: pl.Series) -> tuple[pl.Series, pl.Series]:
     for start in range(0, len(ids), _BLOCK):
         block = ranks[start : start + _BLOCK]
         np.take(table, block, out=block, mode="clip")
-    return pl.Series(ids.name, np.flatnonzero(found) + low, ids.dtype), pl.Series("rank", ranks)
+    return pl.Series(ids.name, np.flatnonzero(found) + low, ids.dtype), ranks
 
 
-def ranks_in(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
-    """Rank of every id in the sorted `vocabulary`, null where it is not in there.
+def ranks_or_none(ids: pl.Series, vocabulary: pl.Series) -> Int[np.ndarray, "N"]:
+    """Rank of every id in the sorted `vocabulary`, -1 where it is null or not in there.
 
     Choice: integers close together through a table, block by block: a join takes ten times as long and more memory.
     """
     compact = _compact(vocabulary, len(ids)) if ids.dtype.is_integer() else None
-    if compact is not None:
-        low, width = compact
-        table = np.full(width + 2, -1, np.int32)  # its first and last entry are what lies outside
-        table[1:-1][vocabulary.cast(pl.Int64).to_numpy() - low] = np.arange(len(vocabulary), dtype=np.int32)
-        ranks = np.empty(len(ids), np.int32)
-        for block, place in _places(ids, low - 1):
-            np.take(table, place, out=ranks[block], mode="clip")
-        ranked = pl.Series("rank", ranks)
-        known = (ranked >= 0) & ids.is_not_null()
-        return ranked if known.all() else ranked.zip_with(known, pl.Series("rank", [None], pl.Int32))
-    table = pl.DataFrame({"id": vocabulary, "rank": np.arange(len(vocabulary), dtype=np.int32)})
-    return pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")["rank"]
+    if compact is None:
+        table = pl.DataFrame({"id": vocabulary, "rank": np.arange(len(vocabulary), dtype=np.int32)})
+        joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
+        return joined["rank"].fill_null(-1).to_numpy(writable=True)
+    low, width = compact
+    table = np.full(width + 2, -1, np.int32)  # its first and last entry are what lies outside
+    table[1:-1][vocabulary.cast(pl.Int64).to_numpy() - low] = np.arange(len(vocabulary), dtype=np.int32)
+    ranks = np.empty(len(ids), np.int32)
+    for block, place in _places(ids, low - 1):  # nulls fall on the first entry
+        np.take(table, place, out=ranks[block], mode="clip")
+    return ranks
 
 
-def filtered(column: pl.Series, kept: pl.Series) -> pl.Series:
-    """The rows of a column that are kept, in one piece.
+def ranks_in(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
+    """Rank of every id in the sorted `vocabulary`, null where it is not in there."""
+    ranks = pl.Series("rank", ranks_or_none(ids, vocabulary))
+    return ranks.zip_with(ranks >= 0, pl.Series("rank", [None], pl.Int32))
 
-    Choice: block by block, so that they are copied once; memory that is new takes longer than what is done with it.
+
+def filtered(column: pl.Series, kept: pl.Series, into: Shaped[np.ndarray, "N"]) -> Shaped[np.ndarray, "kept"]:
+    """The rows of a column that are kept, moved to the front of `into`, which may be the memory of the column itself.
+
+    Choice: block by block and in place, because memory that is new takes longer than what is done with it.
     """
-    if column.n_chunks() == 1 and kept.all():
-        return column
-    values, end = np.empty(int(kept.sum()), column.head(0).to_numpy().dtype), 0
+    end = 0
     for start in range(0, len(column), _BLOCK):
         block = column.slice(start, _BLOCK).filter(kept.slice(start, _BLOCK)).to_numpy()
-        values[end : end + len(block)] = block
+        into[end : end + len(block)] = block
         end += len(block)
-    return pl.Series(column.name, values)
+    return into[:end]
 
 
 def late_rows(events: pl.DataFrame) -> int:
@@ -94,10 +98,10 @@ def late_rows(events: pl.DataFrame) -> int:
     looked_at, newest = np.zeros(int(user.max(initial=0)) + 1, bool), time[:1]
     for start in range(0, len(time), _STRETCH):
         block = np.append(newest, time[start : start + _STRETCH])
-        if (block[1:] < block[:-1]).any():  # a running maximum takes five times as long as to see that there is no need
-            newest_yet = np.maximum.accumulate(block)
-            looked_at[user[start : start + _STRETCH][newest_yet[1:] > block[1:]]] = True
-            block = newest_yet
+        if (block[1:] < block[:-1]).any():  # five times as fast as a running maximum, which few stretches then need
+            highest = np.maximum.accumulate(block)
+            looked_at[user[start : start + _STRETCH][highest[1:] > block[1:]]] = True
+            block = highest
         newest = block[-1:]
     hit = np.empty(len(user), bool)
     for start in range(0, len(user), _BLOCK):

@@ -41,20 +41,19 @@ def test_ids_are_numbered_in_their_order_and_nulls_are_none_of_them(ids: list) -
     assert [rank for rank, value in zip(ranks, ids * 3, strict=True) if value is not None] == [
         wanted.index(value) for value in ids * 3 if value is not None
     ]
-    assert ranks.dtype == pl.Int32
+    assert ranks.dtype == np.int32
 
 
 @pytest.mark.parametrize("dtype", [pl.Int32, pl.Int64, pl.Float64])
 @pytest.mark.parametrize("drop", [(), (0, 6, 7, 19)])
-def test_rows_that_are_kept_come_in_one_piece_whatever_chunks_they_were_read_in(
-    dtype: pl.DataType, drop: tuple
-) -> None:
+def test_rows_that_are_kept_come_in_one_piece_from_chunks_or_in_place(dtype: pl.DataType, drop: tuple) -> None:
     values = [None if place in drop else place for place in range(20)]
     column = pl.concat([pl.Series(values[:9], dtype=dtype), pl.Series(values[9:], dtype=dtype)], rechunk=False)
-    filtered = bundle_ranks.filtered(column, column.is_not_null())
-    assert filtered.n_chunks() == 1
-    assert filtered.dtype == dtype
-    assert filtered.to_list() == [value for value in values if value is not None]
+    kept = column.is_not_null()
+    wanted = [value for value in values if value is not None]
+    apart = bundle_ranks.filtered(column, kept, into=np.empty(len(wanted), column.head(0).to_numpy().dtype))
+    own = np.arange(20)
+    assert apart.tolist() == bundle_ranks.filtered(pl.Series(own), kept, into=own).tolist() == wanted
 
 
 @pytest.mark.parametrize("order", ["as drawn", "by user", "by time, but for some"])
@@ -77,3 +76,8 @@ def test_late_rows_are_those_older_than_the_row_of_their_user_before(order: str)
 
 def test_no_row_is_late_where_there_are_none() -> None:
     assert bundle_ranks.late_rows(pl.DataFrame({"user": np.zeros(0, np.int32), "time": np.zeros(0, np.int64)})) == 0
+
+
+def test_a_row_is_late_after_a_stretch_that_ended_with_a_late_one() -> None:
+    user, time = np.int32([0, 1, 1, 1, 0, 1, 0, 0]), np.array([5, 6, 7, 8, 1, 2, 9, 9])
+    assert bundle_ranks.late_rows(pl.DataFrame({"user": user, "time": time})) == 2
