@@ -63,9 +63,11 @@ def in_order(
         order = np.argsort(key, kind="stable")
         return key[order], order.astype(np.int32)
     key = faster_sort()(key)
-    rows = key.astype(np.int32)  # the low bits, with the row in them
-    rows &= (1 << place) - 1
-    return (key >> place).astype(np.uint32 if bits * table.shape[1] <= 32 else np.int64), rows
+    rows = np.empty(count, np.int32)
+    numbers = np.empty(count, np.uint32 if bits * table.shape[1] <= 32 else np.int64)
+    np.bitwise_and(key, (1 << place) - 1, out=rows, casting="unsafe")  # straight into 32 bits: new memory takes time
+    np.right_shift(key, place, out=numbers, casting="unsafe")
+    return numbers, rows
 
 
 def runs(
