@@ -1,6 +1,5 @@
 """The bundle on disk: read it, check it, and say in one line what is wrong and what to do about it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from .bundle_checks import array_files, check_array, check_images, damaged, fault, is_codes, open_arrays
+from .bundle_ranks import filtered, late_rows, numbered, ranks_in, ranks_or_none
 
 _WANTED = {  # column: what it may hold
     "interactions.parquet": {"user_id": "id", "item_id": "id", "timestamp": "time", "rating": "number"},
@@ -21,8 +21,6 @@ _REMEDY = {
     "text": "store strings, or leave the column out",
     "texts": "store a list of strings per item, or leave the column out",
 }
-_BLOCK = 2**20  # rows that numpy handles at a time, so that what it makes on the way stays small
-_TABLE = 2**16  # a table of so many ids is always small
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
@@ -55,7 +53,7 @@ def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
     if not root.is_dir():
         raise fault(root, "no such folder", "give the folder that holds interactions.parquet and items.parquet")
     scans = {name: _scan(root / name, wanted) for name, wanted in _WANTED.items()}
-    items = _load(root / "items.parquet", scans["items.parquet"])
+    items = _load(root / "items.parquet", scans["items.parquet"]).rechunk()
     arrays = open_arrays(root, modalities, rows=items.height)
     report: dict[str, int | str] = {}
     items = _check_items(root, items)
@@ -112,9 +110,9 @@ def _fits(dtype: Any, kind: str) -> bool:  # Any: beartype cannot check pl.DataT
 
 
 def _load(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a scanned table."""
+    """The rows of a scanned table, in the chunks that the file has."""
     try:
-        read = frame.collect().rechunk()
+        read = frame.collect()
     except _UNREADABLE as error:
         raise damaged(file, "a parquet table", error) from error
     if read.is_empty():
@@ -134,53 +132,6 @@ def _plain_ids(file: Path, ids: pl.Series) -> pl.Series:
     plain = ids.cast(pl.Int64, strict=False) if ids.dtype.is_integer() else ids.cast(pl.String)
     _refuse(file, ids, plain.is_null() & ids.is_not_null(), "id beyond 64 bits", "store it as a string")
     return plain
-
-
-def _compact(ids: pl.Series, rows: int) -> tuple[int, int] | None:
-    """Lowest value and width of the range of integer ids, where a table over it is small beside a column of `rows`."""
-    if not ids.dtype.is_integer() or ids.null_count() == len(ids):
-        return None
-    low, width = int(ids.min()), int(ids.max()) - int(ids.min()) + 1
-    return (low, width) if width <= max(rows // 2, _TABLE) and low > -(2**63) else None
-
-
-def _places(ids: pl.Series, low: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """How far above `low` integer ids lie, block by block; nulls as 0. What lies beyond 64 bits is far outside too."""
-    for start in range(0, len(ids), _BLOCK):
-        block = ids.slice(start, _BLOCK).fill_null(low).cast(pl.Int64).to_numpy()
-        yield slice(start, start + len(block)), block - low
-
-
-def _distinct(ids: pl.Series) -> pl.Series:
-    """The distinct ids, sorted, without null; integers close together are ticked off in a table."""
-    compact = _compact(ids, len(ids))
-    if compact is None:
-        return ids.drop_nulls().unique().sort()
-    low, width = compact
-    found = np.zeros(width, bool)  # nulls stand for the lowest id, which is there
-    for _, place in _places(ids, low):
-        found[place] = True
-    return pl.Series(ids.name, np.flatnonzero(found) + low, ids.dtype)
-
-
-def ranks_in(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
-    """Rank of every id in the sorted `vocabulary`, null where it is not in there.
-
-    Choice: integers close together through a table, block by block: a join takes ten times as long and more memory.
-    """
-    compact = _compact(vocabulary, len(ids)) if ids.dtype.is_integer() else None
-    if compact is not None:
-        low, width = compact
-        table = np.full(width + 2, -1, np.int32)  # its first and last entry are what lies outside
-        table[1:-1][vocabulary.cast(pl.Int64).to_numpy() - low] = np.arange(len(vocabulary), dtype=np.int32)
-        ranks = np.empty(len(ids), np.int32)
-        for block, place in _places(ids, low - 1):
-            np.take(table, place, out=ranks[block], mode="clip")
-        ranked = pl.Series("rank", ranks)
-        known = (ranked >= 0) & ids.is_not_null()
-        return ranked if known.all() else ranked.zip_with(known, pl.Series("rank", [None], pl.Int32))
-    table = pl.DataFrame({"id": vocabulary, "rank": np.arange(len(vocabulary), dtype=np.int32)})
-    return pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")["rank"]
 
 
 def _check_items(root: Path, items: pl.DataFrame) -> pl.DataFrame:
@@ -207,54 +158,34 @@ def _check_events(
 ) -> tuple[pl.DataFrame, pl.Series, int]:
     """The interactions as ranks (user, item, time, row), the sorted user ids, and the ticks in a second."""
     file = root / "interactions.parquet"
-    time, ticks = _check_times(file, _load(file, scan.select("timestamp")).to_series())
-    report["rows read"] = len(time)
     user_id = _plain_ids(file, _load(file, scan.select("user_id")).to_series())  # one column at a time is in memory
-    users = _distinct(user_id)
-    user = ranks_in(user_id, users)
+    report["rows read"] = len(user_id)
+    users, user = numbered(user_id)
+    there = {"user_id": user_id.is_not_null()}
     del user_id
     item_id = _plain_ids(file, _load(file, scan.select("item_id")).to_series())
     if item_id.dtype != items["item_id"].dtype:
         types = f"item ids are {item_id.dtype} here and {items['item_id'].dtype} in items.parquet"
         raise fault(file, types, "use one type in both", column="item_id")
-    item = ranks_in(item_id, items["item_id"])
-    unknown = item.is_null() & item_id.is_not_null()
+    item = ranks_or_none(item_id, items["item_id"])
+    there["item_id"] = item_id.is_not_null()
+    unknown = pl.Series(item < 0) & there["item_id"]
     _refuse(file, item_id, unknown, "item is not in items.parquet", "add it there, or remove its rows here")
     del item_id, unknown
-    row = pl.Series(np.arange(len(time), dtype=np.uint32))
-    columns = {"row": row, "user": user, "item": item, "time": time}
-    del row, user, item, time  # so that a column goes when its copy is there
-    for name, key in zip(_REQUIRED, ("user", "item", "time"), strict=True):
-        there = columns[key].is_not_null()
-        report[f"dropped: null {name}"] = len(there) - int(there.sum())
-        for other in columns if not there.all() else ():
-            columns[other] = columns[other].filter(there)
+    time, ticks = _check_times(file, _load(file, scan.select("timestamp")).to_series())
+    there["timestamp"] = time.is_not_null()
+    kept = pl.repeat(True, len(time), eager=True)
+    for name in _REQUIRED:
+        before, kept = kept, kept & there[name]
+        report[f"dropped: null {name}"] = int(before.sum()) - int(kept.sum())
+    columns = {"row": kept.arg_true().cast(pl.UInt32)}
+    if not kept.all():
+        user, item = (filtered(pl.Series(ranks), kept, into=ranks) for ranks in (user, item))
+    columns |= {"user": user, "item": item}
+    columns["time"] = filtered(time, kept, into=np.empty(int(kept.sum()), time.head(0).to_numpy().dtype))
     events = pl.DataFrame(columns)
-    report["sorted: rows older than their user's row before"] = _late(events)
+    report["sorted: rows older than their user's row before"] = late_rows(events)
     return events, users, ticks
-
-
-def _late(events: pl.DataFrame) -> int:
-    """Rows that are older than the row of their user before.
-
-    Choice: only users with a row that is older than any row before it are looked at, which in a file in the order of
-    time are few; their rows come together by one sort of (user, row).
-    """
-    user, time = (events[name].to_numpy() for name in ("user", "time"))
-    looked_at, newest = np.zeros(int(user.max(initial=0)) + 1, bool), time[:1]
-    for start in range(0, len(time), _BLOCK):
-        block = np.maximum.accumulate(np.append(newest, time[start : start + _BLOCK]))
-        looked_at[user[start : start + _BLOCK][block[1:] > time[start : start + _BLOCK]]] = True
-        newest = block[-1:]
-    key = np.flatnonzero(looked_at[user])
-    key |= user[key].astype(np.int64) << 32
-    key.sort()
-    late = 0
-    for start in range(0, len(key), _BLOCK):
-        block = key[start : start + _BLOCK + 1]  # one more: pairs across the edge
-        then, owner = time[block & 0xFFFFFFFF], block >> 32
-        late += int(((then[1:] < then[:-1]) & (owner[1:] == owner[:-1])).sum())
-    return late
 
 
 def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:

@@ -1,17 +1,16 @@
 """Semantic IDs: the integer table, its prefix tree, its health figures and the repairs that make IDs unique."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .artifacts import load_arrays, save_arrays
+from .ordering import in_order, runs
 
 
 @dataclass(frozen=True)
@@ -91,73 +90,44 @@ class PrefixTree(NamedTuple):
         return PrefixTree(first, code, parent, *rows, self.widest, unseen)
 
 
-class _Ranked(NamedTuple):
-    """Items in the order of their IDs. order: table rows. split: the first position at which an ID differs from the one
-    before it, sid_len where they are equal and 0 for the first. code_of: codes of a position at ranks in that order."""
-
-    order: Int[np.ndarray, "N"]
-    split: Int[np.ndarray, "N"]
-    code_of: Callable[[int, np.ndarray], np.ndarray]
-
-
-def _rank(table: Int[np.ndarray, "N sid_len"]) -> _Ranked:
-    """Sort IDs, equal ones by their row.
-
-    Choice: ID and row as one 64-bit number where they fit, which sorts 50 times as fast as columns one after another;
-    by polars, whose sort takes a quarter of numpy's where numpy's leans on instructions that a processor has but slow.
-    """
-    count, length = table.shape
-    bits, place = int(table.max(initial=0)).bit_length(), count.bit_length()
-    split = np.zeros(count, np.uint8)
-    if length * bits + place > 63:
-        order = np.lexsort(table.T[::-1])
-        same = np.ones(max(count - 1, 0), bool)
-        for column in table.T:
-            same &= column[order[1:]] == column[order[:-1]]
-            split[1:] += same
-        return _Ranked(order, split, lambda depth, ranks: table[order[ranks], depth])
-    key = np.zeros(count, np.int64)
-    for column in table.T:
-        key <<= bits
-        key |= column
-    key <<= place
-    key |= np.arange(count)
-    key = pl.Series(key).sort().to_numpy()
-    shifts = place + bits * np.arange(length)[::-1]  # of each position, the last one next to the row
-    apart = key[1:] ^ key[:-1]
-    for shift in shifts:
-        split[1:] += apart < 1 << shift
-    return _Ranked(key & (1 << place) - 1, split, lambda depth, ranks: key[ranks] >> shifts[depth] & (1 << bits) - 1)
-
-
 def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N"] | None = None) -> PrefixTree:
     """The prefix tree of an ID table whose row 0 is padding, by one sort; deepest nodes first, so that steps shrink.
 
+    Of IDs that are too long for a number of 64 bits, the first positions get a tree, and its leaves stand for them.
+
     Args: seen: item rows that training saw, to fill `PrefixTree.unseen`.
     """
-    order, split, code_of = _rank(code_ids[1:])
-    ranks, known = np.arange(len(order)), None if seen is None else seen[1:][order]
+    count, length = len(code_ids) - 1, code_ids.shape[1]
+    bits = max(int(code_ids[1:].max(initial=0)).bit_length(), 1)
+    fit = min((63 - count.bit_length()) // bits, length)  # positions that fit in beside a row or a leaf
+    head = build_tree(code_ids[:, : length - fit], seen) if fit < length else None
+    ids, items = in_order(code_ids[1:, length - fit :], bits, None if head is None else head.leaf[1:].numpy())
+    items += 1
+    known = None if seen is None else seen[items]
     begins, above, code, unseen = [], [], [], []  # deepest first
-    for depth in reversed(range(code_ids.shape[1])):
-        opens = split <= depth  # which nodes one deeper (items at first) are the first of a node at this depth
-        start = np.flatnonzero(opens)
-        begins.append(np.append(start, len(opens)).astype(np.int32))
-        above.append(np.cumsum(opens, dtype=np.int32))
-        above[-1] -= 1
-        split, ranks = split[start], ranks[start]
-        code.append(code_of(depth, ranks).astype(np.int32))
+    for _ in range(fit):
+        run, start, ids = runs(ids)  # a run is a node: of nodes one deeper, of items at first
+        above.append(run)
+        begins.append(np.append(start, np.int32(len(run))))
+        code.append(ids.astype(np.int32))
+        code[-1] &= (1 << bits) - 1
+        ids = ids >> bits
         if known is not None:
             known = np.logical_or.reduceat(known, start) if len(start) else known
             unseen.append(~known)
-    leaf, items = np.full(len(code_ids), -1, dtype=np.int32), order.astype(np.int32)
-    leaf[1:][order] = above[0]
-    items += 1
-    first = [np.array([0, len(ranks)], np.int32), *begins[:0:-1]]
-    widest = torch.tensor([np.diff(begin).max(initial=0) for begin in (*first, begins[0])])
-    parent = [np.zeros(len(ranks), np.int32), *above[:0:-1]]
-    levels = (tuple(map(torch.from_numpy, part)) for part in (first, code[::-1], parent))
+    leaf = np.empty(len(code_ids), np.int32)
+    leaf[0], leaf[items] = -1, above[0]
+    tops = np.arange(2 if head is None else head.leaves + 1)  # what is left of an ID is its parent: the root, or a leaf
+    first = [np.searchsorted(ids, tops).astype(np.int32), *begins[:0:-1]]
+    parent = [ids.astype(np.int32), *above[:0:-1]]
+    widest = [np.diff(begin).max(initial=0) for begin in (*first, begins[0])]
+    levels = [tuple(map(torch.from_numpy, part)) for part in (first, code[::-1], parent, unseen[::-1])]
+    if head is not None:
+        upper = (head.first, head.code, head.parent, head.unseen)
+        levels = [high + low for high, low in zip(upper, levels, strict=True)]
+        widest = [*head.widest[:-1].numpy(), *widest]
     rows = map(torch.from_numpy, (leaf, items, begins[0]))
-    return PrefixTree(*levels, *rows, widest, tuple(map(torch.from_numpy, reversed(unseen))))
+    return PrefixTree(*levels[:3], *rows, torch.tensor(widest), levels[3])
 
 
 def children(

@@ -235,6 +235,28 @@ def test_each_tolerated_fault_is_reported_and_touches_nothing_else(tmp_path, cas
     assert fault == "repeated (user, item) pair" or np.array_equal(clean.sequences.items, data.sequences.items)
 
 
+@pytest.mark.parametrize(("column", "value"), [("user_id", 2**63), ("item_id", 999), ("timestamp", -1)])
+def test_a_fault_in_a_late_chunk_of_the_file_has_the_row_of_the_file(tmp_path, column, value):
+    root = bundles.write(tmp_path / "small")
+    types = {column: pl.UInt64 if value > 0 else pl.Int64}
+    events = bundles.interactions().cast(types)
+    events[8, column] = value
+    events.write_parquet(root / EVENTS, row_group_size=3)
+    with pytest.raises(BundleError, match=f"interactions.parquet: row 8, column {column}: .*: {value}; "):
+        read_bundle(root, DataConfig())
+
+
+def test_chunks_of_the_file_change_nothing(tmp_path):
+    events = bundles.interactions()
+    events[1, "item_id"] = events[7, "user_id"] = None
+    whole = read_bundle(bundles.write(tmp_path / "small", events), DataConfig())
+    events.write_parquet(tmp_path / "small" / EVENTS, row_group_size=3)
+    chunks = read_bundle(tmp_path / "small", DataConfig())
+    assert chunks.data_hash == whole.data_hash
+    assert np.array_equal(chunks.sequences.items, whole.sequences.items)
+    assert np.array_equal(chunks.timestamps, whole.timestamps)
+
+
 def test_the_table_in_the_docs_lists_exactly_the_faults_tested_here(root):
     text = (root / "docs/data.md").read_text(encoding="utf-8").split("## Faults")[1].split("\n## ")[0]
     listed = dict(

@@ -4,32 +4,56 @@ import numpy as np
 import polars as pl
 import pytest
 
-from bbqrec_core import bundle
+from bbqrec_core import bundle_ranks
 
 FAR = 2**63
 
 
 @pytest.fixture(autouse=True)
 def _short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "_BLOCK", 7)
+    monkeypatch.setattr(bundle_ranks, "_BLOCK", 7)
+    monkeypatch.setattr(bundle_ranks, "_STRETCH", 5)
 
 
 @pytest.mark.parametrize("vocabulary", [[-3, 0, 4, 5], [0, 2**40], [FAR - 9, FAR - 1], [-FAR, 3 - FAR]])
 def test_a_rank_is_the_place_in_the_vocabulary_and_null_outside_it(vocabulary: list[int]) -> None:
     ids = [*vocabulary, None, 1, -FAR, FAR - 1, *vocabulary[::-1], None]
     wanted = [vocabulary.index(value) if value in vocabulary else None for value in ids]
-    ranks = bundle.ranks_in(pl.Series(ids, dtype=pl.Int64), pl.Series(vocabulary, dtype=pl.Int64))
+    ranks = bundle_ranks.ranks_in(pl.Series(ids, dtype=pl.Int64), pl.Series(vocabulary, dtype=pl.Int64))
     assert ranks.to_list() == wanted
     assert ranks.dtype == pl.Int32
 
 
 def test_strings_have_ranks_too() -> None:
-    assert bundle.ranks_in(pl.Series(["b", None, "z", "a"]), pl.Series(["a", "b"])).to_list() == [1, None, None, 0]
+    assert bundle_ranks.ranks_in(pl.Series(["b", None, "z", "a"]), pl.Series(["a", "b"])).to_list() == [
+        1,
+        None,
+        None,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("ids", [[5, None, -2, 5, 9], [0, 2**50, None, 0], [None, FAR - 1, FAR - 3], ["b", None, "a"]])
-def test_distinct_ids_are_sorted_and_without_null(ids: list) -> None:
-    assert bundle._distinct(pl.Series("id", ids)).to_list() == sorted({value for value in ids if value is not None})
+def test_ids_are_numbered_in_their_order_and_nulls_are_none_of_them(ids: list) -> None:
+    distinct, ranks = bundle_ranks.numbered(pl.Series("id", ids * 3))
+    wanted = sorted({value for value in ids if value is not None})
+    assert distinct.to_list() == wanted
+    assert [rank for rank, value in zip(ranks, ids * 3, strict=True) if value is not None] == [
+        wanted.index(value) for value in ids * 3 if value is not None
+    ]
+    assert ranks.dtype == np.int32
+
+
+@pytest.mark.parametrize("dtype", [pl.Int32, pl.Int64, pl.Float64])
+@pytest.mark.parametrize("drop", [(), (0, 6, 7, 19)])
+def test_rows_that_are_kept_come_in_one_piece_from_chunks_or_in_place(dtype: pl.DataType, drop: tuple) -> None:
+    values = [None if place in drop else place for place in range(20)]
+    column = pl.concat([pl.Series(values[:9], dtype=dtype), pl.Series(values[9:], dtype=dtype)], rechunk=False)
+    kept = column.is_not_null()
+    wanted = [value for value in values if value is not None]
+    apart = bundle_ranks.filtered(column, kept, into=np.empty(len(wanted), column.head(0).to_numpy().dtype))
+    own = np.arange(20)
+    assert apart.tolist() == bundle_ranks.filtered(pl.Series(own), kept, into=own).tolist() == wanted
 
 
 @pytest.mark.parametrize("order", ["as drawn", "by user", "by time, but for some"])
@@ -47,4 +71,13 @@ def test_late_rows_are_those_older_than_the_row_of_their_user_before(order: str)
         late += when < last.get(who, -1)
         last[who] = when
     assert late > (20 if order != "by time, but for some" else 0)
-    assert bundle._late(pl.DataFrame({"user": user, "time": time})) == late
+    assert bundle_ranks.late_rows(pl.DataFrame({"user": user, "time": time})) == late
+
+
+def test_no_row_is_late_where_there_are_none() -> None:
+    assert bundle_ranks.late_rows(pl.DataFrame({"user": np.zeros(0, np.int32), "time": np.zeros(0, np.int64)})) == 0
+
+
+def test_a_row_is_late_after_a_stretch_that_ended_with_a_late_one() -> None:
+    user, time = np.int32([0, 1, 1, 1, 0, 1, 0, 0]), np.array([5, 6, 7, 8, 1, 2, 9, 9])
+    assert bundle_ranks.late_rows(pl.DataFrame({"user": user, "time": time})) == 2

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from tiny import semantic_ids
 
+from bbqrec_core import ordering
 from bbqrec_core.semantic_ids import (
     SemanticIds,
     append_extra,
@@ -44,9 +45,10 @@ def trie_of(table):
 
 
 @settings(max_examples=60, deadline=None)
-@given(table=tables())
-def test_the_prefix_tree_is_the_dictionary_trie(table):
-    seen = np.arange(len(table)) % 3 == 1
+@given(table=tables(), gap=st.sampled_from((1, 2**26, 2**28)))
+def test_the_prefix_tree_is_the_dictionary_trie(table, gap):
+    """Codes far apart do not fit into 64 bits: with 2^26 two positions do, with 2^28 one."""
+    table, seen = table * gap, np.arange(len(table)) % 3 == 1
     tree = build_tree(table, seen)
     children, leaves = trie_of(table)
     prefixes = [()]  # of the nodes at the depth reached
@@ -64,7 +66,8 @@ def test_the_prefix_tree_is_the_dictionary_trie(table):
     assert [prefixes[leaf] for leaf in tree.leaf[1:].tolist()] == [tuple(codes) for codes in table[1:].tolist()]
     starts = tree.starts.tolist()
     for leaf, prefix in enumerate(prefixes):
-        assert sorted(tree.items[starts[leaf] : starts[leaf + 1]].tolist()) == leaves[prefix]
+        assert tree.items[starts[leaf] : starts[leaf + 1]].tolist() == leaves[prefix]
+    assert tree.widest.tolist() == [int(first.diff().max()) for first in (*tree.first, tree.starts)]
 
 
 def test_ids_too_long_for_one_number_give_the_tree_of_their_ranks():
@@ -80,6 +83,14 @@ def test_ids_too_long_for_one_number_give_the_tree_of_their_ranks():
     assert torch.equal(one.leaf, other.leaf)
     assert torch.equal(one.items, other.items)
     assert torch.equal(one.starts, other.starts)
+
+
+@pytest.mark.parametrize("sort", [ordering._by_numpy, ordering._by_polars])
+def test_the_tree_is_the_same_whichever_sort_is_faster(monkeypatch, sort):
+    table = np.random.default_rng(0).integers(0, 300, (2000, 3))
+    monkeypatch.setattr(ordering, "faster_sort", lambda: sort)
+    tree = build_tree(table)
+    assert torch.equal(tree.items, torch.from_numpy(np.lexsort(table[1:].T[::-1])).int() + 1)
 
 
 def test_an_item_of_a_tree_whose_prefixes_are_shared_takes_less_than_forty_bytes():
