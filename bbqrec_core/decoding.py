@@ -58,9 +58,9 @@ class Frontier:
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
         """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
         head = self.head
-        self.summed = self.summed[rows] + head.vectors(self.level, nodes)
+        self.summed = self.summed.index_select(0, rows) + head.vectors(self.level, nodes)
         self.level += 1
-        caches = [cache[:, rows] for cache in self.caches]
+        caches = [cache.index_select(1, rows) for cache in self.caches]
         out, self.caches = head.blocks.extend((self.summed + head.depth[self.level])[:, None], caches)
         self.log_probs = head.log_probs(out[:, 0], self.level, nodes)
 
