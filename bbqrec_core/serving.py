@@ -1,8 +1,8 @@
 """A recommender's beam search as a compiled program, for requests that come one at a time.
 
 Most of a single request's time goes into calling some two thousand operators, not into what they compute. Compiled
-ahead of time they are a few dozen loops and matrix products: the same lists, five times as fast. A program is a file
-that holds code, weights and tree; it loads within a tenth of a second, without a compiler and without the model.
+ahead of time they are a few dozen loops and matrix products: the same lists, four to five times as fast. A program is
+a file that holds code, weights and tree; it loads within a tenth of a second, without a compiler and without the model.
 """
 
 from dataclasses import replace
