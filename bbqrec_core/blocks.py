@@ -135,8 +135,9 @@ class Block(nn.Module):
         """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
         query, key, value = self.project(x)
         grown = torch.stack([key, value])
-        if cache is not None:
-            grown = torch.cat([cache, grown], dim=-2)
+        if cache is None:
+            return self.merge(x, value), grown  # a softmax over one key is 1
+        grown = torch.cat([cache, grown], dim=-2)
         attended, _ = attention(query, *grown, x.new_zeros(1, grown.shape[-2]))
         return self.merge(x, attended), grown
 

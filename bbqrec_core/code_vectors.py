@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .blocks import INIT_STD
-from .semantic_ids import build_tree, children, paths
+from .semantic_ids import build_tree, children, padded_children, paths
 
 with warnings.catch_warnings():  # torch says once a process that these are in beta; what is used of them is tested
     warnings.simplefilter("ignore")
@@ -68,6 +68,7 @@ class CodeVectors(nn.Module):
         self.register_buffer(
             "node", paths(tree, tree.leaf.clamp_min(0)), persistent=False
         )  # (N+1, sid_len): the item's node at each depth
+        self.widest = tree.widest.tolist()  # most children of a node at each depth
         for depth, (code, first) in enumerate(zip(tree.code, tree.first, strict=True)):
             self.register_buffer(f"code_{depth}", code, persistent=False)
             self.register_buffer(f"first_{depth}", first, persistent=False)
@@ -90,10 +91,11 @@ class CodeVectors(nn.Module):
         logits = out @ self.codes[position].weight.T
         if not (self.prefixes and position):
             return logits
-        row, child, begins = children(getattr(self, f"first_{position}"), above)
-        table = self.prefixes[position - 1].weight
-        if out.device.type == "cpu":
-            own = _Products.apply(out, table, begins, child)
-        else:  # where products are fast and sparse ones are not, a copied row costs less
-            own = (out[row] * pick(table, child)).sum(-1)
+        first, table = getattr(self, f"first_{position}"), self.prefixes[position - 1].weight
+        if torch.compiler.is_compiling() or out.device.type != "cpu":  # no sizes that depend on what is asked
+            child, real = padded_children(first, above, self.widest[position])
+            own = (out[:, None] * pick(table, child)).sum(-1).masked_fill(~real, 0)
+            return logits.scatter_add(1, self.code_of(position, child).long(), own)
+        row, child, begins = children(first, above)
+        own = _Products.apply(out, table, begins, child)
         return logits.index_put((row, self.code_of(position, child)), own, accumulate=True)

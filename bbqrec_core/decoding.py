@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .blocks import Transformer
 from .code_vectors import CodeVectors
-from .semantic_ids import PrefixTree, children, paths
+from .semantic_ids import PrefixTree, children, padded_children, paths
 
 FEWER = 4  # about how many times fewer prefixes a floor leaves; only the speed depends on it
 BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the caches, is twice as fast as 32 MB
@@ -58,9 +58,9 @@ class Frontier:
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
         """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
         head = self.head
-        self.summed = self.summed[rows] + head.vectors(self.level, nodes)
+        self.summed = self.summed.index_select(0, rows) + head.vectors(self.level, nodes)
         self.level += 1
-        caches = [cache[:, rows] for cache in self.caches]
+        caches = [cache.index_select(1, rows) for cache in self.caches]
         out, self.caches = head.blocks.extend((self.summed + head.depth[self.level])[:, None], caches)
         self.log_probs = head.log_probs(out[:, 0], self.level, nodes)
 
@@ -200,9 +200,8 @@ def beam_search(
     node = torch.zeros(users, 1, dtype=torch.long, device=device)
     for depth, first in enumerate(tree.first):
         fan_out = int(tree.widest[depth])
-        child = first[node][..., None] + torch.arange(fan_out, device=device)  # (B, beams, fan_out)
-        legal = (child < first[node + 1][..., None]) & (score > -torch.inf)[..., None]
-        child = child.clamp_max(len(tree.code[depth]) - 1)
+        child, real = padded_children(first, node, fan_out)  # (B, beams, fan_out)
+        legal = real & (score > -torch.inf)[..., None]
         if dead is not None:
             legal = legal & ~among(child, dead[depth])
         steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child].long())
@@ -220,9 +219,9 @@ def beam_search(
 def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
     """Item rows behind leaves, groups side by side, best first, without masked rows, which are sorted."""
     largest = int(tree.widest[-1])
-    slot = tree.starts[leaf][..., None] + torch.arange(largest, device=leaf.device)  # (B, W, largest)
-    real = (slot < tree.starts[leaf + 1][..., None]) & (score > -torch.inf)[..., None]
-    items = tree.items[slot.clamp_max(len(tree.items) - 1)].long()
+    slot, real = padded_children(tree.starts, leaf, largest)  # (B, W, largest)
+    real = real & (score > -torch.inf)[..., None]
+    items = tree.items[slot].long()
     if masked is not None:
         real = real & ~among(items, masked)
     scores = score[..., None].expand_as(items).masked_fill(~real, -torch.inf)

@@ -52,6 +52,7 @@ STAGES = {
         "blocks",
         "alignment_parts",
         "alignment",
+        "ordering",
         "semantic_ids",
         "drafts",
         "devices",

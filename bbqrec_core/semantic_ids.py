@@ -142,6 +142,15 @@ def children(
     return row, (start - begins[:-1])[row] + torch.arange(len(row), device=row.device), begins
 
 
+def padded_children(
+    first: Int[Tensor, "nodes_plus_1"], node: Int[Tensor, "*rows"], fan_out: int
+) -> tuple[Int[Tensor, "*rows fan_out"], Bool[Tensor, "*rows fan_out"]]:
+    """All children of nodes side by side, `fan_out` a node, and which are real: a node with fewer repeats its last."""
+    begin, end = first[node][..., None], first[node + 1][..., None]
+    child = begin + torch.arange(fan_out, device=node.device)
+    return torch.minimum(child, end - 1), child < end
+
+
 def paths(tree: PrefixTree, leaf: Int[Tensor, "*rows"]) -> Int[Tensor, "*rows sid_len"]:
     """The nodes from depth 1 down to given leaves."""
     nodes = [leaf]
