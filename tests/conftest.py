@@ -5,6 +5,7 @@ from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", MPLBACKEND="Agg")
 
+import elsewhere
 import pytest
 from browser import chromium, lab, voila  # noqa: F401 - fixtures for tests marked `browser`
 from jaxtyping import install_import_hook
@@ -13,6 +14,7 @@ import bbqrec_core.config  # noqa: F401 - ahead of the hook: settings refuse wro
 
 # Every annotated public function checks its axes in tests, and only there.
 install_import_hook("bbqrec_core", "typecheck.checker")
+elsewhere.second_device()  # torch asks once, at the first backward pass, which devices there are
 
 ROOT = Path(__file__).resolve().parent.parent
 
