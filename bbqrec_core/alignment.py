@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .alignment_parts import Parts, Standardise, Variational, info_nce, masked_mean, mlp, spread
 from .blocks import INIT_STD, Transformer, causal_mask, softmax_loss
 from .config import TokenizerConfig
-from .quantizer import Quantized, UnitQuantizer, squared_error
+from .quantizer import Quantized, UnitQuantizer, mean_square
 
 
 class Tokenizer(nn.Module):
@@ -125,6 +125,8 @@ class Tokenizer(nn.Module):
         """One quantized vector an item: its fused unit's, its chain's last, or the mean over its present signals."""
         if vectors.shape[1] > len(self.signals):
             return vectors[:, -1]
+        if vectors.shape[1] == 1:
+            return vectors[:, 0] * present
         if self.config.combine == "chain":
             last = (present * torch.arange(present.shape[1], device=present.device)).argmax(1)
             return vectors[torch.arange(len(vectors), device=present.device), last] * present.any(1, keepdim=True)
@@ -179,15 +181,17 @@ class Tokenizer(nn.Module):
         self, features: dict[str, Tensor], parts: Parts, vectors: Float[Tensor, "R U E"], items: Float[Tensor, "R E"]
     ) -> Float[Tensor, ""]:
         """Squared error of features rebuilt from [s; q(b)], and from the ID's vector alone (w_codes_only)."""
-        config, total, present = self.config, vectors.new_zeros(()), parts.present
-        keep = torch.rand(len(items), 1, device=items.device) >= config.specific_dropout * self.training
+        config, total, present, shown = self.config, vectors.new_zeros(()), parts.present, parts.specific
+        dropped = config.specific_dropout * config.specific * self.training  # share of items, whose s is left out
+        if dropped:
+            shown = shown * (torch.rand(len(items), 1, 1, device=items.device) >= dropped)
         for index, name in enumerate(self.modalities):
-            target, specific = features[name], parts.specific[:, index]
-            both = self.decoders[name](torch.cat([specific * keep, vectors[:, index]], -1))
-            total = total + masked_mean(squared_error(both, target), present[:, index])
+            target, specific = features[name], shown[:, index]
+            both = self.decoders[name](torch.cat([specific, vectors[:, index]], -1))
+            total = total + masked_mean(mean_square(both - target), present[:, index])
             if (config.specific or vectors.shape[1] > 1) and config.w_codes_only:  # else it is the same term again
                 alone = self.decoders[name](torch.cat([torch.zeros_like(specific), items], -1))
-                error = masked_mean(squared_error(alone, target), present[:, index])
+                error = masked_mean(mean_square(alone - target), present[:, index])
                 total = total + config.w_codes_only * error
         return total / len(self.modalities)
 

@@ -34,31 +34,35 @@ def lowest(distance: Float[Tensor, "P K"]) -> Int[Tensor, "P"]:
     return torch.from_numpy(distance.detach().numpy().argmin(-1))
 
 
-def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -> Int[Tensor, "*S"]:
-    """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties."""
-    flat = residual.reshape(-1, residual.shape[-1])
-    distance = torch.addmm(table.square().sum(-1), flat, table.T, alpha=-2)  # |r|^2 is the same for every k
+def nearest_code(
+    residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"], squares: Float[Tensor, "K"] | None = None
+) -> Int[Tensor, "*S"]:
+    """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties.
+
+    Args: squares: |C[k]|^2 where they are at hand.
+    """
+    flat, squares = residual.reshape(-1, residual.shape[-1]), table.square().sum(-1) if squares is None else squares
+    distance = torch.addmm(squares, flat, table.T, alpha=-2)  # |r|^2 is the same for every k
     return lowest(distance).reshape(residual.shape[:-1])
 
 
-class _SquaredError(torch.autograd.Function):
-    """`squared_error`; its gradient is one product instead of three."""
+class _MeanSquare(torch.autograd.Function):
+    """`mean_square`, in one pass forward and one product backward, where two operators take three and two."""
 
     @staticmethod
-    def forward(context: object, value: Tensor, target: Tensor) -> Tensor:
-        gap = value - target
-        context.save_for_backward(gap)
-        return torch.linalg.vector_norm(gap, dim=-1).square() / gap.shape[-1]  # in one pass over the gaps
+    def forward(context: object, values: Tensor) -> Tensor:
+        context.save_for_backward(values)
+        return torch.linalg.vector_norm(values, dim=-1).square() / values.shape[-1]
 
     @staticmethod
-    def backward(context: object, grad: Tensor) -> tuple[Tensor, None]:
-        (gap,) = context.saved_tensors
-        return gap * (grad * (2 / gap.shape[-1]))[..., None], None
+    def backward(context: object, grad: Tensor) -> Tensor:
+        (values,) = context.saved_tensors
+        return values * (grad * (2 / values.shape[-1]))[..., None]
 
 
-def squared_error(value: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S"]:
-    """Mean of `(value - target)^2` over the last axis; no gradient reaches `target`."""
-    return _SquaredError.apply(value, target)
+def mean_square(values: Float[Tensor, "*S E"]) -> Float[Tensor, "*S"]:
+    """Mean of squares over the last axis."""
+    return _MeanSquare.apply(values)
 
 
 def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
@@ -150,20 +154,19 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, signal: Float[Tensor, "*S E"]) -> Quantized:
         """Quantize signals; reads state, changes none (`observe` does)."""
-        residual, total = signal, torch.zeros_like(signal)
-        loss = signal.new_zeros(signal.shape[:-1])
-        codes, residuals = [], []
-        for table in self.codebook:
-            code = nearest_code(residual.detach(), table.detach())
+        codes, residuals, loss = [], [signal], 0.0
+        for table, squares in zip(self.codebook, self.codebook.detach().square().sum(-1), strict=True):
+            code = nearest_code(residuals[-1].detach(), table.detach(), squares)
             chosen = F.embedding(code, table)
-            residuals.append(residual)
-            loss = loss + self.commitment * squared_error(residual, chosen)
             if self.ema_decay is None:
-                loss = loss + squared_error(chosen, residual)
-            residual, total = residual - chosen.detach(), total + chosen
+                loss = loss + mean_square(chosen - residuals[-1].detach())
             codes.append(code)
-        vectors = rotate_to(signal, total) if self.gradient == "rotation" else signal + (total - signal).detach()
-        return Quantized(vectors, torch.stack(codes, -1), torch.stack(residuals), loss)
+            residuals.append(residuals[-1] - chosen.detach())
+        left, codes = torch.stack(residuals), torch.stack(codes, -1)
+        loss = loss + self.commitment * mean_square(left[1:]).sum(0)  # what a level leaves is its distance to its code
+        turned = self.gradient == "rotation"
+        vectors = rotate_to(signal, self.decode(codes)) if turned else signal - left[-1].detach()
+        return Quantized(vectors, codes, left[:-1], loss)
 
     @torch.no_grad()
     def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
