@@ -16,6 +16,7 @@ from .cards import Catalogue, Html, card_row, code_colour, section, text
 from .data import Dataset, Sequences
 from .live import LABEL, Live
 from .recommender import Recommender
+from .similarity import mark
 
 SHOWN = 8  # recommendations
 FEWEST, MOST = 2, 20  # events that a map can hold
@@ -161,12 +162,13 @@ def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, faces: Sequenc
     rule, item_ids = which.recommender.model.reweighting, torch.tensor([seen.rows])
     names = [channel.name for channel in rule.channels]
     channel = names.index(state.channel) if state.channel in names else 0
-    cosine, special = list(rule.compare(item_ids, item_ids))[channel]
+    cosine, special = rule.compare(item_ids, item_ids)
+    special = mark(torch.full_like(cosine, -1, dtype=torch.int8), special, 0)
     learned = rule.table.detach()[state.layer - 1, channel, :, state.head - 1] * state.scale
     binned = hasattr(rule, "buckets")  # the linear form has a slope instead
     bucket = rule.bucket_ids(item_ids)[channel, 0] if binned else None
     cells = []
-    for i, (line, kinds) in enumerate(zip(cosine[0].tolist(), special[0].tolist(), strict=True)):
+    for i, (line, kinds) in enumerate(zip(cosine[channel, 0].tolist(), special[channel, 0].tolist(), strict=True)):
         cells.append([])
         for j, (value, kind) in enumerate(zip(line[: i + 1], kinds, strict=False)):
             if binned:

@@ -120,7 +120,8 @@ def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, obj
         task.optimizers[0].step()
         for name, value in values.items():
             totals[name] = totals.get(name, 0.0) + value
-        shown.set_postfix(loss=f"{totals['loss'] / step:.3f}", refresh=False)
+        if not shown.disable:
+            shown.set_postfix(loss=f"{totals['loss'] / step:.3f}", refresh=False)
     return {name: total / len(batches) for name, total in totals.items()}
 
 

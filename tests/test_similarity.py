@@ -45,9 +45,10 @@ def filled(bias):
 
 
 def test_counting_edges_gives_the_buckets_of_a_binary_search():
-    edges = torch.tensor([-0.5, 0.1, 0.1, 0.7])
-    cosine = torch.tensor([[-1.0, -0.5, -0.49], [0.1, 0.11, 0.7], [0.7 + 1e-6, 1.0, 0.0]])
-    assert torch.equal(bucket_of(cosine, edges).int(), torch.bucketize(cosine, edges, out_int32=True))
+    edges = torch.tensor([[-0.5, 0.1, 0.1, 0.7], [-0.9, -0.2, 0.0, 0.1]])
+    cosine = torch.tensor([[-1.0, -0.5, -0.49], [0.1, 0.11, 0.7], [0.7 + 1e-6, 1.0, 0.0]]).expand(2, -1, -1)
+    expected = [torch.bucketize(cosine[0], own, out_int32=True) for own in edges]
+    assert torch.equal(bucket_of(cosine, edges).int(), torch.stack(expected))
 
 
 def bucket_by_hand(vectors, present, i, j, channel, edges):

@@ -169,7 +169,7 @@ def test_the_progress_bar_shows_the_mean_loss_so_far(tmp_path, monkeypatch):
     class Lazy(list):
         """A bar that, like tqdm between two refreshes, does not count along."""
 
-        n = 0
+        n, disable = 0, False
 
         def set_postfix(self, loss, refresh):
             shown.append(float(loss))
