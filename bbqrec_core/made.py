@@ -23,7 +23,7 @@ def random_ids(
 ) -> SemanticIds:
     """Distinct random IDs with signals, of which an item lacks one in ten."""
     rng = np.random.default_rng(seed)
-    number = distinct(rng, items, codes**levels)
+    number = distinct(rng, items, min(codes**levels, 2**63 - 1))  # 64 bits hold all IDs that are drawn from
     table = np.zeros((items + 1, levels), np.int64)
     for level in range(levels):
         table[1:, level] = number // codes**level % codes

@@ -47,6 +47,13 @@ def test_every_stage_is_timed_at_every_size_and_bytes_are_counted(curves: pl.Dat
     assert (curves["value"] > 0).all()
 
 
+def test_made_up_ids_of_more_than_64_bits_are_distinct() -> None:
+    table = random_ids(500, 8, 256, 4, signals=()).code_ids[1:]
+    assert len(np.unique(table, axis=0)) == 500
+    assert table.min() >= 0
+    assert table.max() == 255
+
+
 def test_bytes_are_those_of_the_things_themselves(curves: pl.DataFrame) -> None:
     held = {row["stage"]: row for row in curves.filter(pl.col("cost") == "bytes", pl.col("size") == 40).to_dicts()}
     assert held["encode vectors"]["value"] == 40 * (4 * small().tokenizer.code_width + 2)

@@ -67,13 +67,16 @@ def test_buckets_of_a_catalogue_too_large_for_a_table_are_compiled(monkeypatch: 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch meets its own deprecations
 def test_a_program_answers_as_the_recommender_it_was_made_of(tmp_path: Path) -> None:
     recommender = tiny_recommender()
-    compile_beam(recommender, WIDTH, tmp_path / "beam.pt2", masked=True)
+    compile_beam(recommender, WIDTH, tmp_path / "beam.pt2", masked=True, users=3)
     program = CompiledBeam(tmp_path / "beam.pt2")
     agree(program, recommender, masked=True)
     short, padded = program(torch.tensor([[9, 2, 8]])), program(rows_of([9, 2, 8]))
     assert torch.equal(short[0], padded[0])
-    for rows in (torch.ones(2, 5, dtype=torch.long), torch.ones(1, 6, dtype=torch.long)):
-        with pytest.raises(ValueError, match="one user of at most 5 events"):
+    together = program(torch.cat([rows_of([4]), rows_of([9, 2, 8])]))
+    assert together[0].shape == (2, short[0].shape[1])
+    assert torch.equal(together[0][1:], short[0])
+    for rows in (torch.ones(4, 5, dtype=torch.long), torch.ones(1, 6, dtype=torch.long)):
+        with pytest.raises(ValueError, match="at most 3 users of at most 5 events"):
             program(rows)
 
 
