@@ -39,9 +39,11 @@ def _log_sizes(ax: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis of sizes, with the measured ones as ticks where they lie close together."""
     if max(values) >= 100 * min(values):
         log_counts(ax, "x")
+        if max(values) >= 1_000_000:  # numbers so long need room
+            ax.xaxis.set_major_locator(LogLocator(numticks=4))
         return
     ax.set_xscale("log")
-    kept = [value for index, value in enumerate(values) if not index or value > 1.15 * values[index - 1]]
+    kept = [value for index, value in enumerate(values) if not index or value > 1.12 * values[index - 1]]
     ax.xaxis.set_major_locator(FixedLocator(kept))
     ax.xaxis.set_major_formatter(PLAIN)
     ax.xaxis.set_minor_locator(NullLocator())

@@ -1,5 +1,7 @@
 """Pictures of speed show every number that they are given."""
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 import pytest
@@ -100,3 +102,18 @@ def test_ticks_are_different_numbers_however_close_the_costs() -> None:
     shown = [label.get_text() for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
     assert len(shown) >= 2
     assert len(set(shown)) == len(shown)
+
+
+def test_sizes_up_to_ten_millions_are_labelled_without_overlap_and_eight_codes_have_a_tick() -> None:
+    points = [("items", float(10**power)) for power in range(3, 8)] + [("L", float(size)) for size in range(2, 9)]
+    lines = [("encode vectors", axis, size, "seconds", size, size, size) for axis, size in points]
+    lines += [("evaluation", "users", float(size), "seconds", size, size, size) for size in (1, 2, 4)]
+    curves = pl.DataFrame(lines, ["stage", "axis", "size", "cost", "value", "low", "high"], orient="row")
+    figure = drawn(plots_speed.growth(curves, {"items": "items", "users": "users", "L": "codes"}))
+    for ax, last in zip(figure.axes, (None, None, "8"), strict=False):
+        low, high = ax.get_xlim()
+        labels = [label for label in ax.get_xticklabels() if low <= label.get_position()[0] <= high]
+        boxes = [label.get_window_extent() for label in labels]
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+        assert last is None or labels[-1].get_text() == last
