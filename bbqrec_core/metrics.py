@@ -1,4 +1,4 @@
-"""Ranking metrics over the full catalogue, segments of users, and paired comparisons of two recommenders.
+"""Ranking metrics over the full catalogue.
 
 The unit of everything here is one user with one target item. A score table is ranked once (`rank_scores`, or
 `ranks_from_lists` for beam search); every metric, mean and interval follows from the `Ranks` that come out.
@@ -6,19 +6,18 @@ Scores, lists and rows may be renumbered freely: no metric depends on an item's 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int32
+from jaxtyping import Float, Float64, Int, Int32
 from torch import Tensor
 from torch.nn import functional
 
-from .data import Dataset, Sequences
+from .dataset import Sequences
 
 RECALL_AT = (1, 5, 10, 20)
 NDCG_AT = (5, 10, 20)
-LIST_AT = 10
 Scorer = Callable[[Sequences, Int[np.ndarray, "B"]], Float[Tensor, "B rows"]]  # (histories, users) -> scores
 
 
@@ -28,15 +27,6 @@ class Ranks(NamedTuple):
     greater: Int32[np.ndarray, "U"]  # items scored strictly above the target
     ties: Int32[np.ndarray, "U"]  # items scored exactly as the target, itself included; 0: the target is not retrieved
     top: Int32[np.ndarray, "U k"]  # recommended item rows, best first; 0 where there are fewer
-
-
-class Interval(NamedTuple):
-    """A paired comparison: mean difference a - b in metric units, its 95 % bounds, and a two-sided p-value."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
 
 
 def _top(scores: Float[Tensor, "B W"], rows: Int[Tensor, "B W"], k: int) -> Int[Tensor, "B k"]:
@@ -182,103 +172,3 @@ def per_user(ranks: Ranks) -> dict[str, Float64[np.ndarray, "U"]]:
         through = np.minimum(ranks.greater + ranks.ties, len(gain))
         values[name] = (total[through] - total[above]) / np.maximum(ranks.ties, 1)
     return values
-
-
-def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np.ndarray, "U"]]:
-    """Which users belong to each reported segment.
-
-    - `head items` / `tail items`: the target's training events are at least / below c, where c is the largest count
-      such that the items with c or more training events together hold at least half of all training events.
-    - `short histories` / `long histories`: the history is at or below / above the median length of this part.
-    - `cold items`, where some are held out of training: the target is one of them.
-
-    Returns: `all`, the two pairs and perhaps the last; each pair divides the users, and one side may be empty.
-    Choice: a threshold on counts, so that equally popular items are never separated by their number.
-    """
-    counts = data.train_counts()
-    falling = np.sort(counts[1:])[::-1]
-    threshold = falling[np.searchsorted(np.cumsum(falling), falling.sum() / 2)]
-    head = counts[data.targets(part)] >= threshold
-    lengths = np.diff(data.history(part).offsets)
-    short = lengths <= np.median(lengths)
-    return {
-        "all": np.ones_like(head),
-        "head items": head,
-        "tail items": ~head,
-        "short histories": short,
-        "long histories": ~short,
-        **({} if data.cold is None else {"cold items": data.cold[data.targets(part)]}),
-    }
-
-
-def list_metrics(top: Int[np.ndarray, "U k"], counts: Int[np.ndarray, "rows"]) -> dict[str, float]:
-    """What the recommended lists of all users look like together, whoever the targets were.
-
-    Args: top: recommended rows, best first, 0 where fewer. counts: (N+1,), training events per item.
-    Returns:
-        coverage@10: share of the catalogue recommended to at least one user, in [0, 1];
-        gini@10: inequality of exposure, 0 (all items alike) to 1 - 1/N (one item takes all);
-        popularity@10: mean training events of a recommended item, in events.
-    Raises: ValueError for lists shorter than 10 or without any item.
-    """
-    shown = top[:, :LIST_AT][top[:, :LIST_AT] > 0]
-    if top.shape[1] < LIST_AT or not len(shown):
-        raise ValueError(f"need lists of {LIST_AT} rows, not all empty, got {top.shape=} with {len(shown)} items")
-    n_items = len(counts) - 1
-    exposure = np.sort(np.bincount(shown, minlength=n_items + 1)[1:])
-    place = np.arange(1, n_items + 1)
-    return {
-        f"coverage@{LIST_AT}": float((exposure > 0).mean()),
-        f"gini@{LIST_AT}": float(((2 * place - n_items - 1) * exposure).sum() / (n_items * exposure.sum())),
-        f"popularity@{LIST_AT}": float(counts[shown].mean()),
-    }
-
-
-def paired_bootstrap(
-    a: Float[np.ndarray, "*seeds_a U_a"], b: Float[np.ndarray, "*seeds_b U_b"], n: int = 10_000, seed: int = 0
-) -> Interval:
-    """Compare two recommenders on the same users.
-
-        d[u] = mean over seeds of a[:, u] - mean over seeds of b[:, u]
-
-    Bounds: 2.5 and 97.5 percentiles of mean(d) over users drawn with replacement. p-value: paired randomisation, the
-    signs of d flipped at random, p = (1 + #{|flipped mean| >= |mean|}) / (n + 1), never below 1 / (n + 1).
-
-    Args: a, b: one metric per user, (seeds, U) or (U,), users in the same order. n: draws of each kind. seed: of both.
-    Returns: Interval. It speaks of other users like these, for the models at hand: seeds are averaged, not resampled.
-    Raises: ValueError for different users, no users, values that are not finite, or n below 1.
-    """
-    if a.shape[-1] != b.shape[-1] or not a.size or not b.size or n < 1:
-        raise ValueError(f"need the same users on both sides and n >= 1, got {a.shape=}, {b.shape=}, {n=}")
-    difference = np.atleast_2d(a).mean(0) - np.atleast_2d(b).mean(0)
-    if bad := int((~np.isfinite(difference)).sum()):
-        raise ValueError(f"{bad} of {len(difference)} users have values that are not finite; compare finished runs")
-    draw, flip = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2))
-    users, moved = len(difference), difference[difference != 0]  # a zero keeps its value whatever its sign
-    means, extreme = [], 0
-    edge = abs(difference.sum()) * (1 - 1e-12)  # rounding must not lose the flips that equal what was observed
-    step = max(1, 2**21 // users)  # 16 MiB of draws at a time
-    for start in range(0, n, step):
-        rows = min(step, n - start)
-        means.append(difference[draw.integers(users, size=(rows, users))].mean(1))
-        signs = 2.0 * flip.integers(2, size=(rows, len(moved)), dtype=np.int8) - 1
-        extreme += int((np.abs(signs @ moved) >= edge).sum())
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return Interval(float(difference.mean()), float(low), float(high), (1 + extreme) / (n + 1))
-
-
-def holm(p_values: Float[np.ndarray, "m"]) -> Float64[np.ndarray, "m"]:
-    """Adjust the p-values of m tests for being m (Holm's step-down); p_(1) is the smallest.
-
-        adjusted_(i) = max over j <= i of min(1, (m - j + 1) * p_(j))
-
-    Returns: adjusted values in the order given; rejecting those below alpha keeps the family-wise error below alpha.
-    Raises: ValueError for a value outside [0, 1].
-    """
-    if not ((p_values >= 0) & (p_values <= 1)).all():
-        raise ValueError(f"p-values must lie in [0, 1], got {p_values.tolist()}")
-    order = np.argsort(p_values)
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted

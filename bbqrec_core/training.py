@@ -3,10 +3,11 @@
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,37 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
-from .devices import moved, training_precision
+
+def best_device() -> torch.device:
+    """The GPU of CUDA where torch finds one, else the CPU; CUDA_VISIBLE_DEVICES chooses among several, or none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the kind of device and its model, for tables."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
+    """A batch on another device."""
+    return batch.to(device) if isinstance(batch, Tensor) else tuple(part.to(device) for part in batch)
+
+
+@contextmanager
+def training_precision(device: torch.device) -> Iterator[None]:
+    """Mixed precision while training on a GPU: factors of products are rounded to TF32, sums stay float32.
+
+    Choice: not bfloat16, whose casts are kernels of their own, while models as narrow as these wait for launches; and
+    not in ranking, where a beam's scores and exact ones are the same numbers. On the CPU nothing changes.
+    """
+    before = torch.get_float32_matmul_precision()
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass
@@ -52,6 +81,23 @@ class History(NamedTuple):
 
     epochs: list[dict[str, object]]
     best_epoch: int
+    seconds: float
+
+
+class Progress(NamedTuple):
+    """Where a training stands, handed to a callback after every step.
+
+    name: of the task. epoch, epochs: the running one, from 1, and how many are planned. step, steps: likewise, in it.
+    loss: mean of the epoch so far. best: the best score so far, None before the first. seconds: of finished epochs.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    best: float | None
     seconds: float
 
 
@@ -97,14 +143,13 @@ def learning_rate(done: float) -> float:
     return min(1.0, (done + 1e-3) / 0.05) * (0.55 + 0.45 * math.cos(math.pi * done))
 
 
-def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, object]:
-    """Train one epoch; the mean of each part of the loss."""
+def _run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, float], None]) -> dict[str, object]:
+    """Train one epoch; the mean of each part of the loss. `report` is told step, steps and mean loss."""
     task.model.train()
     totals: dict[str, float] = {}
     batches = task.batches(epoch)
-    shown = tqdm(batches, desc=label, leave=False, file=sys.stderr, mininterval=1.0, disable=None)
     groups = task.optimizers[0].param_groups
-    for step, batch in enumerate(shown, start=1):
+    for step, batch in enumerate(batches, start=1):
         share = learning_rate((epoch + (step - 1) / len(batches)) / epochs)
         for group in groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
@@ -120,8 +165,7 @@ def _run_epoch(task: Task, epoch: int, epochs: int, label: str) -> dict[str, obj
         task.optimizers[0].step()
         for name, value in values.items():
             totals[name] = totals.get(name, 0.0) + value
-        if not shown.disable:
-            shown.set_postfix(loss=f"{totals['loss'] / step:.3f}", refresh=False)
+        report(step, len(batches), totals["loss"] / step)
     return {name: total / len(batches) for name, total in totals.items()}
 
 
@@ -135,50 +179,55 @@ def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
     return max(epochs, -(-steps // max(steps_per_epoch, 1)))
 
 
-def fit(task: Task, *, seed: int, epochs: int, directory: Path, evaluate_every: int = 1, patience: int = 1) -> History:
+def fit(
+    task: Task,
+    *,
+    seed: int,
+    epochs: int,
+    directory: Path,
+    evaluate_every: int = 1,
+    patience: int = 1,
+    progress: Callable[[Progress], None] | None = None,
+) -> History:
     """Train until `epochs` are over or the score has not improved for `patience` evaluations; leaves the best weights.
 
     Every epoch ends with an atomic checkpoint in `directory`; called again after a kill, training goes on behind the
     last one, and the result equals an uninterrupted run bit for bit on CPU.
 
+    Args: progress: called after every step; None is silent.
     Raises: FloatingPointError when the loss is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
     last, best = directory / "last.safetensors", directory / "best.safetensors"
-    progress: dict[str, object] = {"epochs": [], "best": None, "best_epoch": 0, "stale": 0, "seconds": 0.0}
+    state: dict[str, object] = {"epochs": [], "best": None, "best_epoch": 0, "stale": 0, "seconds": 0.0}
     if last.exists():
-        progress = load_checkpoint(last, task)
+        state = load_checkpoint(last, task)
+
+    def report(epoch: int, step: int, steps: int, loss: float) -> None:
+        if progress is not None:
+            progress(Progress(task.name, epoch + 1, epochs, step, steps, loss, state["best"], state["seconds"]))
+
     gpu = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpu):
-        while len(progress["epochs"]) < epochs and progress["stale"] < patience:
-            epoch, start = len(progress["epochs"]), time.monotonic()
+        while len(state["epochs"]) < epochs and state["stale"] < patience:
+            epoch, start = len(state["epochs"]), time.monotonic()
             torch.manual_seed(_epoch_seed(seed, epoch))
             with training_precision(task.device):
-                means = _run_epoch(task, epoch, epochs, _label(task, epoch, epochs, progress))
+                means = _run_epoch(task, epoch, epochs, partial(report, epoch))
             row = {"epoch": epoch + 1, **means, **task.watch()}
             if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
                 task.model.eval()
                 row["score"] = task.score()
-                better = progress["best"] is None or row["score"] > progress["best"]
-                progress["stale"] = 0 if better else progress["stale"] + 1
+                better = state["best"] is None or row["score"] > state["best"]
+                state["stale"] = 0 if better else state["stale"] + 1
                 if better:
-                    progress |= {"best": row["score"], "best_epoch": epoch + 1}
-            progress["epochs"].append(row)
-            progress["seconds"] += time.monotonic() - start
-            if progress["best_epoch"] == epoch + 1:
-                save_checkpoint(best, task, progress)
-            save_checkpoint(last, task, progress)
+                    state |= {"best": row["score"], "best_epoch": epoch + 1}
+            state["epochs"].append(row)
+            state["seconds"] += time.monotonic() - start
+            if state["best_epoch"] == epoch + 1:
+                save_checkpoint(best, task, state)
+            save_checkpoint(last, task, state)
     if best.exists():
         load_checkpoint(best, task)
     task.model.eval()
-    return History(progress["epochs"], progress["best_epoch"] or len(progress["epochs"]), progress["seconds"])
-
-
-def _label(task: Task, epoch: int, epochs: int, progress: dict[str, object]) -> str:
-    """Name, epoch, best score so far and the time left at the pace so far, for the progress bar."""
-    label = f"{task.name} epoch {epoch + 1}/{epochs}"
-    if progress["best"] is not None:
-        label += f", best {progress['best']:.4f}"
-    if epoch:
-        label += f", at most {progress['seconds'] / epoch * (epochs - epoch) / 60:.1f} min left"
-    return label
+    return History(state["epochs"], state["best_epoch"] or len(state["epochs"]), state["seconds"])

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bbqrec_core.growth import tree_bytes
-from bbqrec_core.made import distinct
-from bbqrec_core.semantic_ids import PrefixTree, build_tree
-from bbqrec_core.timing import Plan, Side, interleave
+from bbqrec_core import PrefixTree, build_tree
+from bbqrec_lab.datasets.synthetic import distinct
+from bbqrec_lab.measure import Plan, Side, interleave
+from bbqrec_lab.speed.growth import tree_bytes
 
 from .harness import Row, gain_row, rate_row
 

@@ -3,12 +3,18 @@
 import numpy as np
 import torch
 
-from bbqrec_core.config import EvaluationConfig, RecommenderConfig
-from bbqrec_core.data import Sequences
-from bbqrec_core.made import histories
-from bbqrec_core.metrics import concat_ranks, per_user, rank_scores, rank_users
-from bbqrec_core.recommender import build_recommender
-from bbqrec_core.timing import Plan, Side, interleave
+from bbqrec_core import (
+    EvaluationConfig,
+    RecommenderConfig,
+    Sequences,
+    build_recommender,
+    per_user,
+    rank_scores,
+    rank_users,
+)
+from bbqrec_core.metrics import concat_ranks
+from bbqrec_lab.datasets.synthetic import histories
+from bbqrec_lab.measure import Plan, Side, interleave
 
 from . import recbole_side
 from .harness import Row, rate_row

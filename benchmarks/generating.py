@@ -10,13 +10,10 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
-from bbqrec_core.config import RecommenderConfig
-from bbqrec_core.decoding import beam_search
-from bbqrec_core.made import random_ids
-from bbqrec_core.recommender import Recommender, build_recommender
-from bbqrec_core.semantic_ids import PrefixTree, SemanticIds
-from bbqrec_core.serving import CompiledBeam, compile_beam
-from bbqrec_core.timing import Plan, Side, interleave, timed
+from bbqrec_core import PrefixTree, Recommender, RecommenderConfig, SemanticIds, beam_search, build_recommender
+from bbqrec_lab.datasets.synthetic import random_ids
+from bbqrec_lab.measure import Plan, Side, interleave, timed
+from bbqrec_lab.speed.compiled_search import CompiledBeam, compile_beam
 
 from .harness import Row, cost_row, make_row, rate_row
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbqrec_core.timing import Side
+from bbqrec_lab.measure import Side
 
 
 class Row(NamedTuple):

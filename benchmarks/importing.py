@@ -5,11 +5,11 @@ import sys
 
 import numpy as np
 
-from bbqrec_core.timing import Plan, Side, interleave
+from bbqrec_lab.measure import Plan, Side, interleave
 
 from .harness import Row, cost_row
 
-CORE = "import bbqrec_core.recommender, bbqrec_core.tokenizer, bbqrec_core.metrics"
+CORE = "import bbqrec_core.recommender.fit, bbqrec_core.tokenizer.fit, bbqrec_core.metrics"
 
 
 def _start(code: str) -> None:

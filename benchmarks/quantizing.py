@@ -10,11 +10,10 @@ from torch.nn import functional
 from torch.optim import AdamW
 from vector_quantize_pytorch import ResidualVQ
 
-from bbqrec_core.alignment import Tokenizer
-from bbqrec_core.config import TokenizerConfig
-from bbqrec_core.quantizer import ResidualQuantizer
-from bbqrec_core.timing import Plan, Side, interleave
+from bbqrec_core import ResidualQuantizer, TokenizerConfig
+from bbqrec_core.tokenizer.model import Tokenizer
 from bbqrec_core.training import Task, _run_epoch
+from bbqrec_lab.measure import Plan, Side, interleave
 
 from .harness import Row, rate_row
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from bbqrec_core.timing import Plan
+from bbqrec_lab.measure import Plan
 
 from .harness import Row, cost_row, make_row
 
@@ -40,7 +40,7 @@ def write_bundle(folder: Path, rows: int) -> None:
 
 def by_ours(folder: Path) -> object:
     """Read and check by `bundle.read_checked`."""
-    from bbqrec_core.bundle import read_checked
+    from bbqrec_lab.datasets.bundle import read_checked
 
     return read_checked(folder)
 
@@ -73,7 +73,7 @@ def by_pandas(folder: Path) -> object:
 
 
 READERS = {"ours": by_ours, "pandas": by_pandas}
-LIBRARIES = {"ours": "bbqrec_core.bundle", "pandas": "pandas, pyarrow.parquet"}
+LIBRARIES = {"ours": "bbqrec_lab.datasets.bundle", "pandas": "pandas, pyarrow.parquet"}
 
 
 def same_tables(folder: Path) -> str:

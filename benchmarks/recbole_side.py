@@ -15,7 +15,7 @@ from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
-from bbqrec_core.data import Sequences
+from bbqrec_core import Sequences
 
 SETTINGS = {  # sizes equal to ours, the rest as shipped; its progress bars and files off
     "hidden_size": 64,

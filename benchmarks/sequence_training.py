@@ -6,13 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import AdamW
 
-from bbqrec_core.batching import window_batches
-from bbqrec_core.config import RecommenderConfig
-from bbqrec_core.data import Sequences
-from bbqrec_core.growth import epoch_side
-from bbqrec_core.made import histories, random_ids
-from bbqrec_core.sequence_model import SequenceModel
-from bbqrec_core.timing import Plan, Side, interleave
+from bbqrec_core import RecommenderConfig, SequenceModel, Sequences
+from bbqrec_core.dataset import window_batches
+from bbqrec_lab.datasets.synthetic import histories, random_ids
+from bbqrec_lab.measure import Plan, Side, interleave
+from bbqrec_lab.speed.growth import epoch_side
 
 from .harness import Row, cost_row, make_row, rate_row
 

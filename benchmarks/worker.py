@@ -23,7 +23,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from bbqrec_core.timing import Plan
+    from bbqrec_lab.measure import Plan
 
     rows = getattr(importlib.import_module(f"benchmarks.{given.module}"), given.function)(
         Plan(given.scale, given.repetitions, given.clock)

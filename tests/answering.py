@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from tiny import recommender_config, semantic_ids
 
-from bbqrec_core.data import Sequences
-from bbqrec_core.recommender import Recommender, build_recommender
+from bbqrec_core import Recommender, Sequences, build_recommender
 
 N, SIZES, HISTORY = 29, (5, 5, 3), [3, 7, 3, 11, 29]
 

@@ -145,7 +145,7 @@ def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
         def served(*arguments: str) -> Server:
             port = free_port()
-            main = "import sys; from bbqrec_core.cli import main; sys.exit(main())"
+            main = "import sys; from bbqrec_lab.cli import main; sys.exit(main())"
             command = [sys.executable, "-c", main, *arguments, f"--port={port}"]
             url = f"http://127.0.0.1:{port}"
             server = running.enter_context(serve(command, f"{url}/voila/static/", home, home))

@@ -10,13 +10,20 @@ import pytest
 from browser import chromium, lab, voila  # noqa: F401 - fixtures for tests marked `browser`
 from jaxtyping import install_import_hook
 
-import bbqrec_core.config  # noqa: F401 - ahead of the hook: settings refuse wrong types themselves, in their own words
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = {"bbqrec_core.config", "bbqrec_lab.settings", "bbqrec_lab.experiments.presets"}  # they check themselves
+
+
+def checked_modules() -> list[str]:
+    """Every module of both packages but those of settings, which refuse wrong types in their own words."""
+    files = [file for package in ("bbqrec_core", "bbqrec_lab") for file in (ROOT / package).rglob("*.py")]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files if file.name != "__init__.py"}
+    return sorted(names - SETTINGS)
+
 
 # Every annotated public function checks its axes in tests, and only there.
-install_import_hook("bbqrec_core", "typecheck.checker")
+install_import_hook(checked_modules(), "typecheck.checker")
 elsewhere.second_device()  # torch asks once, at the first backward pass, which devices there are
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +35,9 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def cache() -> Path:
     """The user's own cache folder, so that encoders are downloaded once per machine and not once per test run."""
-    from bbqrec_core import sources
+    from bbqrec_lab.datasets import download
 
-    return sources.cache_dir()
+    return download.cache_dir()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

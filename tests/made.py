@@ -3,9 +3,9 @@
 import numpy as np
 from tiny import semantic_ids
 
-from bbqrec_core.cards import Catalogue
-from bbqrec_core.inspector_state import Atlas, Space
-from bbqrec_core.recovery import seed_stability
+from bbqrec_lab.analysis.recovery import seed_stability
+from bbqrec_lab.widgets.html_cards import Catalogue
+from bbqrec_lab.widgets.inspector.atlas import Atlas, Space
 
 SIZES, WIDTH = (64, 64, 64), 32
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))  # where the first four items lie, away from all others

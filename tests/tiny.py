@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bbqrec_core.config import DataConfig, RecommenderConfig, TokenizerConfig
-from bbqrec_core.data import Dataset, read_bundle
-from bbqrec_core.features import scale
-from bbqrec_core.planted import PlantedConfig, write_planted
-from bbqrec_core.semantic_ids import SemanticIds
+from bbqrec_core import Dataset, RecommenderConfig, SemanticIds, TokenizerConfig
+from bbqrec_lab.datasets.features import scale
+from bbqrec_lab.datasets.planted import PlantedConfig, write_planted
+from bbqrec_lab.datasets.reading import read_bundle
+from bbqrec_lab.settings import DataConfig
 
 PLANTED = PlantedConfig(users=23, items=24, branching=(3, 2), moods=2, length=8, features="direct", missing=0.2)
 

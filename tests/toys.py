@@ -3,13 +3,15 @@
 import numpy as np
 import polars as pl
 
-from bbqrec_core.data import Dataset, Sequences
+from bbqrec_core import Sequences
+from bbqrec_lab.datasets.reading import NamedDataset
 
 
-def toy_data(sequences: list[list[int]], n_items: int) -> Dataset:
-    """A Dataset of these item rows per user, oldest first, without modalities."""
+def toy_data(sequences: list[list[int]], n_items: int) -> NamedDataset:
+    """A NamedDataset of these item rows per user, oldest first, without modalities."""
     sizes = [len(sequence) for sequence in sequences]
-    return Dataset(
+    return NamedDataset(
+        n_items=n_items,
         name="toy",
         data_hash="00000000",
         users=np.arange(len(sequences)),

@@ -1,0 +1,170 @@
+"""The dataset as arrays, its leave-one-out split, and histories as padded batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
+from torch import Tensor
+
+MIN_EVENTS = 3  # of a user: one to train on, one to validate on, one to test on
+
+
+class Sequences(NamedTuple):
+    """Histories end to end: user u's item rows are `items[offsets[u]:offsets[u + 1]]`, oldest first."""
+
+    offsets: Int64[np.ndarray, "U+1"]
+    items: Int32[np.ndarray, "events"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """Who did what in which order, and what is known of each item: item rows 1..N, row 0 for padding.
+
+    Per-item arrays have N + 1 rows, the first of them zero or False.
+
+    Args:
+        n_items: N, padding not counted. sequences: all events of every user, oldest first.
+        features: (N+1, d) by modality, scaled. presence: (N+1,), False where an item lacks the modality; by default an
+            item lacks it where its features are all zero.
+        cold: items held out of training, (N+1,), which stay in the catalogue and in evaluation; None holds out none.
+    Raises: ValueError if a user has fewer than three events.
+    """
+
+    n_items: int
+    sequences: Sequences
+    features: dict[str, Float32[np.ndarray, "rows _"]] = field(default_factory=dict)
+    presence: dict[str, Bool[np.ndarray, "rows"]] = field(default_factory=dict)
+    cold: Bool[np.ndarray, "rows"] | None = None
+
+    def __post_init__(self) -> None:
+        lacking = {name: array.any(axis=1) for name, array in self.features.items() if name not in self.presence}
+        object.__setattr__(self, "presence", self.presence | lacking)
+        lengths = np.diff(self.sequences.offsets)
+        if lengths.min(initial=MIN_EVENTS) < MIN_EVENTS:
+            short = int(np.argmax(lengths < MIN_EVENTS))
+            raise ValueError(f"user row {short} has {lengths[short]} events, need {MIN_EVENTS}: drop shorter histories")
+
+    @property
+    def n_users(self) -> int:
+        """U."""
+        return len(self.sequences.offsets) - 1
+
+    def train(self) -> Sequences:
+        """Each user's events but the last two, those on cold items left out: all that training may see."""
+        offsets, items = self._without_last(2)
+        if self.cold is None:
+            return Sequences(offsets, items)
+        seen = ~self.cold[items]
+        return Sequences(np.append(0, np.cumsum(seen))[offsets], items[seen])
+
+    def warm_rows(self) -> Int64[np.ndarray, "warm"]:
+        """Rows of the items that training may look at."""
+        return np.flatnonzero(np.arange(self.n_items + 1) > 0 if self.cold is None else ~self.cold)
+
+    def history(self, part: str) -> Sequences:
+        """What is known before the target of `part` (`valid` or `test`): the test history holds the validation item.
+
+        Raises: ValueError for any other part.
+        """
+        return self._without_last(_back(part))
+
+    def targets(self, part: str) -> Int32[np.ndarray, "U"]:
+        """The item row to predict for each user: the last event (`test`) or the last but one (`valid`).
+
+        Raises: ValueError for any other part.
+        """
+        return self.sequences.items[self.sequences.offsets[1:] - _back(part)]
+
+    def train_counts(self) -> Int64[np.ndarray, "rows"]:
+        """Training events of every item row, (N+1,)."""
+        return np.bincount(self.train().items, minlength=self.n_items + 1)
+
+    def _without_last(self, drop: int) -> Sequences:
+        offsets, items = self.sequences
+        keep = np.ones(len(items), bool)
+        for back in range(1, drop + 1):
+            keep[offsets[1:] - back] = False
+        return Sequences(offsets - drop * np.arange(len(offsets)), items[keep])
+
+
+def _back(part: str) -> int:
+    """How far from the end the target of `part` stands."""
+    if part not in ("valid", "test"):
+        raise ValueError(f"part must be 'valid' or 'test', got {part!r}")
+    return 2 if part == "valid" else 1
+
+
+def joined_features(data: Dataset, names: Sequence[str]) -> tuple[Float[np.ndarray, "N d"], Bool[np.ndarray, "N"]]:
+    """Scaled features of several modalities side by side, 0 (the mean) where one is missing, and who has any."""
+    present = np.stack([data.presence[name] for name in names], 1)
+    parts = [data.features[name] * present[:, [index]] for index, name in enumerate(names)]
+    return np.concatenate(parts, 1), present.any(1)
+
+
+def gather_padded(
+    items: Int[np.ndarray, "events"], starts: Int[np.ndarray, "B"], sizes: Int[np.ndarray, "B"]
+) -> Int[Tensor, "B T"]:
+    """`items[starts[b] : starts[b] + sizes[b]]` as rows, padded with 0 on the right to the longest of them."""
+    step = np.arange(max(int(sizes.max(initial=0)), 1))
+    inside = step < sizes[:, None]
+    index = np.where(inside, starts[:, None] + step, 0)
+    return torch.from_numpy(np.where(inside, items[index], 0).astype(np.int64))
+
+
+def windows(
+    sequences: Sequences, length: int, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, "W"], Int[np.ndarray, "W"]]:
+    """Cut every sequence into windows of at most `length` targets, all events but the first a target exactly once.
+
+    The first window of a user ends at a random event, so that the cuts move from epoch to epoch.
+
+    Returns: position in `sequences.items` of each window's first input, and its number of targets.
+    Raises: ValueError if no sequence has a second event.
+    """
+    targets = np.maximum(np.diff(sequences.offsets) - 1, 0)
+    users = np.flatnonzero(targets)
+    if not len(users):
+        raise ValueError(f"none of {len(targets)} users has 2 training events to learn from: give longer histories")
+    total = targets[users]
+    head = np.minimum(rng.integers(1, length + 1, len(users)), total)
+    head = np.where(total <= length, total, head)
+    count = 1 + -(-(total - head) // length)
+    owner = np.repeat(np.arange(len(users)), count)
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    begin = np.where(rank == 0, 0, head[owner] + (rank - 1) * length)
+    size = np.where(rank == 0, head[owner], np.minimum(length, total[owner] - begin))
+    return sequences.offsets[users[owner]] + begin, size
+
+
+def window_batches(
+    sequences: Sequences, length: int, batch: int, seed: tuple[int, ...], limit: int = 0
+) -> list[Int[Tensor, "B T"]]:
+    """One epoch of training windows, (B, targets + 1) item rows each, similar lengths together, in random order.
+
+    A row holds its inputs and the last target: inputs are `rows[:, :-1]`, targets `rows[:, 1:]`; 0 pads.
+
+    Args: limit: batches at most, drawn at random; 0 gives all.
+    """
+    rng = np.random.default_rng(seed)
+    starts, sizes = windows(sequences, length, rng)
+    order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")  # random among equal lengths
+    groups = np.split(order, np.arange(batch, len(order), batch))
+    return [
+        gather_padded(sequences.items, starts[groups[g]], sizes[groups[g]] + 1)
+        for g in rng.permutation(len(groups))[: limit or None]
+    ]
+
+
+def history_batches(
+    history: Sequences, users: Int[np.ndarray, "U"], length: int, batch: int
+) -> list[tuple[Int[np.ndarray, "B"], Int[Tensor, "B T"]]]:
+    """The last `length` events of users in batches of similar length: (users, item rows padded with 0 on the right)."""
+    sizes = np.minimum(np.diff(history.offsets)[users], length)
+    order = np.argsort(sizes, kind="stable")
+    groups = [users[part] for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]
+    shown = [np.minimum(np.diff(history.offsets)[part], length) for part in groups]
+    ends = [history.offsets[part + 1] for part in groups]
+    return [(part, gather_padded(history.items, end - n, n)) for part, n, end in zip(groups, shown, ends, strict=True)]

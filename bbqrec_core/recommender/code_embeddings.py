@@ -1,0 +1,73 @@
+"""The vectors of codes that stage 2 reads and emits: one a code, and one for every longer prefix of an ID."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..kernels import _Products, pick
+from ..tokenizer.prefix_tree import build_tree, children, padded_children, paths
+from ..transformer import INIT_STD
+
+
+class CodeVectors(nn.Module):
+    """A vector e for each code of each position and, with `prefixes`, a vector p for every prefix of two codes or more.
+
+        v(c_1 .. c_l) = e_l(c_l) + p_l(c_1 .. c_l)
+
+    A code of a later position refines the codes before it; on its own it has to mean the same below each of them. The
+    longest prefix is the whole ID: at the end of its path an item has a vector of its own, as in SASRec, while items
+    that share a beginning share what was learned of it.
+
+    Args: code_ids, sizes: of `SemanticIds`. width: D. prefixes: False leaves p out.
+    Source: n-grams of semantic IDs, Singh et al. 2024 (arXiv 2306.08121); prefixes, Zheng et al. 2025 (arXiv
+        2504.02137), both for the input of a ranking model. Choice: they stand on the output side too, so that a head
+        over codes can tell what a softmax over items can. p starts at zero: that is the model without it, and what
+        training never met adds nothing.
+    """
+
+    def __init__(
+        self, code_ids: Int[np.ndarray, "N sid_len"], sizes: tuple[int, ...], width: int, prefixes: bool
+    ) -> None:
+        super().__init__()
+        tree = build_tree(code_ids)
+        self.codes = nn.ModuleList(nn.Embedding(size, width) for size in sizes)
+        for table in self.codes:
+            nn.init.normal_(table.weight, std=INIT_STD)
+        self.prefixes = nn.ModuleList(nn.Embedding(len(code), width) for code in tree.code[1:] if prefixes)
+        for table in self.prefixes:
+            nn.init.zeros_(table.weight)
+        self.register_buffer(
+            "node", paths(tree, tree.leaf.clamp_min(0)), persistent=False
+        )  # (N+1, sid_len): the item's node at each depth
+        self.widest = tree.widest.tolist()  # most children of a node at each depth
+        for depth, (code, first) in enumerate(zip(tree.code, tree.first, strict=True)):
+            self.register_buffer(f"code_{depth}", code, persistent=False)
+            self.register_buffer(f"first_{depth}", first, persistent=False)
+
+    def __len__(self) -> int:
+        """Codes in one ID."""
+        return len(self.codes)
+
+    def code_of(self, position: int, node: Int[Tensor, "*nodes"]) -> Int[Tensor, "*nodes"]:
+        """The last code of the prefixes that nodes of the tree stand for; `position` counts from 0."""
+        return getattr(self, f"code_{position}")[node]
+
+    def forward(self, position: int, node: Int[Tensor, "*nodes"]) -> Float[Tensor, "*nodes D"]:
+        """v of the prefixes that nodes of the tree at depth `position` + 1 stand for."""
+        vectors = pick(self.codes[position].weight, self.code_of(position, node))
+        return vectors + pick(self.prefixes[position - 1].weight, node) if self.prefixes and position else vectors
+
+    def logits(self, out: Float[Tensor, "P D"], position: int, above: Int[Tensor, "P"]) -> Float[Tensor, "P K"]:
+        """`out` . v for all K codes behind the prefixes `above`; a code that leads nowhere has no p."""
+        logits = out @ self.codes[position].weight.T
+        if not (self.prefixes and position):
+            return logits
+        first, table = getattr(self, f"first_{position}"), self.prefixes[position - 1].weight
+        if torch.compiler.is_compiling() or out.device.type != "cpu":  # no sizes that depend on what is asked
+            child, real = padded_children(first, above, self.widest[position])
+            own = (out[:, None] * pick(table, child)).sum(-1).masked_fill(~real, 0)
+            return logits.scatter_add(1, self.code_of(position, child).long(), own)
+        row, child, begins = children(first, above)
+        own = _Products.apply(out, table, begins, child)
+        return logits.index_put((row, self.code_of(position, child)), own, accumulate=True)

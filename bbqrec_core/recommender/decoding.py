@@ -1,0 +1,216 @@
+"""From a state to ranked items: exact scores of every ID in the prefix tree, and beam search over it.
+
+Both sum un-renormalised log-probabilities over all K codes of a level; a code that leads nowhere in the tree is left
+out after the log-softmax (method.md, stage 2.3), so a beam as wide as the tree gives exact scoring's numbers.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..tokenizer.prefix_tree import PrefixTree, children, padded_children, paths
+from .code_head import CodeHead
+
+FEWER = 4  # about how many times fewer prefixes a floor leaves; only the speed depends on it
+BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the caches, is twice as fast as 32 MB
+
+
+class Extendable(ABC):
+    """What beam search needs of a frontier: `log_probs` (rows, K) of the next codes, and a way to extend rows."""
+
+    log_probs: Tensor
+
+    @abstractmethod
+    def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
+        """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
+
+
+class Frontier(Extendable):
+    """Partial IDs being extended: their depth-transformer caches and summed code vectors, one row each.
+
+    Rows are (B users x P prefixes), users outermost.
+    """
+
+    def __init__(self, head: CodeHead, states: Float[Tensor, "B D"]) -> None:
+        self.head, self.states, self.level = head, states, 0
+        out, self.caches = head.blocks.extend(
+            (head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks)
+        )
+        self.summed = torch.zeros_like(states)
+        root = torch.zeros(len(states), dtype=torch.long, device=states.device)
+        self.log_probs = head.log_probs(out[:, 0], 0, root)  # (rows, K), nats
+
+    def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
+        """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
+        head = self.head
+        self.summed = self.summed.index_select(0, rows) + head.vectors(self.level, nodes)
+        self.level += 1
+        caches = [cache.index_select(1, rows) for cache in self.caches]
+        out, self.caches = head.blocks.extend((self.summed + head.depth[self.level])[:, None], caches)
+        self.log_probs = head.log_probs(out[:, 0], self.level, nodes)
+
+
+def backed_off(
+    steps: Float[Tensor, "*nodes"], tree: PrefixTree, depth: int, node: Int[Tensor, "*nodes"] | slice
+) -> Float[Tensor, "*nodes"]:
+    """Log-probabilities of nodes given their parents, in nats, those that training never saw at an even share.
+
+        log p(node | parent) = -log(children of the parent)   where no item below the node was seen in training
+
+    A head learns that a code which no target ever had never comes; a new item would be ranked last whatever its
+    content. Below the deepest prefix that training saw, nothing is known but the number of children.
+    Choice: the shares of seen children stay, so that seen items are scored as without new ones; the sum may pass 1.
+    Source: the backoff of n-gram models; TIGER (Rajput et al. 2023, section 4.3) has new items share a prefix's rank.
+    """
+    if not tree.unseen:
+        return steps
+    parent, first = tree.parent[depth][node], tree.first[depth]
+    even = -(first[parent + 1] - first[parent]).log().to(steps.dtype)
+    return torch.where(tree.unseen[depth][node], even, steps)
+
+
+def exact_leaves(head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
+    """Log-probability in nats of every leaf for a block of users: each prefix is computed once and shared below it."""
+    users = len(states)
+    line = torch.arange(users, device=states.device)[:, None]
+    frontier = Frontier(head, states)
+    score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
+    for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
+        above = line * score.shape[1] + parent  # (B, nodes): frontier row of each new node's parent
+        score = score[:, parent] + backed_off(frontier.log_probs[above, code], tree, depth, slice(None))
+        if depth + 1 < len(tree.code):
+            node = torch.arange(len(code), device=states.device)
+            frontier.advance(above.flatten(), node.expand(users, -1).flatten())
+    return score
+
+
+def leaf_scores(
+    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, leaf: Int[Tensor, "B"]
+) -> Float[Tensor, "B"]:
+    """Log-probability in nats of one leaf for each user."""
+    path = paths(tree, leaf).unbind(-1)
+    frontier, score = Frontier(head, states), states.new_zeros(len(states))
+    everyone = torch.arange(len(states), device=states.device)
+    for depth, node in enumerate(path):
+        code = tree.code[depth][node]
+        score = score + backed_off(frontier.log_probs[everyone, code], tree, depth, node)
+        if depth + 1 < len(path):
+            frontier.advance(everyone, node)
+    return score
+
+
+def leaves_above(
+    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"]
+) -> Float[Tensor, "B leaves"]:
+    """`exact_leaves` of those at or above a user's floor, in nats; others may be -inf.
+
+    A prefix is at least as probable as any ID below it, so what lies below the floor is never extended.
+    """
+    users = torch.arange(len(states), device=states.device)
+    node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
+    for depth, first in enumerate(tree.first):
+        row, child, _ = children(first, node)
+        code = tree.code[depth][child]
+        total = score[row] + backed_off(frontier.log_probs[row, code], tree, depth, child)
+        keep = total >= floor[users[row]]
+        row, node, score = row[keep], child[keep], total[keep]
+        users = users[row]
+        if depth + 1 < len(tree.first):
+            frontier.advance(row, node)
+    found = states.new_full((len(states), tree.leaves), -torch.inf)
+    found[users, node] = score
+    return found
+
+
+def exact_scores(
+    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
+) -> Float[Tensor, "B rows"]:
+    """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf.
+
+    Args: floor: scores of a user below which items do not matter and may be -inf, see `leaves_above`.
+    """
+    widest = max(len(code) for code in tree.code)
+    largest = max(table.num_embeddings for table in head.vectors.codes)
+    block = max(BLOCK // (widest * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
+    if floor is None:
+        leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
+    else:
+        parts = zip(states.split(FEWER * block), floor.split(FEWER * block), strict=True)
+        leaves = torch.cat([leaves_above(head, part, tree, least) for part, least in parts])
+    scores = leaves[:, tree.leaf.clamp_min(0)]
+    scores[:, 0] = -torch.inf
+    return scores
+
+
+def among(values: Int[Tensor, "B *shape"], listed: Int[Tensor, "B H"]) -> Bool[Tensor, "B *shape"]:
+    """Which values are in the sorted list of their user."""
+    flat = values.flatten(1).contiguous()
+    place = torch.searchsorted(listed, flat).clamp_max(listed.shape[1] - 1)
+    return (listed.gather(1, place) == flat).view_as(values)
+
+
+def dead_nodes(tree: PrefixTree, rows: Int[Tensor, "B H"]) -> list[Int[Tensor, "B H"]]:
+    """Nodes of each depth (1 .. sid_len) that lead to no item when a user's sorted `rows` (0 pads) are gone, sorted.
+
+    Where a list has fewer than H, it ends in what is no node. Only nodes above the rows are looked at, so that the time
+    does not grow with the catalogue.
+    """
+    real = F.pad(rows[:, 1:] != rows[:, :-1], (1, 0), value=True) & (rows > 0)
+    leaf, dead = tree.leaf[rows], []
+    for depth, node in enumerate(paths(tree, leaf.clamp_min(0)).long().unbind(-1)):
+        beyond = len(tree.code[depth])
+        node = torch.where(real, node, beyond).sort(1).values
+        gone = torch.searchsorted(node, node, right=True) - torch.searchsorted(node, node)
+        begin, end = node.clamp_max(beyond - 1), node.clamp_max(beyond - 1) + 1
+        for first in (*tree.first[depth + 1 :], tree.starts):  # from a node down to the items below it
+            begin, end = first[begin], first[end]
+        dead.append(torch.where(gone == end - begin, node, beyond).sort(1).values)
+    return dead
+
+
+def beam_search(
+    frontier: Extendable, tree: PrefixTree, width: int, masked: Int[Tensor, "B H"] | None = None
+) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
+    """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
+
+    Args: frontier: fresh, one row a user.
+        masked: item rows that leave a user's tree before decoding, 0 pads; None keeps all.
+    Returns: item rows (0 where fewer are left) and scores (-inf there); all items of a colliding ID are listed, so W is
+        `width` times the largest group.
+    """
+    users, device = len(frontier.log_probs), frontier.log_probs.device
+    masked = None if masked is None else masked.sort(1).values
+    dead = None if masked is None else dead_nodes(tree, masked)
+    score = frontier.log_probs.new_zeros(users, 1)
+    node = torch.zeros(users, 1, dtype=torch.long, device=device)
+    for depth, first in enumerate(tree.first):
+        fan_out = int(tree.widest[depth])
+        child, real = padded_children(first, node, fan_out)  # (B, beams, fan_out)
+        legal = real & (score > -torch.inf)[..., None]
+        if dead is not None:
+            legal = legal & ~among(child, dead[depth])
+        steps = frontier.log_probs.view(users, node.shape[1], -1).gather(2, tree.code[depth][child].long())
+        steps = backed_off(steps, tree, depth, child)
+        total = (score[..., None] + steps).masked_fill(~legal, -torch.inf).flatten(1)
+        score, pick = total.topk(min(width, total.shape[1]), dim=1)
+        beam = torch.div(pick, fan_out, rounding_mode="floor")
+        row = torch.arange(users, device=device)[:, None] * node.shape[1] + beam
+        node = child.flatten(1).gather(1, pick)
+        if depth + 1 < len(tree.first):
+            frontier.advance(row.flatten(), node.flatten())
+    return _items_of(tree, node, score, masked)
+
+
+def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Item rows behind leaves, groups side by side, best first, without masked rows, which are sorted."""
+    largest = int(tree.widest[-1])
+    slot, real = padded_children(tree.starts, leaf, largest)  # (B, W, largest)
+    real = real & (score > -torch.inf)[..., None]
+    items = tree.items[slot].long()
+    if masked is not None:
+        real = real & ~among(items, masked)
+    scores = score[..., None].expand_as(items).masked_fill(~real, -torch.inf)
+    return items.masked_fill(~real, 0).flatten(1), scores.flatten(1)

@@ -1,0 +1,204 @@
+"""Stage 2: training a sequence model, and from its states to ranked items: exact scores, or beam search over IDs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.optim import AdamW
+
+from ..config import EvaluationConfig, RecommenderConfig
+from ..dataset import Dataset, Sequences, gather_padded, history_batches, joined_features, window_batches
+from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
+from ..tokenizer.prefix_tree import PrefixTree, build_tree
+from ..tokenizer.semantic_ids import SemanticIds
+from ..training import History, Progress, Task, best_device, epochs_for, fit
+from .decoding import beam_search
+from .sequence_model import SequenceModel
+
+ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig, Tensor | None], SequenceModel]
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """A trained sequence model and what turns its states into rankings.
+
+        score = log p(ID), or the item's logit, or with both heads w_codes log p(ID) + log softmax(logits)[item]
+
+    Args: model: in eval mode. tree: prefix tree of the IDs; None where the model emits none.
+    Choice: with both heads the beam finds candidates by their IDs alone and the sum then ranks them, so that beam and
+        exact scores are the same numbers.
+    """
+
+    model: SequenceModel
+    tree: PrefixTree | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model and the tree are: scores and lists are there too."""
+        return self.model.position.weight.device
+
+    def to(self, device: torch.device | str) -> "Recommender":
+        """The recommender with its model moved to another device, and the tree there too."""
+        return Recommender(self.model.to(device), None if self.tree is None else self.tree.to(device))
+
+    @torch.inference_mode()
+    def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
+        """Exact scores (B, N+1) of every item for users' histories, nats where codes are emitted; column 0 is -inf."""
+        rows = self._rows(history, users)
+        if self.tree is None:
+            return self._logits(self.model.last_states(rows))
+        scores = self.model.id_scores(rows, self.tree)
+        if self.model.items is None:
+            return scores
+        return self.model.config.w_codes * scores + self._logits(self.model.last_states(rows)).log_softmax(-1)
+
+    def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
+        """The last events of users' histories, as many as the model reads, 0 pads."""
+        sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
+        return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes).to(self.device)
+
+    @torch.inference_mode()
+    def ranking_scores(
+        self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
+    ) -> Float[Tensor, "B rows"]:
+        """`scores`, but -inf for items that change neither the rank of a user's target nor a list of the best k.
+
+        Equal to `scores` where items have logits.
+        """
+        if self.tree is None or self.model.items is not None:
+            return self.scores(history, users)
+        starts = history.offsets[users]
+        masked = gather_padded(history.items, starts, history.offsets[users + 1] - starts).to(self.device)
+        aim = torch.from_numpy(targets).long().to(self.device)
+        return self.model.ranking_scores(self._rows(history, users), self.tree, k, masked, aim)
+
+    def _logits(self, states: Float[Tensor, "B D"]) -> Float[Tensor, "B rows"]:
+        """Logit of every item row; column 0 is -inf."""
+        logits = states @ self.model.item_vectors().T
+        logits[:, 0] = -torch.inf
+        return logits
+
+    @torch.inference_mode()
+    def beam(
+        self, rows: Int[Tensor, "B T"], width: int, masked: Tensor | None = None
+    ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
+        """Best items (0 where fewer) and scores in nats by beam search; `masked` rows leave the tree first."""
+        frontier = self.model.frontier(rows)
+        items, scores = beam_search(frontier, self.tree, width, masked)
+        if self.model.items is None:
+            return items, scores
+        scores = self.model.config.w_codes * scores + self._logits(frontier.states).log_softmax(-1).gather(1, items)
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return items.gather(1, order), scores
+
+
+def beam_ranks(
+    recommender: Recommender,
+    data: Dataset,
+    part: Literal["valid", "test"],
+    users: Int[np.ndarray, "S"],
+    evaluation: EvaluationConfig,
+    masked: bool = False,
+) -> Ranks:
+    """Ranks of users' targets in their beams, in the order of `users`; a target that no beam reached counts as zero."""
+    history, targets, parts, order = data.history(part), data.targets(part), [], []
+    length = recommender.model.config.history
+    for asked, rows in history_batches(history, users, length, evaluation.batch):
+        sizes = np.diff(history.offsets)[asked]
+        gone = gather_padded(history.items, history.offsets[asked], sizes).to(recommender.device) if masked else None
+        items, scores = recommender.beam(rows.to(recommender.device), evaluation.beam, gone)
+        parts.append(ranks_from_lists(items, targets[asked], scores))
+        order.append(asked)
+    back = np.argsort(np.concatenate(order))[np.argsort(np.argsort(users))]
+    return Ranks(*(field[back] for field in concat_ranks(parts)))
+
+
+def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
+    """Validation NDCG@10, history kept, on a fixed sample of users: by beam where the model emits IDs, else exact."""
+    if recommender.tree is not None:
+        ranks = beam_ranks(recommender, data, "valid", users, evaluation)
+    else:
+        history, targets = data.history("valid"), data.targets("valid")
+        ranks = rank_users(recommender.scores, history, targets, users, ("kept",), evaluation.batch)["kept"]
+    return float(per_user(ranks)["ndcg@10"].mean())
+
+
+def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
+    """Scaled features of all modalities side by side, 0 where one is missing; None where the data have no modality.
+
+    Choice: divided by sqrt(d), so that an item's features are about as long as a unit vector whatever their number.
+    """
+    if not data.features:
+        return None
+    joined, _ = joined_features(data, list(data.features))
+    return torch.from_numpy(joined / np.float32(joined.shape[1] ** 0.5))
+
+
+def build_recommender(
+    n_items: int,
+    ids: SemanticIds | None,
+    config: RecommenderConfig,
+    seed: int,
+    features: Float[Tensor, "N d"] | None = None,
+    seen: Bool[np.ndarray, "N"] | None = None,
+    make: ModelMaker = SequenceModel,
+) -> Recommender:
+    """A fresh recommender; equal arguments give equal parameters.
+
+    Args: as of `SequenceModel`. seen: item rows that training sees, which `unseen="backoff"` asks for; None is all.
+        make: gives the sequence model, called as `SequenceModel` is.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make(n_items, ids, config, features)
+    tree = None if model.head is None else build_tree(ids.code_ids, seen if config.unseen == "backoff" else None)
+    return Recommender(model.eval(), tree)
+
+
+def fit_recommender(
+    data: Dataset,
+    ids: SemanticIds | None,
+    config: RecommenderConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+    directory: Path,
+    make: ModelMaker = SequenceModel,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[Recommender, History]:
+    """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
+
+    It trains on a GPU where there is one, and what is returned ranks there; it starts from the same weights anywhere.
+
+    Args: ids: semantic IDs, or None for SASRec. seed: initialisation and batches. make: as in `build_recommender`.
+        progress: called after every step.
+    Raises: FloatingPointError on a non-finite loss.
+    """
+    features = item_features(data) if config.features else None
+    recommender = build_recommender(data.n_items, ids, config, seed, features, data.train_counts() > 0, make)
+    recommender = recommender.to(best_device())
+    model, sequences = recommender.model, data.train()
+    users = sample_users(data.n_users, evaluation.early_users)
+    optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    task = Task(
+        "recommender" if ids is not None else "sasrec",
+        model,
+        [optimizer],
+        lambda epoch: window_batches(sequences, config.history, config.batch_users, (seed, epoch), config.epoch_steps),
+        model.loss,
+        score=lambda: early_score(recommender, data, users, evaluation),
+    )
+    history = fit(
+        task,
+        seed=seed,
+        epochs=epochs_for(config.min_steps, len(task.batches(0)), config.epochs),
+        directory=directory,
+        evaluate_every=config.evaluate_every,
+        patience=config.patience,
+        progress=progress,
+    )
+    return recommender, history

@@ -1,0 +1,184 @@
+"""The model of stage 2: a transformer over items that emits semantic IDs code by code, scores items, or both."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..config import RecommenderConfig
+from ..kernels import dropout, pick, softmax_loss
+from ..tokenizer.prefix_tree import PrefixTree
+from ..tokenizer.semantic_ids import SemanticIds
+from ..transformer import INIT_STD, Block, Transformer, causal_mask, row_of
+from . import decoding
+from .code_embeddings import CodeVectors
+from .code_head import CodeHead, CodeOutputs
+from .decoding import Frontier
+from .similarity_bias import build_reweighting
+
+SLACK = 1e-3  # nats; sums of the same terms in another order differ by less
+
+
+class SequenceModel(nn.Module):
+    """Transformer over a user's items, with a head for their codes, a softmax over the items, or both.
+
+    An item enters as the sum of what the model holds of it: its code embeddings where there are IDs, and its vector
+    (`item_vectors`) where items are scored, which without IDs they always are: that is SASRec.
+
+    Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. features: (N+1, d), fixed, added to the
+        item embeddings through a linear map; None adds nothing. block: class of the backbone's blocks.
+    Source: Kang and McAuley 2018 (SASRec) for the item softmax; method.md, stage 2, for codes and reweighting.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        ids: SemanticIds | None,
+        config: RecommenderConfig,
+        features: Float[Tensor, "N d"] | None = None,
+        block: type[Block] = Block,
+    ) -> None:
+        super().__init__()
+        self.config, self.per_item = config, 1  # positions that an item takes
+        self.position = nn.Embedding(config.history, config.width)
+        self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout, block)
+        self.items = self.project = self.vectors = self.head = self.reweighting = None
+        if ids is None or config.output != "codes":
+            self.items = nn.Embedding(n_items + 1, config.width)
+        if ids is not None:
+            self.vectors = CodeVectors(ids.code_ids, ids.sizes, config.width, config.prefixes)
+        if ids is not None and config.output != "items":
+            self.head = self.make_head()
+        if features is not None:
+            self.register_buffer("features", features)  # saved with the weights: a run is loaded without its data
+            self.project = nn.Linear(features.shape[1], config.width, bias=False)
+        for table in (self.position, self.items, self.project):
+            if table is not None:
+                nn.init.normal_(table.weight, std=INIT_STD)
+        if ids is not None and ids.signals:
+            self._use_signals(ids)
+
+    def make_head(self) -> CodeOutputs:
+        """The head that emits codes."""
+        config = self.config
+        return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
+
+    def _use_signals(self, ids: SemanticIds) -> None:
+        """What the meaning of the codes gives: a start for their tables and the reweighting of attention."""
+        config = self.config
+        if config.init_from_codebook:
+            self._start_from(ids)
+        if config.reweight:
+            vectors, present = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present)
+            self.reweighting = build_reweighting(vectors, present, list(ids.signals), config)
+
+    @torch.no_grad()
+    def _start_from(self, ids: SemanticIds) -> None:
+        """Copy stage 1's codebook into the codes of the learned positions, scaled to the usual size of embeddings.
+
+        Choice: one scale for all levels keeps coarse codes larger than fine ones; a width other than E is reached by a
+        random projection.
+        """
+        codebook = torch.from_numpy(ids.codebook)
+        if codebook.shape[2] != self.config.width:
+            codebook = codebook @ torch.randn(codebook.shape[2], self.config.width) / codebook.shape[2] ** 0.5
+        codebook = codebook * (INIT_STD / codebook[0].std().clamp_min(1e-8))
+        for position in range(ids.learned):
+            self.vectors.codes[position].weight.copy_(codebook[position])
+
+    def item_vectors(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
+        """Item embeddings plus projected features of given rows, or of all N+1: the same going in and coming out."""
+        vectors = self.items.weight if item_ids is None else pick(self.items.weight, item_ids)
+        if self.project is None:
+            return vectors
+        return vectors + self.project(self.features if item_ids is None else self.features[item_ids])
+
+    def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """What the backbone reads of items, before positions: the sum of all that the model holds of them."""
+        parts = [] if self.items is None else [self.item_vectors(item_ids)]
+        return sum(parts + self.code_vectors(item_ids))
+
+    def code_vectors(self, item_ids: Int[Tensor, "*rows"]) -> list[Float[Tensor, "*rows D"]]:
+        """Vectors of the items' codes, one entry a level; none without IDs."""
+        if self.vectors is None:
+            return []
+        return [self.vectors(level, node) for level, node in enumerate(self.vectors.node[item_ids].unbind(-1))]
+
+    def enter(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B P D"]:
+        """The stream ahead of the first block, at P = T x `per_item` positions."""
+        x = self.embed(item_ids) * self.config.width**0.5 + self.positions(item_ids.shape[1])
+        return dropout(x, self.config.dropout, self.training)
+
+    def positions(self, length: int) -> Float[Tensor, "T D"]:
+        """What is added for the place of each of the first `length` items."""
+        return self.position.weight[:length]
+
+    def biases(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "#B #H _ T"]]:
+        """Additive attention bias of each layer: the causal mask, plus the reweighting where there is one.
+
+        Args: last: the only position of each user that the last layer is asked for, as (B, #H, 1, T); None is all.
+        """
+        mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
+        masks = [mask] * (self.config.layers - 1) + [mask if last is None else row_of(mask, last)]
+        if self.reweighting is None:
+            return masks
+        return [mask + offset for mask, offset in zip(masks, self.reweighting(item_ids, last), strict=True)]
+
+    def states(self, item_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B P D"], list[Float[Tensor, "B H P P"]]]:
+        """Backbone outputs and each layer's attention weights at P = T x `per_item` positions; 0 pads on the right."""
+        return self.blocks(self.enter(item_ids), self.biases(item_ids))
+
+    def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+        """State behind each user's last event, from which the next item is predicted."""
+        last = (item_ids > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
+        return self.blocks.at(self.enter(item_ids), self.biases(item_ids, last), last)
+
+    def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
+        """Mean of -log softmax(state . item vectors)[target] over all N items, in nats."""
+        return softmax_loss(states, self.item_vectors()[1:], targets - 1)
+
+    def frontier(self, item_ids: Int[Tensor, "B T"]) -> Frontier:
+        """Where beam search starts behind users' histories."""
+        return Frontier(self.head, self.last_states(item_ids))
+
+    def id_scores(self, item_ids: Int[Tensor, "B T"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
+        """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
+        return decoding.exact_scores(self.head, self.last_states(item_ids), tree)
+
+    def ranking_scores(
+        self,
+        item_ids: Int[Tensor, "B T"],
+        tree: PrefixTree,
+        k: int,
+        masked: Int[Tensor, "B H"],
+        targets: Int[Tensor, "B"],
+    ) -> Float[Tensor, "B rows"]:
+        """`id_scores`, but -inf for items that change neither a target's rank nor a list of the best k.
+
+        Those are below the target and below the k-th of a beam without the `masked` items, which a list of k has at
+        least; on a wide catalogue most of the tree is then never visited.
+        """
+        states = self.last_states(item_ids)
+        best = decoding.beam_search(Frontier(self.head, states), tree, k, masked)[1]
+        least = best.topk(k, dim=1).values[:, -1] if best.shape[1] >= k else states.new_full((len(states),), -torch.inf)
+        own = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets])
+        return decoding.exact_scores(self.head, states, tree, torch.minimum(least, own) - SLACK)
+
+    def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """Mean loss over each window's next items in nats: of their codes (summed over levels), of items, or of both.
+
+        With both heads the two terms stand beside their sum, in which the codes' weighs `w_codes`.
+        """
+        inputs, targets = rows[:, :-1], rows[:, 1:]
+        states, _ = self.states(inputs)
+        real = targets > 0
+        states, targets = states[real], targets[real]
+        parts = {}
+        if self.head is not None:
+            parts["codes"] = -self.head(states, self.vectors.node[targets]).mean()
+        if self.items is not None:
+            parts["items"] = self.item_loss(states, targets)
+        if len(parts) == 1:
+            return {"loss": sum(parts.values())}
+        return {"loss": self.config.w_codes * parts["codes"] + parts["items"]} | parts

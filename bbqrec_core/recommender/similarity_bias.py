@@ -1,0 +1,226 @@
+"""Similarity reweighting: a learned offset of attention by how alike two items' signals are, in buckets or linear."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from torch import Generator, Tensor, nn
+
+from ..config import RecommenderConfig
+from ..kernels import _LookUp, bucket_of, pick
+from ..transformer import row_of
+
+PAIR_BYTES = 2**28  # the largest table of all pairs that is kept: 7,300 items in five channels
+SPECIAL = 3  # pairs that have no cosine, with offsets of their own: the item itself, a missing signal, padding
+
+
+class Channel(NamedTuple):
+    """Which signal of the attending item i is compared with which signal of the attended item j (signal indices)."""
+
+    name: str
+    query: int
+    key: int
+
+
+def channels(signals: list[str], which: str) -> list[Channel]:
+    """Channels over named signals: `same` compares each signal with itself, `all` adds the ordered pairs of modalities.
+
+    The last signal may be the ID signal, named `id`; it is compared with itself only, since an ID vector has no
+    counterpart in a modality.
+    """
+    same = [Channel(f"{name}-{name}", index, index) for index, name in enumerate(signals)]
+    if which == "same":
+        return same
+    mixed = [(i, j) for i in range(len(signals)) for j in range(len(signals)) if i != j]
+    named = [(i, j) for i, j in mixed if "id" not in (signals[i], signals[j])]
+    return same + [Channel(f"{signals[i]}-{signals[j]}", i, j) for i, j in named]
+
+
+def pairwise_cosine(query: Float[Tensor, "B T E"], key: Float[Tensor, "B R E"]) -> Float[Tensor, "B T R"]:
+    """Cosine of every pair, unitless in [-1, 1]; zero vectors give 0."""
+    return F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
+
+
+def bucket_edges(
+    vectors: Float[Tensor, "N S E"],
+    present: Bool[Tensor, "N S"],
+    channel: Channel,
+    buckets: int,
+    kind: str,
+    generator: Generator,
+) -> Float[Tensor, "edges"]:
+    """The S - 1 inner edges of a channel's buckets.
+
+    Args: kind: `uniform` cuts [-1, 1] evenly; `quantile` cuts a sample of pairs of different items into equal shares.
+    """
+    even = torch.linspace(-1, 1, buckets + 1, dtype=vectors.dtype)[1:-1]
+    rows = present.any(-1).nonzero().squeeze(-1)
+    if kind == "uniform" or not len(rows):
+        return even
+    first, second = (rows[torch.randint(len(rows), (50_000,), generator=generator)] for _ in range(2))
+    keep = (first != second) & present[first, channel.query] & present[second, channel.key]
+    if not keep.any():
+        return even
+    first, second = first[keep], second[keep]
+    cosine = F.cosine_similarity(vectors[first, channel.query], vectors[second, channel.key], dim=-1)
+    # many pairs of quantized vectors lie exactly on a quantile: a hair above them, rounding cannot part equal pairs
+    return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1, dtype=cosine.dtype)[1:-1]) + 1e-5
+
+
+def mark(values: Shaped[Tensor, "*pairs"], special: tuple[Tensor, ...], first: int) -> Shaped[Tensor, "*pairs"]:
+    """Write over values of pairs without a cosine: `first` for self, + 1 a missing signal, + 2 padding; last wins."""
+    for kind, pairs in enumerate(special):
+        values.masked_fill_(pairs, first + kind)
+    return values
+
+
+class _Pairs(nn.Module):
+    """What both forms share: the signals' unit vectors, the channels, and a table of offsets, zero at the start.
+
+    Args: slots: offsets (or slopes) of a channel in one layer and head.
+    """
+
+    def __init__(
+        self,
+        vectors: Float[Tensor, "N S E"],
+        present: Bool[Tensor, "N S"],
+        signals: list[str],
+        *,
+        layers: int,
+        heads: int,
+        which: str,
+        slots: int = 1 + SPECIAL,
+    ) -> None:
+        super().__init__()
+        self.channels = channels(signals, which)
+        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
+        self.register_buffer("present", present)
+        self.register_buffer("query", torch.tensor([channel.query for channel in self.channels]), persistent=False)
+        self.register_buffer("key", torch.tensor([channel.key for channel in self.channels]), persistent=False)
+        self.table = nn.Parameter(torch.zeros(layers, len(self.channels), slots, heads))  # logits
+
+    def _signals(
+        self, rows: Int[Tensor, "B T"], signal: Int[Tensor, "C"]
+    ) -> tuple[Float[Tensor, "C B T E"], Bool[Tensor, "C B T"]]:
+        """The vectors of each channel's signal, and who has it."""
+        slot = rows * self.present.shape[1] + signal[:, None, None]
+        return pick(self.vectors.flatten(0, 1), slot), self.present.flatten()[slot]
+
+    def compare(
+        self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]
+    ) -> tuple[Float[Tensor, "C B T R"], tuple[Bool[Tensor, "..."], ...]]:
+        """In each channel the cosine of every pair, and which pairs have none, as `mark` takes them."""
+        same = rows[:, :, None] == columns[:, None, :]
+        padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
+        (queries, there), (keys, here) = self._signals(rows, self.query), self._signals(columns, self.key)
+        missing = ~(there[..., None] & here[..., None, :])
+        return queries @ keys.mT, (same, missing, padding)
+
+
+class SimilarityBias(_Pairs):
+    """Learn one logit offset per layer, channel, head and similarity bucket.
+
+        bias[layer][b, h, i, j] = sum_channel table[layer, channel, bucket(cos(q_i, k_j)), h]
+        weight = softmax(q.k / sqrt(D/H) + bias): each weight is multiplied by exp(bias) before normalisation
+
+    Buckets are integers, so gradient reaches `table` and never the vectors.
+
+    Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
+        signals: their names. layers, heads: of the backbone. buckets: S. edges: `quantile` or `uniform`.
+        which: `same` or `all` channels.
+    Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours (method.md).
+    Choice: a zero table, so that training starts from plain attention; own buckets for self, missing and padding.
+    """
+
+    def __init__(
+        self,
+        vectors: Float[Tensor, "N S E"],
+        present: Bool[Tensor, "N S"],
+        signals: list[str],
+        *,
+        layers: int,
+        heads: int,
+        buckets: int,
+        edges: str,
+        which: str,
+    ) -> None:
+        super().__init__(vectors, present, signals, layers=layers, heads=heads, which=which, slots=buckets + SPECIAL)
+        self.buckets = buckets
+        generator = Generator().manual_seed(0)
+        cuts = [bucket_edges(vectors, present, channel, buckets, edges, generator) for channel in self.channels]
+        self.register_buffer("edges", torch.stack(cuts))  # (channels, S - 1)
+        self.register_buffer("pairs", self._compare_all(), persistent=False)
+
+    def _buckets(self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]) -> UInt8[Tensor, "C B T R"]:
+        """Bucket of every pair in every channel, from the vectors."""
+        cosine, special = self.compare(rows, columns)
+        return mark(bucket_of(cosine, self.edges), special, self.buckets)
+
+    @torch.no_grad()
+    def _compare_all(self) -> UInt8[Tensor, "rows_rows C"] | None:
+        """Buckets of all pairs of items, a byte each, where they fit: training then looks them up.
+
+        The channels of a pair are neighbours in memory, so that a pair costs one access.
+        """
+        everyone = torch.arange(len(self.vectors))
+        if len(self.channels) * len(everyone) ** 2 > PAIR_BYTES:
+            return None
+        blocks = [self._buckets(rows[None], everyone[None]).flatten(1).T for rows in everyone.split(128)]
+        return torch.cat(blocks).contiguous()
+
+    def bucket_ids(self, item_ids: Int[Tensor, "B T"]) -> Int[Tensor, "C B T T"]:
+        """Bucket of every pair of positions in every channel; 0..S-1 by cosine, then self, missing, padding."""
+        if self.pairs is None:
+            return self._buckets(item_ids, item_ids).int()
+        pair = item_ids[:, :, None] * len(self.vectors) + item_ids[:, None, :]
+        return self.pairs.index_select(0, pair.flatten()).T.int().view(-1, *pair.shape)
+
+    def forward(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "B H _ T"]]:
+        """Each layer's offset in logits; the caller adds its causal mask.
+
+        Args: last: the only position of each user that the last layer is asked for, as (B, H, 1, T).
+        """
+        bucket = self.bucket_ids(item_ids)
+        top = bucket if last is None else row_of(bucket.transpose(0, 1), last).transpose(0, 1)
+        return [*(_LookUp.apply(table, bucket) for table in self.table[:-1]), _LookUp.apply(self.table[-1], top)]
+
+
+class LinearSimilarity(_Pairs):
+    """The continuous form: an offset proportional to the cosine instead of one a bucket.
+
+        bias[layer][b, h, i, j] = sum_channel table[layer, channel, 0, h] * cos(q_i, k_j)
+
+    and `table[layer, channel, 1 + special, h]` where the pair has no cosine: self, missing, padding. Cosines come from
+    one matrix product a channel and batch; gradient reaches `table` and never the vectors.
+
+    Args: as `SimilarityBias`. Choice: a control of the buckets' use, not part of the method.
+    """
+
+    def forward(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "B H _ T"]]:
+        """As `SimilarityBias.forward`."""
+        cosine, special = self.compare(item_ids, item_ids)
+        kind = mark(torch.full_like(cosine, -1), special, 0)
+        columns = [cosine * (kind < 0), *((kind == each).to(cosine) for each in range(SPECIAL))]
+        inputs = torch.stack(columns, -1).movedim(0, -2).flatten(-2)  # (B, T, T, channels * slots)
+        top = inputs if last is None else row_of(inputs.permute(0, 3, 1, 2), last).permute(0, 2, 3, 1)
+        pairs = [(inputs, table) for table in self.table[:-1]] + [(top, self.table[-1])]
+        return [(given @ table.flatten(0, 1)).permute(0, 3, 1, 2) for given, table in pairs]
+
+
+def build_reweighting(
+    vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RecommenderConfig
+) -> SimilarityBias | LinearSimilarity:
+    """The reweighting that a configuration asks for; vectors, present and signals as for `SimilarityBias`.
+
+    Raw features of two modalities have other widths and meanings, so that they are compared within a modality only.
+    """
+    which = "same" if config.similarity == "features" else config.channels
+    sizes = {"layers": config.layers, "heads": config.heads, "which": which}
+    if config.similarity_form == "linear":
+        return LinearSimilarity(vectors, present, signals, **sizes)
+    return SimilarityBias(vectors, present, signals, buckets=config.buckets, edges=config.bucket_edges, **sizes)

@@ -1,0 +1,236 @@
+"""Stage 1, the work: train the tokenizer on a dataset and write down the semantic ID of every item."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.optim import AdamW
+
+from ..config import TokenizerConfig
+from ..dataset import Dataset, joined_features, window_batches
+from ..training import Progress, Task, best_device, fit
+from .model import Parts, Tokenizer
+from .semantic_ids import SemanticIds, append_extra, health, move_to_free, spread_by_transport
+
+
+class Draft(NamedTuple):
+    """IDs before the repair and what they came from, row 0 padding throughout.
+
+    table: (N+1, learned). sizes: codes possible at each of its positions.
+    codebook: (learned, K, E), the vectors of each position's codes; zero where codes have none.
+    residual: what the last position was asked to quantize, (N+1, E).
+    signals: names; signal_codes (N+1, S, L), vectors (N+1, S, E) quantized, present (N+1, S).
+    behaviour: (N+1, S, E), specific: (N+1, M, W), both before quantization.
+    """
+
+    table: np.ndarray
+    sizes: tuple[int, ...]
+    codebook: np.ndarray
+    residual: np.ndarray
+    signals: tuple[str, ...]
+    signal_codes: np.ndarray
+    vectors: np.ndarray
+    present: np.ndarray
+    behaviour: np.ndarray
+    specific: np.ndarray
+
+
+INIT_SAMPLE = 16_384  # items whose signals initialise the codebook: enough for 256 codes with 64 points each
+
+
+class Tokenized(NamedTuple):
+    """A finished stage 1.
+
+    ids: the semantic IDs. history: one dict an epoch (losses, code usage). health: figures before and after the repair.
+    behaviour (N+1, S, E), specific (N+1, M, W): the signals before quantization, empty for random IDs.
+    residual (N+1, E): what the last position was asked to quantize, from which repairs choose.
+    """
+
+    ids: SemanticIds
+    history: list[dict[str, object]]
+    health: dict[str, dict[str, object]]
+    behaviour: Float[np.ndarray, "N S E"]
+    specific: Float[np.ndarray, "N M W"]
+    residual: Float[np.ndarray, "N E"]
+
+
+def resolve(config: TokenizerConfig, data: Dataset) -> TokenizerConfig:
+    """Name the modalities that will enter: all of the data's when none is named; a missing one gives way to the first.
+
+    Choice: a text-only tokenizer on data without text uses the first modality there is, and the ID signal where there
+    is none. So every row exists on every dataset; what was chosen is part of the run's configuration.
+    """
+    wanted = config.signals or tuple(data.features)
+    found = [name for name in wanted if name in data.features] or list(data.features)[:1]
+    return replace(config, signals=tuple(found), id_signal=config.id_signal or not found)
+
+
+def build_model(data: Dataset, config: TokenizerConfig, collaborative: np.ndarray | None = None) -> Tokenizer:
+    """The stage-1 model over a dataset's scaled features; `config` must be resolved.
+
+    Args: collaborative: item embeddings of another model, (N+1, D), for `w_align`.
+    """
+    features = {name: data.features[name] for name in config.signals}
+    presence = {name: data.presence[name] for name in config.signals}
+    if config.joined and len(features) > 1:
+        name = "+".join(config.signals)
+        array, there = joined_features(data, config.signals)
+        features, presence = {name: array}, {name: there}
+    return Tokenizer(
+        {name: torch.from_numpy(array) for name, array in features.items()},
+        {name: torch.from_numpy(there) for name, there in presence.items()},
+        torch.from_numpy(data.train_counts()),
+        config,
+        None if collaborative is None else torch.from_numpy(collaborative),
+    )
+
+
+@torch.no_grad()
+def all_parts(model: Tokenizer, items: Int[Tensor, "R"]) -> tuple[Parts, Float[Tensor, "R U E"], Tensor]:
+    """Parts, units and presence of units of many item rows, computed in blocks."""
+    blocks = []
+    for rows in items.split(8192):
+        parts = model.parts(rows)
+        blocks.append((parts, *model.units(parts.signals, parts.present)))
+    joined = Parts(*(torch.cat(field) for field in zip(*(block[0] for block in blocks), strict=True)))
+    return joined, torch.cat([block[1] for block in blocks]), torch.cat([block[2] for block in blocks])
+
+
+def initialise(model: Tokenizer, rows: Int[np.ndarray, "warm"], seed: int) -> None:
+    """Set the codebook by k-means over the units of items drawn at random from some rows."""
+    generator = Generator().manual_seed(seed)
+    _, units, present = all_parts(model, torch.from_numpy(rows))
+    drawn = torch.randperm(len(rows), generator=generator)[:INIT_SAMPLE]
+    model.quantizer.initialise(units[drawn], present[drawn], generator)
+
+
+def train(
+    data: Dataset,
+    model: Tokenizer,
+    config: TokenizerConfig,
+    seed: int,
+    directory: Path,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[dict]:
+    """Train stage 1 with the shared loop; one dict an epoch with losses, used codes and perplexity per level."""
+    sequences, warm = data.train(), data.warm_rows()
+    inner = [value for name, value in model.named_parameters() if name.startswith("variational.")]
+    outer = [value for name, value in model.named_parameters() if not name.startswith("variational.")]
+    optimizers = [AdamW(group, lr=config.lr, weight_decay=0.0, fused=True) for group in (outer, inner) if group]
+
+    def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng((seed, epoch, 1))
+        grids = window_batches(sequences, config.history, config.batch_users, (seed, epoch, 0), config.epoch_steps)
+        size = min(config.batch_items, len(warm))
+        return [(grid, torch.from_numpy(warm[rng.choice(len(warm), size, replace=False)])) for grid in grids]
+
+    def fit_variational(parts: Parts) -> None:
+        for _ in range(config.mi_steps):
+            optimizers[1].zero_grad(set_to_none=True)
+            model.variational_loss(parts).backward()
+            optimizers[1].step()
+
+    def watch() -> dict[str, object]:
+        table = encode_items(model).table
+        figures = health(table, (config.codes,) * table.shape[1])
+        return {name: figures[name] for name in ("used", "perplexity", "collision_rate")}
+
+    def loss(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        return model.losses(*batch, fit_variational=fit_variational)
+
+    task = Task("tokenizer", model, optimizers, batches, loss, watch=watch)
+    return fit(task, seed=seed, epochs=config.epochs, directory=directory, progress=progress).epochs
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+@torch.no_grad()
+def encode_items(model: Tokenizer) -> Draft:
+    """Encode every item row.
+
+    `fused` takes the codes of the fused unit. `concat` and `chain` join the signals' codes in the order of
+    `model.signals`; the mean of the present signals stands in for an absent one, so that every ID has full length.
+    """
+    model.eval()
+    parts, units, present = all_parts(model, torch.arange(len(model.counts), device=model.counts.device))
+    joins, count, quantizer = model.config.combine != "fused", len(model.signals), model.quantizer
+    if joins:
+        mean = (units * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp_min(1)[:, None, None]
+        units, present = torch.where(present[..., None], units, mean), torch.ones_like(present)
+    seen = quantizer(units, present)
+    books = [quantizer.book(index).codebook for index in range(units.shape[1])]
+    table = seen.codes.flatten(1) if joins else seen.codes[:, -1]
+    return Draft(
+        _array(table),
+        (model.config.codes,) * table.shape[1],
+        _array(torch.cat(books if joins else books[-1:])),
+        _array(seen.residuals[-1][:, -1]),
+        model.signals,
+        _array(seen.codes[:, :count]),
+        _array(quantizer.decode(seen.codes)[:, :count]),
+        _array(parts.present),
+        _array(parts.signals),
+        _array(parts.specific),
+    )
+
+
+def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The ID table after the configured uniqueness repair, and the number of codes possible at each position."""
+    if config.uniqueness == "none":
+        return draft.table, draft.sizes
+    if config.uniqueness == "extra":
+        table, largest = append_extra(draft.table)
+        return table, (*draft.sizes, largest)
+    move = move_to_free if config.uniqueness == "nearest" else spread_by_transport
+    return move(draft.table, draft.residual, draft.codebook[-1]), draft.sizes
+
+
+def finish(draft: Draft, config: TokenizerConfig, history: list[dict]) -> Tokenized:
+    """Repair the IDs, measure them before and after, and pack."""
+    code_ids, sizes = repaired(draft, config)
+    figures = {"before": health(draft.table, draft.sizes), "after": health(code_ids, sizes)}
+    ids = SemanticIds(
+        code_ids,
+        sizes,
+        draft.table.shape[1],
+        draft.signals,
+        draft.signal_codes,
+        draft.vectors,
+        draft.present,
+        draft.codebook,
+        draft.table,
+    )
+    return Tokenized(ids, history, figures, draft.behaviour, draft.specific, draft.residual)
+
+
+def fit_tokenizer(
+    data: Dataset,
+    config: TokenizerConfig,
+    seed: int,
+    directory: Path,
+    collaborative: np.ndarray | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Tokenized:
+    """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
+
+    It trains on a GPU where there is one.
+
+    Args: collaborative: a SASRec's item embeddings, (N+1, D), where the configuration asks for them.
+        progress: called after every step.
+    Raises: FloatingPointError on a non-finite loss.
+    """
+    config = resolve(config, data)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(data, config, collaborative)
+        initialise(model, data.warm_rows(), seed)
+    model.to(best_device())
+    history = train(data, model, config, seed, directory, progress)
+    return finish(encode_items(model), config, history)

@@ -1,0 +1,265 @@
+"""Residual quantization: codebooks of L levels of K vectors, shared by the signals that pass through them or not."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from ..kernels import lowest, mean_square
+
+ENCODE_BLOCK = 1024  # vectors encoded at a time: their distances to 256 codes take 1 MB
+
+
+class Quantized(NamedTuple):
+    """What the quantizer makes of signals (any leading axes, written *S).
+
+    vectors: sum of the chosen codebook vectors; gradients reach the signals by the chosen estimator.
+    codes: chosen code per level. residuals: what each level was asked to quantize; gradient reaches the signals.
+    loss: codebook + commitment loss of each signal, mean over E, summed over levels.
+    """
+
+    vectors: Float[Tensor, "*S E"]
+    codes: Int[Tensor, "*S L"]
+    residuals: Float[Tensor, "L *S E"]
+    loss: Float[Tensor, "*S"]
+
+
+def nearest_code(
+    residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"], squares: Float[Tensor, "K"] | None = None
+) -> Int[Tensor, "*S"]:
+    """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties.
+
+    Args: squares: |C[k]|^2 where they are at hand.
+    """
+    flat, squares = residual.reshape(-1, residual.shape[-1]), table.square().sum(-1) if squares is None else squares
+    distance = torch.addmm(squares, flat, table.T, alpha=-2)  # |r|^2 is the same for every k
+    return lowest(distance).reshape(residual.shape[:-1])
+
+
+def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
+    """`target`, written as a fixed rotation and scaling of `signal`, so that gradients turn with it.
+
+    Source: Fifty et al. 2024, "Restructuring vector quantization with the rotation trick", section 4.2.
+    """
+    e, q = F.normalize(signal, dim=-1).detach(), F.normalize(target, dim=-1).detach()
+    axis = F.normalize(e + q, dim=-1)
+    scale = target.norm(dim=-1, keepdim=True).detach() / signal.norm(dim=-1, keepdim=True).detach().clamp_min(1e-8)
+    along = (signal * axis).sum(-1, keepdim=True) * axis
+    return scale * (signal - 2 * along + 2 * (signal * e).sum(-1, keepdim=True) * q)
+
+
+def spread_start(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
+    """k-means++: centres drawn from the points, each with chances as the squared distance to those drawn before.
+
+    Source: Arthur and Vassilvitskii 2007.
+    """
+    picks = [int(torch.randint(len(points), (1,), generator=generator))]
+    gap = torch.full((len(points),), torch.inf)
+    for _ in range(clusters - 1):
+        gap = torch.minimum(gap, (points - points[picks[-1]]).square().sum(-1))
+        picks.append(int(torch.multinomial(gap + 1e-12, 1, generator=generator)))  # equal points have no distance
+    return points[picks].clone()
+
+
+def kmeans(
+    points: Float[Tensor, "P E"], clusters: int, generator: Generator, iterations: int = 10
+) -> Float[Tensor, "K E"]:
+    """Lloyd's algorithm from `spread_start`; an empty cluster moves to the point that is served worst.
+
+    Fewer points than clusters: points are repeated with a little noise, so that every code starts somewhere.
+    """
+    if len(points) < clusters:
+        picks = torch.randint(len(points), (clusters - len(points),), generator=generator)
+        noise = torch.randn(len(picks), points.shape[1], generator=generator) * points.std() * 0.01
+        points = torch.cat([points, points[picks] + noise])
+    centres = spread_start(points, clusters, generator)
+    for _ in range(iterations):
+        codes = nearest_code(points, centres)
+        counts = torch.bincount(codes, minlength=clusters)
+        sums = torch.zeros_like(centres).index_add_(0, codes, points)
+        error = (points - centres[codes]).square().sum(-1)
+        centres = sums / counts.clamp_min(1)[:, None]
+        empty = counts == 0
+        centres[empty] = points[error.topk(int(empty.sum())).indices]
+    return centres
+
+
+class ResidualQuantizer(nn.Module):
+    """Quantize in L steps, each level coding what the levels before left over.
+
+        r_0 = b;  c_l = argmin_k |r_{l-1} - C_l[k]|;  r_l = r_{l-1} - C_l[c_l];  q(b) = sum_l C_l[c_l]
+
+    Args: levels, codes, width: L, K, E.
+        commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`.
+        gradient: estimator from q(b) to b: `straight-through` or `rotation`.
+        ema_decay: None trains the codebook by gradient on `|sg r_{l-1} - C_l[c_l]|^2`; a number in [0, 1) by
+            exponential moving averages of the residuals that chose each code.
+        revive_every: steps between revivals of codes that nothing chose; 0 never.
+    Source: Lee et al. 2022 (RQ-VAE) section 3.1; van den Oord et al. 2017 appendix A.1 for the moving averages.
+    Choice: k-means initialisation level by level; a dead code moves onto a random residual of the current batch.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        codes: int,
+        width: int,
+        *,
+        commitment: float = 0.25,
+        gradient: str = "straight-through",
+        ema_decay: float | None = None,
+        revive_every: int = 0,
+    ) -> None:
+        super().__init__()
+        self.commitment, self.gradient = commitment, gradient
+        self.ema_decay, self.revive_every = ema_decay, revive_every
+        start = torch.randn(levels, codes, width) / width**0.5
+        if ema_decay is None:
+            self.codebook = nn.Parameter(start)  # (L, K, E)
+        else:
+            self.register_buffer("codebook", start)
+        self.register_buffer("counts", torch.ones(levels, codes))  # moving number of signals per code
+        self.register_buffer("sums", start.clone())  # moving sum of their residuals
+        self.register_buffer("usage", torch.zeros(levels, codes, dtype=torch.long))  # choices since the last revival
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, signal: Float[Tensor, "*S E"]) -> Quantized:
+        """Quantize signals; reads state, changes none (`observe` does)."""
+        codes, residuals, loss = [], [signal], 0.0
+        for table, squares in zip(self.codebook, self.codebook.detach().square().sum(-1), strict=True):
+            code = nearest_code(residuals[-1].detach(), table.detach(), squares)
+            chosen = F.embedding(code, table)
+            if self.ema_decay is None:
+                loss = loss + mean_square(chosen - residuals[-1].detach())
+            codes.append(code)
+            residuals.append(residuals[-1] - chosen.detach())
+        left, codes = torch.stack(residuals), torch.stack(codes, -1)
+        loss = loss + self.commitment * mean_square(left[1:]).sum(0)  # what a level leaves is its distance to its code
+        turned = self.gradient == "rotation"
+        vectors = rotate_to(signal, self.decode(codes)) if turned else signal - left[-1].detach()
+        return Quantized(vectors, codes, left[:-1], loss)
+
+    @torch.no_grad()
+    def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
+        """Codes alone, the fast path: equal to `forward(signal).codes`, in blocks whose distances stay in cache."""
+        flat, squares = signal.reshape(-1, signal.shape[-1]), self.codebook.square().sum(-1)
+        codes = torch.empty(len(flat), len(self.codebook), dtype=torch.long, device=flat.device)
+        scratch = flat.new_empty(min(len(flat), ENCODE_BLOCK), self.codebook.shape[1])
+        for block, found in zip(flat.split(ENCODE_BLOCK), codes.split(ENCODE_BLOCK), strict=True):
+            residual, distance = block.clone(), scratch[: len(block)]
+            for level, table in enumerate(self.codebook):
+                torch.addmm(squares[level], residual, table.T, alpha=-2, out=distance)  # as in `nearest_code`
+                found[:, level] = lowest(distance)
+                residual -= F.embedding(found[:, level], table)
+        return codes.reshape(*signal.shape[:-1], len(self.codebook))
+
+    def decode(self, codes: Int[Tensor, "*S L"]) -> Float[Tensor, "*S E"]:
+        """The quantized vector of codes, `sum_l C_l[c_l]`."""
+        return sum(F.embedding(codes[..., level], table) for level, table in enumerate(self.codebook))
+
+    @torch.no_grad()
+    def initialise(self, signals: Float[Tensor, "P E"], generator: Generator) -> None:
+        """Set each level's codes to the k-means centres of what the levels before leave of `signals`."""
+        residual = signals
+        for level in range(len(self.codebook)):
+            centres = kmeans(residual, self.codebook.shape[1], generator)
+            self.codebook[level].copy_(centres)
+            residual = residual - centres[nearest_code(residual, centres)]
+        self.sums.copy_(self.codebook)
+        self.counts.fill_(1)
+
+    @torch.no_grad()
+    def observe(self, seen: Quantized, present: Tensor | None = None) -> None:
+        """Learn from one batch: moving averages (if so configured), usage, revival of dead codes.
+
+        Args: present: boolean over the leading axes of the signals; False leaves a signal out.
+        """
+        levels, size, width = self.codebook.shape
+        codes, residuals = seen.codes.reshape(-1, levels).T, seen.residuals.reshape(levels, -1, width)
+        keep = torch.ones_like(codes[0], dtype=torch.bool) if present is None else present.reshape(-1)
+        place = codes.where(keep, size) + torch.arange(levels, device=codes.device)[:, None] * (size + 1)
+        place = place.flatten()  # all levels at once; what is left out goes to one code more than a level has
+        count = torch.bincount(place, minlength=levels * (size + 1)).view(levels, -1)[:, :size]
+        self.usage += count
+        self.steps += 1
+        if self.ema_decay is not None:
+            total = residuals.new_zeros(levels * (size + 1), width).index_add_(0, place, residuals.flatten(0, 1))
+            self.sums.lerp_(total.view(levels, -1, width)[:, :size], 1 - self.ema_decay)
+            self.counts.lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
+            weight = self.counts[..., None]  # near 0, a mean says nothing: the code stays where it is
+            self.codebook.copy_(torch.where(weight > 1e-3, self.sums / weight.clamp_min(1e-3), self.codebook))
+        if self.revive_every > 0 and int(self.steps) % self.revive_every == 0:
+            for level in range(levels if keep.any() else 0):
+                self._revive(level, residuals[level][keep])
+            self.usage.zero_()
+
+    def _revive(self, level: int, residuals: Float[Tensor, "P E"]) -> None:
+        """Move the codes of a level that nothing chose since the last revival onto random residuals."""
+        dead = (self.usage[level] == 0).nonzero().squeeze(-1)
+        picks = residuals[torch.randint(len(residuals), (len(dead),))]
+        self.codebook[level, dead] = picks
+        self.sums[level, dead] = picks
+        self.counts[level, dead] = 1.0
+
+
+AXES = (1, 1, 2, 1)  # of `Quantized`'s fields: where units of items (R, U) stand
+
+
+class UnitQuantizer(nn.Module):
+    """Quantize the units of items (signals, and their fused mean), by one codebook for all of them or one for each.
+
+        chain: u_s = unit_s - said_(s-1);  said_s = said_(s-1) + q(u_s) where the item has s, else said_(s-1)
+
+    Args: units: U. shared: whether units share one codebook. chain: whether each unit quantizes what those before it
+        left over; the vectors are then the running sums. levels, codes, width, options: of each `ResidualQuantizer`.
+    """
+
+    def __init__(self, units: int, shared: bool, chain: bool, levels: int, codes: int, width: int, **options) -> None:
+        super().__init__()
+        self.chain = chain
+        count = 1 if shared else units
+        self.books = nn.ModuleList(ResidualQuantizer(levels, codes, width, **options) for _ in range(count))
+
+    def book(self, unit: int) -> ResidualQuantizer:
+        """The quantizer of one unit."""
+        return self.books[unit % len(self.books)]
+
+    def forward(self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Quantized:
+        """As `ResidualQuantizer.forward`, over the units of items."""
+        if len(self.books) == 1 and not self.chain:
+            return self.books[0](units)
+        said, parts = torch.zeros_like(units[:, 0]), []
+        for index in range(units.shape[1]):
+            part = self.book(index)(units[:, index] - said)
+            part = part._replace(vectors=said + part.vectors)
+            if self.chain:
+                said = torch.where(present[:, index, None], part.vectors.detach(), said)
+            parts.append(part)
+        return Quantized(
+            *(torch.stack(field, axis) for field, axis in zip(zip(*parts, strict=True), AXES, strict=True))
+        )
+
+    def decode(self, codes: Int[Tensor, "R U L"]) -> Float[Tensor, "R U E"]:
+        """The quantized vector of every unit of items that have them all."""
+        vectors = torch.stack([self.book(index).decode(codes[:, index]) for index in range(codes.shape[1])], 1)
+        return vectors.cumsum(1) if self.chain else vectors
+
+    @torch.no_grad()
+    def initialise(self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"], generator: Generator) -> None:
+        """K-means initialisation, on all present units together or on each unit's own."""
+        if len(self.books) == 1:
+            self.books[0].initialise(units[present], generator)
+            return
+        for index, book in enumerate(self.books):
+            book.initialise(units[:, index][present[:, index]], generator)
+
+    def observe(self, seen: Quantized, present: Bool[Tensor, "R U"]) -> None:
+        """Learn from one batch, each codebook from the units that it quantized."""
+        if len(self.books) == 1:
+            self.books[0].observe(seen, present)
+            return
+        for index, book in enumerate(self.books):
+            own = (field.select(axis, index) for field, axis in zip(seen, AXES, strict=True))
+            book.observe(Quantized(*own), present[:, index])

@@ -1,0 +1,167 @@
+"""Semantic IDs: the integer table, its prefix tree, its health figures and the repairs that make IDs unique."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .prefix_tree import build_tree
+
+
+@dataclass(frozen=True)
+class SemanticIds:
+    """The IDs of a catalogue and what stage 2 and the pictures need beside them. Row 0 is padding.
+
+    Args: code_ids: (N+1, sid_len). sizes: codes possible at each of the sid_len positions.
+        learned: how many of the positions come from the codebook (the others disambiguate).
+        signals: names of the quantized signals, modalities then `id`; empty for IDs without meaning.
+        signal_codes: (N+1, S, L). present: (N+1, S). signal_vectors: what stage 2 compares, (N+1, S, V), the quantized
+            vectors (V = E) unless it was told otherwise.
+        codebook: (learned, K, E), the table of each learned position.
+        raw_codes: (N+1, sid_len before the repair), to judge collisions by.
+    """
+
+    code_ids: Int[np.ndarray, "N sid_len"]
+    sizes: tuple[int, ...]
+    learned: int
+    signals: tuple[str, ...]
+    signal_codes: Int[np.ndarray, "N S L"]
+    signal_vectors: Float[np.ndarray, "N S V"]
+    present: Bool[np.ndarray, "N S"]
+    codebook: Float[np.ndarray, "learned K E"]
+    raw_codes: Int[np.ndarray, "N learned"]
+
+    @property
+    def sid_len(self) -> int:
+        """Integers in one semantic ID."""
+        return self.code_ids.shape[1]
+
+    def save(self, path: Path) -> None:
+        """Write to one `.npz`."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        names = np.array(self.signals, dtype=str) if self.signals else np.zeros(0, dtype="U1")
+        np.savez(path, **arrays, sizes=np.array(self.sizes), learned=np.array(self.learned), signals=names)
+
+    @classmethod
+    def load(cls, path: Path) -> "SemanticIds":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        sizes, learned = tuple(map(int, arrays.pop("sizes"))), int(arrays.pop("learned"))
+        return cls(sizes=sizes, learned=learned, signals=tuple(map(str, arrays.pop("signals"))), **arrays)
+
+
+def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N-1"]]:
+    """How many items share each distinct ID, and the group of every item (row 0, padding, is left out of both)."""
+    _, group, size = np.unique(code_ids[1:], axis=0, return_inverse=True, return_counts=True)
+    return size, group.reshape(-1)
+
+
+def health(code_ids: Int[np.ndarray, "N sid_len"], sizes: tuple[int, ...]) -> dict[str, float | list[float]]:
+    """Figures that show what is wrong with a set of IDs, before or after a repair.
+
+    Returns: `collision_rate` = 1 - distinct IDs / items; `colliding_items`, the items that share an ID;
+        `largest_group`; and per position: `used`, `dead` codes, `perplexity` of their use (1 .. size), and
+        `fan_out`, mean children of a prefix.
+    """
+    size, _ = group_sizes(code_ids)
+    table, tree = code_ids[1:], build_tree(code_ids)
+    used, perplexity = [], []
+    for position, codes in enumerate(sizes):
+        share = np.bincount(table[:, position], minlength=codes) / len(table)
+        used.append(int((share > 0).sum()))
+        perplexity.append(float(np.exp(-(share[share > 0] * np.log(share[share > 0])).sum())))
+    nodes = [1] + [len(level) for level in tree.code]
+    return {
+        "collision_rate": float(1 - len(size) / len(table)),
+        "colliding_items": int(size[size > 1].sum()),
+        "largest_group": int(size.max()),
+        "used": used,
+        "dead": [codes - seen for codes, seen in zip(sizes, used, strict=True)],
+        "perplexity": perplexity,
+        "fan_out": [nodes[depth + 1] / nodes[depth] for depth in range(len(sizes))],
+    }
+
+
+def append_extra(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "N longer"], int]:
+    """TIGER's repair: one more position numbers the items of a colliding group; returns the table and its size.
+
+    Rows are permuted at load, so the number says nothing of an item's original number.
+    Source: Rajput et al. 2023 (TIGER), section 3.1.
+    """
+    _, group = group_sizes(code_ids)
+    order = np.argsort(group, kind="stable")
+    ranked = group[order]
+    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
+    position = np.arange(len(ranked))
+    number = position - np.maximum.accumulate(np.where(begins, position, 0))
+    extra = np.zeros((len(code_ids), 1), dtype=code_ids.dtype)
+    extra[order + 1, 0] = number
+    return np.hstack([code_ids, extra]), int(number.max()) + 1
+
+
+def move_to_free(
+    code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
+) -> Int[np.ndarray, "N sid_len"]:
+    """Give colliding items the nearest last code that is free below their prefix; the best served item stays.
+
+    Args: residual: what the last level was asked to quantize. table: its codes.
+    Returns: the new table. Items stay colliding where a prefix has no free code left.
+    """
+    repaired = code_ids.copy()
+    size, group = group_sizes(code_ids)
+    _, prefix = group_sizes(code_ids[:, :-1]) if code_ids.shape[1] > 1 else (None, np.zeros(len(group), dtype=int))
+    for crowded in np.unique(prefix[size[group] > 1]):
+        members = np.flatnonzero(prefix == crowded)
+        gap = np.square(residual[members + 1, None] - table).sum(-1)  # (members, K)
+        own = gap[np.arange(len(members)), code_ids[members + 1, -1]]
+        taken: set[int] = set()
+        waiting = []
+        for index in np.argsort(own, kind="stable"):
+            code = int(code_ids[members[index] + 1, -1])
+            waiting.append(index) if code in taken else taken.add(code)
+        for index in waiting:
+            free = [code for code in np.argsort(gap[index], kind="stable") if int(code) not in taken]
+            if free:
+                repaired[members[index] + 1, -1] = free[0]
+                taken.add(int(free[0]))
+    return repaired
+
+
+def sinkhorn(
+    cost: Float[np.ndarray, "n K"], regularisation: float = 0.05, iterations: int = 50
+) -> Float[np.ndarray, "n K"]:
+    """Entropic transport of n <= K items (mass 1 each) onto K codes that take at most 1 each, by scaling both in turn.
+
+    Args: cost: any unit; it is divided by its mean. Source: Cuturi 2013; its use on codes, LC-Rec (Zheng et al. 2024).
+    """
+    plan = np.exp(-(cost - cost.min(1, keepdims=True)) / (regularisation * max(float(cost.mean()), 1e-12)))
+    for _ in range(iterations):
+        plan /= np.maximum(plan.sum(0), 1)
+        plan /= np.maximum(plan.sum(1, keepdims=True), 1e-300)
+    return plan
+
+
+def spread_by_transport(
+    code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
+) -> Int[np.ndarray, "N sid_len"]:
+    """Give colliding items new last codes by `sinkhorn`, all colliding items of a prefix at once, at most K of them.
+
+    Codes that items without a collision hold stay theirs. What the plan leaves together, `move_to_free` parts.
+
+    Args, returns: as `move_to_free`.
+    """
+    repaired = code_ids.copy()
+    size, group = group_sizes(code_ids)
+    _, prefix = group_sizes(code_ids[:, :-1]) if code_ids.shape[1] > 1 else (None, np.zeros(len(group), dtype=int))
+    for crowded in np.unique(prefix[size[group] > 1]):
+        members = np.flatnonzero((prefix == crowded) & (size[group] > 1))
+        own = np.square(residual[members + 1] - table[code_ids[members + 1, -1]]).sum(-1)
+        members = members[np.argsort(own, kind="stable")[: len(table)]]
+        held = code_ids[np.flatnonzero((prefix == crowded) & (size[group] == 1)) + 1, -1]
+        free = np.setdiff1d(np.arange(len(table)), held)
+        if len(free):
+            cost = np.square(residual[members + 1, None] - table[free]).sum(-1)
+            repaired[members + 1, -1] = free[sinkhorn(cost).argmax(1)]
+    return move_to_free(repaired, residual, table)

@@ -1,0 +1,125 @@
+"""The transformer blocks that every sequence model here is built from, with an additive attention bias."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .kernels import dropout
+
+INIT_STD = 0.02  # standard deviation of embeddings at the start
+FEW = 8  # keys up to which attention is written as sums of products
+
+
+def causal_mask(length: int, device: torch.device | None = None) -> Float[Tensor, "T T"]:
+    """Additive mask: 0 where a position may look (itself and earlier), -inf where it may not."""
+    return torch.full((length, length), float("-inf"), device=device).triu(1)
+
+
+def row_of(pairs: Tensor, row: Int[Tensor, "B"]) -> Tensor:
+    """One query's row for each user of what is known of every pair, (#B, #H, T, R) -> (B, #H, 1, R)."""
+    return pairs.expand(len(row), -1, -1, -1)[torch.arange(len(row), device=row.device), :, row][:, :, None]
+
+
+def attention(
+    query: Float[Tensor, "B H T d"],
+    key: Float[Tensor, "B H R d"],
+    value: Float[Tensor, "B H R d"],
+    bias: Float[Tensor, "... T R"],
+) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T R"]]:
+    """Attended values and weights, `softmax(q.k/sqrt(d) + bias)`: the one attention kernel, with or without a bias.
+
+    Choice: written out instead of a fused kernel: as fast on CPU with a learned bias, and it shows its weights. Over
+    few keys (the codes of one ID) sums of products take half the time of matrix products, which are overhead there.
+    """
+    if key.shape[-2] > FEW:
+        weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
+        return weights @ value, weights
+    scores = (query[..., :, None, :] * key[..., None, :, :]).sum(-1)
+    weights = (scores / query.shape[-1] ** 0.5 + bias).softmax(-1)
+    return (weights[..., None] * value[..., None, :, :]).sum(-2), weights
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)), with ReLU as in SASRec.
+
+    Args: width: D. heads: H, divides D. dropout: share dropped from each branch.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def project(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the normalised input, each (B, H, T, D/H)."""
+        return self._heads(self.qkv(self.norm_attention(x)), 3)
+
+    def _heads(self, x: Float[Tensor, "B T nD"], count: int) -> tuple[Tensor, ...]:
+        """`count` projections side by side, each as (B, H, T, D/H)."""
+        return tuple(part.transpose(1, 2) for part in x.unflatten(-1, (count, self.heads, -1)).unbind(-3))
+
+    def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
+        """Add the attended values, then the feed-forward branch, to the stream."""
+        x = x + dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
+        return x + dropout(self.down(F.relu(self.up(self.norm_forward(x)))), self.dropout, self.training)
+
+    def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "... T T"]) -> tuple[Tensor, Tensor]:
+        """The new stream (B, T, D) and the attention weights (B, H, T, T)."""
+        query, key, value = self.project(x)
+        attended, weights = attention(query, key, value, bias)
+        return self.merge(x, attended), weights
+
+    def at(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "B #H one T"], row: Int[Tensor, "B"]) -> Tensor:
+        """`forward`'s new stream at one position a user, (B, 1, D), given the bias there: no more is computed."""
+        user, width, normed = torch.arange(len(x), device=x.device), x.shape[-1], self.norm_attention(x)
+        weight, offset = self.qkv.weight, self.qkv.bias
+        (query,) = self._heads(F.linear(normed[user, row][:, None], weight[:width], offset[:width]), 1)
+        key, value = self._heads(F.linear(normed, weight[width:], offset[width:]), 2)
+        return self.merge(x[user, row][:, None], attention(query, key, value, bias)[0])
+
+    def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
+        """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
+        query, key, value = self.project(x)
+        grown = torch.stack([key, value])
+        if cache is None:
+            return self.merge(x, value), grown  # a softmax over one key is 1
+        grown = torch.cat([cache, grown], dim=-2)
+        attended, _ = attention(query, *grown, x.new_zeros(1, grown.shape[-2]))
+        return self.merge(x, attended), grown
+
+
+class Transformer(nn.Module):
+    """A stack of blocks with a final norm.
+
+    Args: layers, width, heads, dropout: as in `Block`. kind: `Block` or `GatedBlock`.
+    """
+
+    def __init__(self, layers: int, width: int, heads: int, dropout: float, kind: type[Block] = Block) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(kind(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Float[Tensor, "B T D"], biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Outputs (B, T, D) and each block's attention weights (B, H, T, T), given one additive bias a block."""
+        maps = []
+        for block, bias in zip(self.blocks, biases, strict=True):
+            x, weights = block(x, bias)
+            maps.append(weights)
+        return self.norm(x), maps
+
+    def at(self, x: Float[Tensor, "B T D"], biases: list[Tensor], row: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
+        """`forward`'s output at one position a user; the last block's bias is the one there, as of `row_of`."""
+        for block, bias in zip(self.blocks[:-1], biases, strict=False):
+            x, _ = block(x, bias)
+        return self.norm(self.blocks[-1].at(x, biases[-1], row))[:, 0]
+
+    def extend(self, x: Float[Tensor, "B one D"], caches: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+        """One more position for every block, causal by construction: outputs (B, 1, D) and the longer caches."""
+        grown = []
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x, cache = block.extend(x, cache)
+            grown.append(cache)
+        return self.norm(x), grown

@@ -1,0 +1,182 @@
+"""Collisions of every tokenizer side by side: each repair, the codebooks they cost, and what their runs reached."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+
+from bbqrec_core import SemanticIds, Tokenized, TokenizerConfig, health
+from bbqrec_core.tokenizer.fit import resolve
+from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free, spread_by_transport
+from bbqrec_lab.analysis.neighbours import prefix_purity
+from bbqrec_lab.baselines.control_tokenizers import resolve_source
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
+from bbqrec_lab.experiments.variants import VARIANTS, variant_config
+from bbqrec_lab.settings import IdsConfig
+from bbqrec_lab.store import Store
+
+REPAIRS = ("none", "nearest", "sinkhorn", "extra")
+
+
+class _Shelf(Store):
+    """A store that only looks: what is not there is not made."""
+
+    def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], None]) -> Path:
+        """As `Store.get`, but LookupError where the result is not there."""
+        if not self.path(kind, key).exists():
+            raise LookupError(f"{self.path(kind, key)} is not there")
+        return super().get(kind, key, make)
+
+
+def reached(
+    data: NamedDataset,
+    names: Sequence[str],
+    config: Config,
+    store: Store,
+    metric: str = "ndcg@10",
+    history: str = "masked",
+) -> dict[str, float]:
+    """What each variant scored over all users, NaN where the store holds no run of it; never trains."""
+    found = dict.fromkeys(names, float("nan"))
+    for name in names:
+        try:
+            rows = run_variant(data, name, config, _Shelf(store.root)).rows
+        except LookupError:
+            continue
+        here = (pl.col("segment") == "all") & (pl.col("history") == history) & pl.col("metric").str.starts_with(metric)
+        found[name] = float(rows.filter(here)["value"][0])
+    return found
+
+
+def tokenizer_config(data: NamedDataset, variant: str, config: Config) -> TokenizerConfig:
+    """The settings of a variant's tokenizer on these data, resolved."""
+    return resolve(variant_config(variant, config).tokenizer, data)
+
+
+def ids_source(data: NamedDataset, variant: str, config: Config) -> IdsConfig:
+    """Where a variant's IDs come from on these data."""
+    config = variant_config(variant, config)
+    return resolve_source(config.ids, resolve(config.tokenizer, data), data)
+
+
+def distinct_tokenizers(data: NamedDataset, config: Config, names: Sequence[str]) -> list[str]:
+    """Those of the named variants that have IDs, without the ones whose IDs before the repair an earlier one has.
+
+    Raises: ValueError for an unknown variant.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        settings = replace(tokenizer_config(data, name, config), uniqueness="none")
+        before_repair = str((asdict(settings), asdict(ids_source(data, name, config))))
+        if VARIANTS[name].kind == "ids":
+            seen.setdefault(before_repair, name)
+    return list(seen.values())
+
+
+def ids_of_seeds(
+    data: NamedDataset, variant: str, config: Config, seeds: Sequence[int], store: Store
+) -> list[Int[np.ndarray, "N _"]]:
+    """The IDs of a variant before the repair, one table a seed; tokenizers that the store lacks are trained."""
+    configs = [variant_config(variant, replace(config, seed=seed)) for seed in seeds]
+    return [run_tokenizer(data, one, store)[0].ids.raw_codes for one in configs]
+
+
+def repair_with(repair: str, done: Tokenized) -> tuple[Int[np.ndarray, "N sid_len"], tuple[int, ...]]:
+    """The IDs that a tokenizer had before its repair, after another one; and the codes possible at each position.
+
+    Which items move depends on what the last level was asked to quantize. How many collide afterwards does not: m items
+    below one prefix end with min(m, K) different IDs by `nearest` and by `sinkhorn`.
+
+    Args: repair: one of `REPAIRS`.
+    Raises: ValueError for another repair.
+    """
+    if repair not in REPAIRS:
+        raise ValueError(f"repair must be one of {', '.join(REPAIRS)}, got {repair!r}")
+    raw, books = done.ids.raw_codes, done.ids.codebook
+    sizes = done.ids.sizes[: raw.shape[1]]
+    if repair == "none":
+        return raw, sizes
+    if repair == "extra":
+        table, largest = append_extra(raw)
+        return table, (*sizes, largest)
+    move = move_to_free if repair == "nearest" else spread_by_transport
+    return move(raw, done.residual, books[-1][: sizes[-1]]), sizes
+
+
+def repair_table(tokenizers: Mapping[str, Tokenized]) -> pl.DataFrame:
+    """What every repair would make of every tokenizer's IDs.
+
+    Returns: columns tokenizer, repair, collision_rate, colliding_items, largest_group, moved (items whose code changed,
+        or whose added code is not 0), sid_len.
+    """
+    rows = []
+    for name, done in tokenizers.items():
+        raw = done.ids.raw_codes
+        for repair in REPAIRS:
+            table, sizes = repair_with(repair, done)
+            figures = health(table, sizes)
+            longer = np.hstack([raw, np.zeros((len(raw), table.shape[1] - raw.shape[1]), raw.dtype)])
+            told = {key: figures[key] for key in ("collision_rate", "colliding_items", "largest_group")}
+            told |= {"moved": int((table != longer).any(1).sum()), "sid_len": table.shape[1]}
+            rows.append({"tokenizer": name, "repair": repair, **told})
+    return pl.DataFrame(rows)
+
+
+def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
+    """A column of `repair_table` or `shape_table` as `plots_collisions.ledger` takes it: tokenizer -> case -> value."""
+    cases = frame["repair"] if "repair" in frame.columns else [""] * len(frame)
+    out: dict[str, dict[str, float]] = {}
+    for tokenizer, case, value in zip(frame["tokenizer"], cases, frame[column], strict=True):
+        out.setdefault(tokenizer, {})[case] = float(value)
+    return out
+
+
+def stored_vectors(ids: SemanticIds, config: TokenizerConfig, source: str) -> int:
+    """Codebook vectors that a tokenizer keeps, used or not; 0 where codes have no vectors.
+
+        vectors = sets * L * K;  sets: 1 if shared, else one per quantized unit
+
+    Args: config: of the tokenizer, resolved. source: of its IDs, resolved.
+    """
+    if not len(ids.signals):
+        return 0
+    units = len(ids.signals) + (config.combine == "fused" and len(ids.signals) > 1)
+    sets = 1 if config.shared_codebook or source != "learned" else units
+    return sets * config.levels * ids.codebook.shape[1]
+
+
+def shape_table(
+    tokenizers: Mapping[str, Tokenized],
+    configs: Mapping[str, TokenizerConfig],
+    sources: Mapping[str, str],
+    likeness: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    rows: Int[np.ndarray, "R"],
+    seed: int = 0,
+) -> pl.DataFrame:
+    """One row a tokenizer, all before the repair: collisions, use of codes, fan-out, likeness below a code, memory.
+
+    Args: configs: resolved settings by tokenizer. sources: of their IDs, resolved. likeness, rows, seed: as of `neighbours.prefix_purity`.
+    Returns: columns tokenizer, collision_rate, colliding_items, largest_group, codes (of an ID), used, perplexity and
+        fan_out (each per position, as text), even_use (perplexity of the first code over the codes possible there),
+        first_fan_out (children of a first code), purity (likeness of two items below one first code over that of any
+        two), codebook_vectors, codebook_width.
+    """
+    out = []
+    for name, done in tokenizers.items():
+        figures, raw = health(done.ids.raw_codes, done.ids.sizes[: done.ids.learned]), done.ids.raw_codes
+        alike = prefix_purity(raw[:, :1], rows, likeness, seed).mean
+        told = {key: figures[key] for key in ("collision_rate", "colliding_items", "largest_group")}
+        told |= {"codes": raw.shape[1]}
+        told |= {key: ", ".join(f"{value:.4g}" for value in figures[key]) for key in ("used", "perplexity", "fan_out")}
+        told["even_use"] = figures["perplexity"][0] / done.ids.sizes[0]
+        told["first_fan_out"] = figures["fan_out"][1] if raw.shape[1] > 1 else float("nan")
+        told["purity"] = float(alike[1] / alike[0]) if alike[0] > 0 else float("nan")
+        vectors = stored_vectors(done.ids, configs[name], sources[name])
+        told |= {"codebook_vectors": vectors, "codebook_width": done.ids.codebook.shape[2] if vectors else 0}
+        out.append({"tokenizer": name, **told})
+    return pl.DataFrame(out)

@@ -1,0 +1,258 @@
+"""Why an item may have been recommended: what its semantic ID shares with a history, and what usually follows it."""
+
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor, nn
+
+from bbqrec_core import PrefixTree, Recommender, SemanticIds, Sequences
+from bbqrec_core.dataset import gather_padded
+from bbqrec_core.recommender import decoding
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Whatever ranks items after a history: a recommender, or a baseline that counts."""
+
+    def scores(self, history: Sequences, users: np.ndarray) -> Tensor: ...
+
+
+def readable(recommender: object) -> Recommender:
+    """The recommender itself, if these views can show it.
+
+    Raises: ValueError for one that reads codes instead of items, whose attention has a row for every code.
+    """
+    if not isinstance(recommender, Recommender):
+        raise ValueError(
+            f"{type(recommender).__name__} has no attention and no beam: choose a run with a sequence model"
+        )
+    if recommender.model.per_item > 1:
+        raise ValueError("this run reads histories code by code: choose one with granularity item")
+    return recommender
+
+
+def signal_names(recommender: Recommender) -> tuple[str, ...]:
+    """Signals that the reweighting compares, in their order; none where there is no reweighting."""
+    table = recommender.model.reweighting
+    return tuple(dict.fromkeys(c.name.split("-")[0] for c in table.channels)) if table is not None else ()
+
+
+def channels_of(recommender: Recommender, signals: Collection[str]) -> list[str]:
+    """Names of the channels that compare one of the given signals, with itself or with another."""
+    table = recommender.model.reweighting
+    return [c.name for c in table.channels if set(c.name.split("-")) & set(signals)] if table is not None else []
+
+
+def rescaled(recommender: Recommender, scale: float = 1.0, off: Collection[str] = ()) -> Recommender:
+    """The same recommender with every learned offset times `scale`, and times 0 in channels that compare signals `off`.
+
+    Scale 1 is the model itself and scale 0 the same weights without offsets, both bit for bit. All other parameters are
+    shared with the original.
+    """
+    if recommender.model.reweighting is None:
+        return recommender
+    kept = [*recommender.model.parameters(), *recommender.model.buffers()]
+    model = copy.deepcopy(recommender.model, {id(tensor): tensor for tensor in kept})
+    silent = channels_of(recommender, off)
+    factors = [0.0 if channel.name in silent else scale for channel in model.reweighting.channels]
+    table = model.reweighting.table.detach() * torch.tensor(factors)[None, :, None, None]
+    model.reweighting.table = nn.Parameter(table, requires_grad=False)
+    return replace(recommender, model=model)
+
+
+def read_part(recommender: Recommender, rows: Sequence[int]) -> Int[Tensor, "one T"]:
+    """The last events of a history, as many as the model reads.
+
+    Raises: ValueError for an empty history.
+    """
+    if not len(rows):
+        raise ValueError("the history is empty: add an item first")
+    return torch.tensor([list(map(int, rows))[-recommender.model.config.history :]])
+
+
+@torch.no_grad()
+def attention(recommender: Recommender, rows: Sequence[int]) -> Float[Tensor, "layers H T T"]:
+    """Attention weights between the events that the model reads, of every layer and head; rows sum to 1."""
+    return torch.stack([weights[0] for weights in recommender.model.states(read_part(recommender, rows))[1]])
+
+
+def all_scores(
+    scorer: Scorer, histories: Sequence[Sequence[int]], known: Collection[int] = ()
+) -> Float[Tensor, "B rows"]:
+    """Exact scores of every item after each history, as the scorer has them; -inf for padding and for `known` rows."""
+    sizes = np.array([len(rows) for rows in histories])
+    items = np.concatenate([np.asarray(rows, dtype=np.int32) for rows in histories])
+    asked = Sequences(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), items)
+    scores = scorer.scores(asked, np.arange(len(histories))).clone()
+    scores[:, list(known)] = -torch.inf
+    return scores
+
+
+def ranking(scores: Float[Tensor, "rows"]) -> Int[np.ndarray, "rows"]:
+    """Rank of every item row, 1 for the best, equal scores by row; 0 where an item is left out."""
+    order = scores.sort(descending=True, stable=True).indices.numpy()
+    ranks = np.zeros(len(order), dtype=np.int64)
+    ranks[order] = np.arange(1, len(order) + 1)
+    return np.where(scores.isneginf().numpy(), 0, ranks)
+
+
+def best(ranks: Int[np.ndarray, "rows"], k: int) -> list[int]:
+    """Item rows with ranks 1 to k, fewer where fewer are left."""
+    order = np.argsort(np.where(ranks == 0, len(ranks) + 1, ranks), kind="stable")
+    return order[: min(k, int((ranks > 0).sum()))].tolist()
+
+
+class Depth(NamedTuple):
+    """The beam at one depth of the prefix tree, best first.
+
+    prefixes: (W, depth). scores: log-probability in nats. parent: line of the depth above. items: how many items of the
+    catalogue lie below, those of the history left out. nodes: prefixes of this depth in the whole tree.
+    """
+
+    prefixes: Int[np.ndarray, "W depth"]
+    scores: Float[np.ndarray, "W"]
+    parent: Int[np.ndarray, "W"]
+    items: Int[np.ndarray, "W"]
+    nodes: int
+
+
+def cut(tree: PrefixTree, depth: int) -> PrefixTree:
+    """The prefix tree down to `depth` (1 .. sid_len): its leaves hold all items below them."""
+    node = tree.leaf[tree.items]
+    for parent in reversed(tree.parent[depth:]):
+        node = parent[node]
+    below = torch.bincount(node, minlength=len(tree.code[depth - 1]))
+    leaf = torch.full_like(tree.leaf, -1)
+    leaf[tree.items] = node
+    starts = torch.cat([torch.zeros(1, dtype=torch.long), below.cumsum(0)])
+    levels = (part[:depth] for part in (tree.first, tree.code, tree.parent))
+    widest = torch.cat([tree.widest[:depth], below.max()[None]])
+    return PrefixTree(*levels, leaf, tree.items, starts, widest, tree.unseen[:depth])
+
+
+@torch.no_grad()
+def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[Depth]:
+    """The beam of `Recommender.beam` depth by depth, the history's items out of the tree.
+
+    A search that stops early has the same beam as a longer one at that depth, so the tree is cut and searched again.
+
+    Raises: ValueError for a model that emits no codes, or an empty history.
+    """
+    if recommender.tree is None:
+        raise ValueError("this run scores items directly: it has no codes to unfold")
+    states = recommender.model.last_states(read_part(recommender, rows))
+    vectors, gone = recommender.model.vectors, torch.tensor([sorted(set(map(int, rows)))])
+    codes = torch.stack([vectors.code_of(d, node) for d, node in enumerate(vectors.node.unbind(1))], 1)
+    depths: list[Depth] = []
+    for depth in range(1, codes.shape[1] + 1):
+        tree = cut(recommender.tree, depth)
+        items, scores = decoding.beam_search(decoding.Frontier(recommender.model.head, states), tree, width, gone)
+        real = items[0] > 0
+        node = tree.leaf[items[0][real]].numpy()
+        _, first, size = np.unique(node, return_index=True, return_counts=True)
+        lines = np.argsort(first)  # one line a prefix, in the beam's order
+        prefixes = codes[items[0][real]][:, :depth].numpy()[first[lines]]
+        above = {tuple(prefix): line for line, prefix in enumerate(depths[-1].prefixes.tolist())} if depths else {(): 0}
+        parent = np.array([above[tuple(prefix[:-1])] for prefix in prefixes.tolist()], dtype=np.int64)
+        depths.append(Depth(prefixes, scores[0][real].numpy()[first[lines]], parent, size[lines], tree.leaves))
+    return depths
+
+
+def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> list[int]:
+    """Items that a beam finds after a history, best first, the history's own left out; no more than `width`."""
+    gone = torch.tensor([sorted(set(map(int, rows)))])
+    items, _ = recommender.beam(read_part(recommender, rows), width, gone)
+    return items[0][items[0] > 0][:width].tolist()
+
+
+@torch.no_grad()
+def without_each(
+    recommender: Recommender, rows: Sequence[int], items: Sequence[int]
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "T k"]]:
+    """Scores of `items` after the history that is read, and after it without its event t, for every t.
+
+    A history of one event has no shorter one: its second part is empty, (0, k).
+    """
+    kept = read_part(recommender, rows)[0].tolist()
+    shorter = [kept[:t] + kept[t + 1 :] for t in range(len(kept))] if len(kept) > 1 else []
+    histories, asked = [kept, *shorter], torch.tensor(list(map(int, items)), dtype=torch.long)
+    if recommender.tree is None or recommender.model.items is not None:
+        scores = all_scores(recommender, histories)[:, asked]
+        return scores[0], scores[1:]
+    sizes = np.array([len(history) for history in histories])
+    flat = np.concatenate([np.array(history, dtype=np.int32) for history in histories])
+    states = recommender.model.last_states(gather_padded(flat, np.cumsum(sizes) - sizes, sizes))
+    states = states.repeat_interleave(len(asked), 0)
+    leaf = recommender.tree.leaf[asked].repeat(len(histories))
+    scores = decoding.leaf_scores(recommender.model.head, states, recommender.tree, leaf).view(len(histories), -1)
+    return scores[0], scores[1:]
+
+
+def shared_codes(code_ids: Int[np.ndarray, "N sid_len"], item: int, rows: Sequence[int]) -> tuple[int, int]:
+    """The longest prefix that an item's ID shares with a history: the latest event that has it, and its length.
+
+    Returns: (place in `rows`, shared codes); (0, 0) where not even the first code is shared.
+    """
+    found = (0, 0)
+    for place, row in enumerate(rows):
+        differ = code_ids[item] != code_ids[row]
+        length = int(differ.argmax()) if differ.any() else len(differ)
+        if length >= max(found[1], 1):
+            found = (place, length)
+    return found
+
+
+def shared_prefix(
+    first: Int[np.ndarray, "R positions"], second: Int[np.ndarray, "H positions"]
+) -> Int[np.ndarray, "R H"]:
+    """How many leading codes the IDs of each pair of items share, from 0 to the number of positions."""
+    same = first[:, None] == second[None]
+    return np.cumprod(same, axis=-1, dtype=np.int64).sum(-1)  # after the first difference nothing counts
+
+
+def longest_shared(
+    ids: SemanticIds, history: Sequences, users: Int[np.ndarray, "U"], lists: Int[np.ndarray, "U k"]
+) -> Int[np.ndarray, "U k"]:
+    """For each listed item the longest prefix of learned codes that it shares with any item of the user's history.
+
+    Args: history: of all users, each of one item at least. users: whose lists these are. lists: item rows, 0 (no item)
+        shares nothing.
+    """
+    codes, found = ids.code_ids[:, : ids.learned], np.zeros(lists.shape, np.int64)
+    for line, user in enumerate(users):
+        past = history.items[history.offsets[user] : history.offsets[user + 1]]
+        found[line] = shared_prefix(codes[lists[line]], codes[past]).max(1)
+    return np.where(lists > 0, found, 0)
+
+
+def draw_others(
+    history: Sequences, users: Int[np.ndarray, "U"], n_items: int, k: int, rng: np.random.Generator
+) -> Int[np.ndarray, "U k"]:
+    """For each user k item rows drawn evenly from those that the history lacks; 0 where fewer are left."""
+    drawn = np.zeros((len(users), k), np.int64)
+    for line, user in enumerate(users):
+        past = history.items[history.offsets[user] : history.offsets[user + 1]]
+        left = np.setdiff1d(np.arange(1, n_items + 1), past)
+        drawn[line, : min(k, len(left))] = rng.choice(left, min(k, len(left)), replace=False)
+    return drawn
+
+
+def step_lift(codes: Int[np.ndarray, "N"], train: Sequences, size: int) -> Float64[np.ndarray, "K K"]:
+    """How many times as often as by chance one code comes right after another in the events of a user.
+
+        lift[a, b] = n(a, b) n / (n(a, .) n(., b)),  n(a, b) = steps from an item of code a to one of code b
+
+    Args: codes: of each item row at one level. train: training events. size: K. Returns: 0 where a step never happened.
+    """
+    inside = np.ones(len(train.items), bool)
+    begins = train.offsets[:-1]
+    inside[begins[begins < len(inside)]] = False  # from one user to the next is no step
+    before, after = codes[train.items[:-1]][inside[1:]], codes[train.items[1:]][inside[1:]]
+    steps = np.bincount(before * size + after, minlength=size * size).reshape(size, size)
+    chance = np.outer(steps.sum(1), steps.sum(0)) / max(steps.sum(), 1)
+    return np.divide(steps, chance, out=np.zeros((size, size)), where=chance > 0)

@@ -1,0 +1,172 @@
+"""Who is close to whom: nearest items, shared audiences, agreement of signals, neighbourhoods of the prefix tree."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import sparse
+
+from bbqrec_core import Sequences
+
+
+def item_vectors(behaviour: Float[np.ndarray, "N S E"], present: Bool[np.ndarray, "N S"]) -> Float[np.ndarray, "N E"]:
+    """One direction an item: the mean of its present signals, scaled to length sqrt(E); zero where it has none."""
+    mean = (behaviour * present[..., None]).sum(1)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    return (mean / np.maximum(length, 1e-12) * np.sqrt(behaviour.shape[-1])).astype(np.float32)
+
+
+def nearest(
+    vectors: Float[np.ndarray, "N d"], present: Bool[np.ndarray, "N"], rows: Int[np.ndarray, "Q"], k: int
+) -> Int[np.ndarray, "Q k"]:
+    """The k present item rows of highest cosine with each asked row, best first, itself left out.
+
+    Raises: ValueError if fewer than k + 1 items are present.
+    """
+    others = np.flatnonzero(present)
+    if len(others) <= k:
+        raise ValueError(f"asked for {k} neighbours of {len(others)} items: ask for fewer")
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    found = []
+    for block in np.array_split(rows, max(1, len(rows) // 512)):
+        cosine = unit[block] @ unit[others].T
+        cosine[block[:, None] == others] = -np.inf
+        found.append(others[np.argsort(-cosine, axis=1, kind="stable")[:, :k]])
+    return np.concatenate(found)
+
+
+def shared_audience(
+    sequences: Sequences, first: Int[np.ndarray, "P"], second: Int[np.ndarray, "P"]
+) -> Float[np.ndarray, "P"]:
+    """Cosine of the sets of users of two items, |U_i & U_j| / sqrt(|U_i| |U_j|), in [0, 1]; NaN if either has none."""
+    users = np.repeat(np.arange(len(sequences.offsets) - 1), np.diff(sequences.offsets))
+    height = max(int(rows.max(initial=0)) for rows in (sequences.items, first, second)) + 1
+    seen = sparse.csr_array((np.ones(len(users)), (sequences.items, users)), (height, len(sequences.offsets) - 1))
+    seen.data[:] = 1  # a user who comes back counts once
+    size = np.diff(seen.indptr)
+    common = seen[first].multiply(seen[second]).sum(1)
+    with np.errstate(invalid="ignore"):
+        return common / np.sqrt(size[first] * size[second])
+
+
+def audience_of_nearest(
+    vectors: Float[np.ndarray, "N d"], present: Bool[np.ndarray, "N"], sequences: Sequences, seed: int = 0, k: int = 10
+) -> tuple[float, float]:
+    """Do items that are close in a space share users? Mean shared audience with the k nearest, and its standard error.
+
+    Args: sequences: events that count; items without one have no audience and take no part. k: at most, fewer if fewer
+        items are present. Up to 500 items are asked.
+    Raises: ValueError if fewer than two items with an event are present.
+    """
+    active = present & (np.bincount(sequences.items, minlength=len(present)) > 0)
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(active))[:500]
+    near = nearest(vectors, active, rows, min(k, max(int(active.sum()) - 1, 1)))
+    cosine = shared_audience(sequences, np.repeat(rows, near.shape[1]), near.reshape(-1)).reshape(near.shape).mean(1)
+    return float(cosine.mean()), float(cosine.std(ddof=1) / np.sqrt(len(cosine)))
+
+
+class Purity(NamedTuple):
+    """Likeness of random pairs of items by the depth of the prefix they share (entry 0: any two items).
+
+    mean, error: (depths,) mean likeness and its standard error, NaN without any pair. pairs: different ones drawn.
+    """
+
+    mean: Float[np.ndarray, "depths"]
+    error: Float[np.ndarray, "depths"]
+    pairs: Int[np.ndarray, "depths"]
+
+
+def prefix_purity(
+    code_ids: Int[np.ndarray, "N sid_len"],
+    rows: Int[np.ndarray, "R"],
+    likeness: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    seed: int = 0,
+    draws: int = 4000,
+) -> Purity:
+    """Are items that share a prefix alike in something else? Pairs are drawn below common prefixes of each length.
+
+    Args: code_ids: with the padding row. rows: items that take part. likeness: of two arrays of item rows, such as
+        `shared_audience` of some events. draws: pairs drawn per depth.
+    Choice: an item is drawn first, then a partner from its group, so that a large group does not rule the mean.
+    """
+    rng = np.random.default_rng(seed)
+    mean, error, pairs = [], [], []
+    for depth in range(code_ids.shape[1] + 1):
+        _, group = np.unique(code_ids[rows, :depth], axis=0, return_inverse=True)
+        first, second = _pairs(group.reshape(-1) if depth else np.zeros(len(rows), dtype=np.int64), rng, draws)
+        values = likeness(rows[first], rows[second])
+        pairs.append(len(np.unique(np.sort([first, second], axis=0), axis=1).T))
+        mean.append(values.mean() if len(values) else np.nan)
+        # A pair drawn twice tells nothing new: where few share a prefix, more draws must not shrink the error.
+        error.append(values.std(ddof=1) / np.sqrt(pairs[-1]) if len(values) > 1 else np.nan)
+    return Purity(np.array(mean), np.array(error), np.array(pairs))
+
+
+def _pairs(
+    group: Int[np.ndarray, "R"], rng: np.random.Generator, draws: int
+) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
+    """Random items that are not alone in their group, and for each another member of it."""
+    order = np.argsort(group, kind="stable")
+    size = np.bincount(group)
+    start = np.cumsum(size) - size
+    place = np.empty(len(group), dtype=np.int64)
+    place[order] = np.arange(len(group)) - start[group[order]]
+    crowd = np.flatnonzero(size[group] > 1)
+    if not len(crowd):
+        return crowd, crowd
+    first = crowd[rng.integers(0, len(crowd), draws)]
+    home = group[first]
+    step = 1 + (rng.random(draws) * (size[home] - 1)).astype(np.int64)  # 1 .. size - 1: never the item itself
+    return first, order[start[home] + (place[first] + step) % size[home]]
+
+
+class Agreement(NamedTuple):
+    """How often two signals of an item chose the same code, and how often by chance; both (L, S, S) in [0, 1]."""
+
+    share: Float[np.ndarray, "L S S"]
+    chance: Float[np.ndarray, "L S S"]
+
+
+def code_agreement(signal_codes: Int[np.ndarray, "N S L"], present: Bool[np.ndarray, "N S"]) -> Agreement:
+    """Agreement of the signals level by level, over items that have both; NaN where no item has.
+
+    chance = sum_k share of signal i's items with code k * that of signal j
+    """
+    n_signals, levels = signal_codes.shape[1:]
+    share, chance = (np.full((levels, n_signals, n_signals), np.nan) for _ in range(2))
+    size = int(signal_codes.max(initial=0)) + 1
+    for i, j in np.ndindex(n_signals, n_signals):
+        both = present[:, i] & present[:, j]
+        for level in range(levels) if both.any() else ():
+            one, two = signal_codes[both, i, level], signal_codes[both, j, level]
+            share[level, i, j] = (one == two).mean()
+            use = [np.bincount(codes, minlength=size) / both.sum() for codes in (one, two)]
+            chance[level, i, j] = use[0] @ use[1]
+    return Agreement(share, chance)
+
+
+def distinctive_words(
+    texts: Sequence[str | None], member: Bool[np.ndarray, "N"], most: int = 5
+) -> list[tuple[str, int, int]]:
+    """Words that texts of a group have and others have not, best first.
+
+        score = texts of the group with the word * log(smoothed share inside / smoothed share outside)
+
+    Args: texts: one per item or None. member: which items belong to the group.
+    Returns: (word, texts of the group that have it, texts outside that have it), for words in two texts of the group.
+    """
+    sets = [set(re.findall(r"[^\W\d_]{3,}", (text or "").lower())) for text in texts]
+    inside = np.array([bool(words) for words in sets]) & member
+    n_in, n_out = int(inside.sum()), int(sum(map(bool, sets)) - inside.sum())
+    counts: dict[str, list[int]] = {}
+    for words, belongs in zip(sets, member, strict=True):
+        for word in words:
+            counts.setdefault(word, [0, 0])[0 if belongs else 1] += 1
+    scored = []
+    for word, (here, there) in counts.items():
+        ratio = ((here + 0.5) / (n_in + 1)) / ((there + 0.5) / (n_out + 1))
+        if here >= 2 and ratio > 1:
+            scored.append((-here * np.log(ratio), word, here, there))
+    return [(word, here, there) for _, word, here, there in sorted(scored)[:most]]

@@ -1,0 +1,153 @@
+"""Sizes are curves, not switches: one size of the method varied at a time, everything else left alone."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from bbqrec_core import Tokenized
+from bbqrec_lab.analysis import probes
+from bbqrec_lab.datasets import sources
+from bbqrec_lab.datasets.planted import PlantedConfig, load_truth, write_planted
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.experiments.presets import Config, with_overrides
+from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
+from bbqrec_lab.store import Store, file_hash, write_atomic
+
+SIZES = {  # symbol of method.md -> (setting, what it is)
+    "S": ("recommender.buckets", "similarity buckets S"),
+    "L": ("tokenizer.levels", "levels L"),
+    "K": ("tokenizer.codes", "codes a level K"),
+    "E": ("tokenizer.code_width", "code width E"),
+    "D": ("recommender.width", "model width D"),
+    "T": ("recommender.history", "history T"),
+}
+
+
+def size_values(config: Config, factors: Sequence[float] = (0.5, 2.0)) -> dict[str, list[int]]:
+    """Values of each size around those of `config`: times each factor (L: one less and one more), itself among them.
+
+    Choice: an ID has few levels, and twice as many are another kind of ID.
+    """
+    found = {}
+    for symbol, (setting, _) in SIZES.items():
+        part, name = setting.split(".")
+        own = getattr(getattr(config, part), name)
+        around = (own - 1, own + 1) if symbol == "L" else (round(own * factor) for factor in factors)
+        found[symbol] = sorted({own, *(value for value in around if value >= 1)})
+    return found
+
+
+def size_curves(
+    data: NamedDataset, config: Config, values: Mapping[str, Sequence[int]], seeds: Sequence[int], store: Store
+) -> pl.DataFrame:
+    """NDCG@10 of `bbqrec` on validation and test as one size varies at a time; rows are kept in the store.
+
+    Args: values: by symbol of `SIZES`, those to try; the value that `config` has is one row for all curves.
+    Returns: columns size, value, own (whether `config` has it), seed, valid (history kept), kept, masked (test).
+    """
+    rows = []
+    for symbol, tried in values.items():
+        part, name = SIZES[symbol][0].split(".")
+        own = getattr(getattr(config, part), name)
+        for value in tried:
+            for seed in seeds:
+                chosen = with_overrides(replace(config, seed=seed), {SIZES[symbol][0]: value})
+                result = run_variant(data, "bbqrec", chosen, store)
+                test = result.rows.filter(
+                    (pl.col("segment") == "all") & pl.col("metric").str.starts_with("ndcg@10")
+                ).select("history", "value")
+                rows.append(
+                    {"size": symbol, "value": value, "own": value == own, "seed": seed}
+                    | {"valid": result.cost["valid_ndcg@10"].item()}
+                    | dict(test.iter_rows())
+                )
+    return pl.DataFrame(rows)
+
+
+SMALL = PlantedConfig(users=200, items=120, branching=(4, 3), features="direct", missing=0.0)
+# Overrides on `smoke` under which the parts of planted data come apart: a strong cross-modal pull, some CLUB, and no
+# demand that codes alone rebuild a feature, which would call the nuisance back in.
+SEPARATING: dict[str, object] = {
+    "w_cross": 1.0,
+    "w_mi": 0.2,
+    "w_codes_only": 0.0,
+    "specific_dropout": 0.0,
+    "id_signal": False,
+    "tokenizer.epochs": 12,
+    "tokenizer.lr": 4e-3,
+}
+
+
+def quantized_gains(
+    data: NamedDataset, done: Tokenized, truth: Mapping[str, np.ndarray], seed: int = 0
+) -> dict[str, float]:
+    """What the quantized vectors of the modalities know of the planted factors, by linear probes; mean over modalities.
+
+    Returns: `behaviour` (the leaf of the true tree) and `nuisance` (each modality its own), 0 by chance, 1 for all.
+    """
+    gains: dict[str, list[float]] = {"behaviour": [], "nuisance": []}
+    for index, name in enumerate(done.ids.signals):
+        if f"{name}_nuisance" in truth:
+            here = done.ids.present[:, index]
+            for factor, labels in (("behaviour", truth["leaf"]), ("nuisance", truth[f"{name}_nuisance"])):
+                probe = probes.linear_probe(done.ids.signal_vectors[here, index], labels[here], seed)
+                gains[factor].append(probe.gain)
+    return {factor: float(np.mean(values)) for factor, values in gains.items()}
+
+
+def phase_diagram(
+    config: Config,
+    settings: Mapping[str, Mapping[str, object]],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    store: Store,
+    planted: PlantedConfig = SMALL,
+) -> pl.DataFrame:
+    """What codes recover of behaviour and of nuisance, as the ratio of the two in the features varies.
+
+    Args: config: of the tokenizer; its seed is replaced. settings: name of a line -> overrides on `config`.
+        ratios: energy of behaviour over energy of nuisance, in text and image alike. seeds: each one dataset and one
+        training. store: keeps the datasets, the tokenizers and every measured point. planted: the other knobs.
+    Returns: columns setting, ratio, seed, behaviour, nuisance (gains, as of `quantized_gains`).
+    """
+    rows = []
+    for ratio in ratios:
+        for seed in seeds:
+            knobs = replace(planted, text_signal=ratio, image_signal=ratio, seed=seed)
+            bundle = planted_bundle(knobs, store)
+            data = sources.load(bundle, config.data)
+            for name, overrides in settings.items():
+                chosen = with_overrides(replace(config, seed=seed), overrides)
+                rows.append(
+                    {"setting": name, "ratio": float(ratio), "seed": seed, **_point(data, bundle, chosen, store)}
+                )
+    return pl.DataFrame(rows).sort("ratio", "seed", maintain_order=True)
+
+
+def planted_bundle(knobs: PlantedConfig, store: Store) -> Path:
+    """The bundle of a planted dataset, kept in the store."""
+
+    def make(directory: Path) -> None:
+        shutil.rmtree(directory / "bundle", ignore_errors=True)  # what a killed process left
+        write_planted(directory / "bundle", knobs)
+
+    code = [file_hash(Path(__file__).with_name(f"{name}.py"))[:12] for name in ("planted", "planted_items")]
+    return store.get("planted", {"knobs": asdict(knobs), "code": code}, make) / "bundle"
+
+
+def _point(data: NamedDataset, bundle: Path, config: Config, store: Store) -> dict[str, float]:
+    """The gains of one tokenizer, measured once."""
+    done, home = run_tokenizer(data, config, store)
+
+    def make(directory: Path) -> None:
+        gains = quantized_gains(data, done, load_truth(bundle, data), config.seed)
+        write_atomic(directory / "gains.json", json.dumps(gains))
+
+    code = [file_hash(Path(__file__).with_name(f"{name}.py"))[:12] for name in ("recovery", "probes")]
+    directory = store.get("recovery", {"tokenizer": home.name, "code": code}, make)
+    return json.loads((directory / "gains.json").read_text())

@@ -1,0 +1,130 @@
+"""Where IDs come from when stage 1 does not learn them: random, RQ-k-means, published or imported codes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Generator
+
+from bbqrec_core import ResidualQuantizer, Tokenized, TokenizerConfig, fit_tokenizer
+from bbqrec_core.dataset import joined_features
+from bbqrec_core.tokenizer.fit import Draft, finish, resolve
+from bbqrec_core.training import Progress
+from bbqrec_lab.datasets.id_files import read_ids
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.settings import IdsConfig
+
+
+def resolve_source(config: IdsConfig, tokenizer: TokenizerConfig, data: NamedDataset) -> IdsConfig:
+    """The source that the data allow; `tokenizer` must be resolved.
+
+    Choice: RQ-k-means stands in for published codes that a bundle lacks, and random codes for RQ-k-means where there is
+    nothing to cluster. So every row exists on every dataset; what was chosen is part of the run's configuration.
+    """
+    source = config.source
+    if source == "published" and not data.codes:
+        source = "kmeans"
+    if source == "kmeans" and not tokenizer.signals:
+        source = "random"
+    return replace(config, source=source)
+
+
+def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConfig) -> Draft:
+    """A draft of codes that no signal or vector stands behind."""
+    none = np.zeros((len(table), 0, config.levels), dtype=np.int64)
+    vectors = np.zeros((len(table), 0, config.code_width), dtype=np.float32)
+    codebook = np.zeros((len(sizes), max(sizes), config.code_width), dtype=np.float32)
+    residual = np.zeros((len(table), config.code_width), dtype=np.float32)
+    return Draft(table, sizes, codebook, residual, (), none, vectors, none[..., 0] > 0, vectors, vectors)
+
+
+def random_draft(data: NamedDataset, config: TokenizerConfig, seed: int) -> Draft:
+    """Control: uniformly random codes of the same shape, without signals; `config` must be resolved."""
+    length = config.levels * (len(config.signals) + config.id_signal if config.combine != "fused" else 1)
+    table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, length))
+    return codes_alone(table, (config.codes,) * length, config)
+
+
+def kmeans_draft(
+    name: str,
+    vectors: Float[np.ndarray, "N d"],
+    present: Bool[np.ndarray, "N"],
+    rows: Int[np.ndarray, "warm"],
+    config: TokenizerConfig,
+    seed: int,
+) -> Draft:
+    """Control: residual k-means (RQ-k-means) of given vectors, one signal, nothing learned beside the centres.
+
+    Args: name: of the signal. rows: items that training may look at; centres are theirs, codes everybody's.
+    """
+    generator = Generator().manual_seed(seed)
+    quantizer = ResidualQuantizer(config.levels, config.codes, vectors.shape[1])
+    points, there = torch.from_numpy(vectors), torch.from_numpy(present)
+    quantizer.initialise(points[rows][there[rows]], generator)
+    with torch.no_grad():
+        seen = quantizer(points)
+        decoded = quantizer.decode(seen.codes)
+    return Draft(
+        seen.codes.numpy(),
+        (config.codes,) * config.levels,
+        quantizer.codebook.detach().numpy(),
+        seen.residuals[-1].detach().numpy(),
+        (name,),
+        seen.codes[:, None].numpy(),
+        decoded[:, None].numpy(),
+        present[:, None],
+        vectors[:, None],
+        np.zeros((len(vectors), 0, config.specific_width), dtype=np.float32),
+    )
+
+
+def leading_axes(
+    vectors: Float[np.ndarray, "N d"], rows: Int[np.ndarray, "warm"], width: int
+) -> Float32[np.ndarray, "N width"]:
+    """Vectors at unit length on their leading principal axes, at most `width`, found on some rows alone.
+
+    K-means of raw wide features spends its codes on a few outliers and leaves most items in one cluster.
+    """
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    _, axes = np.linalg.eigh(np.cov(unit[rows], rowvar=False))  # ascending
+    return ((unit - unit[rows].mean(0)) @ axes[:, ::-1][:, :width]).astype(np.float32)
+
+
+def control_draft(
+    data: NamedDataset, ids: IdsConfig, config: TokenizerConfig, seed: int, collaborative: np.ndarray | None
+) -> Draft:
+    """The codes of a tokenizer that learns nothing; `ids` and `config` must be resolved."""
+    if ids.source == "file":
+        table = read_ids(Path(ids.ids_file), data)
+        return codes_alone(table, tuple(int(size) for size in table.max(0) + 1), config)
+    if ids.source == "published":
+        table = data.codes[next((name for name in config.signals if name in data.codes), next(iter(data.codes)))]
+        return codes_alone(table.astype(np.int64), tuple(int(size) for size in table.max(0) + 1), config)
+    if ids.source == "sasrec":
+        return kmeans_draft("sasrec", collaborative, data.train_counts() > 0, data.warm_rows(), config, seed)
+    if ids.source == "kmeans":
+        vectors, present = joined_features(data, config.signals)
+        rows = data.warm_rows()
+        vectors = leading_axes(vectors, rows[present[rows]], config.code_width)
+        return kmeans_draft("+".join(config.signals), vectors, present, rows, config, seed)
+    return random_draft(data, config, seed)
+
+
+def make_tokenized(
+    data: NamedDataset,
+    ids: IdsConfig,
+    config: TokenizerConfig,
+    seed: int,
+    directory: Path,
+    collaborative: np.ndarray | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Tokenized:
+    """A finished stage 1, whatever its IDs come from; arguments as of `fit_tokenizer`."""
+    config = resolve(config, data)
+    ids = resolve_source(ids, config, data)
+    if ids.source == "learned":
+        return fit_tokenizer(data, config, seed, directory, collaborative, progress)
+    return finish(control_draft(data, ids, config, seed, collaborative), config, [])

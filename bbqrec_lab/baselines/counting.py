@@ -1,0 +1,250 @@
+"""Rivals that learn by counting: popularity, item-item cosine, and a Markov chain that looks three steps back.
+
+All are fitted on training events alone (`Dataset.train`) and score evaluation histories through the same ranking as
+every model (`metrics.rank_users`). Each can be saved into a run's folder and loaded from there.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int, Num
+from scipy import sparse
+from torch import Tensor
+
+from bbqrec_core import Dataset, Sequences, per_user, rank_users
+from bbqrec_core.dataset import gather_padded
+from bbqrec_core.metrics import Scorer, sample_users
+from bbqrec_lab.store import load_arrays, save_arrays
+
+LAG_WEIGHTS = ((1.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.5, 0.25), (1.0, 0.8, 0.6), (1.0, 1.0, 1.0))
+PSEUDO_COUNTS = (1.0, 3.0, 10.0, 30.0, 100.0)
+DECAYS = (1.0, 0.8, 0.6, 0.4, 0.2)
+SHRINKAGES = (0.0, 3.0, 10.0, 30.0, 100.0)
+NEIGHBOURS = 1000  # kept of each item: 50,000 items then take 600 MB at most
+BLOCK = 256  # items compared with all others at a time
+
+
+class Trial(NamedTuple):
+    """One setting of a rival and its validation NDCG@10 (history kept) on the tuning sample."""
+
+    settings: tuple[float, ...]
+    ndcg: float
+
+
+def _valid_ndcg(data: Dataset, scorer: Scorer) -> float:
+    """Mean validation NDCG@10, history kept, on the fixed sample of at most 2,000 users that rivals are tuned on."""
+    history, targets, users = data.history("valid"), data.targets("valid"), sample_users(data.n_users)
+    ranks = rank_users(scorer, history, targets, users, kinds=("kept",))["kept"]
+    return float(per_user(ranks)["ndcg@10"].mean())
+
+
+def _dense(scores: Num[np.ndarray, "B rows"]) -> Float32[Tensor, "B rows"]:
+    """Hand scores over as a tensor of their own, with the padding item out of reach."""
+    table = torch.from_numpy(scores.astype(np.float32))
+    table[:, 0] = -torch.inf
+    return table
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Score every item by its number of training events, whoever asks."""
+
+    counts: Int[np.ndarray, "rows"]  # (N+1,), events
+    trials: tuple[Trial, ...] = field(default=())  # all that was tried: nothing is tuned
+
+    @classmethod
+    def fit(cls, data: Dataset) -> "Popularity":
+        """Count training events per item; nothing is tuned (one trial)."""
+        return cls(data.train_counts())
+
+    def save(self, directory: Path) -> None:
+        """Write into `directory`."""
+        save_arrays(directory / "popularity.npz", counts=self.counts)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Popularity":
+        """Read what `save` wrote."""
+        return cls(load_arrays(directory / "popularity.npz")["counts"])
+
+    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
+        """Give (B, N+1) scores in events, the same for each user; column 0 is -inf."""
+        asked = np.arange(len(history.offsets) - 1)[users]
+        return _dense(np.tile(self.counts, (len(asked), 1)))
+
+
+def transition_counts(train: Sequences, lag: int, n_items: int) -> sparse.csr_array:
+    """Count how often item j came `lag` steps after item i in one user's sequence: entry (i, j), (N+1, N+1)."""
+    owner = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
+    same = owner[lag:] == owner[:-lag]
+    pairs = train.items[:-lag][same], train.items[lag:][same]
+    ones = np.ones(len(pairs[0]), dtype=np.float64)
+    return sparse.coo_array((ones, pairs), shape=(n_items + 1, n_items + 1)).tocsr()  # repeated pairs are summed
+
+
+def _steps_back(history: Sequences, users: Int[np.ndarray, "B"], lag: int) -> Int[np.ndarray, "B"]:
+    """Item `lag` steps before the target (1 = the last of the history), row 0 where the history is shorter."""
+    end = history.offsets[users + 1]
+    present = end - lag >= history.offsets[users]
+    return np.where(present, history.items[np.where(present, end - lag, 0)], 0)
+
+
+@dataclass(frozen=True)
+class Markov:
+    """A Markov chain of order three with additive lags.
+
+        score(j) = sum over s = 1..3 of w_s * P_s(j | i_s),   i_s = the item s steps back
+        P_s(j | i) = (C_s[i, j] + e * pop(j)) / (sum over j of C_s[i, j] + e)
+
+    C_s counts training pairs s steps apart, pop is the share of training events, e the pseudo-count (in transitions)
+    that pulls rare items towards popularity. An item never followed, and a step before the history began, count as
+    pop alone, so an empty history falls back to `Popularity`'s order.
+
+    Source: the strong simple rival named in method.md; form and grid are ours.
+    """
+
+    weights: tuple[float, ...]  # w_s, unitless
+    pseudo_count: float  # e, transitions
+    shares: Float[np.ndarray, "rows"]  # pop, sums to 1
+    counts: tuple[sparse.csr_array, ...]  # C_s, (N+1, N+1) each
+    trials: tuple[Trial, ...] = field(default=())  # all that was tried
+
+    @classmethod
+    def fit(cls, data: Dataset) -> "Markov":
+        """Count transitions on training events, then choose weights and pseudo-count on validation.
+
+        25 trials: `LAG_WEIGHTS` (orders 1 to 3) x `PSEUDO_COUNTS`, the first best by mean NDCG@10 with the history kept
+        on the fixed sample of at most 2,000 users (`metrics.sample_users`). Test events are never looked at.
+
+        Returns: the chosen chain, with every trial in `trials`.
+        """
+        train, popularity = data.train(), data.train_counts()
+        shares = popularity / popularity.sum()
+        counts = tuple(transition_counts(train, lag, data.n_items) for lag in range(1, len(LAG_WEIGHTS[0]) + 1))
+        trials = []
+        for weights, pseudo_count in itertools.product(LAG_WEIGHTS, PSEUDO_COUNTS):
+            chain = cls(weights, pseudo_count, shares, counts)
+            trials.append(Trial((*weights, pseudo_count), _valid_ndcg(data, chain.scores)))
+        *weights, pseudo_count = max(trials, key=lambda trial: trial.ndcg).settings
+        return cls(tuple(weights), pseudo_count, shares, counts, tuple(trials))
+
+    def save(self, directory: Path) -> None:
+        """Write the chosen chain into `directory`, without its trials."""
+        numbers = {"weights": np.array(self.weights), "pseudo_count": np.array(self.pseudo_count)}
+        save_arrays(directory / "markov.npz", shares=self.shares, **numbers)
+        for lag, counts in enumerate(self.counts):
+            sparse.save_npz(directory / f"markov_{lag}.npz", counts)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Markov":
+        """Read what `save` wrote."""
+        saved = load_arrays(directory / "markov.npz")
+        counts = tuple(sparse.load_npz(directory / f"markov_{lag}.npz") for lag in range(len(saved["weights"])))
+        return cls(tuple(saved["weights"]), float(saved["pseudo_count"]), saved["shares"], counts)
+
+    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
+        """Give (B, N+1) scores: probabilities summed with the weights, unitless; column 0 is -inf."""
+        asked = np.arange(len(history.offsets) - 1)[users]
+        table = np.zeros((len(asked), len(self.shares)))
+        for lag, (weight, counts) in enumerate(zip(self.weights, self.counts, strict=True), start=1):
+            followed = counts[_steps_back(history, asked, lag)]  # (B, N+1), sparse; row 0 is empty
+            scale = weight / (followed.sum(1) + self.pseudo_count)  # (B,)
+            table += scale[:, None] * (followed.toarray() + self.pseudo_count * self.shares)
+        return _dense(table)
+
+
+def item_cosines(train: Sequences, n_items: int, shrinkage: float, neighbours: int) -> sparse.csr_array:
+    """Cosine similarity of items as sets of users, shrunk: (N+1, N+1), zero between an item and itself.
+
+        s(i, j) = n_ij / (sqrt(n_i * n_j) + shrinkage),   n_ij users with both items, n_i users with item i
+
+    Computed in blocks of items, so that no table of all pairs is ever held.
+
+    Args: shrinkage: in users; it weakens what few users say. neighbours: how many of a row's largest entries stay;
+        those equal to the last of them stay too, so that no item's number decides.
+    """
+    owner = np.repeat(np.arange(len(train.offsets) - 1, dtype=np.int32), np.diff(train.offsets))
+    sets = sparse.coo_array((np.ones(len(owner)), (owner, train.items)), shape=(len(train.offsets) - 1, n_items + 1))
+    sets = sets.tocsr()
+    sets.data[:] = 1  # an item taken twice is in the set once
+    length, of_item = np.sqrt(sets.sum(0)), sets.T.tocsr()
+    blocks = []
+    for start in range(0, n_items + 1, BLOCK):
+        both = (of_item[start : start + BLOCK] @ sets).tocoo()
+        shape, other = both.shape, both.row + start != both.col
+        row, column = both.row[other], both.col[other]
+        cosine = both.data[other] / (length[row + start] * length[column] + shrinkage)
+        stay = _largest(row, cosine, neighbours)
+        blocks.append(sparse.coo_array((cosine[stay], (row[stay], column[stay])), shape=shape).tocsr())
+    return sparse.vstack(blocks).tocsr()
+
+
+def _largest(row: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"], keep: int) -> Bool[np.ndarray, "n"]:
+    """Which entries are among the `keep` largest of their row, or equal to the least of those."""
+    order, size = np.lexsort((-value, row)), np.bincount(row)
+    least = np.cumsum(size) - size + np.minimum(size, keep) - 1  # where each row's last one to stay stands in `order`
+    return value >= value[order][least[row]]
+
+
+@dataclass(frozen=True)
+class ItemKnn:
+    """Item-item cosine: items that share users with those of the history, late ones counting more.
+
+        score(j) = sum over the history's events i of decay^back(i) * s(i, j),   back = 0 for the last event
+
+    s is that of `item_cosines`. Items that share no user with the history rank behind all others, by popularity:
+    they score -1 / (1 + training events), so an empty history falls back to `Popularity`'s order.
+
+    Source: Deshpande and Karypis 2004 (item-based top-N), cosine; decay and grid are ours.
+    """
+
+    decay: float  # unitless, 1 forgets the order
+    similar: sparse.csr_array  # s, (N+1, N+1)
+    counts: Int[np.ndarray, "rows"]  # (N+1,), events
+    trials: tuple[Trial, ...] = field(default=())  # all that was tried
+
+    @classmethod
+    def fit(cls, data: Dataset) -> "ItemKnn":
+        """Compare items on training events, then choose shrinkage and decay on validation.
+
+        25 trials: `SHRINKAGES` x `DECAYS`, the first best as for `Markov`. Test events are never looked at.
+
+        Returns: the chosen rival, with every trial (shrinkage, decay) in `trials`.
+        """
+        trials, train, counts = [], data.train(), data.train_counts()
+        for shrinkage in SHRINKAGES:
+            similar = item_cosines(train, data.n_items, shrinkage, NEIGHBOURS)
+            for decay in DECAYS:
+                trials.append(Trial((shrinkage, decay), _valid_ndcg(data, cls(decay, similar, counts).scores)))
+        shrinkage, decay = max(trials, key=lambda trial: trial.ndcg).settings
+        return cls(decay, item_cosines(train, data.n_items, shrinkage, NEIGHBOURS), counts, tuple(trials))
+
+    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
+        """Give (B, N+1) scores: cosines summed with decaying weights, unitless; column 0 is -inf."""
+        asked = np.arange(len(history.offsets) - 1)[users]
+        sizes = np.diff(history.offsets)[asked]
+        rows = gather_padded(history.items, history.offsets[asked], sizes).numpy()  # (B, T), padded on the right
+        back = sizes[:, None] - 1 - np.arange(rows.shape[1])
+        line, place = np.nonzero(back >= 0)
+        weights = sparse.coo_array(
+            (self.decay ** back[line, place], (line, rows[line, place])), shape=(len(asked), len(self.counts))
+        )
+        table = (weights.tocsr() @ self.similar).toarray()
+        return _dense(np.where(table > 0, table, -1 / (1 + self.counts)))
+
+    def save(self, directory: Path) -> None:
+        """Write the chosen rival into `directory`, without its trials."""
+        save_arrays(directory / "knn.npz", decay=np.array(self.decay), counts=self.counts)
+        sparse.save_npz(directory / "knn_similar.npz", self.similar)
+
+    @classmethod
+    def load(cls, directory: Path) -> "ItemKnn":
+        """Read what `save` wrote."""
+        saved = load_arrays(directory / "knn.npz")
+        return cls(float(saved["decay"]), sparse.load_npz(directory / "knn_similar.npz"), saved["counts"])
+
+
+COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn}  # by the kind of a variant

@@ -1,0 +1,59 @@
+"""Rivals of SASRec's family: LiGR's gated blocks, and losses that compare a target with a few negatives."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bbqrec_core import SequenceModel
+from bbqrec_core.kernels import dropout
+from bbqrec_core.transformer import Block
+
+
+class GatedBlock(Block):
+    """LiGR's block: every branch is multiplied by a gate that reads the stream, and the feed-forward is a SwiGLU.
+
+        x + sigmoid(gate(x)) * attention(norm(x)), then x + sigmoid(gate'(x)) * down(silu(a) * b), [a, b] = up(norm(x))
+
+    Source: Borisyuk et al. 2025 (LiGR, arXiv 2502.03417); as in eSASRec, Tikhonovich et al. 2025 (arXiv 2508.06450).
+    Choice: 4D hidden units and no offsets in the feed-forward, as there; dropout on branches only, as in `Block`.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__(width, heads, dropout)
+        self.up, self.down = nn.Linear(width, 8 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+        self.gate_attention, self.gate_forward = nn.Linear(width, width), nn.Linear(width, width)
+
+    def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
+        """Add the gated attended values, then the gated feed-forward branch, to the stream."""
+        branch = dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
+        x = x + self.gate_attention(x).sigmoid() * branch
+        swish, linear = self.up(self.norm_forward(x)).chunk(2, -1)
+        branch = dropout(self.down(F.silu(swish) * linear), self.dropout, self.training)
+        return x + self.gate_forward(x).sigmoid() * branch
+
+
+class NegativesModel(SequenceModel):
+    """SASRec trained against a few negatives instead of the whole catalogue; x are the logits state . item vector.
+
+        bce: -log sigmoid(x[target]) - log sigmoid(-x[other]), `other` uniform over the N - 1 other items
+        sampled: -log softmax(x)[target] over the target and `negatives` uniform ones, drawn once for the batch
+
+    Source: Kang and McAuley 2018, equation 7, for bce; Tikhonovich et al. 2025 (eSASRec) for sampled.
+    Choice: only the target itself is kept from the negatives (drawn by accident it leaves the softmax), not the rest of
+        the user's history; negatives are shared, so that memory is targets x negatives.
+    """
+
+    def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
+        """Mean loss in nats."""
+        last, device = self.items.num_embeddings - 1, targets.device
+        positive = (states * self.item_vectors(targets)).sum(-1)
+        if self.config.loss == "bce":
+            other = torch.randint(1, last, targets.shape, device=device)
+            other = other + (other >= targets).long()  # steps over the target
+            negative = (states * self.item_vectors(other)).sum(-1)
+            return (F.softplus(-positive) + F.softplus(negative)).mean()
+        others = torch.randint(1, last + 1, (self.config.negatives,), device=device)
+        negative = states @ self.item_vectors(others).T
+        negative = negative.masked_fill(targets[:, None] == others, -torch.inf)
+        return F.cross_entropy(torch.cat([positive[:, None], negative], 1), torch.zeros_like(targets))

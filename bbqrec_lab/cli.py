@@ -1,0 +1,306 @@
+"""The `bbqrec` command: thin, over the public functions. Results go to standard output, progress to standard error."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from bbqrec_lab.suite.process_pool import use_one_thread
+
+PRESETS = ("smoke", "quick", "full")
+WORDS = {"True": True, "False": False, "None": None}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse whose errors are one line."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """`0,1,2` as (0, 1, 2)."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`02,05` as ("02", "05"); blanks around a name do not count."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def overrides(text: str) -> dict[str, object]:
+    """Config fields by name, from `k=v,k=v` or from a JSON object (which also takes lists).
+
+    Raises: argparse.ArgumentTypeError naming the part that is neither.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    pairs = {}
+    for part in names(text):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise argparse.ArgumentTypeError(f"wanted name=value, got {part!r}")
+        pairs[name.strip()] = _literal(value.strip())
+    return pairs
+
+
+def _literal(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return WORDS.get(text, text)
+
+
+def _list(_: argparse.Namespace) -> int:
+    import polars as pl
+
+    from bbqrec_lab.datasets import download, sources
+    from bbqrec_lab.experiments import tables
+
+    home = download.cache_dir() / "data"
+    there = ["yes" if (home / name).exists() else "no" for name in sources.REGISTRY]
+    about = [str(entry) for entry in sources.REGISTRY.values()]
+    frame = pl.DataFrame({"dataset": list(sources.REGISTRY), "here": there, "what and terms": about})
+    tables.show(frame, f"datasets by name, kept below {home}")
+    return 0
+
+
+def _get(args: argparse.Namespace) -> int:
+    from bbqrec_lab.datasets import sources
+
+    print(sources.get(args.name, posters=args.posters))
+    return 0
+
+
+def _encoders(_: argparse.Namespace) -> int:
+    from bbqrec_lab.datasets import download, features
+
+    for name, path in features.fetch_encoders(download.cache_dir()).items():
+        print(f"{name}\t{path}")
+    return 0
+
+
+def _read(dataset: str) -> object:
+    """A bundle by path or registered name, checked, without encoding anything."""
+    from bbqrec_lab.datasets import reading, sources
+
+    path = sources.get(dataset) if dataset in sources.REGISTRY else dataset
+    return reading.read_bundle(path, reading.DataConfig())
+
+
+def _check(args: argparse.Namespace) -> int:
+    bundle = _read(args.path)
+    print(f"{bundle.name} ({bundle.data_hash}): good, {bundle.n_users} users, {bundle.n_items} items")
+    for what, value in bundle.report.items():
+        print(f"{what}: {value}")
+    return 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from bbqrec_lab.datasets import reading
+    from bbqrec_lab.experiments import tables
+
+    bundle = _read(args.path)
+    tables.show(reading.statistics(bundle), f"{bundle.name} ({bundle.data_hash})")
+    return 0
+
+
+def _variants(_: argparse.Namespace) -> int:
+    import polars as pl
+
+    from bbqrec_lab.experiments import tables, variants
+
+    lines = [(name, variant.group, variant.note) for name, variant in variants.VARIANTS.items()]
+    tables.show(pl.DataFrame(lines, schema=["variant", "group", "note"], orient="row"), "rows that bbqrec fit can make")
+    return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from bbqrec_lab.suite import reproduce
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    jobs = min(8, cores) if args.jobs is None else args.jobs
+    request = reproduce.Request(args.dataset, args.preset, args.seeds, args.only, jobs, args.out)
+    return reproduce.reproduce(request)
+
+
+def _fit(args: argparse.Namespace) -> int:
+    from bbqrec_lab import store
+    from bbqrec_lab.datasets import sources
+    from bbqrec_lab.experiments import presets, runs, tables, variants
+
+    if args.variant not in variants.VARIANTS:
+        raise ValueError(f"no variant {args.variant!r}: there are {', '.join(variants.VARIANTS)}")
+    settings = presets.make_config(args.preset, args.seed, args.overrides)
+    data = sources.load(args.dataset, settings.data)
+    store = store.Store(args.out / "artefacts")
+    result = runs.run_variant(data, args.variant, settings, store)
+    caption = f"{data.name} ({data.data_hash}), preset {args.preset}, seed {args.seed}, test part, full catalogue"
+    tables.show(tables.summary(result.rows), caption)
+    print(f"for bbqrec recommend: --run {result.directory}")
+    return 0
+
+
+def _recommend(args: argparse.Namespace) -> int:
+    from bbqrec_lab.experiments import runs, tables
+
+    if not args.directory.is_dir():
+        raise ValueError(f"no run at {args.directory}: bbqrec fit prints the folder that --run wants")
+    found = runs.recommend(args.directory, list(args.items), args.k)
+    if args.json:
+        print(json.dumps(found.to_dicts(), ensure_ascii=False, indent=1))
+    else:
+        tables.show(found, f"next after {', '.join(args.items)}")
+    return 0
+
+
+def _ids(args: argparse.Namespace) -> int:
+    import polars as pl
+
+    from bbqrec_core.tokenizer import semantic_ids
+    from bbqrec_lab.datasets import id_files
+
+    source = args.directory / "ids.npz"
+    if not source.exists():
+        raise ValueError(f"no IDs at {args.directory}: give the folder that bbqrec fit prints for a variant with IDs")
+    items = pl.read_parquet(args.directory / "items.parquet")
+    id_files.write_ids(args.to, items["item_id"], semantic_ids.SemanticIds.load(source).code_ids)
+    print(args.to)
+    return 0
+
+
+def _lab(_: argparse.Namespace) -> int:
+    from bbqrec_lab.suite import notebooks
+
+    command = [sys.executable, "-m", "jupyterlab", str(notebooks.notebook_folder()), "--ServerApp.ip=127.0.0.1"]
+    command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback and token still guard it
+        command.append("--allow-root")
+    return subprocess.call(command)
+
+
+def _inspector(args: argparse.Namespace) -> int:
+    from bbqrec_lab.suite import web_page
+
+    return web_page.serve_page(args.notebook, args.dataset, args.preset, args.out, args.port)
+
+
+def _book(args: argparse.Namespace) -> int:
+    from bbqrec_lab.suite import book
+
+    print(book.build(args.dataset, args.preset, args.out))
+    return 0
+
+
+def _add(commands: argparse._SubParsersAction, name: str, run: Callable, what: str) -> argparse.ArgumentParser:
+    """A command that calls `run`; --debug works after its name as well as before."""
+    command = commands.add_parser(name, help=what, description=what)
+    command.set_defaults(run=run)
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    return command
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dataset", default="ml-100k", metavar="NAME|PATH", help="default ml-100k")
+    command.add_argument("--preset", default="quick", choices=PRESETS, help="default quick")
+    command.add_argument("--out", default=Path("runs"), type=Path, metavar="DIR", help="default runs")
+
+
+def _add_run_commands(commands: argparse._SubParsersAction) -> None:
+    job = _add(commands, "reproduce", _reproduce, "run all rows and notebooks; writes tables and figures")
+    _add_run_options(job)
+    job.add_argument("--seeds", default=(0, 1, 2), type=seeds, metavar="N,N,...", help="default 0,1,2")
+    job.add_argument("--only", default=(), type=names, metavar="NN,NN", help="these notebooks, e.g. 02,05")
+    job.add_argument(
+        "--jobs", type=int, metavar="N", help="rows or notebooks at a time; default: one a core, at most 8"
+    )
+    fit = _add(commands, "fit", _fit, "train and evaluate one variant; prints its row")
+    _add_run_options(fit)
+    fit.add_argument("--variant", required=True, metavar="NAME", help="see bbqrec variants")
+    fit.add_argument("--seed", default=0, type=int, metavar="N", help="default 0")
+    fit.add_argument("--overrides", default={}, type=overrides, metavar="K=V,...", help="config fields, or JSON")
+    again = _add(commands, "recommend", _recommend, "what comes next after some items")
+    again.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="printed by fit")
+    again.add_argument("--items", required=True, type=names, metavar="ID,ID,...", help="oldest first")
+    again.add_argument("--k", default=10, type=int, metavar="N", help="how many; default 10")
+    again.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+    ids = _add(commands, "ids", _ids, "write a run's semantic IDs; fit reads them again (source=file, ids_file=...)")
+    ids.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="printed by fit")
+    ids.add_argument("--to", required=True, type=Path, metavar="FILE", help="ending in .parquet, or .json (index.json)")
+    _add(commands, "variants", _variants, "the rows that fit can make")
+    page = _add(commands, "inspector", _inspector, "the codebook inspector as a web page, on this machine only")
+    _add_run_options(page)
+    page.add_argument("--port", default=8866, type=int, metavar="N", help="default 8866")
+    page.add_argument("--notebook", default="07", metavar="NN", help="another one as a page, e.g. 02 or 04; default 07")
+    _add_run_options(_add(commands, "book", _book, "the executed notebooks as a web site to read offline"))
+    _add(commands, "lab", _lab, "JupyterLab on the notebooks, on this machine only")
+
+
+def _add_data_commands(parts: argparse._SubParsersAction) -> None:
+    _add(parts, "list", _list, "datasets by name, with their terms")
+    get = _add(parts, "get", _get, "fetch and build a dataset; prints its folder")
+    get.add_argument("name")
+    get.add_argument("--posters", default="", metavar="DIR", help="pictures for MovieLens: a folder, or `get`")
+    _add(parts, "check", _check, "read a bundle and report what is wrong or dropped").add_argument("path")
+    _add(parts, "stats", _stats, "numbers of a bundle or registered dataset").add_argument("path")
+    _add(parts, "encoders", _encoders, "fetch the frozen text and image encoders")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; imports nothing slow, so that --help is instant."""
+    top = _Parser(prog="bbqrec", description="Behaviour-bound semantic IDs for sequential recommendation.")
+    top.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_run_commands(commands)
+    data = commands.add_parser("data", help="datasets: list, get, check, stats; encoders")
+    _add_data_commands(data.add_subparsers(required=True, metavar="COMMAND"))
+    return top
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns: 0 done; 1 work that was started failed; 2 the request, a file or the data are wrong; 130 interrupted.
+    """
+    args = parser().parse_args(argv)
+    use_one_thread()
+    previous = signal.signal(signal.SIGTERM, _interrupt)  # so that a plain kill also stops the workers
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("bbqrec: interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # the last stop: one line for the user, the traceback on request
+        if args.debug:
+            traceback.print_exc()
+        return _one_line(error)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _one_line(error: Exception) -> int:
+    """Print cause and remedy; the exit code says whether the caller can mend it (2) or the work failed (1)."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError):
+        print(f"bbqrec: {text}", file=sys.stderr)
+        return 2
+    if isinstance(error, OSError):
+        print(f"bbqrec: {text}: check that the file is there, readable and the disk has room", file=sys.stderr)
+        return 2
+    print(f"bbqrec: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+    return 1

@@ -1,0 +1,324 @@
+"""The bundle on disk: read it, check it, and say in one line what is wrong and what to do about it."""
+
+import hashlib
+import warnings
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from bbqrec_lab.datasets.interactions import filtered, late_rows, numbered, ranks_in, ranks_or_none
+
+MAX_IMAGE_BYTES = 50 * 2**20  # a poster of 224 pixels has 12 kB; beyond this a file is no thumbnail but a mistake
+MAX_IMAGE_PIXELS = 50_000_000  # decoded at three bytes a pixel: 150 MB, and below the size at which Pillow warns
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used: one line with the file, the row and column if any, the cause and the remedy."""
+
+
+def fault(file: Path, what: str, remedy: str, row: int | None = None, column: object = None) -> BundleError:
+    """The one line of a problem: `file: row R, column C: what; remedy`. Rows count from 0."""
+    place = ", ".join(f"{key} {value}" for key, value in (("row", row), ("column", column)) if value is not None)
+    return BundleError(" ".join(f"{file}: {place + ': ' if place else ''}{what}; {remedy}".split()))
+
+
+def damaged(file: Path, kind: str, error: BaseException) -> BundleError:
+    """The one line for a file that its reader gave up on, with the first line of the reader's own words."""
+    cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return fault(file, f"cannot be read as {kind} ({cause})", "write it again, it may be truncated")
+
+
+def is_codes(file: Path) -> bool:
+    """Whether an array file holds published codes of a modality and not features."""
+    return file.stem.endswith("_codes")
+
+
+def array_files(root: Path) -> list[Path]:
+    """The array files of a bundle, by name of the modality."""
+    return sorted((root / "features").glob("*.npy"), key=lambda file: file.stem)
+
+
+def open_arrays(root: Path, modalities: tuple[str, ...], rows: int) -> dict[Path, np.ndarray]:
+    """Arrays below features/, mapped and not read, after a look at their shape and type."""
+    arrays = {}
+    for file in array_files(root):
+        if modalities and not is_codes(file) and file.stem not in modalities:
+            continue
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise damaged(file, "a numpy array", error) from error
+        kinds, words = ("iu", "integers") if is_codes(file) else ("biuf", "numbers")
+        if array.dtype.kind not in kinds:
+            raise fault(file, f"wrong type {array.dtype}", f"store {words}")
+        if array.ndim != 2 or array.shape[1] == 0:
+            raise fault(file, f"shape {array.shape} is not (items, dimensions)", "store one row per item")
+        if len(array) != rows:
+            remedy = "store one row per item, in the order of items.parquet"
+            raise fault(file, f"{len(array)} rows for the {rows} items of items.parquet", remedy)
+        arrays[file] = array
+    return arrays
+
+
+def check_array(file: Path, array: np.ndarray) -> np.ndarray:
+    """Features as finite float32 with at least one row that is not all zero, or codes as non-negative int32."""
+    codes = is_codes(file)
+    with np.errstate(over="ignore"):
+        read = array.astype(np.int32 if codes else np.float32)
+    bad = (array < 0) | (array != read) if codes else ~np.isfinite(read)
+    if bad.any():
+        row, column = np.unravel_index(np.argmax(bad), bad.shape)
+        what = "not a code from 0 upwards" if codes else "not a finite float32"
+        remedy = "store codes from 0" if codes else "make the whole row 0 where the modality is missing"
+        raise fault(file, f"{what}: {array[row, column]!s}", remedy, int(row), int(column))
+    if not codes and not read.any():
+        raise fault(file, "every row is zero, so the modality is missing for all items", "remove the file")
+    return read
+
+
+def check_images(root: Path, items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:
+    """Absolute picture paths, null where the file is not there, and the hash of each file's bytes as `image_hash`."""
+    paths: list[str | None] = [None] * items.height
+    hashes: list[str | None] = [None] * items.height
+    absent = 0
+    named = items.select("row", "image").with_row_index("at").drop_nulls().sort("row")
+    for at, row, image in named.iter_rows():
+        if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
+            remedy = "give the path inside the bundle, such as images/7.jpg"
+            raise fault(root / "items.parquet", f"picture path leaves the bundle: {image!r}", remedy, row, "image")
+        file = (root / image).resolve()
+        if file.is_file():
+            paths[at], hashes[at] = str(file), _check_image(file, row)
+        else:
+            absent += 1
+    report["missing: picture files"] = absent
+    return items.with_columns(pl.Series("image", paths, pl.String), pl.Series("image_hash", hashes, pl.String))
+
+
+def _check_image(file: Path, row: int) -> str:
+    """Hash of a picture file, once its header has been read and its size is one that can be decoded."""
+    remedy = f"replace it, or set image to null in row {row} of items.parquet"
+    size = file.stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        raise fault(file, f"{size} bytes, more than {MAX_IMAGE_BYTES}", remedy, column="image")
+    content = file.read_bytes()
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            width, height = Image.open(BytesIO(content)).size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise fault(file, f"{error}, more than {MAX_IMAGE_PIXELS} pixels", remedy, column="image") from error
+    except (OSError, ValueError) as error:
+        raise fault(file, f"not a picture that can be read ({size} bytes)", remedy, column="image") from error
+    if width * height > MAX_IMAGE_PIXELS:
+        raise fault(file, f"{width} x {height}, more than {MAX_IMAGE_PIXELS} pixels", remedy, column="image")
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+_WANTED = {  # column: what it may hold
+    "interactions.parquet": {"user_id": "id", "item_id": "id", "timestamp": "time", "rating": "number"},
+    "items.parquet": {"item_id": "id", "title": "text", "text": "text", "image": "text", "categories": "texts"},
+}
+_REQUIRED = ("user_id", "item_id", "timestamp")
+_REMEDY = {
+    "id": "store integers or strings",
+    "time": "store integer or float seconds, or datetimes",
+    "number": "store numbers, or leave the column out",
+    "text": "store strings, or leave the column out",
+    "texts": "store a list of strings per item, or leave the column out",
+}
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+
+class Bundle(NamedTuple):
+    """A checked bundle in canonical order: items and users sorted by their original id, whatever the files' row order.
+
+    Args: events: columns user and item (ranks in `users` and `items`, from 0), time, row (of the file); in file order.
+        users: original ids, sorted. items: the item table, N rows sorted by item_id, with image_hash beside image.
+        features: raw float32 arrays (N, d). codes: published codes (N, L). ticks: units of `time` in a second.
+        report: what was dropped, kept or missing, by reason.
+    """
+
+    events: pl.DataFrame
+    users: pl.Series
+    items: pl.DataFrame
+    features: dict[str, np.ndarray]
+    codes: dict[str, np.ndarray]
+    ticks: int
+    report: dict[str, int | str]
+
+
+def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
+    """Read the bundle in folder `path`, keep the named modalities (empty: all), and refuse what cannot be right.
+
+    Cheap checks come first: folders, schemas and array headers of every file, then values, then pictures.
+
+    Raises: BundleError for every fault that docs/data.md lists as an error.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise fault(root, "no such folder", "give the folder that holds interactions.parquet and items.parquet")
+    scans = {name: _scan(root / name, wanted) for name, wanted in _WANTED.items()}
+    items = _load(root / "items.parquet", scans["items.parquet"]).rechunk()
+    arrays = open_arrays(root, modalities, rows=items.height)
+    report: dict[str, int | str] = {}
+    items = _check_items(root, items)
+    events, users, ticks = _check_events(root, scans["interactions.parquet"].select(_REQUIRED), items, report)
+    read = {file: check_array(file, array)[items["row"].to_numpy()] for file, array in arrays.items()}
+    items = check_images(root, items, report)
+    _check_names(root, modalities, items)
+    codes = {file.stem.removesuffix("_codes"): read[file] for file in read if is_codes(file)}
+    features = {file.stem: read[file] for file in read if not is_codes(file)}
+    return Bundle(events, users, items.drop("row"), features, codes, ticks, report)
+
+
+def select(bundle: Bundle, users: pl.Series, items: pl.Series) -> Bundle:
+    """The bundle with only the users and items of the given sorted ranks, everything numbered anew."""
+    events = bundle.events.with_columns(
+        user=ranks_in(bundle.events["user"], users), item=ranks_in(bundle.events["item"], items)
+    )
+    rows = items.to_numpy()
+    arrays = [{name: array[rows] for name, array in arrays.items()} for arrays in (bundle.features, bundle.codes)]
+    return bundle._replace(
+        events=events, users=bundle.users[users], items=bundle.items[rows], features=arrays[0], codes=arrays[1]
+    )
+
+
+def _scan(file: Path, wanted: dict[str, str]) -> pl.LazyFrame:
+    """A lazy table whose columns are there and of a type that can be used."""
+    if not file.is_file():
+        raise fault(file, "no such file", "a bundle needs it; see docs/data.md for its columns")
+    if file.stat().st_size == 0:
+        raise fault(file, "the file is empty (0 bytes)", "write it again")
+    try:
+        scan = pl.scan_parquet(file, glob=False)
+        schema = scan.collect_schema()
+    except _UNREADABLE as error:
+        raise damaged(file, "a parquet table", error) from error
+    for column, kind in wanted.items():
+        if column in schema and not _fits(schema[column], kind):
+            raise fault(file, f"wrong type {schema[column]}", _REMEDY[kind], column=column)
+        if column in _REQUIRED and column not in schema:
+            raise fault(file, "missing column", f"add it ({_REMEDY[kind]}); found {', '.join(schema)}", column=column)
+    return scan
+
+
+def _fits(dtype: Any, kind: str) -> bool:  # Any: beartype cannot check pl.DataType
+    """Whether a column of type `dtype` can serve as `kind`; only optional columns may be of the type Null."""
+    text = dtype in (pl.String, pl.Categorical, pl.Enum)
+    return {
+        "id": dtype.is_integer() or text,
+        "time": dtype.is_integer() or dtype.is_float() or dtype in (pl.Datetime, pl.Date),
+        "number": dtype.is_numeric() or dtype == pl.Null,
+        "text": text or dtype == pl.Null,
+        "texts": dtype == pl.Null or (isinstance(dtype, pl.List | pl.Array) and _fits(dtype.inner, "text")),
+    }[kind]
+
+
+def _load(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
+    """The rows of a scanned table, in the chunks that the file has."""
+    try:
+        read = frame.collect()
+    except _UNREADABLE as error:
+        raise damaged(file, "a parquet table", error) from error
+    if read.is_empty():
+        raise fault(file, "the table has no rows", "write it again")
+    return read
+
+
+def _refuse(file: Path, column: pl.Series, bad: pl.Series, what: str, remedy: str) -> None:
+    """Raise for the first row where `bad` is true, naming the value found there."""
+    row = bad.fill_null(False).arg_max()
+    if row is not None and bad[row]:
+        raise fault(file, f"{what}: {column[row]!r}", remedy, row, column.name)
+
+
+def _plain_ids(file: Path, ids: pl.Series) -> pl.Series:
+    """Ids as 64-bit integers or strings, so that tables written with other widths compare."""
+    plain = ids.cast(pl.Int64, strict=False) if ids.dtype.is_integer() else ids.cast(pl.String)
+    _refuse(file, ids, plain.is_null() & ids.is_not_null(), "id beyond 64 bits", "store it as a string")
+    return plain
+
+
+def _check_items(root: Path, items: pl.DataFrame) -> pl.DataFrame:
+    """The item table sorted by id, with every optional column there and blank text as null."""
+    file = root / "items.parquet"
+    ids = _plain_ids(file, items["item_id"])
+    _refuse(file, ids, ids.is_null(), "null item id", "give every item an id (features follow this table's rows)")
+    twice = ~ids.is_first_distinct()
+    _refuse(file, ids, twice, "item id seen before", "keep one row for each item, here and in features/*.npy")
+    optional = {name: kind for name, kind in _WANTED[file.name].items() if kind != "id"}
+    items = items.drop("row", "image_hash", strict=False).with_row_index("row").with_columns(ids)
+    items = items.with_columns(pl.lit(None).alias(name) for name in optional if name not in items.columns)
+    types = {name: pl.String if kind == "text" else pl.List(pl.String) for name, kind in optional.items()}
+    texts = pl.col("title", "text", "image")
+    items = items.cast(types).with_columns(
+        pl.when(texts.str.strip_chars() != "").then(texts),
+        pl.when(pl.col("categories").list.len() > 0).then(pl.col("categories")),
+    )
+    return items.select("item_id", *optional, pl.exclude("item_id", *optional)).sort("item_id")
+
+
+def _check_events(
+    root: Path, scan: pl.LazyFrame, items: pl.DataFrame, report: dict[str, int | str]
+) -> tuple[pl.DataFrame, pl.Series, int]:
+    """The interactions as ranks (user, item, time, row), the sorted user ids, and the ticks in a second."""
+    file = root / "interactions.parquet"
+    user_id = _plain_ids(file, _load(file, scan.select("user_id")).to_series())  # one column at a time is in memory
+    report["rows read"] = len(user_id)
+    users, user = numbered(user_id)
+    there = {"user_id": user_id.is_not_null()}
+    del user_id
+    item_id = _plain_ids(file, _load(file, scan.select("item_id")).to_series())
+    if item_id.dtype != items["item_id"].dtype:
+        types = f"item ids are {item_id.dtype} here and {items['item_id'].dtype} in items.parquet"
+        raise fault(file, types, "use one type in both", column="item_id")
+    item = ranks_or_none(item_id, items["item_id"])
+    there["item_id"] = item_id.is_not_null()
+    unknown = pl.Series(item < 0) & there["item_id"]
+    _refuse(file, item_id, unknown, "item is not in items.parquet", "add it there, or remove its rows here")
+    del item_id, unknown
+    time, ticks = _check_times(file, _load(file, scan.select("timestamp")).to_series())
+    there["timestamp"] = time.is_not_null()
+    kept = pl.repeat(True, len(time), eager=True)
+    for name in _REQUIRED:
+        before, kept = kept, kept & there[name]
+        report[f"dropped: null {name}"] = int(before.sum()) - int(kept.sum())
+    columns = {"row": kept.arg_true().cast(pl.UInt32)}
+    if not kept.all():
+        user, item = (filtered(pl.Series(ranks), kept, into=ranks) for ranks in (user, item))
+    columns |= {"user": user, "item": item}
+    columns["time"] = filtered(time, kept, into=np.empty(int(kept.sum()), time.head(0).to_numpy().dtype))
+    events = pl.DataFrame(columns)
+    report["sorted: rows older than their user's row before"] = late_rows(events)
+    return events, users, ticks
+
+
+def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:
+    """Times as numbers that keep the order at full resolution, and how many of their units make a second."""
+    time, ticks = given, 1
+    if given.dtype == pl.Date:
+        time = given.cast(pl.Int64) * 86_400
+    elif isinstance(given.dtype, pl.Datetime):
+        time, ticks = given.to_physical(), {"ms": 10**3, "us": 10**6, "ns": 10**9}[given.dtype.time_unit]
+    if time.dtype.is_float():
+        time = time.cast(pl.Float64)
+        wild = ~time.is_finite() | (time.abs() > 2.0**62)
+        _refuse(file, given, wild, "not a time", "store finite seconds, or null if unknown")
+    else:
+        time = time.cast(pl.Int64, strict=False)
+        _refuse(file, given, time.is_null() & given.is_not_null(), "time beyond 64 bits", "store seconds")
+    _refuse(file, given, time < 0, "negative time", "store seconds since 1970 or positions, from 0 upwards")
+    return time, ticks
+
+
+def _check_names(root: Path, modalities: tuple[str, ...], items: pl.DataFrame) -> None:
+    """Every modality asked for is there: precomputed, or as texts or pictures to encode."""
+    there = {name for name in ("text", "image") if items[name].count()}
+    there |= {file.stem for file in array_files(root) if not is_codes(file)}
+    unknown = [name for name in modalities if name not in there]
+    if unknown:
+        raise fault(root, f"no modality {unknown[0]!r}", f"choose from {', '.join(sorted(there)) or 'none'}")

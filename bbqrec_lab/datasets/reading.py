@@ -1,0 +1,185 @@
+"""From a bundle on disk to a dataset: filtered, ordered, numbered, with the names of users and items."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int32, Int64, Shaped
+
+from bbqrec_core import Dataset, Sequences
+from bbqrec_core.dataset import MIN_EVENTS
+from bbqrec_lab.datasets.bundle import Bundle, fault, read_checked, select
+from bbqrec_lab.datasets.interactions import break_ties, clean, repeats, tied
+from bbqrec_lab.settings import DataConfig
+
+_PERMUTATION, _TIES, _COLD = 0, 1, 2  # separate random streams under one split_seed
+TIED = "rows that share their timestamp with another row of the user"
+REPEATED = "repeated (user, item) pairs"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NamedDataset(Dataset):
+    """A dataset that knows what its users and items are called, where it comes from, and what reading it decided.
+
+    Item rows are a seeded permutation, so that nothing can be read from an item's number.
+
+    Args: those of `Dataset`, and
+        name: of the folder or the registered source. data_hash: 8 hex digits over all content and `DataConfig` fields
+            that shape it, the same whatever the files' row order; `split_seed` is not in it.
+        users: original ids, (U,). items: N table rows, frame row r - 1 is item row r; columns item_id, title, text,
+            image (absolute path), categories (null where unknown), image_hash, and whatever else the bundle has.
+        timestamps: whole seconds (or the bundle's own unit) of each event.
+        codes: (N+1, L), published discrete codes by modality. report: what reading dropped, kept and decided.
+    """
+
+    name: str
+    data_hash: str
+    users: Shaped[np.ndarray, "U"]
+    items: pl.DataFrame
+    timestamps: Int64[np.ndarray, "events"]
+    codes: dict[str, Int32[np.ndarray, "rows _"]]
+    report: dict[str, int | str]
+
+    def row_of(self, item_ids: Sequence | np.ndarray | pl.Series) -> Int32[np.ndarray, "ids"]:
+        """Item rows of original ids; digits in a string serve for an integer id.
+
+        Raises: ValueError naming the ids that are not in the data.
+        """
+        known = self.items.select("item_id", row=pl.int_range(1, self.n_items + 1, dtype=pl.Int32))
+        asked = pl.DataFrame({"item_id": pl.Series(list(item_ids), strict=False).cast(pl.String)})
+        found = asked.join(known.cast({"item_id": pl.String}), on="item_id", how="left", maintain_order="left")
+        missing = found.filter(pl.col("row").is_null())["item_id"].unique(maintain_order=True)
+        if len(missing):
+            some = ", ".join(map(repr, missing.head(5)))
+            raise ValueError(f"{len(missing)} unknown item ids ({some}): use the item_id values of items.parquet")
+        return found["row"].to_numpy()
+
+
+def read_bundle(path: str | Path, options: DataConfig) -> NamedDataset:
+    """Read, check, filter, order and number the bundle in folder `path`. Features come as they are, not scaled.
+
+    Args: path: folder of the bundle. options: which modalities, which k-core, how time ties are broken, split seed.
+    Raises: BundleError, before anything slow, for each fault that docs/data.md lists as an error.
+    Choice: canonical order (by original id) comes first and every draw second, so files in another row order give an
+        equal dataset; with `time_ties="file"` the order of tied interaction rows counts, as asked for.
+    """
+    root = Path(path).resolve()
+    bundle = _keep_core(root, read_checked(root, options.modalities), options.k_core)
+    by_file = options.time_ties == "file"
+    draw = np.random.default_rng([options.split_seed, _TIES]).random(bundle.events.height)
+    events = break_ties(bundle.events, key=bundle.events["row"].to_numpy() if by_file else draw)
+    data_hash = _digest(options, bundle._replace(events=events) if by_file else bundle)
+    report = {reason: count for reason, count in bundle.report.items() if count}
+    report["time ties"] = "file order" if by_file else f"seeded shuffle, split_seed {options.split_seed}"
+    report |= {TIED: int(tied(events).sum()), REPEATED: repeats(events)}
+    if not bundle.features and not any(bundle.items[name].count() for name in ("text", "image")):
+        report["notice"] = "no modality in this bundle: the ID signal stands alone"
+    return _number(root.name, data_hash, bundle._replace(events=events, report=report), options)
+
+
+def _keep_core(root: Path, bundle: Bundle, k: int) -> Bundle:
+    """The bundle with clean, sorted events; only a k-core takes items out of the catalogue."""
+    events, report = clean(bundle.events, k)
+    if events.is_empty():
+        core = f" in the {k}-core" if k else ""
+        remedy = "lower k_core" if k else "give longer histories"
+        raise fault(root / "interactions.parquet", f"no user with {MIN_EVENTS} events is left{core}", remedy)
+    n_items = bundle.items.height
+    items = events["item"].unique().sort() if k else pl.int_range(n_items, dtype=pl.Int32, eager=True)
+    if k:
+        report[f"dropped: {k}-core, items"] = n_items - len(items)
+    kept = bundle._replace(events=events, report=bundle.report | report)
+    return select(kept, events["user"].unique().sort(), items)
+
+
+def _digest(options: DataConfig, bundle: Bundle) -> str:
+    """8 hex digits over the content in canonical order and the options that shape it."""
+    digest = hashlib.blake2b(digest_size=4)
+    digest.update(repr((options.time_ties, options.k_core, sorted(options.modalities), bundle.ticks)).encode())
+    if options.cold_items:
+        digest.update(repr(options.cold_items).encode())
+    digest.update(pl.DataFrame({"user_id": bundle.users}).write_ndjson().encode())
+    digest.update(bundle.items.select("item_id", "title", "text", "categories", "image_hash").write_ndjson().encode())
+    columns = {name: bundle.events[name].to_numpy() for name in ("user", "item", "time")}
+    codes = {f"{name}_codes": array for name, array in bundle.codes.items()}
+    for name, array in (columns | bundle.features | codes).items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> NamedDataset:
+    """The dataset of a bundle whose events are in final order: items get their permuted rows."""
+    order = np.random.default_rng([options.split_seed, _PERMUTATION]).permutation(bundle.items.height)
+    row_of_rank = np.empty(len(order), np.int32)
+    row_of_rank[order] = np.arange(1, len(order) + 1)
+    per_user = np.bincount(bundle.events["user"].to_numpy(), minlength=len(bundle.users))
+    cold, report = None, dict(bundle.report)
+    if options.cold_items:
+        drawn = np.random.default_rng([options.split_seed, _COLD]).permutation(len(order)) + 1
+        cold = np.isin(np.arange(len(order) + 1), drawn[: round(options.cold_items * len(order))])
+        cold[0] = True
+        report["cold items, held out of training"] = int(cold.sum()) - 1
+    padded = [
+        {key: np.concatenate([np.zeros_like(array[:1]), array[order]]) for key, array in arrays.items()}
+        for arrays in (bundle.features, bundle.codes)
+    ]
+    return NamedDataset(
+        n_items=len(order),
+        name=name,
+        data_hash=data_hash,
+        users=bundle.users.to_numpy(),
+        items=bundle.items[order],
+        sequences=Sequences(np.append(0, np.cumsum(per_user)), row_of_rank[bundle.events["item"].to_numpy()]),
+        timestamps=np.floor_divide(bundle.events["time"].to_numpy(), bundle.ticks).astype(np.int64),
+        features=padded[0],
+        presence={key: array.any(axis=1) for key, array in padded[0].items()},
+        codes=padded[1],
+        report=report,
+        cold=cold,
+    )
+
+
+def statistics(data: NamedDataset) -> pl.DataFrame:
+    """What is in the data, as a table of (what, value), both text, followed by the report of reading.
+
+    The first rows are those of the "Numbers" tables that published bundles carry, in the same words and digits.
+    """
+    items, lengths = data.items, np.diff(data.sequences.offsets)
+    events = len(data.sequences.items)
+    counts = np.bincount(data.sequences.items, minlength=data.n_items + 1)[1:]
+    facts = {
+        "users": data.n_users,
+        "items": data.n_items,
+        "items with at least one interaction": int((counts > 0).sum()),
+        "interactions": events,
+        "density": f"{events / (data.n_users * data.n_items):.6f}",
+        "sequence length mean / median": f"{lengths.mean():.3f} / {np.median(lengths):g}",
+        "sequence length min / max": f"{lengths.min()} / {lengths.max()}",
+        "item popularity median / max": f"{np.median(counts):g} / {counts.max()}",
+        "items with fewer than 5 interactions": int((counts < 5).sum()),
+        "items without a training event": int((data.train_counts()[1:] == 0).sum()),
+        "first / last timestamp (Unix seconds)": f"{data.timestamps.min()} / {data.timestamps.max()}",
+    }
+    if items["item_id"].dtype.is_integer() and len(np.unique(counts)) > 1:
+        both = pl.DataFrame({"number": items["item_id"], "count": counts})
+        correlation = both.select(pl.corr("number", "count", method="spearman")).item()
+        facts["rank correlation of item number and item popularity"] = f"{correlation:.2f}"
+    for column in ("title", "text", "image", "categories"):
+        facts[f"items with {column}"] = _share(items[column].count(), data.n_items)
+    pictured = np.append(False, items["image"].is_not_null().to_numpy())[data.sequences.items]
+    facts["interactions whose item has an image"] = _share(int(pictured.sum()), events)
+    facts |= {
+        f"items with {name} features": _share(int(has.sum()), data.n_items) for name, has in data.presence.items()
+    }
+    facts |= data.report
+    if TIED in facts:
+        facts[TIED] = _share(facts[TIED], events)
+    return pl.DataFrame({"what": list(facts), "value": [str(value) for value in facts.values()]})
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} ({100 * part / whole:.1f} %)"

@@ -1,0 +1,179 @@
+"""Where datasets come from: the registered ones by name, any bundle by path."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from filelock import FileLock
+
+from bbqrec_lab.datasets import features, movielens, planted
+from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fetch_archive, fetch_wheel, say
+from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
+from bbqrec_lab.settings import DataConfig
+
+_NOTE = "source.json"  # beside the bundle's tables: what made it
+_GROUPLENS_TERMS = "GroupLens terms: research use, cite Harper and Konstan 2015, no redistribution, no commercial use"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that can be had by name.
+
+    Args:
+        note: what it is. terms: on what terms it may be used.
+        make: writes the bundle into an empty folder; arguments: folder, cache, folder of posters or None.
+        takes_posters: whether `--posters` means anything here.
+    """
+
+    note: str
+    terms: str
+    make: Callable[[Path, Path, Path | None], None]
+    takes_posters: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.note}. {self.terms}"
+
+
+def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
+    """Return the folder of a registered dataset's bundle, made on the first call.
+
+    Args:
+        name: one of `REGISTRY`.
+        posters: for MovieLens: a folder of pictures ID.jpg (ID of MovieLens-1M), or "get" for the public set. The
+            bundle with posters stands beside the one without, as NAME-posters.
+        cache: folder to work below; `cache_dir()` if None.
+    Raises: ValueError for an unknown name or posters that do not fit; FetchError if something cannot be downloaded.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"no registered dataset {name!r}; choose one of {', '.join(REGISTRY)}")
+    source, cache = REGISTRY[name], cache or cache_dir()
+    if posters and not source.takes_posters:
+        raise ValueError(f"posters={posters!r} means nothing for {name}; leave it out")
+    folder = movielens.poster_folder(posters, cache) if posters else None
+    target = cache / "data" / (f"{name}-posters" if folder else name)
+    note = {"name": name, "code": _code_hash(), "posters": _listing(folder), "terms": source.terms}
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def make(bundle: Path) -> None:
+        source.make(bundle, cache, folder)
+        (bundle / _NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+
+    with FileLock(target.parent / f".{target.name}.lock"):
+        if not (target / _NOTE).exists() or json.loads((target / _NOTE).read_text(encoding="utf-8")) != note:
+            build_folder(target, make)
+    return target
+
+
+def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Path | None = None) -> NamedDataset:
+    """Return a dataset ready for training: got if registered, read and checked, encoded, its features scaled.
+
+    Args: options: how to read it; None means the defaults. cache: folder to work below; `cache_dir()` if None.
+    Raises: ValueError if it is neither a registered name nor a folder, or `options.posters` does not fit; BundleError
+        for a faulty bundle; FetchError if something cannot be downloaded.
+    """
+    options, cache = options or DataConfig(), cache or cache_dir()
+    if str(name_or_path) in REGISTRY:
+        path = get(str(name_or_path), options.posters, cache)
+    elif options.posters:
+        raise ValueError(f"posters={options.posters!r} goes with ml-100k and ml-1m; name the pictures in items.parquet")
+    elif not (path := Path(name_or_path).expanduser()).is_dir():
+        known = ", ".join(REGISTRY)
+        raise ValueError(f"no dataset {str(name_or_path)!r}: give one of {known}, or the folder of a bundle")
+    data = features.encode(read_bundle(path, options), cache, options.modalities)
+    return replace(data, features={m: features.scale(x, data.presence[m]) for m, x in data.features.items()})
+
+
+def _code_hash() -> str:
+    """A short hash over the files that make bundles, so that a bundle made by other code is made anew."""
+    here = Path(__file__).parent
+    names = ("sources.py", "movielens.py", "ml100k_to_ml1m.csv", "planted.py", "planted_items.py")
+    return hashlib.sha256(b"\0".join((here / name).read_bytes() for name in names)).hexdigest()[:16]
+
+
+def _listing(folder: Path | None) -> str:
+    """A short hash over names and sizes of the files in a folder, so that other posters make another bundle."""
+    if folder is None:
+        return ""
+    files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+
+def _ml_100k(bundle: Path, cache: Path, posters: Path | None) -> None:
+    """MovieLens-100K from its publisher or, failing that, from the recbole wheel; the graph always from the wheel."""
+    wheel = fetch_wheel(movielens.RECBOLE, cache)
+    try:
+        tables = movielens.read_archive_100k(fetch_archive(movielens.ML_100K, cache))
+    except FetchError as error:
+        say(f"{str(error).split(';')[0]}; using the copy in {wheel.name}")
+        tables = movielens.read_recbole_100k(wheel)
+    film_ids = movielens.ml_1m_ids()
+    _write_movielens(bundle, tables, film_ids, posters)
+    (bundle / "features").mkdir()
+    np.save(bundle / "features" / "graph.npy", movielens.recbole_graph(wheel, tables.items["item_id"], film_ids))
+
+
+def _ml_1m(bundle: Path, cache: Path, posters: Path | None) -> None:
+    """MovieLens-1M from its publisher."""
+    tables = movielens.read_archive_1m(fetch_archive(movielens.ML_1M, cache))
+    _write_movielens(bundle, tables, {item: item for item in tables.items["item_id"]}, posters)
+
+
+def _write_movielens(bundle: Path, tables: movielens.Tables, film_ids: dict[int, int], posters: Path | None) -> None:
+    """Write interactions and items, the latter with texts and, where given, posters."""
+    items = movielens.with_text(tables.items)
+    if posters:
+        items = movielens.copy_posters(items, film_ids, posters, bundle)
+    else:
+        items = items.with_columns(image=pl.lit(None, pl.String))
+    tables.interactions.write_parquet(bundle / "interactions.parquet")
+    items.write_parquet(bundle / "items.parquet")
+
+
+def _planted(config: planted.PlantedConfig, note: str) -> Source:
+    """A planted dataset as a source."""
+
+    def make(bundle: Path, cache: Path, posters: Path | None) -> None:
+        planted.write_planted(bundle, config)
+
+    return Source(note, "Made on this machine, free of any terms", make)
+
+
+REGISTRY: dict[str, Source] = {
+    "ml-100k": Source(
+        "MovieLens-100K: 943 users, 1,682 films, 100,000 ratings; text, graph, posters on request",
+        _GROUPLENS_TERMS,
+        _ml_100k,
+        takes_posters=True,
+    ),
+    "ml-1m": Source(
+        "MovieLens-1M: 6,040 users, 3,706 films, 1,000,209 ratings; text, posters on request",
+        _GROUPLENS_TERMS,
+        _ml_1m,
+        takes_posters=True,
+    ),
+    "planted": _planted(
+        planted.PlantedConfig(), "Synthetic, truth known: 600 users, 300 items; texts and pictures for the encoders"
+    ),
+    "planted-smoke": _planted(
+        planted.PlantedConfig(users=200, items=120, branching=(4, 3), features="direct"),
+        "Synthetic, truth known: 200 users, 120 items; features ready, no encoder needed",
+    ),
+}
+
+
+def absolute_dataset(dataset: str) -> str:
+    """A registered name as it is; a path made absolute, so that it means the same in the notebooks' folder.
+
+    Raises: ValueError if it is neither.
+    """
+
+    if dataset in REGISTRY:
+        return dataset
+    path = Path(dataset).expanduser().resolve()
+    if not path.is_dir():
+        raise ValueError(f"no dataset {dataset!r}: give one of {', '.join(REGISTRY)}, or the folder of a bundle")
+    return str(path)

@@ -1,0 +1,377 @@
+"""Rivals and ablations as plain data, and the one function that runs any of them and keeps the result."""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+
+from bbqrec_core import (
+    EvaluationConfig,
+    Ranks,
+    Recommender,
+    SemanticIds,
+    Sequences,
+    Tokenized,
+    TokenizerConfig,
+    build_recommender,
+    fit_recommender,
+    metrics,
+)
+from bbqrec_core.recommender.fit import beam_ranks
+from bbqrec_core.tokenizer.fit import resolve
+from bbqrec_core.training import device_name
+from bbqrec_lab.baselines import counting
+from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_source
+from bbqrec_lab.baselines.sequence_models import make_model
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.experiments import statistics
+from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.experiments.training_bar import TrainingBar
+from bbqrec_lab.experiments.variants import ONCE, VARIANTS, variant_config
+from bbqrec_lab.measure import forget_peak_memory, peak_memory
+from bbqrec_lab.settings import RowConfig
+from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
+
+
+def load_scorer(directory: Path) -> Recommender | counting.Popularity | counting.Markov | counting.ItemKnn:
+    """What scores histories, from a finished run's directory."""
+    notes = json.loads((directory / "run.json").read_text())
+    if notes["kind"] in counting.COUNTING:
+        return counting.COUNTING[notes["kind"]].load(directory)
+    ids = SemanticIds.load(directory / "ids.npz") if notes["kind"] == "ids" else None
+    state = load_file(directory / "model.safetensors")
+    settings = RowConfig(**notes["config"]["recommender"])
+    seen = np.append(False, pl.read_parquet(directory / "items.parquet")["training_events"].to_numpy() > 0)
+    recommender = build_recommender(notes["n_items"], ids, settings, 0, state.get("features"), seen, make_model)
+    recommender.model.load_state_dict(state)
+    return recommender
+
+
+def load_ranks(directory: Path, history: str) -> Ranks:
+    """Test ranks of all users of a finished run; `history` is `kept` or `masked`."""
+    return Ranks(**load_arrays(directory / f"ranks_{history}.npz"))
+
+
+def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
+    """The k best next items after a history, those in it left out.
+
+    Args: directory: of a finished run. item_ids: original ids, oldest first.
+    Returns: columns rank, item_id, title, score (nats where the model gives probabilities), code (the semantic ID).
+    Raises: ValueError for an empty history, an unknown id, or k < 1.
+    """
+    items = pl.read_parquet(directory / "items.parquet")
+    rows = {item: row for row, item in enumerate(items["item_id"].to_list(), start=1)}
+    unknown = [item for item in item_ids if item not in rows]
+    if unknown or not item_ids or k < 1:
+        raise ValueError(f"want known item ids and k >= 1, got {k=}, unknown or no items: {unknown or 'none given'}")
+    history = np.array([rows[item] for item in item_ids], dtype=np.int32)
+    asked = Sequences(np.array([0, len(history)]), history)
+    scores = metrics.mask_history(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
+    best = scores.sort(descending=True, stable=True)  # equal scores by row, as in the ranking
+    picked = best.indices[: min(k, int((scores > -torch.inf).sum()))].numpy()
+    path = directory / "ids.npz"
+    codes = SemanticIds.load(path).code_ids[picked] if path.exists() else None
+    shown = ["-".join(map(str, code)) for code in codes] if codes is not None else [""] * len(picked)
+    chosen = items[picked - 1]
+    return pl.DataFrame(
+        {"rank": np.arange(1, len(picked) + 1), "item_id": chosen["item_id"], "title": chosen["title"]}
+        | {"score": best.values[: len(picked)].numpy(), "code": shown}
+    )
+
+
+def with_compared(
+    ids: SemanticIds,
+    what: str,
+    behaviour: Float[np.ndarray, "N S E"],
+    features: Mapping[str, Float[np.ndarray, "N _"]],
+    presence: Mapping[str, Bool[np.ndarray, "N"]],
+) -> SemanticIds:
+    """IDs whose `signal_vectors` are what similarity shall compare; the IDs themselves and their codebook stay.
+
+    Args: what: `RecommenderConfig.similarity`. behaviour: the signals before quantization. features, presence: of the
+        modalities in question; narrower features are filled up with zeros, which changes no cosine within a modality.
+    Choice: IDs without signals, and data without features, keep their quantized vectors, so that every row exists.
+    """
+    if what == "quantized" or not ids.signals or (what == "features" and not features):
+        return ids
+    if what == "signals":
+        return replace(ids, signal_vectors=behaviour)
+    width = max(array.shape[1] for array in features.values())
+    padded = [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in features.values()]
+    return replace(
+        ids,
+        signals=tuple(features),
+        signal_codes=np.zeros((len(ids.code_ids), len(features), 0), dtype=ids.signal_codes.dtype),
+        signal_vectors=np.stack(padded, 1),
+        present=np.stack([presence[name] for name in features], 1),
+    )
+
+
+def save_tokenized(done: Tokenized, config: TokenizerConfig, directory: Path) -> None:
+    """Write IDs, signals, history and health figures into `directory`."""
+    done.ids.save(directory / "ids.npz")
+    save_arrays(directory / "signals.npz", behaviour=done.behaviour, specific=done.specific, residual=done.residual)
+    notes = {"config": asdict(config), "history": done.history, "health": done.health}
+    write_atomic(directory / "tokenizer.json", json.dumps(notes, indent=1))
+
+
+def load_tokenized(directory: Path) -> Tokenized:
+    """Read what `save_tokenized` wrote."""
+    notes = json.loads((directory / "tokenizer.json").read_text())
+    arrays = load_arrays(directory / "signals.npz")
+    ids = SemanticIds.load(directory / "ids.npz")
+    return Tokenized(
+        ids, notes["history"], notes["health"], arrays["behaviour"], arrays["specific"], arrays["residual"]
+    )
+
+
+COMPARED = ("ndcg@10", "recall@10")
+STAGES = {
+    "tokenizer": (
+        "data",
+        "events",
+        "encoders",
+        "features",
+        "batching",
+        "quantizer",
+        "blocks",
+        "alignment_parts",
+        "alignment",
+        "ordering",
+        "semantic_ids",
+        "drafts",
+        "devices",
+        "training",
+        "tokenizer",
+    ),
+    "run": (
+        "similarity",
+        "code_vectors",
+        "decoding",
+        "sequence_model",
+        "token_model",
+        "recommender",
+        "baselines",
+        "metrics",
+        "scorers",
+        "experiments",
+    ),
+}
+
+
+class Result(NamedTuple):
+    """One finished row: long-form `rows` (columns of main_results.csv), `cost`, and the `directory` that holds it."""
+
+    variant: str
+    seed: int
+    rows: pl.DataFrame
+    cost: pl.DataFrame
+    directory: Path
+
+
+def code_hash(stage: str) -> str:
+    """8 hex digits over the sources that a stage's results depend on, so that changed code never meets old results."""
+    modules = STAGES["tokenizer"] + (STAGES["run"] if stage == "run" else ())
+    sources = b"".join((Path(__file__).parent / f"{module}.py").read_bytes() for module in modules)
+    return hashlib.sha256(sources).hexdigest()[:8]
+
+
+def _data_key(data: NamedDataset, config: Config, stage: str) -> dict[str, object]:
+    """What every result depends on beside its own configuration."""
+    imported = {"ids_file": file_hash(Path(config.ids.ids_file))} if config.ids.source == "file" else {}
+    return imported | {
+        "data": data.data_hash,
+        "split_seed": config.data.split_seed,
+        "seed": config.seed,
+        "code": code_hash(stage),
+        "torch": torch.__version__,
+    }
+
+
+def _sasrec_embeddings(data: NamedDataset, config: Config, store: Store) -> tuple[np.ndarray, str]:
+    """Item embeddings (N+1, D) of the SASRec of the same configuration and seed, and the name of its run."""
+    directory = run_variant(data, "sasrec", config, store).directory
+    return load_scorer(directory).model.items.weight.detach().numpy(), directory.name
+
+
+def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
+    """The tokenizer of a configuration, trained if the store does not hold it, and its directory."""
+    tokenizer, embeddings = resolve(config.tokenizer, data), None
+    ids = resolve_source(config.ids, tokenizer, data)
+    key = _data_key(data, config, "tokenizer") | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
+    if ids.source == "sasrec" or tokenizer.w_align:
+        embeddings, key["embeddings"] = _sasrec_embeddings(data, config, store)
+
+    def make(directory: Path) -> None:
+        start = time.monotonic()
+        done = make_tokenized(data, ids, tokenizer, config.seed, directory / "checkpoints", embeddings, TrainingBar())
+        save_tokenized(done, tokenizer, directory)
+        write_atomic(directory / "cost.json", json.dumps({"seconds": time.monotonic() - start}))
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+    directory = store.get("tokenizer", key, make)
+    return load_tokenized(directory), directory
+
+
+def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) -> Result:
+    """Train and evaluate one variant, or find it in the store; test is scored once, after all training.
+
+    Raises: ValueError for an unknown variant, FloatingPointError when a loss is not finite.
+    """
+    config = variant_config(variant, config)
+    kind = VARIANTS[variant].kind
+    key = _data_key(data, config, "run") | {"kind": kind, "evaluation": asdict(config.evaluation)}
+    if kind in ("ids", "items"):
+        key["recommender"] = asdict(config.recommender)
+    if kind == "ids":
+        tokenizer = resolve(config.tokenizer, data)
+        key |= {"tokenizer": asdict(tokenizer), "ids": asdict(resolve_source(config.ids, tokenizer, data))}
+    directory = store.get("run", key, lambda path: _make_run(data, kind, config, store, path))
+    notes = json.loads((directory / "run.json").read_text())
+    labels = {"dataset": data.name, "data_hash": data.data_hash, "variant": variant, "seed": config.seed}
+    labels |= {"preset": config.preset, "split_seed": config.data.split_seed}
+    rows = pl.read_csv(directory / "rows.csv").with_columns(
+        [pl.lit(value).alias(name) for name, value in labels.items()]
+        + [pl.lit(directory.name[-12:]).alias("config_hash")]
+    )
+    order = [*labels, "history", "segment", "targets", "metric", "value", "config_hash"]
+    return Result(variant, config.seed, rows.select(order), pl.DataFrame({**labels, **notes["cost"]}), directory)
+
+
+def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, directory: Path) -> None:
+    """Train, score validation and test, and write everything that `recommend` and the notebooks need."""
+    forget_peak_memory()
+    start, ids, tokenizing = time.monotonic(), None, 0.0
+    if kind == "ids":
+        tokenized, home = run_tokenizer(data, config, store)
+        tokenizing, start = json.loads((home / "cost.json").read_text())["seconds"], time.monotonic()
+        features = {name: data.features[name] for name in resolve(config.tokenizer, data).signals}
+        what = config.recommender.similarity
+        ids = with_compared(tokenized.ids, what, tokenized.behaviour, features, data.presence)
+        ids.save(directory / "ids.npz")
+    scorer, epochs = _fit(data, kind, ids, config, directory)
+    training = time.monotonic() - start
+    start = time.monotonic()
+    few = data.n_items <= config.evaluation.exact_items and not config.recommender.by_code
+    exact = few or getattr(scorer, "tree", None) is None
+    ranks = _test_ranks(data, scorer, config.evaluation, exact)
+    for mode, found in ranks.items():
+        save_arrays(directory / f"ranks_{mode}.npz", **found._asdict())
+    by = "" if exact else f" by beam {config.evaluation.beam}"
+    _table(data, ranks, by).write_csv(directory / "rows.csv")
+    cost = {
+        "tokenizer_minutes": round(tokenizing / 60, 3),
+        "training_minutes": round(training / 60, 3),
+        "scoring_minutes": round((time.monotonic() - start) / 60, 3),
+        "epochs": len(epochs),
+        "valid_ndcg@10": max((row["score"] for row in epochs if "score" in row), default=None),
+        "peak_memory_gb": peak_memory(),
+        "device": device_name(getattr(scorer, "device", torch.device("cpu"))),
+        "python": sys.version.split()[0],
+    }
+    notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "history": epochs}
+    write_atomic(directory / "run.json", json.dumps(notes, indent=1))
+    counts = pl.Series("training_events", data.train_counts()[1:])
+    items = data.items.select(pl.col("item_id").cast(pl.String), "title").with_columns(counts)
+    items.write_parquet(directory / "items.parquet")
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
+def _fit(
+    data: NamedDataset, kind: str, ids: SemanticIds | None, config: Config, directory: Path
+) -> tuple[object, list[dict]]:
+    """Train what scores histories, save it in `directory`; the scorer and one dict an epoch (or trial)."""
+    if kind in counting.COUNTING:
+        found = counting.COUNTING[kind].fit(data)
+        found.save(directory)
+        return found, [{"trial": trial.settings, "score": trial.ndcg} for trial in found.trials]
+    where, bar = directory / "checkpoints", TrainingBar()
+    recommender, history = fit_recommender(
+        data, ids, config.recommender, config.evaluation, config.seed, where, make_model, bar
+    )
+    state = {name: value.contiguous().to("cpu", copy=True) for name, value in recommender.model.state_dict().items()}
+    save_file(state, directory / "model.safetensors")
+    return recommender, history.epochs
+
+
+def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:
+    """Test ranks of all users, with the history kept and masked, by exact scores or by beam."""
+    everyone = np.arange(data.n_users)
+    if not exact:
+        modes = {"kept": False, "masked": True}
+        return {name: beam_ranks(scorer, data, "test", everyone, evaluation, masked) for name, masked in modes.items()}
+    history, targets = data.history("test"), data.targets("test")
+
+    def score(history: Sequences, users: np.ndarray) -> torch.Tensor:
+        return scorer.ranking_scores(history, users, targets[users])
+
+    scores = score if isinstance(scorer, Recommender) else scorer.scores
+    return metrics.rank_users(scores, history, targets, everyone, batch=evaluation.batch)
+
+
+def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:
+    """Long form: history, segment, targets, metric (its name ends in `by`), value; list metrics over all users."""
+    groups, counts = statistics.segments(data, "test"), data.train_counts()
+    rows = []
+    for mode, found in ranks.items():
+        values = {name + by: value for name, value in metrics.per_user(found).items()}
+        for segment, inside in groups.items():
+            if inside.any():
+                rows += [
+                    (mode, segment, int(inside.sum()), name, float(v[inside].mean())) for name, v in values.items()
+                ]
+        lists = statistics.list_metrics(found.top, counts)
+        rows += [(mode, "all", len(found.ties), name + by, value) for name, value in lists.items()]
+    return pl.DataFrame(rows, schema=["history", "segment", "targets", "metric", "value"], orient="row")
+
+
+def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFrame:
+    """`against` minus every other variant: mean difference, 95 % bounds, p, and p after Holm over the whole table.
+
+    Seeds that both have are averaged per user, then users are resampled in pairs; a variant that does not depend on the
+    seed is compared with the average over all seeds.
+    """
+    runs: dict[str, dict[int, Path]] = {}
+    for result in results:
+        runs.setdefault(result.variant, {})[result.seed] = result.directory
+    table = []
+    for mode in ("kept", "masked"):
+        values = {
+            name: {seed: metrics.per_user(load_ranks(path, mode)) for seed, path in seeds.items()}
+            for name, seeds in runs.items()
+        }
+        for name in runs:
+            if name == against or against not in runs:
+                continue
+            common = sorted(runs[against]) if name in ONCE else sorted(set(runs[against]) & set(runs[name]))
+            for metric in COMPARED if common else ():
+                ours = np.stack([values[against][seed][metric] for seed in common])
+                theirs = np.stack(
+                    [values[name][seed][metric] for seed in sorted(runs[name]) if name in ONCE or seed in common]
+                )
+                found = statistics.paired_bootstrap(ours, theirs)
+                table.append((mode, metric, against, name, len(common), *found))
+    schema = ["history", "metric", "variant", "against", "seeds", "difference", "low", "high", "p"]
+    frame = pl.DataFrame(table, schema=schema, orient="row")
+    return frame.with_columns(
+        pl.Series("p_holm", statistics.holm(frame["p"].to_numpy()) if len(frame) else [], pl.Float64)
+    )
+
+
+def run_folder(out: str | Path, dataset: str, preset: str, data: object) -> Path:
+    """`OUT/DATASET/PRESET`, DATASET being the data's name, and its hash where a bundle borrows a registered name."""
+    from bbqrec_lab.datasets import sources
+
+    borrowed = dataset not in sources.REGISTRY and data.name in sources.REGISTRY
+    return Path(out) / (f"{data.name}-{data.data_hash}" if borrowed else data.name) / preset

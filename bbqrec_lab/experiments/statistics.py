@@ -1,0 +1,221 @@
+"""The main table read: what was expected of each rival, what came out, and whose targets two recommenders share."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Float64, Int
+
+from bbqrec_core import Dataset
+
+LIST_AT = 10
+
+
+class Interval(NamedTuple):
+    """A paired comparison: mean difference a - b in metric units, its 95 % bounds, and a two-sided p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np.ndarray, "U"]]:
+    """Which users belong to each reported segment.
+
+    - `head items` / `tail items`: the target's training events are at least / below c, where c is the largest count
+      such that the items with c or more training events together hold at least half of all training events.
+    - `short histories` / `long histories`: the history is at or below / above the median length of this part.
+    - `cold items`, where some are held out of training: the target is one of them.
+
+    Returns: `all`, the two pairs and perhaps the last; each pair divides the users, and one side may be empty.
+    Choice: a threshold on counts, so that equally popular items are never separated by their number.
+    """
+    counts = data.train_counts()
+    falling = np.sort(counts[1:])[::-1]
+    threshold = falling[np.searchsorted(np.cumsum(falling), falling.sum() / 2)]
+    head = counts[data.targets(part)] >= threshold
+    lengths = np.diff(data.history(part).offsets)
+    short = lengths <= np.median(lengths)
+    return {
+        "all": np.ones_like(head),
+        "head items": head,
+        "tail items": ~head,
+        "short histories": short,
+        "long histories": ~short,
+        **({} if data.cold is None else {"cold items": data.cold[data.targets(part)]}),
+    }
+
+
+def list_metrics(top: Int[np.ndarray, "U k"], counts: Int[np.ndarray, "rows"]) -> dict[str, float]:
+    """What the recommended lists of all users look like together, whoever the targets were.
+
+    Args: top: recommended rows, best first, 0 where fewer. counts: (N+1,), training events per item.
+    Returns:
+        coverage@10: share of the catalogue recommended to at least one user, in [0, 1];
+        gini@10: inequality of exposure, 0 (all items alike) to 1 - 1/N (one item takes all);
+        popularity@10: mean training events of a recommended item, in events.
+    Raises: ValueError for lists shorter than 10 or without any item.
+    """
+    shown = top[:, :LIST_AT][top[:, :LIST_AT] > 0]
+    if top.shape[1] < LIST_AT or not len(shown):
+        raise ValueError(f"need lists of {LIST_AT} rows, not all empty, got {top.shape=} with {len(shown)} items")
+    n_items = len(counts) - 1
+    exposure = np.sort(np.bincount(shown, minlength=n_items + 1)[1:])
+    place = np.arange(1, n_items + 1)
+    return {
+        f"coverage@{LIST_AT}": float((exposure > 0).mean()),
+        f"gini@{LIST_AT}": float(((2 * place - n_items - 1) * exposure).sum() / (n_items * exposure.sum())),
+        f"popularity@{LIST_AT}": float(counts[shown].mean()),
+    }
+
+
+def paired_bootstrap(
+    a: Float[np.ndarray, "*seeds_a U_a"], b: Float[np.ndarray, "*seeds_b U_b"], n: int = 10_000, seed: int = 0
+) -> Interval:
+    """Compare two recommenders on the same users.
+
+        d[u] = mean over seeds of a[:, u] - mean over seeds of b[:, u]
+
+    Bounds: 2.5 and 97.5 percentiles of mean(d) over users drawn with replacement. p-value: paired randomisation, the
+    signs of d flipped at random, p = (1 + #{|flipped mean| >= |mean|}) / (n + 1), never below 1 / (n + 1).
+
+    Args: a, b: one metric per user, (seeds, U) or (U,), users in the same order. n: draws of each kind. seed: of both.
+    Returns: Interval. It speaks of other users like these, for the models at hand: seeds are averaged, not resampled.
+    Raises: ValueError for different users, no users, values that are not finite, or n below 1.
+    """
+    if a.shape[-1] != b.shape[-1] or not a.size or not b.size or n < 1:
+        raise ValueError(f"need the same users on both sides and n >= 1, got {a.shape=}, {b.shape=}, {n=}")
+    difference = np.atleast_2d(a).mean(0) - np.atleast_2d(b).mean(0)
+    if bad := int((~np.isfinite(difference)).sum()):
+        raise ValueError(f"{bad} of {len(difference)} users have values that are not finite; compare finished runs")
+    draw, flip = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2))
+    users, moved = len(difference), difference[difference != 0]  # a zero keeps its value whatever its sign
+    means, extreme = [], 0
+    edge = abs(difference.sum()) * (1 - 1e-12)  # rounding must not lose the flips that equal what was observed
+    step = max(1, 2**21 // users)  # 16 MiB of draws at a time
+    for start in range(0, n, step):
+        rows = min(step, n - start)
+        means.append(difference[draw.integers(users, size=(rows, users))].mean(1))
+        signs = 2.0 * flip.integers(2, size=(rows, len(moved)), dtype=np.int8) - 1
+        extreme += int((np.abs(signs @ moved) >= edge).sum())
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return Interval(float(difference.mean()), float(low), float(high), (1 + extreme) / (n + 1))
+
+
+def holm(p_values: Float[np.ndarray, "m"]) -> Float64[np.ndarray, "m"]:
+    """Adjust the p-values of m tests for being m (Holm's step-down); p_(1) is the smallest.
+
+        adjusted_(i) = max over j <= i of min(1, (m - j + 1) * p_(j))
+
+    Returns: adjusted values in the order given; rejecting those below alpha keeps the family-wise error below alpha.
+    Raises: ValueError for a value outside [0, 1].
+    """
+    if not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError(f"p-values must lie in [0, 1], got {p_values.tolist()}")
+    order = np.argsort(p_values)
+    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+CLEAR = 0.05  # p after Holm below which a difference counts
+OUTCOMES = ("as expected", "the other way round", "open")
+
+
+class Expectation(NamedTuple):
+    """What one would say before the run: is `bbqrec` better (`ahead`) than a rival, and why."""
+
+    ahead: bool
+    because: str
+
+
+EXPECTED: dict[str, Expectation] = {
+    "popularity": Expectation(True, "popularity does not know the user"),
+    "item-knn": Expectation(True, "counting pairs knows no order"),
+    "markov": Expectation(True, "three steps of counting forget the rest of the history"),
+    "sasrec": Expectation(True, "the premise of semantic IDs: like items learn from each other, lone vectors do not"),
+    "sasrec-bce": Expectation(True, "one negative a target is a weak way to train"),
+    "sasrec-features": Expectation(True, "features that are merely added are not bound to behaviour"),
+    "esasrec": Expectation(False, "eSASRec is the strongest published form of SASRec"),
+    "hybrid": Expectation(False, "hybrid has the same codes and an item softmax beside them"),
+    "tiger": Expectation(True, "TIGER's tokenizer reads text and no behaviour"),
+    "tiger-joined": Expectation(True, "joined features are not bound to behaviour"),
+    "mql4grec": Expectation(True, "a codebook for each modality shares nothing between them"),
+    "letter": Expectation(True, "LETTER takes behaviour from SASRec alone, in one signal"),
+    "random-ids": Expectation(True, "random codes mean nothing"),
+    "rq-kmeans": Expectation(True, "nothing in plain k-means is learned from behaviour"),
+    "rq-sasrec": Expectation(True, "codes of SASRec's vectors know no content"),
+    "published-codes": Expectation(True, "codes of one modality know no behaviour"),
+}
+
+
+def by_variant(rows: pl.DataFrame, metric: str, history: str, segment: str = "all") -> dict[str, np.ndarray]:
+    """One metric of every variant, an entry per seed, in the order of the table.
+
+    Args: rows: `main_results` in long form. metric: such as `ndcg@10`; rows ranked by beam count under that name too.
+        history: `kept` or `masked`. segment: as in `metrics.segments`.
+    """
+    named = (pl.col("metric") == metric) | pl.col("metric").str.starts_with(f"{metric} ")
+    chosen = rows.filter(named & (pl.col("history") == history) & (pl.col("segment") == segment))
+    return {name: part["value"].to_numpy() for (name,), part in chosen.group_by("variant", maintain_order=True)}
+
+
+def by_cutoff(
+    rows: pl.DataFrame, cutoffs: tuple[int, ...], history: str, variants: list[str]
+) -> dict[str, Float64[np.ndarray, "cutoffs"]]:
+    """Recall at each cut-off by variant, mean over seeds."""
+    found = {name: [] for name in variants}
+    for k in cutoffs:
+        values = by_variant(rows, f"recall@{k}", history)
+        for name in variants:
+            found[name].append(values[name].mean())
+    return {name: np.array(values, float) for name, values in found.items()}
+
+
+def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
+    """What was expected of every rival and control, and what the intervals say.
+
+    A difference is clear where its p-value after Holm is below 0.05; else the question is open, whatever its sign.
+
+    Args: compared: of `experiments.intervals` against `bbqrec`; variants without an expectation are left out.
+    Returns: columns against, history, expected, because, difference, low, high, outcome (one of `OUTCOMES`).
+    """
+    table = []
+    for row in compared.filter(pl.col("metric") == metric).iter_rows(named=True):
+        if row["against"] in EXPECTED:
+            ahead, because = EXPECTED[row["against"]]
+            agrees = (row["difference"] > 0) == ahead
+            outcome = OUTCOMES[2] if row["p_holm"] >= CLEAR else OUTCOMES[0] if agrees else OUTCOMES[1]
+            expected = "ahead" if ahead else "behind"
+            found = (row["difference"], row["low"], row["high"], outcome)
+            table.append((row["against"], row["history"], expected, because, *found))
+    columns = ["against", "history", "expected", "because", "difference", "low", "high", "outcome"]
+    floats = {name: pl.Float64 for name in columns[4:7]}
+    return pl.DataFrame(table, schema={name: floats.get(name, pl.String) for name in columns}, orient="row")
+
+
+def shared_hits(ours: Float[np.ndarray, "U"], theirs: Float[np.ndarray, "U"]) -> dict[str, float]:
+    """Shares of users whose target both find, only we find, only they find, nobody finds; they sum to 1.
+
+        both = mean_u(a_u b_u),  only ours = mean_u(a_u (1 - b_u)),  ...
+
+    Args: ours, theirs: Recall@k of each user in [0, 1]; a fraction is a tie at the edge of the list.
+    Choice: where both have a fraction, the two orders are taken as drawn apart.
+    """
+    parts = {
+        "both": ours * theirs,
+        "only bbqrec": ours * (1 - theirs),
+        "only the rival": (1 - ours) * theirs,
+        "neither": (1 - ours) * (1 - theirs),
+    }
+    return {name: float(values.mean()) for name, values in parts.items()}
+
+
+def swaps(first: Mapping[str, float], second: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Pairs (winner by `first`, winner by `second`) that two scorings of the same variants put in opposite order."""
+    names = list(first)
+    pairs = [(a, b) if first[a] > first[b] else (b, a) for i, a in enumerate(names) for b in names[i + 1 :]]
+    return [(a, b) for a, b in pairs if second[a] < second[b] and first[a] != first[b]]

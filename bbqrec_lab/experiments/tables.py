@@ -1,0 +1,107 @@
+"""Every table: frames in; one CSV, one Markdown and one LaTeX file out."""
+
+from pathlib import Path
+
+import polars as pl
+
+from bbqrec_lab.store import write_atomic
+
+SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
+BEAM = r"( by beam \d+)$"  # ends the metric names of rows that beam search ranked
+LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+
+
+def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
+    """One line per variant and history mode: each shown metric as mean ± standard deviation over seeds.
+
+        cell = mean_s(value) ± std_s(value), the deviation only where there is more than one seed
+
+    A row whose ranks were found by beam search says so behind its variant's name, not in each metric's.
+
+    Args: rows: `main_results` in long form. segment: which targets (`all`, `head items`, ...).
+    Returns: text columns variant, history, seeds, then one per metric of `SHOWN` that the rows have; order of `rows`.
+    Raises: ValueError if no row has that segment.
+    """
+    beam = pl.col("metric").str.extract(BEAM)
+    named = rows.with_columns(
+        pl.concat_str(pl.col("variant"), pl.format(" ({})", beam.str.strip_chars()).fill_null("")).alias("variant"),
+        pl.col("metric").str.replace(BEAM, ""),
+    )
+    chosen = named.filter((pl.col("segment") == segment) & pl.col("metric").is_in(SHOWN))
+    if chosen.is_empty():
+        raise ValueError(f"no rows for segment {segment!r}: there are {sorted(rows['segment'].unique())}")
+    groups = chosen.group_by("variant", "history", "metric", maintain_order=True)
+    means = groups.agg(
+        pl.col("seed").n_unique().alias("seeds"),
+        pl.col("value").mean().alias("mean"),
+        pl.col("value").std().alias("spread"),
+    )
+    cells = [_cell(*line) for line in means.select("mean", "spread", "seeds").iter_rows()]
+    wide = means.with_columns(pl.Series("cell", cells)).pivot(
+        on="metric", index=["variant", "history", "seeds"], values="cell", maintain_order=True
+    )
+    metrics = [name for name in SHOWN if name in wide.columns]
+    return wide.select("variant", "history", pl.col("seeds").cast(pl.String), *metrics).fill_null("")
+
+
+def _cell(mean: float, spread: float | None, seeds: int) -> str:
+    return f"{mean:.4f} ± {spread:.4f}" if seeds > 1 else f"{mean:.4f}"
+
+
+def markdown(frame: pl.DataFrame, caption: str) -> str:
+    """`frame` as a Markdown table below its caption; floats with four decimals."""
+    lines = [frame.columns, ["---"] * frame.width, *_texts(frame)]
+    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"{caption}\n\n{table}\n"
+
+
+def latex(frame: pl.DataFrame, caption: str) -> str:
+    """`frame` as a LaTeX table (booktabs) with its caption; floats with four decimals."""
+    header, *body = [" & ".join(map(_escape, line)) + r" \\" for line in [frame.columns, *_texts(frame)]]
+    inside = [r"\toprule", header, r"\midrule", *body, r"\bottomrule"]
+    tabular = [f"\\begin{{tabular}}{{{'l' * frame.width}}}", *inside, r"\end{tabular}"]
+    return "\n".join([r"\begin{table}", f"\\caption{{{_escape(caption)}}}", *tabular, r"\end{table}", ""])
+
+
+def _texts(frame: pl.DataFrame) -> list[list[str]]:
+    return [[_text(value) for value in line] for line in frame.iter_rows()]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _escape(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def save_table(
+    frame: pl.DataFrame, name: str, folder: str | Path, caption: str, shown: pl.DataFrame | None = None
+) -> None:
+    """Write `folder/name.csv`, `.md` and `.tex`, each atomically.
+
+    Args: frame: what the CSV holds, at full precision. caption: what it is, data, seeds, one line.
+        shown: what the two readable files hold, `frame` itself unless it is too long to read.
+    """
+    readable = frame if shown is None else shown
+    contents = {"csv": frame.write_csv(), "md": markdown(readable, caption), "tex": latex(readable, caption)}
+    for suffix, content in contents.items():
+        write_atomic(Path(folder) / f"{name}.{suffix}", content)
+
+
+def show(frame: pl.DataFrame, caption: str) -> None:
+    """Print a frame on standard output: a drawn table on a terminal, whole lines where it is piped."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in frame.columns:
+        table.add_column(name, overflow="fold", justify="right" if frame[name].dtype.is_numeric() else "left")
+    for line in _texts(frame):
+        table.add_row(*line)
+    # A pipe has no width of its own: the usual 80 would cut lines that another program reads.
+    console = Console(width=None if Console().is_terminal else 160, markup=False, highlight=False)
+    console.print(caption, soft_wrap=True)
+    console.print(table)

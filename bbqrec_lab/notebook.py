@@ -1,0 +1,134 @@
+"""What a notebook says to its reader beside figures: tables, what to notice, and checks of exercises."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+
+from bbqrec_core import Tokenized
+from bbqrec_lab.datasets import planted, sources
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.datasets.sources import absolute_dataset
+from bbqrec_lab.experiments import runs, tables, variants
+from bbqrec_lab.experiments.presets import Config, make_config
+from bbqrec_lab.experiments.runs import Result, run_folder
+from bbqrec_lab.store import Store
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One dataset, preset and seed, with everything made for it below `out_dir`; opens nothing until asked.
+
+    Args: dataset: a registered name, or a path to a bundle. preset, seed, overrides: as in `config.make_config`.
+        out_dir: tables and figures land in `out_dir/DATASET/PRESET`, trained results in `out_dir/artefacts`.
+    Raises: ValueError for a wrong dataset, preset, seed or override, as soon as it is built.
+    """
+
+    dataset: str
+    preset: str
+    seed: int
+    out_dir: str
+    overrides: dict
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
+        make_config(self.preset, self.seed, self.overrides)
+
+    @property
+    def config(self) -> Config:
+        """The configuration asked for."""
+        return make_config(self.preset, self.seed, self.overrides)
+
+    @cached_property
+    def data(self) -> NamedDataset:
+        """The dataset, with encoded and scaled features; read once."""
+        return sources.load(self.dataset, self.config.data)
+
+    @property
+    def store(self) -> Store:
+        """Where trained results are kept, shared by all notebooks below one `out_dir`."""
+        return Store(Path(self.out_dir).resolve() / "artefacts")
+
+    @property
+    def folder(self) -> Path:
+        """`out_dir/DATASET/PRESET`, holding `tables`, `figures` and `notebooks`."""
+        return run_folder(Path(self.out_dir).resolve(), self.dataset, self.preset, self.data)
+
+    def tokenizer(self, variant: str = "bbqrec") -> Tokenized:
+        """Stage 1 of a variant: loaded if it was made before, else trained now."""
+        config = variants.variant_config(variant, self.config)
+        return runs.run_tokenizer(self.data, config, self.store)[0]
+
+    def run(self, variant: str = "bbqrec", seed: int | None = None) -> Result:
+        """Both stages and the evaluation of a variant: loaded if made before, else made now."""
+        config = make_config(self.preset, self.seed if seed is None else seed, self.overrides)
+        return runs.run_variant(self.data, variant, config, self.store)
+
+    def truth(self) -> dict[str, Int[np.ndarray, "rows"]]:
+        """Planted factors by item row where the dataset has a truth, else nothing."""
+        path = sources.get(self.dataset) if self.dataset in sources.REGISTRY else Path(self.dataset)
+        return planted.load_truth(path, self.data) if (path / "truth.json").exists() else {}
+
+
+NOT_YET = "Not answered yet: put your answer in place of None and run the cell again."
+
+
+def notice(*points: str) -> None:
+    """Display what to notice in the picture above, one bullet a point; points quote numbers of this very run."""
+    _say("\n".join(["**What to notice.**", "", *(f"- {point}" for point in points)]))
+
+
+def show_table(
+    frame: pl.DataFrame,
+    name: str,
+    folder: str | Path,
+    caption: str,
+    most: int = 40,
+    shown: pl.DataFrame | None = None,
+) -> None:
+    """Save a table by `tables.save_table` and display its first `most` rows, or what is `shown` instead."""
+    shown = frame.head(most) if shown is None else shown
+    tables.save_table(frame, name, folder, caption, shown)
+    _say(tables.markdown(shown, caption))
+
+
+def verdict(answer: object, right: object, tolerance: float = 0.0) -> str:
+    """What to tell a reader about an answer: not there yet, right, or to look again; never the right answer itself.
+
+    Args: answer: None, a number, a text or a list of them. tolerance: allowed difference of numbers.
+    """
+    if answer is None:
+        return NOT_YET
+    asked, given = np.atleast_1d(np.asarray(right)), np.atleast_1d(np.asarray(answer))
+    if asked.shape != given.shape:
+        return f"Look again: {len(asked)} values were asked for, this is {len(given)}."
+    if asked.dtype.kind in "US" or given.dtype.kind in "US":
+        same = np.char.lower(asked.astype(str)) == np.char.lower(given.astype(str))
+    else:
+        same = np.abs(asked.astype(float) - given.astype(float)) <= tolerance
+    return "Right." if same.all() else f"Look again: {int(same.sum())} of {len(same)} right."
+
+
+def check(answer: object, right: object, tolerance: float = 0.0) -> None:
+    """Display the verdict on an answer to an exercise."""
+    _say(f"*{verdict(answer, right, tolerance)}*")
+
+
+def solve(answer: object, right: object, tolerance: float = 0.0) -> None:
+    """Display the answer of a solved exercise with its verdict.
+
+    Raises: AssertionError if the check of the exercise would not take it.
+    """
+    said = verdict(answer, right, tolerance)
+    assert said == "Right.", f"{answer!r}: {said}"
+    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in np.atleast_1d(answer).tolist()]
+    _say(f"*Answer: {', '.join(shown)}. {said}*")
+
+
+def _say(text: str) -> None:
+    from IPython.display import Markdown, display
+
+    display(Markdown(text))

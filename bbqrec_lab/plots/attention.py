@@ -1,0 +1,161 @@
+"""Figures of stage 2: attention maps, learned offsets, and comparisons of variants. Arrays in, `Figure` out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float, Num
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, SIGNED, legend_below, look, panels, short
+
+SPECIAL = ("self", "missing")  # buckets behind the similarity buckets that are drawn; padding never counts
+CHANNEL_COLUMNS = 3  # panels side by side
+FLAT = 0.1  # logits: the least height of the offsets' axis, so that a table close to zero looks close to zero
+
+
+def vectors_plane(vectors: Float[np.ndarray, "N 2"], names: Sequence[str]) -> Figure:
+    """Draw item vectors as arrows on the unit circle, so that the angle between two is what their cosine measures.
+
+    Args: vectors: (N, 2), any length above zero, drawn at length 1. names: one per vector.
+    """
+    fig, axes = panels(1, width=4.6, height=3.3)
+    ax = axes[0, 0]
+    turn = np.linspace(0, 2 * np.pi, 200)
+    ax.plot(np.cos(turn), np.sin(turn), color=GREY, linewidth=0.8)
+    for index, (vector, name) in enumerate(zip(vectors, names, strict=True)):
+        x, y = vector / np.linalg.norm(vector)
+        arrow = {"arrowstyle": "-|>", "color": CATEGORIES[index % len(CATEGORIES)], "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", (x, y), (0, 0), arrowprops=arrow)
+        ax.annotate(short(name), (1.12 * x, 1.12 * y), ha="left" if x >= 0 else "right", va="center")
+    ax.set(xlim=(-1.8, 1.9), ylim=(-1.2, 1.2), aspect="equal", xlabel="first dimension", ylabel="second dimension")
+    return fig
+
+
+def heat_maps(
+    maps: Mapping[str, Num[np.ndarray, "rows columns"]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    label: str,
+    *,
+    signed: bool = False,
+    numbers: str = "",
+) -> Figure:
+    """Draw matrices side by side on one scale with one colour bar; NaN cells stay blank.
+
+    Args:
+        maps: title -> (rows, columns), all in one unit. rows: who attends. columns: what is attended.
+        label: of the colour bar, with the unit. numbers: format such as ".2f" to write each value into its cell.
+        signed: a scale centred on zero; else it starts at zero and ends at the largest value of all maps.
+    Raises: ValueError if there is no finite value to draw.
+    """
+    finite = [values[np.isfinite(values)] for values in maps.values()]
+    if not sum(map(len, finite)):
+        raise ValueError(f"no finite value in {', '.join(maps) or 'no maps'}: give at least one")
+    top = max(float(np.abs(values).max()) for values in finite if len(values)) or 1.0
+    scale = {"cmap": SIGNED if signed else ORDERED, "vmin": -top if signed else 0, "vmax": top}
+    fig, axes = _map_panels(len(maps), rows, columns, cell=0.42 if numbers else 0.26)
+    for ax, (title, values) in zip(axes, maps.items(), strict=False):
+        image = ax.imshow(values, aspect="equal", **scale)
+        ax.set_title(title)
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+        ax.set_yticks(range(len(rows)), rows, fontsize=8)
+        ax.label_outer()
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        if numbers:
+            _write_numbers(ax, values, numbers, top, signed)
+    fig.supxlabel("attended to (columns)", fontsize=9)
+    fig.supylabel("attending (rows)", fontsize=9)
+    fig.colorbar(image, ax=axes, label=label, shrink=0.9, aspect=25)
+    return fig
+
+
+def _map_panels(count: int, rows: Sequence[str], columns: Sequence[str], cell: float) -> tuple[Figure, list[Axes]]:
+    """Panels for maps whose cells are squares of `cell` inches: up to three in a line, four as 2 x 2."""
+    across = 2 if count == 4 else min(count, 3)
+    down = -(-count // across)
+    beside, below = 0.07 * max(map(len, rows)), 0.07 * max(map(len, columns))
+    width = cell * len(columns) + 0.15 + (beside + 1.1) / across
+    fig, axes = panels(across, down, width=width, height=cell * len(rows) + 0.35 + (below + 0.2) / down)
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return fig, list(axes.flat[:count])
+
+
+def _write_numbers(ax: Axes, values: np.ndarray, form: str, top: float, signed: bool) -> None:
+    """Write each finite value into its cell, in white on dark cells."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = abs(value) > 0.7 * top if signed else value < 0.55 * top
+            ax.text(column, row, f"{value:{form}}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
+
+
+def bias_curves(
+    table: Float[np.ndarray, "layers C buckets H"], edges: Float[np.ndarray, "C inner"], channels: Sequence[str]
+) -> Figure:
+    """Draw the learned offset of every layer, head and channel over the similarity buckets, one panel a channel.
+
+    Args: table: logits, S similarity buckets then self, missing and (not drawn) padding. edges: S - 1 cosines.
+    """
+    fig, axes = _channel_panels(channels, "offset w (logits)")
+    buckets = edges.shape[1] + 1
+    place, top = np.arange(buckets), 1.1 * max(FLAT, float(np.abs(table[:, :, :-1]).max()))
+    for channel, ax in enumerate(axes):
+        ax.set_ylim(-top, top)
+        ax.axhline(0, color=INK, linewidth=0.8)
+        for layer, head in np.ndindex(table.shape[0], table.shape[3]):
+            values = table[layer, channel, :, head]
+            style = look(layer) | {"linestyle": look(head)["linestyle"], "markersize": 3}
+            ax.plot(place, values[:buckets], label=f"layer {layer + 1}, head {head + 1}", **style)
+            ax.plot(_special_places(buckets), values[buckets : buckets + 2], **style | {"linestyle": ""})
+        _bucket_axis(ax, edges[channel], special=True)
+    legend_below(fig, axes[0])
+    return fig
+
+
+def bucket_shares(
+    shares: Float[np.ndarray, "C buckets"], edges: Float[np.ndarray, "C inner"], channels: Sequence[str]
+) -> Figure:
+    """Draw which share of the pairs of different items in real histories falls into each bucket, one panel a channel.
+
+    Args: shares: (C, S), rows summing to 1. edges: S - 1 cosines.
+    """
+    fig, axes = _channel_panels(channels, "share of pairs (%)")
+    buckets = shares.shape[1]
+    for ax, values, cuts in zip(axes, shares, edges, strict=True):
+        ax.bar(np.arange(buckets), 100 * values, color=CATEGORIES[0])
+        ax.axhline(100 / buckets, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), label="even shares")
+        _bucket_axis(ax, cuts)
+    legend_below(fig, axes[0])
+    return fig
+
+
+def _channel_panels(channels: Sequence[str], label: str) -> tuple[Figure, list[Axes]]:
+    """One panel a channel, at most `CHANNEL_COLUMNS` side by side, on one vertical scale; unused ones removed."""
+    columns = min(len(channels), CHANNEL_COLUMNS)
+    rows = -(-len(channels) // columns)
+    fig, grid = panels(columns, rows, width=max(2.7, 5 / columns), height=2.5, sharey=True)
+    axes = list(grid.flat)
+    for ax in axes[len(channels) :]:
+        ax.remove()
+    for ax, name in zip(axes, channels, strict=False):
+        ax.set_title(name)
+        ax.set_xlabel("cosine of the pair, by bucket", fontsize=8)
+    for ax in grid[:, 0]:
+        ax.set_ylabel(label)
+    return fig, axes[: len(channels)]
+
+
+def _special_places(buckets: int) -> Float[np.ndarray, "2"]:
+    """Where the buckets `self` and `missing` stand: to the right, apart from the scale."""
+    return buckets + np.array([1.0, 3.0]) * max(1.0, buckets / 10)
+
+
+def _bucket_axis(ax: Axes, edges: np.ndarray, special: bool = False) -> None:
+    """Label some boundaries between buckets with their cosine, and the two special buckets with their names."""
+    inner = np.unique(np.linspace(0, len(edges) - 1, min(len(edges), 5)).round().astype(int))
+    ticks, names = inner + 0.5, [f"{edges[place]:.2f}" for place in inner]
+    if special:
+        ticks, names = np.concatenate([ticks, _special_places(len(edges) + 1)]), names + list(SPECIAL)
+    ax.set_xticks(ticks, names, rotation=90, fontsize=8)

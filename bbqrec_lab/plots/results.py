@@ -1,0 +1,228 @@
+"""Pictures of results: codes shared with a history, recall by cut-off, shared hits, quality against cost."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, legend_below, lines, log_counts, look, panels, short
+
+HATCHES = ("", "//", "\\\\", "")  # beside the colours, so that print and every eye tells the parts apart
+
+
+def recall_by_cutoff(
+    values: Mapping[str, Mapping[str, Float[np.ndarray, "cutoffs"]]], cutoffs: Sequence[int]
+) -> Figure:
+    """Draw Recall@k over k on a logarithmic axis, one panel a way of ranking, a line a variant (8 at most).
+
+    Args: values: title of the panel -> variant -> Recall at each of the cut-offs.
+    """
+    fig, axes = panels(len(values), width=3.6, height=3.2, sharey=True)
+    for ax, (title, series) in zip(axes[0], values.items(), strict=True):
+        lines(ax, cutoffs, series, "k, length of the list", "Recall@k, share of users")
+        ax.set_title(title)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(FixedLocator(cutoffs))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xticklabels([str(k) for k in cutoffs])
+        ax.label_outer()
+    legend_below(fig, axes[0, 0])
+    return fig
+
+
+def hit_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Draw for each rival which share of all users both, one side alone or neither serves, as one bar of length 1.
+
+    Args: shares: rival -> part -> share, the parts in one order for all and at most four, the last of them drawn grey.
+    """
+    fig, axes = panels(1, width=6.4, height=1.1 + 0.32 * len(shares))
+    ax, places = axes[0, 0], np.arange(len(shares))
+    begin = np.zeros(len(shares))
+    parts = list(next(iter(shares.values())))
+    for index, part in enumerate(parts):
+        size = np.array([found[part] for found in shares.values()])
+        colour = "0.92" if index == len(parts) - 1 else CATEGORIES[index]
+        style = {"color": colour, "edgecolor": "w", "hatch": HATCHES[index], "linewidth": 0.5}
+        ax.barh(places, 100 * size, left=100 * begin, height=0.7, label=part, **style)
+        begin += size
+    ax.set_yticks(places, list(shares))
+    ax.set(ylim=(len(shares) - 0.4, -0.6), xlim=(0, 100), xlabel="users whose target is among the first ten (%)")
+    legend_below(fig, ax)
+    return fig
+
+
+def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float], groups: Mapping[str, str]) -> Figure:
+    """Draw quality against minutes (logarithmic), a named point a variant; the line joins what nothing cheaper beats.
+
+    Args: minutes: variant -> minutes above 0. quality: variant -> NDCG@10. groups: variant -> group, told apart by
+        colour and marker.
+    """
+    fig, axes = panels(1, width=6.0, height=3.6)
+    ax = axes[0, 0]
+    order = sorted(minutes, key=lambda name: (minutes[name], -quality[name]))
+    front = [name for i, name in enumerate(order) if quality[name] > max((quality[o] for o in order[:i]), default=-1)]
+    ax.plot([minutes[n] for n in front], [quality[n] for n in front], color=GREY, linewidth=1, zorder=0)
+    for index, group in enumerate(dict.fromkeys(groups.values())):
+        inside = [name for name in minutes if groups[name] == group]
+        ax.scatter([minutes[n] for n in inside], [quality[n] for n in inside], label=group, **look(index, line=False))
+    for index, name in enumerate(order):  # by turns above and below, since neighbours often have equal quality
+        place, shift = (minutes[name], quality[name]), (5, 5 if index % 2 else -11)
+        ax.annotate(name, place, xytext=shift, textcoords="offset points", fontsize=8, color=INK)
+    ax.set(xlabel="minutes of training and scoring, one row", ylabel="NDCG@10")
+    ax.margins(x=0.18, y=0.12)
+    log_counts(ax, "x")
+    legend_below(fig, ax)
+    return fig
+
+
+def shared_codes(
+    shared: Int[np.ndarray, "R H"], lengths: Int[np.ndarray, "R"], history: Sequence[str], titles: Sequence[str]
+) -> Figure:
+    """Draw how many leading codes recommended items share with items of a history, and with the whole of it.
+
+    Args: shared: a row a recommended item, a column an item of the history. lengths: the longest prefix shared with any
+        item of the history, drawn as a last column apart. history, titles: names of columns and rows.
+    """
+    fig, axes = panels(1, width=2.4 + 0.42 * (shared.shape[1] + 2), height=1.9 + 0.34 * len(titles))
+    ax, top = axes[0, 0], max(int(lengths.max()), 1)
+    grid = np.column_stack([shared, np.full(len(shared), np.nan), lengths])
+    image = ax.imshow(grid, cmap=ORDERED, vmin=0, vmax=top, aspect="equal")
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "w" if value < 0.55 * top else "k"
+            ax.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    names = [short(name, 20) for name in history]
+    ax.set_xticks([*range(len(names)), len(names) + 1], [*names, "whole history"], rotation=90, fontsize=8)
+    ax.set_yticks(range(len(titles)), [short(name, 26) for name in titles], fontsize=8)
+    ax.set(xlabel="history, latest at the right", ylabel="recommended")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    fig.colorbar(image, ax=ax, label="leading codes shared", ticks=MaxNLocator(integer=True), shrink=0.8)
+    return fig
+
+
+def shared_shares(shares: Mapping[str, Float[np.ndarray, "lengths"]]) -> Figure:
+    """Draw the share of items by the number of codes they share with a history, bars of the lists side by side.
+
+    Args: shares: name of the list -> share of items at 0, 1, 2, ... shared codes; each sums to 1.
+    """
+    fig, axes = panels(1, width=5.2, height=3.0)
+    ax, width = axes[0, 0], 0.8 / len(shares)
+    for index, (name, values) in enumerate(shares.items()):
+        places = np.arange(len(values)) + width * (index - (len(shares) - 1) / 2)
+        style = {"color": CATEGORIES[index], "hatch": HATCHES[index], "edgecolor": "w", "linewidth": 0.5}
+        ax.bar(places, 100 * values, width, label=name, **style)
+    ax.set(xlabel="leading codes shared with the closest item of the history", ylabel="share of items (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(fig, ax)
+    return fig
+
+
+def training_scores(
+    epochs: Sequence[int], series: Mapping[str, Float[np.ndarray, "steps"]], levels: Mapping[str, float], label: str
+) -> Figure:
+    """Draw a score over training for several models, with dashed levels that mean something named at the right.
+
+    Args: epochs: common to all series. levels: name -> height, in the unit of the scores. label: of the vertical axis.
+    """
+    fig, axes = panels(1, width=5.6, height=3.2)
+    ax = axes[0, 0]
+    for index, (name, values) in enumerate(series.items()):
+        ax.plot(epochs[: len(values)], values, label=name, markersize=4, **look(index))
+    for name, height in levels.items():
+        ax.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        ax.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)
+    ax.set(xlabel="epoch", ylabel=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(fig, ax)
+    return fig
+
+
+def intervals(
+    labels: Sequence[str],
+    series: Mapping[str, Float[np.ndarray, "n 3"]],
+    clear: Mapping[str, Bool[np.ndarray, "n"]],
+    xlabel: str,
+) -> Figure:
+    """Draw differences with their intervals, one line a label from top to bottom, the series beside each other.
+
+    Args: series: name -> (difference, low, high). clear: the same names -> which markers are filled; say in the
+        caption what a filled one means. xlabel: the difference, with its unit and direction.
+    """
+    fig, axes = panels(1, width=6.4, height=1.1 + 0.3 * len(labels))
+    ax = axes[0, 0]
+    ax.axvline(0, color=INK, linewidth=0.8)
+    for index, (name, values) in enumerate(series.items()):
+        style = look(index, line=False)
+        place = np.arange(len(labels)) + 0.3 * (index - (len(series) - 1) / 2)
+        ax.hlines(place, values[:, 1], values[:, 2], color=style["color"], linewidth=1.4)
+        ax.scatter(values[:, 0], place, facecolor="w", edgecolor=style["color"], marker=style["marker"], zorder=3)
+        full = clear[name]
+        ax.scatter(values[full, 0], place[full], color=style["color"], marker=style["marker"], zorder=4)
+        ax.plot([], [], label=name, **style)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel=xlabel)
+    ax.xaxis.set_major_locator(MaxNLocator(5))  # small differences have long labels
+    legend_below(fig, ax)
+    return fig
+
+
+def seed_points(
+    values: Mapping[str, Mapping[str, Float[np.ndarray, "seeds"]]], groups: Mapping[str, str], reference: str
+) -> Figure:
+    """Draw every seed of every variant as a point and their mean as a bar, one panel a quantity.
+
+    Args:
+        values: label of the quantity, with its unit -> variant -> one value per seed; a variant may be absent.
+        groups: variant -> group, in the order of the lines from top to bottom; told apart by colour and marker.
+        reference: the variant whose mean is carried through each panel as a dashed line.
+    """
+    width = max(5.2, 1.6 + 2 * len(values)) / len(values)
+    fig, axes = panels(len(values), width=width, height=1.2 + 0.25 * len(groups), sharey=True)
+    styles = {group: look(index, line=False) for index, group in enumerate(dict.fromkeys(groups.values()))}
+    for ax, (label, found) in zip(axes[0], values.items(), strict=True):
+        for line, (variant, group) in enumerate(groups.items()):
+            seeds = found.get(variant, np.zeros(0))
+            if len(seeds):
+                ax.plot([seeds.mean()] * 2, [line - 0.3, line + 0.3], color=styles[group]["color"], linewidth=2)
+            ax.scatter(seeds, np.full(len(seeds), line), s=22, alpha=0.7, label=group, **styles[group])
+            ax.axhline(line, color=GREY, linewidth=0.4, zorder=0)
+        if reference in found:
+            ax.axvline(found[reference].mean(), color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
+        ax.set_xlabel(label)
+        ax.margins(x=0.12)
+    axes[0, 0].set_yticks(range(len(groups)), list(groups))
+    axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    one_each = dict(zip(names, handles, strict=True))
+    fig.legend(one_each.values(), one_each.keys(), loc="outside lower center", ncols=len(one_each))
+    return fig
+
+
+def size_curves(points: pl.DataFrame, names: Mapping[str, str], metric: str, label: str) -> Figure:
+    """A metric against each size of the method: every seed a point, a line through the means, the preset's own ringed.
+
+    Args: points: of `curves.size_curves`. names: size -> what it is, for the axis. metric: column; label: of its axis.
+    """
+    symbols = points["size"].unique(maintain_order=True).to_list()
+    columns = min(3, len(symbols))
+    fig, axes = panels(columns, -(-len(symbols) // columns), width=2.5, height=2.3, sharey=True)
+    for ax in axes.flat[len(symbols) :]:
+        ax.set_visible(False)
+    for ax, symbol in zip(axes.flat, symbols, strict=False):
+        rows = points.filter(pl.col("size") == symbol)
+        means = rows.group_by("value", "own").agg(pl.col(metric).mean()).sort("value")
+        ax.plot(means["value"], means[metric], **look(0))
+        ax.scatter(rows["value"], rows[metric], s=14, color=CATEGORIES[0], alpha=0.4)
+        own = means.filter(pl.col("own"))
+        ax.scatter(own["value"], own[metric], s=110, facecolors="none", edgecolors=INK, linewidths=1.2, zorder=3)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(means["value"].to_list(), [str(value) for value in means["value"]])
+        ax.minorticks_off()
+        ax.set(xlabel=names[symbol])
+    for ax in axes[:, 0]:
+        ax.set_ylabel(label)
+    return fig

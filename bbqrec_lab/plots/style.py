@@ -1,0 +1,170 @@
+"""The house style of every figure, the one way to save and show it, and parts that several figures share."""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from jaxtyping import Bool, Float, Num, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
+
+from bbqrec_lab.store import write_atomic
+
+WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
+CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+GREY, INK = "0.78", "0.25"  # what is not highlighted; reference lines and notes
+RASTER = 1500  # points above which a scatter is stored as pixels inside the SVG
+ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; SIGNED is to be centred on zero
+
+
+def use_house_style() -> None:
+    """Set matplotlib's defaults for all figures; the only place that touches them."""
+    mpl.rcdefaults()
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, HEIGHT),
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=CATEGORIES),
+            "image.cmap": ORDERED,
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "savefig.dpi": 200,
+            "svg.hashsalt": "bbqrec",  # ids inside an SVG would else differ from run to run
+        }
+    )
+
+
+def caption(what: str, data: str, finding: str, seeds: int = 0) -> str:
+    """The words below a figure: what is drawn, on which data, of how many trained seeds (0: none), and one finding."""
+    trained = f", {seeds} seed{'s' * (seeds > 1)}" if seeds else ""
+    sentences = (what, f"Data: {data}{trained}", f"Finding: {finding}")
+    return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in sentences)
+
+
+def save_figure(fig: Figure, name: str, folder: str | Path, text: str) -> Path:
+    """Write `folder/name.png` (200 dpi) and `folder/name.svg`; the same picture gives the same bytes.
+
+    Args: text: the caption, which becomes the SVG's title and the PNG's description, read aloud by screen readers.
+    Returns: the path of the PNG.
+    Raises: ValueError for an empty caption.
+    """
+    if not text.strip():
+        raise ValueError(f"figure {name!r} has the caption {text!r}: say what is drawn, use plots.caption")
+    folder = Path(folder)
+    notes = {"png": {"Software": None, "Description": text}, "svg": {"Date": None, "Creator": None, "Title": text}}
+    for suffix, metadata in notes.items():
+        target = io.BytesIO()
+        fig.savefig(target, format=suffix, metadata=metadata)
+        write_atomic(folder / f"{name}.{suffix}", target.getvalue())
+    return folder / f"{name}.png"
+
+
+def show_figure(fig: Figure, name: str, folder: str | Path, text: str) -> None:
+    """Save a figure and display in the notebook the very file that was saved, its caption below it."""
+    from IPython.display import Image, Markdown, display
+
+    path = save_figure(fig, name, folder, text)
+    display(Image(path.read_bytes(), format="png", width=int(fig.get_figwidth() * 110), alt=text))
+    display(Markdown(f"*{text}*"))
+
+
+def panels(columns: int, rows: int = 1, *, width: float = 3.4, height: float = 3.0, **options: object) -> tuple:
+    """A figure of equal panels and its axes as an array (rows, columns); sizes in inches per panel.
+
+    Args: options: as of `Figure.subplots`, such as `sharex` and `sharey`.
+    """
+    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def look(index: int, *, line: bool = True) -> dict[str, object]:
+    """Colour, marker and, for lines, dash of category `index` (below 8): no category is told by colour alone.
+
+    Raises: ValueError for more categories than the eye can tell apart.
+    """
+    if not 0 <= index < len(CATEGORIES):
+        raise ValueError(f"category {index}: at most {len(CATEGORIES)} can be told apart; highlight few, grey the rest")
+    dash = {"linestyle": DASHES[index]} if line else {}
+    return {"color": CATEGORIES[index], "marker": MARKERS[index]} | dash
+
+
+def short(text: object, length: int = 24, lines: int = 1) -> str:
+    """Text for a picture: broken into `lines` of `length` letters, cut with an ellipsis; a dollar sign stays one."""
+    kept = textwrap.wrap(str(text), length, max_lines=lines, placeholder="…", break_on_hyphens=False)
+    return "\n".join(kept).replace("$", r"\$")
+
+
+def log_counts(ax: Axes, which: str = "xy") -> None:
+    """Make the axes of a finished drawing logarithmic with plain numbers (1, 10, 1,000) as labels."""
+    for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        if name in which:
+            getattr(ax, f"set_{name}scale")("log")
+            low, high = sorted(getattr(ax, f"get_{name}lim")())
+            steps = (1, 2, 5) if high < 40 * low else (1, 3) if high < 400 * low else (1,)
+            axis.set_major_locator(LogLocator(subs=steps, numticks=6))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, outside the panels, so that it covers nothing."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        fig.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def lines(
+    ax: Axes, x: Sequence[float], series: dict[str, Num[np.ndarray, "_"]], xlabel: str, ylabel: str, *, each: int = 10
+) -> None:
+    """Draw named lines over common x, each with its own colour, marker (about `each` of them) and dash; up to 8."""
+    for index, (name, values) in enumerate(series.items()):
+        ax.plot(x, values, label=name, markersize=3, markevery=max(1, len(x) // each), **look(index))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+
+
+def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[np.ndarray, "R"]]) -> None:
+    """Scatter all points in grey and up to eight named groups in colour, each with a marker of its own.
+
+    A map has no axes to read: directions and distances of a projection carry no unit.
+    """
+    many, size = len(plane) > RASTER, float(np.clip(20_000 / len(plane), 4, 22))
+    ax.scatter(*plane.T, s=size / 2, color=GREY, linewidths=0, rasterized=many)
+    for index, (name, member) in enumerate(groups.items()):
+        style = look(index, line=False)
+        ax.scatter(*plane[member].T, s=size, label=name, linewidths=0, rasterized=many, **style)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture file as colours, at most `pixels` high and wide."""
+    with Image.open(file) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((pixels, pixels))
+    return np.asarray(small)
+
+
+def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY) -> None:
+    """One item: its picture below its title, or the title alone on a plain card."""
+    if file:
+        ax.imshow(picture(file), interpolation="antialiased")
+        ax.set_title(short(title, 15, 2), fontsize=7, loc="center")
+    else:
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="0.95")
+        ax.text(0.5, 0.5, short(title, 13, 5), ha="center", va="center", color=INK, fontsize=7)
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=frame, linewidth=1)

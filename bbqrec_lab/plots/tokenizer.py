@@ -1,0 +1,241 @@
+"""Figures of stage 1: quantization by hand, training, what each part knows, and the map of the codes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bbqrec_lab.plots.style import (
+    CATEGORIES,
+    GREY,
+    INK,
+    highlight,
+    legend_below,
+    lines,
+    log_counts,
+    look,
+    panels,
+    short,
+)
+
+COLUMNS = 3  # panels side by side before a new row begins
+
+
+def quantization_steps(
+    residuals: Float[np.ndarray, "steps P 2"],
+    codebook: Float[np.ndarray, "L K 2"],
+    codes: Int[np.ndarray, "P L"],
+    names: Sequence[str],
+) -> Figure:
+    """Residual quantization in the plane, one panel a level on one scale: what arrives, the codes, what is left over.
+
+    Args: residuals: (L+1, P, 2), what arrives at each level, and what is left after the last. codes: chosen, 0..K-1.
+    """
+    fig, axes = panels(len(residuals), width=2.9, height=3.2, sharex=True, sharey=True)
+    reach = 1.25 * np.abs(residuals).max()
+    for level, ax in enumerate(axes[0]):
+        arriving = residuals[level]
+        length = np.linalg.norm(arriving, axis=1).mean()
+        ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
+        ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)
+        if level < len(codebook):
+            _draw_codes(ax, arriving, codebook[level], codes[:, level])
+            ax.set_title(f"level {level + 1}\nmean length arriving {length:.2f}")
+        else:
+            ax.scatter(*arriving.T, s=30, color=INK, zorder=3)
+            ax.set_title(f"what is left\nmean length {length:.2f}")
+        for name, point in zip(names, arriving, strict=True):
+            away = 9 * point / max(np.linalg.norm(point), 1e-9)
+            ax.annotate(name, point, away, textcoords="offset points", fontsize=8, ha="center", va="center")
+        ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="first coordinate")
+    axes[0, 0].set_ylabel("second coordinate")
+    legend_below(fig, axes[0, 0])
+    return fig
+
+
+def _draw_codes(
+    ax: Axes, arriving: Float[np.ndarray, "P 2"], table: Float[np.ndarray, "K 2"], chosen: Int[np.ndarray, "P"]
+) -> None:
+    """One level: points in the colour of their code, rings for codes, a line for what the code leaves."""
+    for point, code in zip(arriving, table[chosen], strict=True):
+        ax.plot(*np.stack([code, point]).T, color=GREY, linewidth=1, zorder=1)
+    for index, place in enumerate(table):
+        mine = arriving[chosen == index]
+        ax.scatter(*mine.T, s=30, zorder=3, label=f"code {index}", **look(index, line=False))
+        ax.scatter(*place, s=150, zorder=2, facecolors="none", edgecolors=CATEGORIES[index], marker="o")
+
+
+def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Each part of the loss over training, in a panel of its own since their units differ."""
+    columns = min(COLUMNS, len(losses))
+    fig, axes = panels(columns, -(-len(losses) // columns), width=2.6, height=2.0, sharex=True)
+    for ax in axes.flat[len(losses) :]:
+        ax.set_axis_off()
+    for ax, (name, values) in zip(axes.flat, losses.items(), strict=False):
+        ax.plot(epochs, values, color=CATEGORIES[0], marker="o", markersize=2.5)
+        ax.set_title(name.replace("_", " "))
+        ax.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    fig.supxlabel("epoch", fontsize=10)
+    fig.supylabel("loss", fontsize=10)
+    return fig
+
+
+def code_use(
+    epochs: Sequence[int], used: Int[np.ndarray, "epochs L"], perplexity: Float[np.ndarray, "epochs L"], codes: int
+) -> Figure:
+    """How many codes of each level the items use, and how evenly, over training; the gap to the dashed line is dead.
+
+    Args: used: codes that at least one item has. perplexity: exp of the entropy of their use, 1 .. K. codes: K.
+    """
+    fig, axes = panels(2, width=3.4, sharex=True, sharey=True)
+    for ax, values, name in zip(axes[0], (used, perplexity), ("used codes", "perplexity (codes)"), strict=True):
+        series = {f"level {level + 1}": values[:, level] for level in range(values.shape[1])}
+        lines(ax, epochs, series, "epoch", name)
+        ax.axhline(codes, color=INK, linestyle="--", linewidth=1)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.get_major_locator().set_params(integer=True, nbins=6)
+        ax.yaxis.set_tick_params(labelleft=True)
+    axes[0, 0].set_ylim(0, 1.08 * codes)
+    legend_below(fig, axes[0, 0])
+    return fig
+
+
+def probe_dots(probes: pl.DataFrame) -> Figure:
+    """How well a linear classifier reads each factor off each part: mean and range over folds, and chance.
+
+    Args: probes: of `probes.probe_table`; parts named `signal: kind` look alike for a kind.
+    """
+    factors = probes["factor"].unique(maintain_order=True).to_list()
+    parts = probes["part"].unique(maintain_order=True).to_list()
+    columns = min(COLUMNS, len(factors))
+    width, height = 2.2 + 0.09 * max(map(len, parts)) / columns, 0.9 + 0.3 * len(parts)
+    fig, axes = panels(columns, -(-len(factors) // columns), width=width, height=height, sharex=True, sharey=True)
+    for ax in axes.flat[len(factors) :]:
+        ax.set_axis_off()
+    for ax, factor in zip(axes.flat, factors, strict=False):
+        _factor_dots(ax, probes.filter(pl.col("factor") == factor), parts)
+        ax.set_title(short(factor, 22, 2))
+    axes[0, 0].set(xlim=(0, 1.04), ylim=(len(parts) - 0.5, -0.5))
+    for index in range(max(0, len(factors) - columns), len(factors)):  # the lowest panel of each column
+        axes.flat[index].set_xlabel("balanced accuracy")
+        axes.flat[index].xaxis.set_tick_params(labelbottom=True)
+    legend_below(fig, axes[0, 0])
+    return fig
+
+
+def _factor_dots(ax: Axes, rows: pl.DataFrame, parts: list[str]) -> None:
+    """One panel of `probe_dots`."""
+    kinds = list(dict.fromkeys(part.split(": ")[-1] for part in parts))
+    for row in rows.iter_rows(named=True):
+        place, mean = parts.index(row["part"]), row["accuracy"]
+        spread = [[mean - row["low"]], [row["high"] - mean]]
+        style = look(kinds.index(row["part"].split(": ")[-1]))
+        ax.errorbar(mean, place, xerr=spread, capsize=2, markersize=5, **style)
+    ax.axvline(rows["chance"][0], color=INK, linestyle="--", linewidth=1, label="chance")
+    ax.set_yticks(range(len(parts)), parts)
+
+
+def against_chance(values: Mapping[str, tuple[float, float]], xlabel: str, chance: str) -> Figure:
+    """Named values as dots, and beside each what chance would give, as an open dot.
+
+    Args: values: name -> (value, by chance), one unit. chance: what the open dots are.
+    """
+    fig, axes = panels(1, width=5.2, height=1.2 + 0.3 * len(values))
+    ax = axes[0, 0]
+    for place, (value, by_chance) in enumerate(values.values()):
+        ax.plot([by_chance, value], [place, place], color=GREY, linewidth=1, zorder=1)
+        ax.scatter(value, place, s=36, color=CATEGORIES[0], zorder=2, label=None if place else "measured")
+        hollow = {"facecolors": "white", "edgecolors": INK, "label": None if place else chance}
+        ax.scatter(by_chance, place, s=30, zorder=2, **hollow)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set(xlabel=xlabel, ylim=(len(values) - 0.5, -0.5))
+    ax.set_xlim(left=min(0, ax.get_xlim()[0]))
+    legend_below(fig, ax)
+    return fig
+
+
+def phase(points: pl.DataFrame) -> Figure:
+    """What codes recover of planted factors against the ratio of the two: mean over seeds as line, their range as band.
+
+    Args: points: of `recovery.phase_diagram`, columns setting, ratio, seed, behaviour and nuisance (gains).
+    """
+    fig, axes = panels(2, width=3.5, height=3.2, sharey=True)
+    for ax, factor in zip(axes[0], ("behaviour", "nuisance"), strict=True):
+        for index, ((name,), rows) in enumerate(points.group_by("setting", maintain_order=True)):
+            gain = pl.col(factor)
+            by = rows.group_by("ratio").agg(
+                gain.mean().alias("mean"), gain.min().alias("low"), gain.max().alias("high")
+            )
+            ratio, mean, low, high = by.sort("ratio").select("ratio", "mean", "low", "high").to_numpy().T
+            ax.plot(ratio, mean, label=name, markersize=5, **look(index))
+            ax.fill_between(ratio, low, high, color=CATEGORIES[index], alpha=0.2, linewidth=0)
+        ax.axhline(0, color=INK, linestyle="--", linewidth=1)
+        ax.set(title=f"codes know the {factor} factor", xlabel="energy of behaviour over nuisance")
+        log_counts(ax, "x")
+    axes[0, 0].set(ylabel="from chance (0) to certainty (1)", ylim=(-0.1, 1.05))
+    legend_below(fig, axes[0, 0])
+    return fig
+
+
+def code_maps(
+    items: Float[np.ndarray, "N 2"],
+    codes: Int[np.ndarray, "N L"],
+    vectors: Sequence[Float[np.ndarray, "_ 2"]],
+    method: str,
+) -> Figure:
+    """A map of the items and of codebook vectors, level by level: the six largest codes of a level in colour.
+
+    The second panel looks into the largest first code: its items by their second code, all others grey.
+
+    Args: items: places of N items. codes: of each item, first two levels used. vectors: places of the first level's
+        codes, and of what the largest first code and each second code add up to. method: of the projection.
+    """
+    depth = min(2, codes.shape[1])
+    fig, axes = panels(depth, width=3.8, height=3.9)
+    inside = np.ones(len(items), dtype=bool)
+    for level, ax in enumerate(axes[0]):
+        size = np.bincount(codes[inside, level])
+        largest = np.argsort(-size, kind="stable")[: min(6, int((size > 0).sum()))]
+        groups = {f"code {code} ({size[code]} items)": inside & (codes[:, level] == code) for code in largest}
+        highlight(ax, items, groups)
+        ax.scatter(*vectors[level].T, s=26, marker="+", color="black", linewidths=1, label="codebook vectors")
+        ax.set_title("all items by their first code" if not level else "enlarged: the largest first code by the second")
+        if level:
+            _look_into(ax, np.concatenate([items[inside], vectors[level]]))
+        _legend(ax, -0.02, 8)
+        inside = codes[:, 0] == largest[0]
+    fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
+    return fig
+
+
+def _legend(ax: Axes, height: float, size: float) -> None:
+    """A map's legend below it, its markers large however small the points are."""
+    box = ax.legend(loc="upper center", bbox_to_anchor=(0.5, height), ncols=2, fontsize=size, handletextpad=0.2)
+    for handle in box.legend_handles:
+        handle.set_sizes([24])
+
+
+def _look_into(ax: Axes, points: Float[np.ndarray, "P 2"]) -> None:
+    """Narrow a map to where most of some points are: a few far away would spoil the view."""
+    low, high = np.quantile(points, [0.02, 0.98], axis=0)
+    pad = 0.12 * (high - low) + 1e-3
+    ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
+
+
+def coloured_maps(
+    items: Float[np.ndarray, "N 2"], colourings: Mapping[str, Mapping[str, Bool[np.ndarray, "N"]]], method: str
+) -> Figure:
+    """One map of the items, several times, each with other groups in colour.
+
+    Args: items: places of N items. colourings: title -> (name of a group -> members), up to eight groups each.
+    """
+    fig, axes = panels(len(colourings), width=2.9, height=3.3)
+    for ax, (title, groups) in zip(axes[0], colourings.items(), strict=True):
+        highlight(ax, items, dict(groups))
+        ax.set_title(title)
+        _legend(ax, 0.02, 7)
+    fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
+    return fig

@@ -1,0 +1,70 @@
+"""The settings that the laboratory adds to the core's: what is read, where IDs come from, which rival is trained."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bbqrec_core import RecommenderConfig
+from bbqrec_core.config import Checked, at_least
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """What is read and how it is split.
+
+    Args: split_seed: fixes time ties, item permutation and evaluation samples, the same for all models and seeds.
+        time_ties: `shuffle` (seeded) or `file` order among events of one user at one time.
+        k_core: drop users and items with fewer events until none is left; 0 keeps all.
+        modalities: names to use; empty uses every one that the bundle has.
+        cold_items: share of items, drawn by split_seed, that no training sees: new items, known by content alone.
+        posters: for `ml-100k` and `ml-1m`: a folder of pictures, or `get`; empty leaves pictures out.
+    """
+
+    split_seed: int = at_least(0, 0)
+    time_ties: Literal["shuffle", "file"] = "shuffle"
+    k_core: int = at_least(0, 0)
+    modalities: tuple[str, ...] = ()
+    cold_items: float = at_least(0.0, 0.0, 1.0)
+    posters: str = ""
+
+
+@dataclass(frozen=True)
+class IdsConfig(Checked):
+    """Where a row's IDs come from.
+
+    Args: source: `learned` by stage 1; or, as controls of the same shape, `random` ones, RQ-k-means of the joined
+            features (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the codes
+            that a bundle has `published`, or IDs from a `file`.
+        ids_file: of `file`: parquet or index.json, see `datasets.id_files`.
+    """
+
+    source: Literal["learned", "random", "kmeans", "sasrec", "published", "file"] = "learned"
+    ids_file: str = ""
+
+
+@dataclass(frozen=True)
+class RowConfig(RecommenderConfig):
+    """Stage 2 with the switches that only rivals and ablations use.
+
+    Args: those of `RecommenderConfig`, and
+        loss: of `items`: full cross-entropy (`ce`), SASRec's binary one with one negative (`bce`), or a softmax over
+            the target and `negatives` uniform ones shared by a batch (`sampled`).
+        granularity: of `codes`: one position an `item`, or one a `code`, the flattened sequence as in TIGER; other
+            outputs have one an item. Rows of `code` are made by beam search.
+        block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
+    Raises: as `RecommenderConfig`; ValueError for a `loss` other than `ce` without `items` alone as output.
+    """
+
+    loss: Literal["ce", "bce", "sampled"] = "ce"
+    negatives: int = at_least(256, 1)
+    granularity: Literal["item", "code"] = "item"
+    block: Literal["plain", "ligr"] = "plain"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss != "ce" and self.output != "items":
+            raise ValueError(f"loss must be ce unless output is items, got loss={self.loss}, output={self.output}")
+
+    @property
+    def by_code(self) -> bool:
+        """Whether histories are read code by code, so that only a beam of the best IDs is ranked."""
+        return self.granularity == "code" and self.output == "codes"

@@ -1,0 +1,258 @@
+"""The executed suite as a web site to read offline: Sphinx over a folder of pages, widgets as the run left them."""
+
+import importlib.metadata
+import importlib.util
+import io
+import json
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from bbqrec_lab.suite.notebooks import notebook_folder, say
+
+VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+PAGES = ("notebooks/README.md", "docs/data.md", "docs/datasets.md")
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+FIGURE = re.compile(r"\]\(\.\./figures/([\w-]+\.png)\)")
+HEAD = re.compile(r"^\|.*\|$(?=\n\| --- )", re.MULTILINE)
+ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, and given along
+SETTINGS = {  # of Sphinx, which has no file of its own here
+    "project": "bbqrec",
+    "author": "bbqrec authors",
+    "extensions": ["myst_nb", "bbqrec_core.book_sphinx"],
+    "master_doc": "index",
+    "html_theme": "sphinx_book_theme",
+    "html_theme_options": {
+        "home_page_in_toc": True,
+        "use_download_button": False,
+        "show_navbar_depth": 1,
+        "navbar_persistent": [],
+    },
+    "html_context": {"default_mode": "light"},  # figures are drawn on white
+    "html_math_renderer": "mathml",
+    "html_show_sphinx": False,
+    "html_copy_source": False,
+    "html_show_search_summary": False,  # they would be fetched, which browsers refuse for files
+    "nb_execution_mode": "off",
+    "nb_ipywidgets_js": {},
+    "nb_merge_streams": True,
+    "nb_render_markdown_format": "gfm",  # of outputs: tables, but no roles or formulas in somebody's titles
+    "myst_enable_extensions": ["dollarmath"],
+    "myst_heading_anchors": 3,
+}
+LIVE = (
+    "This widget stands here as the run left it. Its controls answer while Python runs: <code>make lab</code> opens "
+    "the notebook, where this cell makes it live. The pictures above it say the same without it."
+)
+MAP = " The map itself can be moved, zoomed and pointed at here as well."
+UNDRAWN = "It could not be drawn in this browser."
+
+
+def run_of(dataset: str, preset: str, out: Path) -> Path:
+    """The folder of a finished run, found without building or fetching data.
+
+    Raises: ValueError for a dataset that is neither a registered name nor a folder.
+    """
+    from bbqrec_lab.datasets import reading, sources
+    from bbqrec_lab.experiments import runs
+
+    dataset = sources.absolute_dataset(dataset)
+    if dataset in sources.REGISTRY:
+        return out / dataset / preset
+    return runs.run_folder(out, dataset, preset, reading.read_bundle(dataset, reading.DataConfig()))
+
+
+def build(dataset: str, preset: str, out: Path) -> Path:
+    """Make the site of one run, below `out/book/DATASET/PRESET`; what was there before is replaced when it is done.
+
+    Returns: its first page.
+    Raises: ValueError where the tools are not installed, no notebook was executed, or a page has a fault.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("sphinx", "myst_nb", "sphinx_book_theme", "voila")):
+        raise ValueError("Sphinx is not installed: pip install -c constraints.txt -e '.[dev]', or run make book")
+    out = Path(out).expanduser().resolve()
+    run, root = run_of(dataset, preset, out), notebook_folder().parent
+    executed = sorted((run / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    executed = [path for path in executed if not path.name.endswith(".unfinished.ipynb")]
+    if not executed:
+        asked = f'make reproduce ARGS="--dataset {dataset} --preset {preset}"'
+        raise ValueError(f"no executed notebook in {run / 'notebooks'}: run {asked} first")
+    lacking = sorted({path.name for path in notebook_folder().glob("[0-9]*.ipynb")} - {path.name for path in executed})
+    if lacking:
+        say(f"not executed there, so left out: {', '.join(lacking)}")
+    target = out / "book" / run.parent.name / preset
+    with tempfile.TemporaryDirectory() as folder:
+        source, site = Path(folder) / "source", Path(folder) / "site"
+        gather(root, executed, source)
+        say(f"{len(executed)} notebooks and {len(PAGES) + 1} other pages: under a minute")
+        run_sphinx(source, site, f"bbqrec on {run.parent.name}, preset {preset}")
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(site, target)
+    return target / "index.html"
+
+
+def gather(root: Path, executed: Iterable[Path], source: Path) -> None:
+    """Write the folder that Sphinx reads: laid out as the repository, so that links between pages hold.
+
+    Args: root: of the repository. executed: notebooks with their outputs, beside which their run keeps its figures.
+    """
+    import nbformat
+
+    (source / "notebooks").mkdir(parents=True)
+    shutil.copytree(root / "figures", source / "figures")
+    for name in ALSO:
+        shutil.copyfile(root / name, source / name)
+    there = {"README.md", *PAGES, *ALSO, *(f"notebooks/{path.name}" for path in executed)}
+    for name in ("README.md", *PAGES):
+        text = linked((root / name).read_text(encoding="utf-8"), name, there)
+        target = source / name.replace("README", "index")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text + (contents(executed) if name == "README.md" else ""), encoding="utf-8")
+    for path in executed:
+        notebook, state = as_page(nbformat.read(path, as_version=4), path.stem)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = own_figures(linked(cell.source, f"notebooks/{path.name}", there), path, source)
+        nbformat.write(notebook, source / "notebooks" / path.name)
+        if state:
+            widgets = source / "_static" / "widgets"
+            widgets.mkdir(parents=True, exist_ok=True)
+            (widgets / f"{path.stem}.js").write_text(f"window.bbWidgets = {json.dumps(state)};\n", encoding="utf-8")
+
+
+def linked(text: str, page: str, there: set[str]) -> str:
+    """A page whose links to what the site has lead there; links to other files of the repository become plain words.
+
+    Args: page: where the text stands in the repository, and `there` which files of it the site has.
+    """
+
+    def answer(found: re.Match) -> str:
+        words, target, anchor = found[1], found[2], found[3] or ""
+        if "://" in target or target.startswith("mailto:"):
+            return found[0]
+        parts: list[str] = []
+        for part in [*Path(page).parent.parts, *target.split("/")]:
+            parts = parts[:-1] if part == ".." else [*parts, part]
+        if "/".join(parts) not in there:
+            return words
+        return f"[{words}]({target.replace('README.md', 'index.md')}{anchor})"
+
+    return LINK.sub(answer, text)
+
+
+def own_figures(text: str, executed: Path, source: Path) -> str:
+    """A title names a figure of the default run; where the run that is shown drew the same one, it takes its place."""
+
+    def answer(found: re.Match) -> str:
+        drawn = executed.parent.parent / "figures" / found[1]
+        if not drawn.is_file():
+            return found[0]
+        target = source / "figures" / "of_this_run" / found[1]
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(drawn, target)
+        return f"](../figures/of_this_run/{found[1]})"
+
+    return FIGURE.sub(answer, text)
+
+
+def contents(executed: Iterable[Path]) -> str:
+    """The list of pages, which Sphinx shows beside every page."""
+    notebooks = "\n".join(f"notebooks/{path.stem}" for path in executed)
+    others = "notebooks/index\n" + "\n".join(name.removesuffix(".md") for name in PAGES[1:])
+    toctree = "\n```{{toctree}}\n:hidden:\n:caption: {}\n:maxdepth: 1\n\n{}\n```\n"
+    return toctree.format("The notebooks", notebooks) + toctree.format("To look up", others)
+
+
+def as_page(notebook: object, name: str) -> tuple[object, dict]:
+    """An executed notebook as a page, and the state of its widgets, empty where it has none.
+
+    Each widget becomes a place that says what it is and that `book_widgets.js` fills; no folder of the machine that ran
+    the notebook is told. The notebook that is handed in is changed.
+    """
+    saved = notebook.metadata.pop("widgets", {}).get(STATE, {})
+    shown = False
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell.source = re.sub(r"(?m)^out_dir = .*\n?", "", cell.source).replace("# Parameters", "# of this run")
+            cell.source = re.sub(r'(?m)^(dataset = ").*/(.*")$', r"\1\2", cell.source)
+        if {"parameters", "injected-parameters"} & set(tags):
+            cell.metadata["tags"] = [*tags, "hide-input"]
+        kept = []
+        for output in cell.outputs:
+            view, table = output.get("data", {}).get(VIEW), output.get("data", {}).get("text/markdown", "")
+            if table:  # long names of columns may break behind an underscore
+                output["data"]["text/markdown"] = HEAD.sub(lambda line: line[0].replace("_", "_\u200b"), table)
+            if view is None or not hidden(saved["state"], view["model_id"]):
+                kept.append(output)
+            if view is not None:
+                output["data"] = {"text/html": place(view["model_id"], name, not shown, saved["state"])}
+                shown = shown or output in kept
+        cell.outputs = kept
+    return notebook, frozen(saved) if shown else {}
+
+
+def hidden(models: dict, one: str) -> bool:
+    """Whether a widget left nothing to be seen, as a bar of progress does."""
+    layout = models[one]["state"].get("layout", "").removeprefix("IPY_MODEL_")
+    return models.get(layout, {}).get("state", {}).get("display") == "none"
+
+
+def place(one: str, name: str, first: bool, models: dict) -> str:
+    """Where a widget goes: words that stay, and a box that the scripts fill."""
+    scripts = [f"../_static/widgets/{file}.js" for file in (name, "book_widgets")] if first else []
+    tags = "".join(f'<script defer src="{file}"></script>' for file in scripts)
+    live = LIVE + (MAP if "mouse_mode" in _states_below(models, one) else "")
+    return (
+        f'<div class="bb-place"><p class="bb-live">{live}</p>'
+        f'<div class="bb-widget" data-model="{one}"><p class="bb-undrawn">{UNDRAWN}</p></div></div>{tags}'
+    )
+
+
+def _states_below(models: dict, one: str) -> set[str]:
+    """Names of everything that a widget and those inside it hold."""
+    state = models[one]["state"]
+    inside = [child.removeprefix("IPY_MODEL_") for child in state.get("children", ())]
+    return set(state).union(*(_states_below(models, child) for child in inside))
+
+
+def frozen(saved: dict) -> dict:
+    """The state of widgets whose controls nobody answers: switched off, and a map that is moved, not selected on."""
+    for model in saved["state"].values():
+        state = model["state"]
+        if "disabled" in state:
+            state["disabled"] = True
+        if "mouse_mode" in state:
+            state["mouse_mode"] = "panZoom"
+    return saved
+
+
+def run_sphinx(source: Path, site: Path, title: str) -> None:
+    """Pages to HTML, without the network.
+
+    Raises: ValueError naming what Sphinx warns of: a link to nowhere, say.
+    """
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+    said = io.StringIO()
+    given = {"html_title": title, "version": importlib.metadata.version("bbqrec")}
+    given |= {"html_static_path": ["_static"] if (source / "_static").is_dir() else []}
+    quiet = (DeprecationWarning, PendingDeprecationWarning)  # between Sphinx and its theme, not about our pages
+    with patch_docutils(), docutils_namespace(), warnings.catch_warnings():
+        for kind in quiet:
+            warnings.simplefilter("ignore", kind)
+        folders = (source, None, site, site.parent / "doctrees")
+        Sphinx(*folders, "html", SETTINGS | given, status=None, warning=said, freshenv=True).build()
+    faults = COLOUR.sub("", said.getvalue()).replace(f"{source}/", "").strip()
+    if faults:
+        raise ValueError(f"the pages have faults: {faults}")
+    for extra in (site / ".buildinfo", site / "objects.inv"):
+        extra.unlink(missing_ok=True)

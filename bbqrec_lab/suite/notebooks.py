@@ -1,0 +1,158 @@
+"""The notebook suite: found in order, parameter names checked, each executed once per state of its inputs."""
+
+import json
+import os
+import sys
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from bbqrec_lab.store import file_hash, key_hash, write_atomic
+from bbqrec_lab.suite.process_pool import Failure, run_all
+
+REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print progress on standard error, at once."""
+    print(text, end=end, file=sys.stderr, flush=True)
+
+
+def notebook_folder() -> Path:
+    """The suite's folder, beside the package.
+
+    Raises: ValueError if the package was installed without its repository.
+    """
+    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    if not folder.is_dir():
+        raise ValueError(f"no notebooks at {folder}: clone the repository and install it with pip install -e .")
+    return folder
+
+
+def discover(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
+    """The notebooks `NN_*.ipynb` in order (solutions lie one folder deeper and are not among them).
+
+    Raises: ValueError if there are none, or a number of `only` fits none.
+    """
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    numbers = [path.name[:2] for path in found]
+    wanted = [number.zfill(2) for number in only] or numbers
+    unknown = sorted(set(wanted) - set(numbers))
+    if unknown or not found:
+        raise ValueError(f"no notebook {', '.join(unknown)} in {folder}: there are {', '.join(numbers) or 'none'}")
+    return [path for path, number in zip(found, numbers, strict=True) if number in wanted]
+
+
+def solutions(folder: Path) -> list[Path]:
+    """The notebooks with solved exercises, in order; each is named like the notebook whose exercises it solves."""
+    return sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
+
+
+def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str, object]:
+    """What a notebook gets; names are compared first, because papermill accepts a misspelt one with a warning.
+
+    Args: given: a value for each of `REQUIRED`. seeds: such as `0,1,2`, for notebooks that declare `seeds`.
+    Raises: ValueError if the notebook does not declare one of `REQUIRED`.
+    """
+    import papermill
+
+    declared = papermill.inspect_notebook(path)
+    missing = [name for name in REQUIRED if name not in declared]
+    if missing:
+        there = ", ".join(declared) or "none"
+        raise ValueError(f"{path.name} does not declare {', '.join(missing)}: its parameters cell has {there}")
+    return given | ({"seeds": seeds} if "seeds" in declared else {})
+
+
+def core_hash() -> str:
+    """12 hex digits over the version and the sources of this package."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return key_hash({"version": version("bbqrec"), "files": {path.name: file_hash(path) for path in files}})
+
+
+def _cause(error: Exception) -> str:
+    """One line: for a failed cell the notebook's own error and where, else type and message."""
+    name, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error)).strip()
+    where = f" (cell {error.exec_count})" if hasattr(error, "exec_count") else ""
+    return f"{name}: {text.splitlines()[0] if text else 'no message'}{where}"
+
+
+def _widget_error(executed: dict) -> str:
+    """The first error inside a widget's output, which papermill itself does not see; empty if there is none."""
+    saved = executed["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    outputs = [out for model in saved.get("state", {}).values() for out in model["state"].get("outputs", ())]
+    return next((f"{out['ename']}: {out['evalue']} (in a widget)" for out in outputs if "ename" in out), "")
+
+
+def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
+    """Run a notebook in its own folder with this interpreter; `target` appears only when it ran to the end.
+
+    Returns: empty if all is well, else the cause in one line (the notebook so far is then `*.unfinished.ipynb`).
+    """
+    import papermill
+    from traitlets.config import Config
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial_target = target.with_suffix(".unfinished.ipynb")
+    options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
+    options["config"] = Config(KernelManager={"transport_encryption": "auto"})  # or the kernel warns of plain TCP
+    options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel program, whose farewell is no news to a user
+    try:
+        executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
+    except Exception as error:  # whatever a notebook does, the others still run
+        return f"{_cause(error)}; see {partial_target}"
+    if cause := _widget_error(executed):
+        return f"{cause}; see {partial_target}"
+    os.replace(partial_target, target)
+    return ""
+
+
+def _written_since(run: Path, name: str, start: float) -> list[str]:
+    """Tables and figures that notebook `name` wrote, relative to the run's folder: those that carry its number."""
+    number = name.partition("_")[0]
+    files = [path for kind in ("tables", "figures") for path in (run / kind).glob(f"{number}_*")]
+    return sorted(str(path.relative_to(run)) for path in files if path.stat().st_mtime >= start)
+
+
+def _record(path: Path) -> dict:
+    """A done-record, or an empty one where it is absent or unreadable."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def run_notebook(
+    run: Path, plan: dict[str, tuple[Path, dict[str, object]]], data_hash: str, name: str
+) -> str | Failure:
+    """Execute one notebook of the plan below `run`, unless the same source, parameters, data and core left its files.
+
+    Returns: `done` or `done before`, or a `Failure`.
+    """
+    path, parameters = plan[name]
+    target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{name}.done.json"
+    key = key_hash({"parameters": parameters, "source": file_hash(path), "data": data_hash, "core": core_hash()})
+    record = _record(record_path)
+    if record.get("key") == key and target.exists() and all((run / file).exists() for file in record["files"]):
+        return "done before"
+    start = time.time()
+    if cause := execute(path, target, parameters):
+        return Failure(cause)
+    done = {"key": key, "parameters": parameters, "seconds": round(time.time() - start, 1)}
+    write_atomic(record_path, json.dumps(done | {"files": _written_since(run, name, start)}, indent=1))
+    return "done"
+
+
+def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str, jobs: int) -> dict[str, str]:
+    """Execute what is not done, `jobs` at a time; returns the causes of failure by notebook name.
+
+    Side by side the last go first: they take longest, and begun last they would run on alone.
+    """
+    work = partial(run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, data_hash)
+    names = [path.stem for path in plan]
+    rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
+    records = {(name,): _record(run / "notebooks" / f"{name}.done.json").get("seconds") for name in names}
+    expected = {row: seconds for row, seconds in records.items() if seconds}
+    outcomes = {row[0]: out for row, out in run_all(work, rows, jobs, run / "logs", "notebook", expected).items()}
+    return {name: outcomes[name].cause for name in names if isinstance(outcomes[name], Failure)}

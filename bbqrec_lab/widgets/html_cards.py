@@ -1,0 +1,245 @@
+"""Items as HTML: cards with picture, title and ID chips, small tables, errors in words. Pure functions of plain data.
+
+Every function returns `Html`. Whatever else is handed in is text and is escaped, so a title can never become markup.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from jaxtyping import Int
+from PIL import Image
+
+from bbqrec_core import SemanticIds
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.plots.style import ORDERED, picture
+
+THUMBNAIL = 110  # pixels of the longer side
+STYLE = """<style>
+.bb { font: 13px/1.35 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--jp-ui-font-color1, #222); }
+.bb h4 { margin: 6px 0 4px; font-size: 13px; font-weight: 600; }
+.bb p { margin: 3px 0; }
+.bb-cards { display: flex; flex-wrap: wrap; gap: 8px; }
+.bb-card { width: 116px; box-sizing: border-box; padding: 6px; border: 1px solid var(--jp-border-color1, #bbb);
+  border-radius: 4px; background: var(--jp-layout-color1, #fff); font-size: 12px; line-height: 1.25; }
+.bb-card img, .bb-card svg { display: block; height: 92px; max-width: 100%; margin: 0 auto 4px; object-fit: contain; }
+.bb-title { font-weight: 600; overflow: hidden; display: -webkit-box; -webkit-line-clamp: 2;
+  -webkit-box-orient: vertical; min-height: 2.5em; overflow-wrap: anywhere; }
+.bb-about { color: var(--jp-ui-font-color2, #555); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bb-note { margin-top: 2px; }
+.bb-chips { display: inline-flex; gap: 2px; flex-wrap: wrap; }
+.bb-chip { min-width: 1.4em; padding: 0 4px; border-radius: 8px; text-align: center; font-size: 11px; line-height: 16px;
+  font-variant-numeric: tabular-nums; }
+.bb-extra { background: none; border: 1px dashed var(--jp-ui-font-color2, #555); line-height: 14px; }
+.bb-mini { display: flex; gap: 6px; align-items: center; margin: 3px 0; line-height: 1.2; }
+.bb-mini img, .bb-mini svg { flex: none; width: 30px; height: 38px; object-fit: contain; }
+.bb-mini > div { min-width: 0; }
+.bb-line { display: block; font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.bb-columns { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 4px 16px; }
+.bb-columns > * { min-width: 0; }
+.bb-key { display: inline-block; white-space: nowrap; margin-right: 10px; }
+.bb-dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 3px; }
+.bb-scroll { overflow-x: auto; }
+.bb table { border-collapse: collapse; margin: 2px 0; font-size: 12px; }
+.bb th, .bb td { padding: 2px 8px 2px 0; text-align: left; vertical-align: top; border: 0; background: none; }
+.bb th { border-bottom: 1px solid var(--jp-border-color1, #bbb); font-weight: 600; }
+.bb td.bb-number { text-align: right; font-variant-numeric: tabular-nums; }
+.bb-error { padding: 6px 10px; border-left: 4px solid #b3261e; background: #fdecea; color: #5c0f0a; }
+.bb-empty { color: var(--jp-ui-font-color2, #555); font-style: italic; }
+</style>"""
+
+
+class Html(str):
+    """Text that is HTML already; any other text is escaped before it is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """What the cards show of every item. Entry 0 of everything is padding.
+
+    Args: titles: N+1, the title, or the source's id in words where there is none. source_ids: N+1, as the bundle has
+        them. code_ids: (N+1, sid_len). sizes: codes possible at each position. learned: how many of the positions come
+        from the codebook. images: N+1 picture files or None. categories: N+1 tuples, empty where unknown.
+        counts: (N+1,), training events.
+    """
+
+    titles: tuple[str, ...]
+    source_ids: tuple[str, ...]
+    code_ids: Int[np.ndarray, "N sid_len"]
+    sizes: tuple[int, ...]
+    learned: int
+    images: tuple[str | None, ...]
+    categories: tuple[tuple[str, ...], ...]
+    counts: Int[np.ndarray, "N"]
+
+    @property
+    def n_items(self) -> int:
+        """N, padding not counted."""
+        return len(self.titles) - 1
+
+
+def catalogue(data: NamedDataset, ids: SemanticIds) -> Catalogue:
+    """The items of a dataset under one set of semantic IDs.
+
+    Raises: ValueError if the IDs belong to another number of items.
+    """
+    if len(ids.code_ids) != data.n_items + 1:
+        raise ValueError(
+            f"{len(ids.code_ids) - 1} semantic IDs for {data.n_items} items: they are of another catalogue"
+        )
+    titles, images = faces(data)
+    categories = [tuple(map(str, names or ())) for names in data.items["categories"].to_list()]
+    return Catalogue(
+        titles=tuple(titles),
+        source_ids=("", *map(str, data.items["item_id"].to_list())),
+        code_ids=ids.code_ids,
+        sizes=ids.sizes,
+        learned=ids.learned,
+        images=tuple(images),
+        categories=((), *categories),
+        counts=data.train_counts(),
+    )
+
+
+def text(value: object) -> Html:
+    """Anything as HTML: `Html` as it is, everything else escaped; floats with four digits."""
+    if isinstance(value, Html):
+        return value
+    return Html(html.escape(f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)))
+
+
+@lru_cache(maxsize=4096)
+def code_colour(code: int, size: int) -> tuple[str, str]:
+    """Background and letters of a chip: the house's ordered colours over 0 .. size - 1, letters dark or light on it.
+
+    Choice: ordered colours stay apart for every kind of colour vision; the number on the chip tells codes apart.
+    """
+    red, green, blue, _ = mpl.colormaps[ORDERED](code / max(size - 1, 1))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    luminance = float(np.dot((0.2126, 0.7152, 0.0722), linear))
+    back = mpl.colors.to_hex((red, green, blue))
+    return back, "#000000" if luminance > 0.179 else "#ffffff"  # where black and white letters have equal contrast
+
+
+def chips(
+    codes: Sequence[int] | Int[np.ndarray, "positions"], sizes: Sequence[int], learned: int, first: int = 0
+) -> Html:
+    """A semantic ID, or a prefix of one, as a chip for each code: the number on its colour.
+
+    Args: codes: the first positions of an ID. sizes: codes possible at each position. learned: positions from here on
+        only number items that share an ID, and get a plain chip. first: position of the first code given.
+    """
+    shown = []
+    for position, (code, size) in enumerate(zip(map(int, codes), sizes[first:], strict=False), first):
+        if position < learned:
+            back, letters = code_colour(code, size)
+            style = f'class="bb-chip" style="background:{back};color:{letters}"'
+            shown.append(f'<span {style} title="level {position + 1}, code {code}">{code}</span>')
+        else:
+            shown.append(f'<span class="bb-chip bb-extra" title="number {code} of this ID">{code}</span>')
+    return Html(f'<span class="bb-chips">{"".join(shown)}</span>')
+
+
+@lru_cache(maxsize=4096)
+def thumbnail(file: str) -> str:
+    """A picture file as a small JPEG in a data URI; read once in a process."""
+    target = io.BytesIO()
+    Image.fromarray(picture(file, THUMBNAIL)).save(target, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(target.getvalue()).decode()
+
+
+def face(items: Catalogue, row: int) -> Html:
+    """The picture of an item, or a drawn placeholder with the first letter of its title."""
+    title, file = items.titles[row], items.images[row]
+    if file:
+        return Html(f'<img src="{thumbnail(str(file))}" alt="picture of {html.escape(title)}">')
+    letter = html.escape((title.strip() or "?")[0].upper())
+    return Html(
+        '<svg viewBox="0 0 70 92" role="img" aria-label="no picture"><rect x="1" y="1" width="68" height="90" rx="4" '
+        'fill="#e8ebef" stroke="#9aa3ad"/><circle cx="35" cy="40" r="21" fill="#ffffff" stroke="#9aa3ad"/>'
+        f'<text x="35" y="49" text-anchor="middle" font-size="26" fill="#4a5560">{letter}</text>'
+        '<path d="M14 74h42M22 81h26" stroke="#9aa3ad" stroke-width="2"/></svg>'
+    )
+
+
+def card(items: Catalogue, row: int, note: object = "") -> Html:
+    """One item: picture, title, ID as chips, categories or else the source's id, and a note such as a probability."""
+    title = html.escape(items.titles[row])
+    about = ", ".join(items.categories[row]) or f"item {items.source_ids[row]}"
+    last = f'<div class="bb-note">{text(note)}</div>' if str(note) else ""
+    return Html(
+        f'<div class="bb-card" data-row="{row}" title="{title}">{face(items, row)}<div class="bb-title">{title}</div>'
+        f"{chips(items.code_ids[row], items.sizes, items.learned)}"
+        f'<div class="bb-about">{html.escape(about)}</div>{last}</div>'
+    )
+
+
+def mini(items: Catalogue, row: int, note: object = "") -> Html:
+    """One item as one line: small picture, title, ID as chips, and a note."""
+    title = html.escape(items.titles[row])
+    last = f'<span class="bb-about">{text(note)}</span>' if str(note) else ""
+    body = f'<span class="bb-line" title="{title}">{title}</span>'
+    codes = chips(items.code_ids[row], items.sizes, items.learned)
+    return Html(f'<div class="bb-mini" data-row="{row}">{face(items, row)}<div>{body}{codes} {last}</div></div>')
+
+
+def columns(parts: Mapping[str, object]) -> Html:
+    """Headed parts side by side, below each other where there is no room."""
+    return Html(f'<div class="bb-columns">{"".join(section(title, part) for title, part in parts.items())}</div>')
+
+
+def card_row(
+    items: Catalogue, rows: Iterable[int], notes: Sequence[object] = (), empty: str = "Nothing to show."
+) -> Html:
+    """Cards side by side, or `empty` in words where there are none.
+
+    Args: notes: one a card, or none.
+    """
+    rows = [int(row) for row in rows]
+    if not rows:
+        return Html(f'<p class="bb-empty">{html.escape(empty)}</p>')
+    shown = [card(items, row, note) for row, note in zip(rows, notes or [""] * len(rows), strict=True)]
+    return Html(f'<div class="bb-cards">{"".join(shown)}</div>')
+
+
+def table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
+    """A small table; numbers stand to the right."""
+    head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return Html(f'<div class="bb-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+
+
+def _cell(value: object) -> str:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    kind = ' class="bb-number"' if number else ""
+    return f"<td{kind}>{text(value)}</td>"
+
+
+def section(title: str, *parts: object) -> Html:
+    """A headed part of a view; every part that is not `Html` becomes a paragraph of text."""
+    body = "".join(part if isinstance(part, Html) else f"<p>{text(part)}</p>" for part in parts)
+    return Html(f"<section><h4>{html.escape(title)}</h4>{body}</section>")
+
+
+def error_panel(problem: object) -> Html:
+    """What went wrong in words: a message, or an exception with its kind where that is no plain mistake of a caller."""
+    kind = f"{type(problem).__name__}: " if isinstance(problem, Exception) and type(problem) is not ValueError else ""
+    return Html(f'<div class="bb-error" role="alert">{html.escape(kind + (str(problem) or "no message"))}</div>')
+
+
+def page(*parts: object) -> Html:
+    """Parts as one piece of HTML that brings its style along, for `ipywidgets.HTML` or `IPython.display.HTML`."""
+    return Html(f'{STYLE}<div class="bb">{"".join(map(text, parts))}</div>')
+
+
+def faces(data: NamedDataset) -> tuple[list[str], list[str | None]]:
+    """By item row (0 is padding): the title, or the source's id where there is none; and the picture file or None."""
+    ids = pl.concat_str(pl.lit("item "), pl.col("item_id").cast(pl.String))
+    names = data.items.select(pl.coalesce(pl.col("title").cast(pl.String), ids)).to_series().to_list()
+    return ["", *names], [None, *data.items["image"].to_list()]

@@ -1,0 +1,258 @@
+"""What the codebook inspector knows and what a reader asked of it: plain data and pure functions.
+
+An `Atlas` is made once for a dataset and its tokenizers; a `State` is what the controls say. Item rows are 1..N as
+everywhere, points of the map are rows minus one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from bbqrec_core import SemanticIds, Tokenized
+from bbqrec_core.tokenizer.semantic_ids import group_sizes
+from bbqrec_lab.analysis import maps
+from bbqrec_lab.analysis.neighbours import item_vectors, nearest
+from bbqrec_lab.analysis.recovery import Stability, seed_stability
+from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.store import Store
+from bbqrec_lab.widgets.html_cards import Catalogue, catalogue
+
+MOST = 8  # groups that a map tells apart by colour; the rest is grey
+BANDS = {"no training event": 0, "1 to 9 training events": 1, "10 to 99": 10, "100 or more": 100}  # from how many on
+
+
+class Space(NamedTuple):
+    """Vectors to find neighbours in: (N+1, d) of unit length, and which items have one."""
+
+    vectors: Float[np.ndarray, "N d"]
+    present: Bool[np.ndarray, "N"]
+
+
+@dataclass(frozen=True, eq=False)
+class Atlas:
+    """Everything that views draw from.
+
+    Args: name: of the first tokenizer. items: under its IDs. tokens: IDs by name of tokenizer, the first one's first.
+        plane: (N, 2), the map. method: how the map was made, `PCA` or `UMAP`. spaces: by name, where neighbours are
+        looked for. agreement: of the first tokenizer with each other one. folded: titles in lower case, (N+1).
+    """
+
+    name: str
+    items: Catalogue
+    tokens: Mapping[str, SemanticIds]
+    plane: Float[np.ndarray, "N 2"]
+    method: str
+    spaces: Mapping[str, Space]
+    agreement: Mapping[str, Stability]
+    folded: tuple[str, ...]
+
+    @property
+    def ids(self) -> SemanticIds:
+        """Of the first tokenizer."""
+        return self.tokens[self.name]
+
+    @property
+    def rivals(self) -> list[str]:
+        """Names of the other tokenizers."""
+        return [name for name in self.tokens if name != self.name]
+
+    @property
+    def colourings(self) -> list[str]:
+        """What the map can be coloured by."""
+        levels = [f"level {level + 1}" for level in range(self.ids.learned)]
+        return [*levels, "popularity", "category", "collision group"]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a reader asked for.
+
+    Args: selected: item rows in the order to show them. focus: the selected item that is looked into, 0 for none.
+        colour: one of `Atlas.colourings`. query: part of a title. level: whose codebook is shown, from 1.
+        rival: a tokenizer to compare with, or nothing. wanted: the codes asked for, position by position, None for any.
+    Raises: ValueError if the item looked into is not selected.
+    """
+
+    selected: tuple[int, ...] = ()
+    focus: int = 0
+    colour: str = "level 1"
+    query: str = ""
+    level: int = 1
+    rival: str = ""
+    wanted: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.focus and self.focus not in self.selected:
+            raise ValueError(f"item row {self.focus} is not selected: choose one of the selected items")
+
+
+def selecting(rows: Sequence[int] | Int[np.ndarray, "rows"]) -> dict[str, object]:
+    """Fields of a state in which these item rows are selected, the first is looked into, and no code is asked for."""
+    selected = tuple(int(row) for row in rows)
+    return {"selected": selected, "focus": selected[0] if selected else 0, "wanted": ()}
+
+
+def asking(atlas: Atlas, wanted: Sequence[int | None]) -> dict[str, object]:
+    """Fields of a state in which the items with the wanted codes are selected, the most popular first.
+
+    A code that no item has below the codes before it is dropped: it belonged to another branch.
+    """
+    kept: list[int | None] = []
+    for position, code in enumerate(wanted):
+        there = [value for value, _ in choices(atlas.ids.code_ids, kept, position)]
+        kept.append(code if code in there else None)
+    if all(code is None for code in kept):
+        return selecting(())
+    rows = rows_with(atlas.ids.code_ids, kept)
+    return selecting(rows[np.argsort(-atlas.items.counts[rows], kind="stable")]) | {"wanted": tuple(kept)}
+
+
+def survey(
+    data: NamedDataset,
+    tokenizers: Mapping[str, Tokenized],
+    store: Store,
+    method: Literal["pca", "umap"] = "umap",
+    seed: int = 0,
+    step: Callable[[str], None] = lambda what: None,
+) -> Atlas:
+    """Make everything that takes time, once.
+
+    Args: tokenizers: by name; the first is inspected, the others can be compared with it. method: of the map, which
+        the store keeps. step: told what is done next.
+    Raises: ValueError without a tokenizer, or where there is neither a behaviour vector nor a feature to draw a map of.
+    """
+    if not tokenizers:
+        raise ValueError("the inspector needs one tokenizer or more, got none")
+    name, done = next(iter(tokenizers.items()))
+    step("titles and pictures")
+    items = catalogue(data, done.ids)
+    step("spaces")
+    spaces = find_spaces(data, done)
+    step(f"map by {method.upper()}, kept for the next time")
+    if not spaces:
+        raise ValueError(f"{name} has no behaviour vectors and {data.name} no features: there is nothing to map")
+    if done.behaviour.shape[1]:
+        plane, _ = maps.map_codes(done, method, seed, store)
+    else:
+        plane = maps.project(next(iter(spaces.values())).vectors[1:], method, seed, store)
+    step("agreement of the tokenizers")
+    tokens = {key: of.ids for key, of in tokenizers.items()}
+    agreement = {
+        key: seed_stability([tokens[name].raw_codes, ids.raw_codes]) for key, ids in tokens.items() if key != name
+    }
+    folded = tuple(title.casefold() for title in items.titles)
+    return Atlas(name, items, tokens, plane, method.upper(), spaces, agreement, folded)
+
+
+STEPS = 4  # that `survey` tells of
+
+
+def find_spaces(data: NamedDataset, done: Tokenized) -> dict[str, Space]:
+    """The behaviour space of a tokenizer, where it has one, and the space of each modality's features."""
+    found = {}
+    if done.behaviour.shape[1]:
+        present = done.ids.present.any(1)
+        found["behaviour"] = Space(_unit(item_vectors(done.behaviour, done.ids.present)), present)
+    for name, vectors in data.features.items():
+        found[name] = Space(_unit(vectors), data.presence[name])
+    return found
+
+
+def _unit(vectors: Float[np.ndarray, "N d"]) -> Float[np.ndarray, "N d"]:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def near(space: Space, row: int, most: int = 6) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
+    """The nearest items of an item in a space and their cosines, nothing where the item or its neighbours lack it."""
+    count = min(most, int(space.present.sum()) - 1)
+    if not space.present[row] or count < 1:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+    rows = nearest(space.vectors, space.present, np.array([row]), count)[0]
+    return rows, space.vectors[rows] @ space.vectors[row]
+
+
+def matches(atlas: Atlas, query: str, most: int = 50) -> list[int]:
+    """Item rows whose title has the query in it, whatever the case; titles that begin with it come first."""
+    wanted = query.strip().casefold()
+    if not wanted:
+        return []
+    found = [row for row, title in enumerate(atlas.folded) if row and wanted in title]
+    return sorted(found, key=lambda row: (not atlas.folded[row].startswith(wanted), atlas.folded[row]))[:most]
+
+
+def rows_with(codes: Int[np.ndarray, "N sid_len"], wanted: Sequence[int | None]) -> Int[np.ndarray, "found"]:
+    """Item rows whose first codes are the wanted ones; None stands for any code."""
+    hit = np.ones(len(codes), dtype=bool)
+    hit[0] = False
+    for position, code in enumerate(wanted):
+        if code is not None:
+            hit &= codes[:, position] == code
+    return np.flatnonzero(hit)
+
+
+def choices(codes: Int[np.ndarray, "N sid_len"], wanted: Sequence[int | None], position: int) -> list[tuple[int, int]]:
+    """Codes that occur at a position below the wanted ones before it, each with its number of items."""
+    below = rows_with(codes, wanted[:position])
+    values, counts = np.unique(codes[below, position], return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def colouring(atlas: Atlas, by: str) -> dict[str, Bool[np.ndarray, "N"]]:
+    """Groups of points that a map shows in colour, largest first, at most `MOST`; points in none of them are grey.
+
+    Choice: an item of several categories counts for the first of them that has a colour.
+    Raises: ValueError for another colouring.
+    """
+    if by not in atlas.colourings:
+        raise ValueError(f"colour must be one of {', '.join(atlas.colourings)}, got {by!r}")
+    if by == "popularity":
+        band = np.searchsorted(list(BANDS.values()), atlas.items.counts[1:], side="right") - 1
+        return {words: band == index for index, words in enumerate(BANDS) if (band == index).any()}
+    if by == "category":
+        return _by_category(atlas.items)
+    if by == "collision group":
+        return _by_collision(atlas.ids)
+    position = int(by.removeprefix("level ")) - 1
+    codes = atlas.ids.code_ids[1:, position]
+    size = np.bincount(codes)
+    largest = [code for code in np.argsort(-size, kind="stable")[:MOST] if size[code]]
+    return {f"code {code} ({size[code]} items)": codes == code for code in largest}
+
+
+def _by_category(items: Catalogue) -> dict[str, Bool[np.ndarray, "N"]]:
+    """The commonest categories."""
+    names, counts = np.unique([name for of in items.categories for name in of] or [""], return_counts=True)
+    common = [str(name) for name in names[np.argsort(-counts, kind="stable")][:MOST] if name]
+    first = np.array([next((name for name in of if name in common), "") for of in items.categories[1:]], dtype=str)
+    return {name: first == name for name in common if (first == name).any()}
+
+
+def _by_collision(ids: SemanticIds) -> dict[str, Bool[np.ndarray, "N"]]:
+    """The largest groups that shared an ID before the repair, and all smaller ones together."""
+    size, group = group_sizes(ids.raw_codes)
+    crowds = [index for index in np.argsort(-size, kind="stable") if size[index] > 1]
+    shown = {}
+    for index in crowds[: MOST - 1]:
+        code = "-".join(map(str, ids.raw_codes[1:][group == index][0].tolist()))
+        shown[f"{code} ({size[index]} items)"] = group == index
+    rest = np.isin(group, crowds[MOST - 1 :])
+    return shown | ({f"other shared IDs ({int(rest.sum())} items)": rest} if rest.any() else {})
+
+
+def export(atlas: Atlas, state: State) -> pl.DataFrame:
+    """The selection as a table: item_id, title, a column for each code, categories, training events; and the codes
+    under the tokenizer that is compared with.
+    """
+    rows, items = list(state.selected), atlas.items
+    frame = {"item_id": [items.source_ids[row] for row in rows], "title": [items.titles[row] for row in rows]}
+    for name in [atlas.name] + ([state.rival] if state.rival else []):
+        for position, column in enumerate(atlas.tokens[name].code_ids[rows].T):
+            frame[f"{name}_code_{position + 1}"] = column.tolist()
+    frame["categories"] = ["; ".join(items.categories[row]) for row in rows]
+    frame["training_events"] = items.counts[rows].tolist()
+    return pl.DataFrame(frame)

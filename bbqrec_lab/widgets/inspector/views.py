@@ -1,0 +1,198 @@
+"""Views of the codebook inspector: pure functions from an atlas and a state to HTML."""
+
+import base64
+import html
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int
+
+from bbqrec_lab.plots.style import CATEGORIES
+from bbqrec_lab.widgets import html_cards
+from bbqrec_lab.widgets.html_cards import Html
+from bbqrec_lab.widgets.inspector.atlas import Atlas, State, colouring, export, near
+
+CARDS, SIBLINGS, CODES, COMPARED = 18, 10, 6, 10  # the most of each that a panel shows
+NOTHING = "Select items on the map, by title or by code."
+GREY = "#c7c7c7"  # points of the map in no coloured group
+
+
+def selection_view(atlas: Atlas, state: State) -> Html:
+    """The selected items as cards."""
+    count = len(state.selected)
+    more = f", the first {CARDS} shown" if count > CARDS else ""
+    row = html_cards.card_row(atlas.items, state.selected[:CARDS], empty=NOTHING)
+    return html_cards.section(f"Selected items: {count} of {atlas.items.n_items:,}{more}", row)
+
+
+def path_view(atlas: Atlas, state: State) -> Html:
+    """The path of the item in the prefix tree: at each level its node, how many items are there, and its siblings."""
+    if not state.focus:
+        return html_cards.section("Path in the prefix tree", NOTHING)
+    codes, own = atlas.ids.code_ids[1:], atlas.ids.code_ids[state.focus]
+    here = np.ones(len(codes), dtype=bool)
+    rows = []
+    for position, code in enumerate(own):
+        size = np.bincount(codes[here, position])
+        others = [other for other in np.argsort(-size, kind="stable") if size[other] and other != code]
+        here &= codes[:, position] == code
+        path = _chips(atlas, own[: position + 1])
+        rows.append((path, int(here.sum()), len(others), _with_counts(atlas, position, others, size)))
+    columns = ("prefix", "items", "siblings", f"the largest siblings and their items (up to {SIBLINGS})")
+    return html_cards.section(
+        f"Path in the prefix tree: {atlas.items.titles[state.focus]}", html_cards.table(columns, rows)
+    )
+
+
+def _chips(atlas: Atlas, codes: Int[np.ndarray, "positions"] | list, first: int = 0) -> Html:
+    return html_cards.chips([int(code) for code in codes], atlas.items.sizes, atlas.items.learned, first)
+
+
+def _with_counts(atlas: Atlas, position: int, codes: list, size: Int[np.ndarray, "codes"]) -> Html:
+    """Chips of single codes, each followed by how many items have it."""
+    shown = [f"{_chips(atlas, [code], position)}&thinsp;{size[code]}" for code in codes[:SIBLINGS]]
+    return Html("&ensp;".join(shown) or "none")
+
+
+def codebook_view(atlas: Atlas, state: State) -> Html:
+    """The codebook vector of the item's code at one level: how often it is used, and which vectors are nearest."""
+    title = f"Codebook of level {state.level}"
+    if not state.focus:
+        return html_cards.section(title, NOTHING)
+    position = state.level - 1
+    book, codes = atlas.ids.codebook, atlas.ids.code_ids[1:, position]
+    code, size = int(atlas.ids.code_ids[state.focus, position]), atlas.ids.sizes[position]
+    use = np.bincount(codes, minlength=size)
+    rank = int((use > use[code]).sum()) + 1
+    told = (
+        f"Code {code} has {use[code]} items: rank {rank} of {size} codes by use. "
+        f"{int((use == 0).sum())} codes of this level have none."
+    )
+    if position >= len(book) or not book[position].any():
+        return html_cards.section(title, told, "These IDs have no codebook vectors: their codes only number groups.")
+    distance = np.linalg.norm(book[position][:size] - book[position][code], axis=1)
+    order = [other for other in np.argsort(distance, kind="stable") if other != code][:CODES]
+    rows = [
+        (
+            _chips(atlas, [other], position),
+            float(distance[other]),
+            int(use[other]),
+            _example(atlas, position, int(other)),
+        )
+        for other in order
+    ]
+    table = html_cards.table(("nearest codes", "distance", "items", "its most popular item"), rows)
+    return html_cards.section(f"{title}, vector of code {code}", told, table)
+
+
+def _example(atlas: Atlas, position: int, code: int) -> str:
+    """The title of the most popular item with a code."""
+    rows = np.flatnonzero(atlas.ids.code_ids[1:, position] == code) + 1
+    return atlas.items.titles[rows[atlas.items.counts[rows].argmax()]] if len(rows) else "no item has it"
+
+
+def neighbours_view(atlas: Atlas, state: State) -> Html:
+    """The nearest items of the item, one column a space."""
+    if not state.focus:
+        return html_cards.section("Nearest items", NOTHING)
+    parts = {}
+    for name, space in atlas.spaces.items():
+        rows, cosine = near(space, state.focus)
+        found = [
+            html_cards.mini(atlas.items, int(row), f"{value:.2f}") for row, value in zip(rows, cosine, strict=True)
+        ]
+        parts[f"in {name} space"] = Html("".join(found)) if found else f"This item has no {name} vector."
+    title = f"Nearest items of {atlas.items.titles[state.focus]}, with their cosine"
+    return html_cards.section(title, html_cards.columns(parts))
+
+
+def compare_view(atlas: Atlas, state: State) -> Html:
+    """The selected items under two tokenizers, and how far the two agree on who belongs together."""
+    if not state.rival:
+        words = "Choose a second tokenizer." if atlas.rivals else "Only one tokenizer was given."
+        return html_cards.section("Compare tokenizers", words)
+    both = atlas.agreement[state.rival]
+    known = ", ".join(f"{value:.2f}" for value in both.agreement)
+    told = [
+        f"Whole catalogue: of two items with one first code under one, {both.together[0]:.0%} have one under the "
+        f"other ({both.by_chance[0]:.1%} by chance). Agreement by length of the prefix (adjusted mutual "
+        f"information; nan where every item is alone): {known}."
+    ]
+    ids = {name: atlas.tokens[name] for name in (atlas.name, state.rival)}
+    chosen = list(state.selected)
+    if len(chosen) > 1:
+        pairs = {name: _pairs_together(one.code_ids[chosen, 0]) for name, one in ids.items()}
+        told.append(
+            "Selected items, pairs with one first code: "
+            + "; ".join(f"{name} {hit} of {every}" for name, (hit, every) in pairs.items())
+            + "."
+        )
+    rows = [
+        [html_cards.text(atlas.items.titles[row])]
+        + [html_cards.chips(one.code_ids[row], one.sizes, one.learned) for one in ids.values()]
+        for row in chosen[:COMPARED]
+    ]
+    shown = html_cards.table(("item", *ids), rows) if rows else NOTHING
+    return html_cards.section(f"Compare {atlas.name} with {state.rival}", *told, shown)
+
+
+def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:
+    """Pairs of items with the same code, and all pairs."""
+    size, n = np.unique(codes, return_counts=True)[1], len(codes)
+    return int((size * (size - 1) // 2).sum()), n * (n - 1) // 2
+
+
+def legend_view(atlas: Atlas, state: State) -> Html:
+    """What the colours of the map mean."""
+    groups = colouring(atlas, state.colour)
+    names = {**dict(zip(groups, palette(state.colour, len(groups)), strict=True)), "all others": GREY}
+    dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
+    shown = "".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
+    words = "" if groups else f"<p>Nothing to colour by {html.escape(state.colour)} here.</p>"
+    return Html(f"{words}<p>{shown}</p><p>{atlas.method}: neighbours mean something, distances do not.</p>")
+
+
+def palette(by: str, groups: int) -> list[str]:
+    """Colours of the groups of a colouring: ordered for popularity, else the house's categories."""
+    if by == "popularity":
+        return [html_cards.code_colour(index, groups)[0] for index in range(groups)]
+    return list(CATEGORIES[:groups])
+
+
+def export_view(atlas: Atlas, state: State) -> Html:
+    """A link that downloads the selection as CSV; the file travels inside the page."""
+    if not state.selected:
+        return Html("<p>Nothing is selected, so there is nothing to export.</p>")
+    data = base64.b64encode(export(atlas, state).write_csv().encode()).decode()
+    link = (
+        f'<a download="selection.csv" href="data:text/csv;base64,{data}">Download {len(state.selected)} rows as CSV</a>'
+    )
+    return Html(f"<p>{link}</p>")
+
+
+VIEWS: dict[str, Callable[[Atlas, State], Html]] = {
+    "selection": selection_view,
+    "path": path_view,
+    "codebook": codebook_view,
+    "neighbours": neighbours_view,
+    "compare": compare_view,
+}
+
+
+def panels_view(atlas: Atlas, state: State) -> Html:
+    """All panels of a state below each other; one that fails says so in words, and the others are shown.
+
+    Choice: one piece of HTML, because a browser lays the page out anew for every piece that it is sent.
+    """
+    shown = []
+    for view in VIEWS.values():
+        try:
+            shown.append(view(atlas, state))
+        except Exception as problem:  # a panel that cannot be drawn must not hide the others
+            shown.append(html_cards.error_panel(problem))
+    return Html("".join(shown))
+
+
+def static_page(atlas: Atlas, state: State) -> Html:
+    """All panels of a state, for a reader without a kernel."""
+    return html_cards.page(panels_view(atlas, state))

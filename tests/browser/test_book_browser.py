@@ -1,0 +1,176 @@
+"""The book in a real browser, from the disk and with the network refused: pages, links, figures, formulas, widgets."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from browser import console_problems, missing
+
+from bbqrec_lab.suite import book
+
+pytestmark = pytest.mark.browser
+DATASET, ONLY = "planted-smoke", "02,04,07"
+WIDGETS = {"02": [".bb-stepper"], "04": [".bb-explorer", ".bb-playground"], "07": [".bb-inspector"]}
+UNSEEN = "all => all.filter(one => !one.naturalWidth && !one.closest('[hidden]')).map(one => one.src)"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The book of the notebooks that have widgets, made as users make it."""
+    if reason := missing("sphinx", "myst_nb", "sphinx_book_theme", "voila"):
+        pytest.skip(reason)
+    runs = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-c", "import sys; from bbqrec_lab.cli import main; sys.exit(main())"]
+    options = ["--dataset", DATASET, "--preset", "smoke", "--out", str(runs)]
+    for name, more in (("reproduce", ["--only", ONLY]), ("book", [])):
+        done = subprocess.run([*command, name, *options, *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return runs / "book" / DATASET / "smoke"
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Callable, site: Path) -> Iterator[object]:
+    """A page whose every request but for files is refused and noted; failed ones are noted too."""
+    page = chromium(1400, 1000)
+    page.failed = []
+    page.on("requestfailed", lambda asked: page.failed.append(asked.url))
+    page.route(re.compile("^(?!file:|data:|blob:)"), lambda route: route.abort())
+    page.context.set_offline(True)
+    yield page
+    page.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_before(page: object) -> None:
+    """Each test tells its own problems."""
+    for told in (page.failed, page.outside, page.problems):
+        told.clear()
+
+
+def opened(page: object, site: Path, name: str) -> object:
+    """The page after its scripts are done."""
+    page.goto((site / name).as_uri())
+    page.wait_for_load_state("load")
+    return page
+
+
+def drawn(page: object) -> None:
+    """Wait until every widget has taken the place of the words that stand for it."""
+    page.wait_for_function("() => !document.querySelector('.bb-undrawn:last-child')")
+
+
+def nothing_wrong(page: object) -> None:
+    """No request failed or left the machine, no error in the console, no picture without its pixels."""
+    drawn(page)
+    assert (page.failed, page.outside, console_problems(page)) == ([], [], [])
+    page.locator("img").evaluate_all("all => all.forEach(one => { one.loading = 'eager' })")
+    page.wait_for_function("() => [...document.images].every(one => one.complete)")
+    assert page.locator("img").evaluate_all(UNSEEN) == []
+
+
+def test_every_page_is_reached_from_the_first_and_shows_all_it_has(page: object, site: Path) -> None:
+    opened(page, site, "index.html")
+    links = page.locator("#pst-primary-sidebar a.internal").evaluate_all("all => all.map(one => one.href)")
+    names = {link.rpartition("/")[2].partition("#")[0] for link in links}
+    assert {"02_codebook_training.html", "07_codebook_inspector.html", "data.html", "datasets.html"} <= names
+    for link in dict.fromkeys(links):
+        page.goto(link)
+        assert page.locator("h1").first.inner_text().strip()
+        assert not re.search(r"\| *(---|—) *\|", page.locator("article").inner_text()), "a table is left as it is typed"
+        nothing_wrong(page)
+
+
+def test_a_reader_walks_through_by_clicks_and_finds_words(page: object, site: Path) -> None:
+    opened(page, site, "index.html")
+    page.locator("#pst-primary-sidebar").get_by_role("link", name=re.compile("^04 ")).click()
+    page.wait_for_url("**/04_attention_reweighting.html")
+    drawn(page)
+    page.locator(".prev-next-footer a.right-next, a.right-next").first.click()
+    page.wait_for_url("**/07_codebook_inspector.html")
+    drawn(page)
+    page.goto((site / "search.html").as_uri() + "?q=lasso")
+    page.wait_for_selector("#search-results li a")
+    nothing_wrong(page)
+
+
+def test_formulas_are_drawn(page: object, site: Path) -> None:
+    for number in ("02", "04"):
+        (name,) = site.glob(f"notebooks/{number}_*.html")
+        opened(page, site, f"notebooks/{name.name}")
+        sizes = page.locator("math").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+        assert sizes, f"no formula in {name.name}"
+        assert min(sizes) > 10
+        assert "$" not in page.locator("article").inner_text().replace("$BBQREC_CACHE", "")
+
+
+@pytest.mark.parametrize("number", WIDGETS)
+def test_widgets_stand_as_the_run_left_them_under_a_line_that_says_so(page: object, site: Path, number: str) -> None:
+    (name,) = site.glob(f"notebooks/{number}_*.html")
+    opened(page, site, f"notebooks/{name.name}")
+    assert page.locator(".bb-widget").count() == len(WIDGETS[number])
+    for kind in WIDGETS[number]:
+        widget = page.locator(kind)
+        widget.locator("section").first.wait_for()
+        place = page.locator(".bb-place").filter(has=widget)
+        assert "Its controls answer while Python runs: make lab" in place.inner_text()
+        assert book.UNDRAWN not in place.inner_text()
+        assert widget.bounding_box()["height"] > 300
+        assert widget.locator("select, input, button").evaluate_all("all => all.some(one => one.disabled)")
+    nothing_wrong(page)
+
+
+def test_the_map_is_drawn_and_still_moves(page: object, site: Path) -> None:
+    opened(page, site, "notebooks/07_codebook_inspector.html")
+    canvas = page.locator(".bb-inspector canvas").first
+    canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)
+    before = canvas.screenshot()
+    assert len(before) > 4000, "an empty canvas compresses to less"
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -300)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 60, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(800)
+    assert canvas.screenshot() != before
+    nothing_wrong(page)
+
+
+def test_the_plane_of_the_stepper_takes_a_drag_without_an_error(page: object, site: Path) -> None:
+    opened(page, site, "notebooks/02_codebook_training.html")
+    plane = page.locator(".bb-stepper svg[data-plane]")
+    plane.wait_for()
+    plane.scroll_into_view_if_needed()
+    box = plane.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 200, box["y"] + 150, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    nothing_wrong(page)
+
+
+def test_a_widget_that_cannot_be_drawn_says_so(page: object, site: Path, tmp_path: Path) -> None:
+    shutil.copytree(site, tmp_path / "site")
+    (tmp_path / "site" / "_static" / "widgets" / "controls.js").unlink()
+    opened(page, tmp_path / "site", "notebooks/02_codebook_training.html")
+    page.wait_for_timeout(1500)
+    told = page.locator(".bb-place").inner_text()
+    assert "The pictures above it say the same" in told
+    assert book.UNDRAWN in told
+
+
+@pytest.mark.parametrize("width", [420, 1000])
+def test_nothing_is_wider_than_a_narrow_window(page: object, site: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("index.html", "notebooks/04_attention_reweighting.html", "notebooks/index.html"):
+        opened(page, site, name)
+        page.wait_for_timeout(500)
+        assert page.evaluate("() => document.documentElement.scrollWidth - innerWidth") <= 0, name
+    page.set_viewport_size({"width": 1400, "height": 1000})

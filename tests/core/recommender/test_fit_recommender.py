@@ -1,0 +1,584 @@
+"""Laws of stage 2 as a whole: what may not change a score, what a score is, and that every setting does something."""
+
+import math
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from bbqrec_core.training.fit import beam_ranks, early_score, item_features
+from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
+from torch import nn
+
+from bbqrec_core import (
+    EvaluationConfig,
+    RecommenderConfig,
+    SequenceModel,
+    Sequences,
+    SimilarityBias,
+    build_recommender,
+    fit_recommender,
+    fit_tokenizer,
+    per_user,
+    rank_scores,
+    rank_users,
+)
+from bbqrec_core.metrics import mask_history
+from bbqrec_core.transformer import INIT_STD
+
+N, SIZES = 24, (5, 5, 3)
+EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=7)
+KINDS = {
+    "codes": {"output": "codes"},
+    "items": {"output": "items"},  # SASRec: the one kind without IDs
+    "enriched": {"output": "items"},
+    "both": {"output": "both"},
+    "features": {"output": "both", "features": True, "block": "ligr"},
+}
+FEATURES = torch.randn(N + 1, 7, generator=torch.Generator().manual_seed(5)).index_fill(0, torch.tensor([0, 4]), 0.0)
+
+
+def given(kind, ids):
+    """The IDs that a kind of model gets."""
+    return None if kind == "items" else ids
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return planted_data(tmp_path_factory.mktemp("recommender"))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return semantic_ids(N, SIZES)
+
+
+@pytest.fixture(scope="module")
+def run(data, ids, tmp_path_factory):
+    """fit(kind, **settings) -> (Recommender, History), each distinct one trained once."""
+    made = {}
+
+    def fit(kind="codes", evaluation=EVALUATION, seed=0, new=0, **changes):
+        """`new`: share of items that training never sees."""
+        key = (kind, evaluation, seed, new, *sorted(changes.items()))
+        if key not in made:
+            config = recommender_config(**(KINDS[kind] | changes))
+            folder = tmp_path_factory.mktemp("r") / "c"
+            held = replace(data, cold=np.arange(N + 1) < new * N) if new else data
+            made[key] = fit_recommender(held, given(kind, ids), config, evaluation, seed, folder)
+        return made[key]
+
+    return fit
+
+
+def lively(recommender):
+    """The same recommender with similarity tables and vectors of prefixes that are not zero."""
+    model, generator = recommender.model, torch.Generator().manual_seed(2)
+    zero = [] if model.reweighting is None else [model.reweighting.table]
+    zero += [] if model.vectors is None else [part.weight for part in model.vectors.prefixes]
+    with torch.no_grad():
+        for weight in zero:
+            weight.normal_(generator=generator)
+    return recommender
+
+
+def fresh(kind, ids, double=True, **changes):
+    config = recommender_config(**(KINDS[kind] | changes))
+    made = lively(build_recommender(N, given(kind, ids), config, 3, FEATURES if config.features else None))
+    if double:
+        made.model.double()
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_never_changes_a_score(kind, ids):
+    model = fresh(kind, ids, history=9).model
+    row = torch.tensor([[3, 8, 3, 17]])
+    padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], 1)
+    company = torch.cat([padded, torch.arange(1, 10)[None]])
+    for rows in (padded, company):
+        torch.testing.assert_close(model.last_states(rows)[:1], model.last_states(row))
+        torch.testing.assert_close(model.states(rows)[0][:1, :4], model.states(row)[0])
+    alone = model.loss(row)["loss"]
+    torch.testing.assert_close(model.loss(padded)["loss"], alone)
+
+
+@pytest.mark.parametrize("form", ["buckets", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_state_alone_is_that_of_one_pass_over_all(kind, form, ids):
+    model = fresh(kind, ids, similarity_form=form).model
+    rows = torch.tensor([[3, 8, 3, 17], [5, 9, 0, 0], [4, 0, 0, 0]])
+    last = (rows > 0).sum(1) - 1
+    torch.testing.assert_close(model.last_states(rows), model.states(rows)[0][torch.arange(3), last])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_later_item_changes_no_earlier_state(kind, ids):
+    model = fresh(kind, ids).model
+    before, after = (model.states(torch.tensor([rows]))[0] for rows in ([4, 9, 2, 7, 1], [4, 9, 2, 11, 20]))
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3], after[:, 3])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_come_in_the_order_of_the_users_asked(kind, ids, data):
+    recommender = fresh(kind, ids)
+    history = data.history("test")
+    one_by_one = torch.cat([recommender.scores(history, np.array([user])) for user in range(data.n_users)])
+    assert one_by_one.shape == (data.n_users, N + 1)
+    for users in (np.arange(data.n_users), np.array([5, 2, 19, 2, 0]), np.arange(data.n_users)[::-1]):
+        torch.testing.assert_close(recommender.scores(history, users), one_by_one[users.copy()])
+    assert bool((one_by_one[:, 0] == -torch.inf).all())
+    assert bool(one_by_one[:, 1:].isfinite().all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_read_the_last_events_only(kind, ids):
+    recommender = fresh(kind, ids, history=3)
+    long = Sequences(np.array([0, 6, 9]), np.array([9, 8, 7, 1, 2, 3, 1, 2, 3], dtype=np.int32))
+    scores = recommender.scores(long, np.array([0, 1]))
+    torch.testing.assert_close(scores[0], scores[1])
+
+
+def test_code_scores_are_the_heads_log_probabilities(ids, data):
+    recommender = fresh("codes", ids)
+    users = np.array([3, 0])
+    scores = recommender.scores(data.history("test"), users)
+    history = data.history("test")
+    for place, user in enumerate(users):
+        items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
+        state = recommender.model.last_states(torch.tensor([items.tolist()]))
+        for row in range(1, N + 1):
+            wanted = recommender.model.head(state, recommender.model.vectors.node[row][None])
+            torch.testing.assert_close(scores[place, row], wanted[0])
+
+
+def test_sasrec_scores_and_loss_are_a_softmax_over_the_catalogue(data):
+    model = fresh("items", None).model
+    rows = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    states, _ = model.states(rows[:, :-1])
+    losses = []
+    for b, t, target in ((0, 0, 8), (0, 1, 3), (0, 2, 17), (1, 0, 6)):
+        logits = [states[b, t] @ model.items.weight[item] for item in range(1, N + 1)]  # padding is no candidate
+        losses.append(torch.logsumexp(torch.stack(logits), 0) - logits[target - 1])
+    torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
+    recommender = fresh("items", None)
+    scores = recommender.scores(data.history("test"), np.array([4]))[0]
+    history = data.history("test")
+    items = history.items[history.offsets[4] : history.offsets[5]][-5:]
+    last = recommender.model.last_states(torch.tensor([items.tolist()]))
+    torch.testing.assert_close(scores[1:], (last @ recommender.model.items.weight.T)[0, 1:])
+
+
+def test_the_loss_over_codes_is_the_mean_of_minus_log_probabilities(ids):
+    model = fresh("codes", ids).model
+    rows = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    states, _ = model.states(rows[:, :-1])
+    places = ((0, 0, 8), (0, 1, 3), (0, 2, 17), (1, 0, 6))
+    losses = [-model.head(states[b, t][None], model.vectors.node[target][None])[0] for b, t, target in places]
+    torch.testing.assert_close(model.loss(rows)["loss"], sum(losses) / 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(kind, ids):
+    model = fresh(kind, ids).model
+    rows = torch.tensor([[3, 8, 0]])
+    for place, row in enumerate([3, 8]):
+        wanted = torch.zeros(6, dtype=torch.float64)
+        if kind != "items":
+            codes, nodes = ids.code_ids[row], model.vectors.node[row]
+            wanted += sum(table.weight[code] for table, code in zip(model.vectors.codes, codes, strict=True))
+            wanted += sum(table.weight[node] for table, node in zip(model.vectors.prefixes, nodes[1:], strict=True))
+        if kind != "codes":
+            wanted += model.items.weight[row]
+        if kind == "features":
+            wanted += model.project.weight @ FEATURES[row].double()
+        torch.testing.assert_close(model.embed(rows)[0, place], wanted)
+
+
+@pytest.mark.parametrize(("kind", "w"), [("both", 1.0), ("both", 0.3), ("features", 2.0)])
+def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(kind, w, ids, data):
+    recommender = fresh(kind, ids, w_codes=w)
+    model, history = recommender.model, data.history("test")
+    scores = recommender.scores(history, np.array([3, 0]))
+    for place, user in enumerate([3, 0]):
+        items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
+        state = model.last_states(torch.tensor([items.tolist()]))
+        logits = torch.stack([(state @ model.item_vectors(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
+        for row in range(1, N + 1):
+            coded = model.head(state, model.vectors.node[row][None])[0]
+            torch.testing.assert_close(scores[place, row], w * coded + logits[row - 1] - torch.logsumexp(logits, 0))
+
+
+@pytest.mark.parametrize(("kind", "w"), [("both", 1.0), ("both", 0.3), ("features", 2.0)])
+def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids, kind, w):
+    model, rows = fresh(kind, ids, w_codes=w).model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    parts = model.loss(rows)
+    states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
+    torch.testing.assert_close(parts["codes"], -model.head(states, model.vectors.node[targets]).mean())
+    torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_vectors()[1:].T, targets - 1))
+    torch.testing.assert_close(parts["loss"], w * parts["codes"] + parts["items"])
+    assert list(fresh("codes", ids).model.loss(rows)) == list(fresh("items", ids).model.loss(rows)) == ["loss"]
+
+
+def item_scorer(n_items, **changes):
+    """An untrained item model with item vectors of ordinary size."""
+    torch.manual_seed(0)
+    model = SequenceModel(n_items, None, recommender_config(output="items", **changes)).double()
+    nn.init.normal_(model.items.weight)
+    return model
+
+
+def test_binary_loss_weighs_the_target_against_one_other_item():
+    model, states = item_scorer(2, loss="bce"), torch.randn(3, 6, dtype=torch.float64)
+    targets = torch.tensor([1, 2, 1])  # of two items the other one is certain
+    x, y = ((states * model.items.weight[rows]).sum(1) for rows in (targets, 3 - targets))
+    torch.testing.assert_close(model.item_loss(states, targets), -(x.sigmoid().log() + (-y).sigmoid().log()).mean())
+
+
+@pytest.mark.parametrize("target", [1, 3, 5])
+def test_the_negative_of_binary_loss_is_any_other_item_equally_often(target):
+    model = item_scorer(5, loss="bce")
+    with torch.no_grad():
+        model.items.weight[:, 0] = torch.arange(6) * 1.0
+    states = torch.eye(6, dtype=torch.float64)[:1].expand(20_000, 6)  # reads an item's number off
+    found = model.item_loss(states, torch.full((20_000,), target)) - F.softplus(torch.tensor(-target * 1.0))
+    others = [math.log1p(math.exp(j)) for j in range(1, 6) if j != target]
+    assert found.item() == pytest.approx(np.mean(others), abs=0.05)
+
+
+def test_sampled_softmax_draws_once_for_the_batch_and_drops_hits_of_the_target():
+    model, state = item_scorer(2, loss="sampled", negatives=9), torch.randn(1, 6, dtype=torch.float64)
+    x = (state @ model.items.weight.T)[0]
+    losses, drawn = [], []
+    for target in (1, 2):
+        torch.manual_seed(4)
+        losses.append(model.item_loss(state, torch.tensor([target])))
+        drawn.append(((losses[-1].exp() - 1) * (x[target] - x[3 - target]).exp()).item())  # draws of the other
+    assert drawn == pytest.approx(np.round(drawn))
+    assert min(drawn) > 0
+    assert sum(drawn) == pytest.approx(9)
+    torch.manual_seed(4)
+    torch.testing.assert_close(model.item_loss(state.expand(2, 6), torch.tensor([1, 2])), sum(losses) / 2)
+
+
+def test_sampled_softmax_nears_the_full_one_as_negatives_cover_the_catalogue():
+    full, many = item_scorer(5), item_scorer(5, loss="sampled", negatives=400_000)
+    states, targets = torch.randn(4, 6, dtype=torch.float64), torch.tensor([1, 2, 4, 5])
+    logits = states @ full.items.weight[1:].T
+    own = logits.gather(1, targets[:, None] - 1)
+    others = logits.scatter(1, targets[:, None] - 1, -torch.inf) + math.log(400_000 / 5)
+    wanted = torch.logsumexp(torch.cat([own, others], 1), 1) - own[:, 0]
+    assert many.item_loss(states, targets).item() == pytest.approx(wanted.mean().item(), abs=0.01)
+
+
+@pytest.mark.parametrize(("loss", "rows"), [("bce", 3 + 3), ("sampled", 3 + 4)])
+def test_losses_with_negatives_touch_the_targets_and_the_negatives_alone(loss, rows):
+    model = item_scorer(97, loss=loss, negatives=4)
+    model.item_loss(torch.randn(3, 6, dtype=torch.float64), torch.tensor([5, 50, 97])).backward()
+    touched = model.items.weight.grad.any(1)
+    assert 3 < int(touched.sum()) <= rows
+    assert bool(touched[[5, 50, 97]].all())
+    assert not touched[0]
+
+
+@pytest.mark.parametrize("loss", ["bce", "sampled"])
+def test_losses_with_negatives_learn_to_rank_the_target_first(loss):
+    model = item_scorer(7, loss=loss, negatives=3)
+    states, targets = torch.eye(6, dtype=torch.float64), torch.tensor([1, 2, 3, 4, 5, 7])
+    optimizer = torch.optim.Adam([model.items.weight], lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        model.item_loss(states, targets).backward()
+        optimizer.step()
+    assert torch.equal((states @ model.items.weight[1:].T).argmax(1) + 1, targets)
+
+
+def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothing(ids):
+    model = fresh("features", ids).model
+    vectors = model.item_vectors()
+    torch.testing.assert_close(vectors, model.items.weight + FEATURES.double() @ model.project.weight.T)
+    torch.testing.assert_close(model.item_vectors(torch.tensor([[8], [3]])), vectors[[8, 3]][:, None])
+    assert torch.equal(vectors[4], model.items.weight[4])  # has none
+    model.loss(torch.tensor([[1, 2]]))["loss"].backward()
+    assert bool(model.project.weight.grad.any())
+    assert not model.features.requires_grad
+
+
+def test_item_features_lie_side_by_side_about_as_long_as_a_unit_vector(data):
+    found = item_features(data)
+    assert found.shape == (N + 1, sum(part.shape[1] for part in data.features.values()))
+    start = 0
+    for name, part in data.features.items():
+        block = found[:, start : start + part.shape[1]]
+        torch.testing.assert_close(block * found.shape[1] ** 0.5, torch.from_numpy(part))
+        assert not block[~torch.from_numpy(data.presence[name])].any()
+        start += part.shape[1]
+    assert 0.5 < float(found[1:].norm(dim=1).mean()) < 1.1
+    assert item_features(replace(data, features={}, presence={})) is None
+
+
+def test_data_without_modalities_train_as_without_features(data, ids, run, tmp_path):
+    bare, config = replace(data, features={}, presence={}), recommender_config(output="items", features=True)
+    found, _ = fit_recommender(bare, None, config, EVALUATION, 0, tmp_path / "c")
+    assert same_tensors(found.model.state_dict(), run("items")[0].model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "bce"}, "loss must be ce unless output is items, got loss=bce, output=codes"),
+        ({"loss": "sampled", "output": "both"}, "got loss=sampled, output=both"),
+        ({"features": True}, "set output to items or both, got output=codes"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recommender_config(**changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_items_and_what_belongs_to_them_permutes_the_scores(kind, ids, data):
+    order = np.append(0, 1 + np.random.default_rng(4).permutation(N))  # new row r holds what old row order[r] held
+    moved = {
+        name: value[order] if isinstance(value, np.ndarray) and name != "codebook" else value
+        for name, value in vars(ids).items()
+    }
+    plain, other = fresh(kind, ids), fresh(kind, replace(ids, **moved))
+    state = plain.model.state_dict()
+    for name in state:
+        if name in ("items.weight", "features", "reweighting.vectors", "reweighting.present"):
+            state[name] = state[name][order]
+    other.model.load_state_dict(state)
+    if kind != "items":  # buckets belong to pairs of items
+        square = plain.model.reweighting.pairs.view(len(order), len(order), -1)
+        other.model.reweighting.pairs = square[order][:, order].flatten(0, 1)
+    history = data.history("test")
+    new_row = np.argsort(order)
+    renamed = Sequences(history.offsets, new_row[history.items].astype(np.int32))
+    users = np.arange(data.n_users)
+    torch.testing.assert_close(other.scores(renamed, users), plain.scores(history, users)[:, order])
+
+
+def test_equal_arguments_give_equal_parameters_and_another_seed_does_not(ids):
+    first, again, other = (build_recommender(N, ids, recommender_config(), seed).model for seed in (1, 1, 2))
+    assert same_tensors(first.state_dict(), again.state_dict())
+    assert not same_tensors(first.state_dict(), other.state_dict())
+
+
+def test_tables_start_from_the_codebook_up_to_one_scale(ids):
+    wide = semantic_ids(N, SIZES, width=6)
+    tables = build_recommender(N, wide, recommender_config(), 0).model.vectors.codes
+    scale = INIT_STD / wide.codebook[0].std(ddof=1)
+    for level in range(2):
+        torch.testing.assert_close(tables[level].weight, torch.from_numpy(wide.codebook[level] * scale))
+    assert float(tables[0].weight.detach().std()) == pytest.approx(INIT_STD, rel=1e-4)
+    projected = build_recommender(N, ids, recommender_config(), 0).model.vectors.codes  # width 5 to 6
+    assert np.linalg.matrix_rank(torch.cat([projected[0].weight, projected[1].weight]).detach().numpy(), tol=1e-6) == 5
+    assert [len(table.weight) for table in projected] == list(SIZES)
+
+
+def test_concatenated_ids_start_every_signal_from_the_same_codebook(data, tmp_path):
+    done = fit_tokenizer(data, tokenizer_config(combine="concat", epochs=1), 0, tmp_path / "c")
+    tables = build_recommender(N, done.ids, recommender_config(), 0).model.vectors.codes
+    assert len(tables) == 7
+    for position in range(6):
+        assert torch.equal(tables[position].weight, tables[position % 2].weight)
+    assert not torch.equal(tables[0].weight, tables[1].weight)
+
+
+def test_the_output_table_is_the_input_table(ids):
+    model = fresh("codes", ids).model
+    assert model.head.vectors is model.vectors
+    model.loss(torch.tensor([[1, 2]]))["loss"].backward()
+    assert all(weight.grad is not None for weight in model.vectors.parameters())
+
+
+def test_reweighting_needs_signals(ids):
+    assert isinstance(build_recommender(N, ids, recommender_config(), 0).model.reweighting, SimilarityBias)
+    assert build_recommender(N, ids, recommender_config(reweight=False), 0).model.reweighting is None
+    blank = replace(ids, signals=())
+    assert build_recommender(N, blank, recommender_config(), 0).model.reweighting is None
+    assert build_recommender(N, None, recommender_config(), 0).model.reweighting is None
+    assert build_recommender(N, ids, recommender_config(output="items"), 0).model.reweighting is not None
+
+
+def test_attention_maps_and_biases_are_handed_out(ids):
+    model = fresh("codes", ids).model
+    rows = torch.tensor([[3, 8, 17, 0], [1, 2, 3, 4]])
+    _, maps = model.states(rows)
+    biases = model.biases(rows)
+    assert len(maps) == len(biases) == 2
+    assert all(m.shape == b.shape == (2, 3, 4, 4) for m, b in zip(maps, biases, strict=True))
+    assert bool((biases[0].triu(1)[:, :, 0, 1:] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_repeats_for_its_seed_and_learns(data, ids, run, tmp_path, kind):
+    config = recommender_config(**KINDS[kind])
+    again, history = fit_recommender(data, given(kind, ids), config, EVALUATION, 0, tmp_path / "c")
+    first, wanted = run(kind)
+    assert same_tensors(again.model.state_dict(), first.model.state_dict())
+    assert history.epochs == wanted.epochs
+    assert not same_tensors(run(kind, seed=1)[0].model.state_dict(), first.model.state_dict())
+    assert wanted.epochs[-1]["loss"] < wanted.epochs[0]["loss"]
+    assert not first.model.training
+
+
+def test_what_comes_back_is_the_best_epoch_by_validation(data, run):
+    for kind in KINDS:
+        recommender, history = run(kind)
+        scores = [row["score"] for row in history.epochs]
+        assert history.best_epoch == 1 + int(np.argmax(scores))
+        assert early_score(recommender, data, np.arange(data.n_users), EVALUATION) == pytest.approx(max(scores))
+
+
+def other_test_events(data):
+    """The same data with another last event for every user."""
+    items = data.sequences.items.copy()
+    items[data.sequences.offsets[1:] - 1] = items[data.sequences.offsets[1:] - 1] % N + 1
+    return replace(data, sequences=Sequences(data.sequences.offsets, items))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_test_events_change_nothing_that_is_trained(data, ids, run, tmp_path, kind):
+    config = recommender_config(**KINDS[kind])
+    changed = other_test_events(data)
+    found, history = fit_recommender(changed, given(kind, ids), config, EVALUATION, 0, tmp_path / "c")
+    assert same_tensors(found.model.state_dict(), run(kind)[0].model.state_dict())
+    assert history.epochs == run(kind)[1].epochs
+
+
+@pytest.mark.parametrize("emitting", ["codes", "both"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_ranks_by_a_wide_beam_are_ranks_by_exact_scores(data, ids, part, masked, emitting):
+    recommender = fresh(emitting, ids)
+    users = np.array([20, 3, 11, 0, 7])
+    beam = beam_ranks(recommender, data, part, users, replace(EVALUATION, beam=100, batch=2), masked)
+    kind = "masked" if masked else "kept"
+    exact = rank_users(recommender.scores, data.history(part), data.targets(part), users, (kind,))[kind]
+    assert beam.greater[exact.ties > 0].tolist() == exact.greater[exact.ties > 0].tolist()
+    assert beam.ties.tolist() == exact.ties.tolist()
+    assert np.array_equal(beam.top, exact.top)
+
+
+def test_a_beam_of_two_heads_is_listed_best_first_with_exact_scores(data, ids):
+    recommender = fresh("both", ids)
+    history = data.history("test")
+    rows = torch.tensor([history.items[history.offsets[user] : history.offsets[user] + 5].tolist() for user in (1, 2)])
+    exact = recommender.scores(Sequences(np.array([0, 5, 10]), rows.flatten().numpy().astype(np.int32)), np.arange(2))
+    items, scores = recommender.beam(rows, 4)
+    assert torch.equal(scores, scores.sort(dim=1, descending=True).values)
+    for line in range(2):
+        real = items[line] > 0
+        torch.testing.assert_close(scores[line, real], exact[line, items[line, real]])
+        assert bool((scores[line, ~real] == -torch.inf).all())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, data, ids):
+    recommender = fresh(kind, ids)
+    history, targets, users = data.history("test"), data.targets("test"), np.arange(data.n_users)
+    whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, targets, k)
+    for mask in (lambda scores: scores, lambda scores: mask_history(scores, history, users)):
+        for found, wanted in zip(
+            rank_scores(mask(part), targets, k), rank_scores(mask(whole), targets, k), strict=True
+        ):
+            np.testing.assert_array_equal(found, wanted)
+    if kind == "codes" and k == 1:
+        assert int((part == -torch.inf).sum()) > data.n_users
+
+
+def test_ranks_by_a_narrow_beam_miss_targets_and_count_them_as_zero(data, ids):
+    recommender = fresh("codes", ids)
+    ranks = beam_ranks(recommender, data, "test", np.arange(data.n_users), replace(EVALUATION, beam=1))
+    missed = np.array([target not in top for target, top in zip(data.targets("test"), ranks.top, strict=True)])
+    assert missed.any()
+    assert bool((ranks.ties[missed] == 0).all())
+    assert bool((per_user(ranks)["recall@20"][missed] == 0).all())
+
+
+def test_the_early_score_of_sasrec_is_exact_ndcg(data):
+    recommender = fresh("items", None)
+    users = np.array([1, 5, 9])
+    ranks = rank_users(recommender.scores, data.history("valid"), data.targets("valid"), users, ("kept",))["kept"]
+    wanted = per_user(ranks)["ndcg@10"].mean()
+    assert early_score(recommender, data, users, EVALUATION) == pytest.approx(wanted)
+
+
+CHANGES = {
+    "output": "items",
+    "w_codes": 0.5,
+    "loss": "sampled",
+    "negatives": 2,
+    "granularity": "code",
+    "features": True,
+    "block": "ligr",
+    "width": 12,
+    "layers": 1,
+    "heads": 2,
+    "depth_layers": 2,
+    "dropout": 0.3,
+    "reweight": False,
+    "buckets": 5,
+    "bucket_edges": "uniform",
+    "channels": "same",
+    "similarity": "features",
+    "similarity_form": "linear",
+    "unseen": "model",
+    "prefixes": False,
+    "init_from_codebook": False,
+    "history": 3,
+    "lr": 0.02,
+    "weight_decay": 0.2,
+    "epochs": 2,
+    "min_steps": 60,
+    "batch_users": 5,
+    "epoch_steps": 1,
+    "evaluate_every": 2,
+    "patience": 1,
+}
+
+
+NEEDS = {
+    "w_codes": {"output": "both"},
+    "loss": {"output": "items"},
+    "negatives": {"output": "items", "loss": "sampled"},
+    "features": {"output": "items"},
+    "unseen": {"new": 0.5},
+    "patience": {"lr": 0.05, "epochs": 8},  # fast enough for the score to fall
+}
+
+
+def test_every_setting_has_a_test_that_changes_it():
+    assert list(CHANGES) == [spec.name for spec in fields(RecommenderConfig)]
+    base = asdict(recommender_config())
+    assert all(base[name] != value for name, value in CHANGES.items())
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_changes_a_result(run, name):
+    base = NEEDS.get(name, {})
+    (first, before), (second, after) = run(**base), run(**(base | {name: CHANGES[name]}))
+    assert not (same_tensors(first.model.state_dict(), second.model.state_dict()) and before.epochs == after.epochs)
+
+
+@pytest.mark.parametrize(("name", "value"), [("early_users", 5), ("beam", 2)])
+def test_evaluation_settings_change_the_early_score(run, name, value):
+    first, second = run()[1], run(evaluation=replace(EVALUATION, **{name: value}))[1]
+    assert [row["score"] for row in first.epochs] != [row["score"] for row in second.epochs]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_evaluation_batch_changes_no_result(run, kind):
+    (first, before), (second, after) = run(kind), run(kind, evaluation=replace(EVALUATION, batch=3))
+    assert same_tensors(first.model.state_dict(), second.model.state_dict())
+    assert [r["score"] for r in before.epochs] == pytest.approx([r["score"] for r in after.epochs])
+
+
+def test_a_model_without_ids_ignores_the_settings_of_codes():
+    models = [SequenceModel(N, None, recommender_config(output=output)) for output in ("codes", "items", "both")]
+    assert all(model.head is None and model.items is not None for model in models)

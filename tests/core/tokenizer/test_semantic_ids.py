@@ -1,0 +1,253 @@
+"""Laws of the ID table, its prefix tree, its health figures and the repairs, against dictionaries and loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from tiny import semantic_ids
+
+from bbqrec_core import SemanticIds, build_tree, health
+from bbqrec_core.tokenizer import prefix_tree
+from bbqrec_core.tokenizer.semantic_ids import (
+    append_extra,
+    group_sizes,
+    move_to_free,
+    sinkhorn,
+    spread_by_transport,
+)
+
+SIZES = (5, 3, 2)
+BY_HAND = np.array([[9, 9], [0, 1], [2, 1], [0, 1], [0, 0], [2, 0]])  # row 0 is padding; items 1 and 3 collide
+
+
+@st.composite
+def tables(draw):
+    """ID tables of 1 to 17 items, with collisions, any padding row in front."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    items, length = draw(st.integers(1, 17)), draw(st.integers(1, 3))
+    return np.stack([rng.integers(0, size, items + 1) for size in SIZES[:length]], axis=1)
+
+
+def trie_of(table):
+    """Prefix -> sorted next codes, and whole ID -> item rows, by dictionary."""
+    children, leaves = {}, {}
+    for row, codes in enumerate(table[1:].tolist(), start=1):
+        for depth, code in enumerate(codes):
+            children.setdefault(tuple(codes[:depth]), set()).add(code)
+        leaves.setdefault(tuple(codes), []).append(row)
+    return {prefix: sorted(codes) for prefix, codes in children.items()}, leaves
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables(), gap=st.sampled_from((1, 2**26, 2**28)))
+def test_the_prefix_tree_is_the_dictionary_trie(table, gap):
+    """Codes far apart do not fit into 64 bits: with 2^26 two positions do, with 2^28 one."""
+    table, seen = table * gap, np.arange(len(table)) % 3 == 1
+    tree = build_tree(table, seen)
+    children, leaves = trie_of(table)
+    prefixes = [()]  # of the nodes at the depth reached
+    for depth in range(table.shape[1]):
+        first, code, parent = tree.first[depth].tolist(), tree.code[depth].tolist(), tree.parent[depth].tolist()
+        assert len(first) == len(prefixes) + 1
+        for n, prefix in enumerate(prefixes):
+            assert code[first[n] : first[n + 1]] == children[prefix]
+        assert parent == [n for n in range(len(prefixes)) for _ in range(first[n], first[n + 1])]
+        prefixes = [(*prefixes[up], step) for up, step in zip(parent, code, strict=True)]
+        known = {tuple(codes[: depth + 1]) for codes in table[seen].tolist()}
+        assert tree.unseen[depth].tolist() == [prefix not in known for prefix in prefixes]
+    assert tree.leaves == len(leaves)
+    assert int(tree.leaf[0]) == -1
+    assert [prefixes[leaf] for leaf in tree.leaf[1:].tolist()] == [tuple(codes) for codes in table[1:].tolist()]
+    starts = tree.starts.tolist()
+    for leaf, prefix in enumerate(prefixes):
+        assert tree.items[starts[leaf] : starts[leaf + 1]].tolist() == leaves[prefix]
+    assert tree.widest.tolist() == [int(first.diff().max()) for first in (*tree.first, tree.starts)]
+
+
+def test_ids_too_long_for_one_number_give_the_tree_of_their_ranks():
+    """Codes up to 2^30 do not fit into 64 bits beside a row, so columns are sorted; the tree knows codes by order."""
+    small = np.random.default_rng(0).integers(0, 4, (200, 3))
+    large = np.array([3, 17, 2**20, 2**30])[small]
+    one, other = build_tree(small), build_tree(large)
+    for part in ("first", "parent"):
+        assert all(torch.equal(a, b) for a, b in zip(getattr(one, part), getattr(other, part), strict=True))
+    assert all(
+        torch.equal(torch.tensor([3, 17, 2**20, 2**30])[a], b.long()) for a, b in zip(one.code, other.code, strict=True)
+    )
+    assert torch.equal(one.leaf, other.leaf)
+    assert torch.equal(one.items, other.items)
+    assert torch.equal(one.starts, other.starts)
+
+
+@pytest.mark.parametrize("sort", [prefix_tree._by_numpy, prefix_tree._by_polars])
+def test_the_tree_is_the_same_whichever_sort_is_faster(monkeypatch, sort):
+    table = np.random.default_rng(0).integers(0, 300, (2000, 3))
+    monkeypatch.setattr(prefix_tree, "faster_sort", lambda: sort)
+    tree = build_tree(table)
+    assert torch.equal(tree.items, torch.from_numpy(np.lexsort(table[1:].T[::-1])).int() + 1)
+
+
+def test_an_item_of_a_tree_whose_prefixes_are_shared_takes_less_than_forty_bytes():
+    table = np.random.default_rng(0).integers(0, 32, (50_001, 4))
+    parts = (part if isinstance(part, tuple) else (part,) for part in build_tree(table))
+    assert sum(tensor.nbytes for part in parts for tensor in part) < 40 * 50_000
+
+
+def test_health_of_a_table_done_by_hand():
+    figures = health(BY_HAND, (4, 2))
+    assert figures["collision_rate"] == pytest.approx(1 - 4 / 5)
+    assert figures["colliding_items"] == 2
+    assert figures["largest_group"] == 2
+    assert figures["used"] == [2, 2]
+    assert figures["dead"] == [2, 0]
+    entropy = -(3 / 5 * math.log(3 / 5) + 2 / 5 * math.log(2 / 5))
+    assert figures["perplexity"] == pytest.approx([math.exp(entropy), math.exp(entropy)])
+    assert figures["fan_out"] == [2, 2]
+
+
+def test_even_use_has_the_perplexity_of_the_codebook_and_one_code_has_one():
+    table = np.array([[0, 0], [0, 1], [1, 1], [2, 1]])
+    assert health(table, (3, 5))["perplexity"] == pytest.approx([3, 1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables())
+def test_collision_rate_is_zero_exactly_when_all_ids_differ(table):
+    distinct = len({tuple(codes) for codes in table[1:].tolist()})
+    figures = health(table, SIZES[: table.shape[1]])
+    assert (figures["collision_rate"] == 0) == (distinct == len(table) - 1)
+    assert figures["collision_rate"] == pytest.approx(1 - distinct / (len(table) - 1))
+    assert (figures["largest_group"] == 1) == (figures["colliding_items"] == 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables())
+def test_groups_are_counted_by_hand(table):
+    sizes, group = group_sizes(table)
+    _, leaves = trie_of(table)
+    assert sorted(sizes.tolist()) == sorted(len(rows) for rows in leaves.values())
+    for rows in leaves.values():
+        assert len({group[row - 1] for row in rows}) == 1
+        assert sizes[group[rows[0] - 1]] == len(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables(), seed=st.integers(0, 99))
+def test_an_extra_code_makes_ids_unique_and_does_not_depend_on_item_numbers(table, seed):
+    longer, size = append_extra(table)
+    _, leaves = trie_of(table)
+    assert np.array_equal(longer[:, :-1], table)
+    assert health(longer, (*SIZES[: table.shape[1]], size))["collision_rate"] == 0
+    assert size == max(len(rows) for rows in leaves.values())
+    for rows in leaves.values():
+        assert sorted(longer[rows, -1].tolist()) == list(range(len(rows)))
+    order = np.append(0, 1 + np.random.default_rng(seed).permutation(len(table) - 1))
+    moved, moved_size = append_extra(table[order])
+    assert moved_size == size
+    assert {tuple(codes) for codes in moved[1:].tolist()} == {tuple(codes) for codes in longer[1:].tolist()}
+
+
+def nearest_by_hand(table, residual, codes):
+    """The repair on dictionaries: per prefix the best served item of each code stays, others move in that order."""
+    repaired, gap = table.copy(), lambda row, code: float(((residual[row] - codes[code]) ** 2).sum())
+    prefixes = {}
+    for row in range(1, len(table)):
+        prefixes.setdefault(tuple(table[row, :-1]), []).append(row)
+    for rows in prefixes.values():
+        taken, waiting = set(), []
+        for row in sorted(rows, key=lambda row: gap(row, table[row, -1])):
+            if table[row, -1] in taken:
+                waiting.append(row)
+            taken.add(table[row, -1])
+        for row in waiting:
+            free = [code for code in range(len(codes)) if code not in taken]
+            if free:
+                repaired[row, -1] = min(free, key=lambda code: gap(row, code))
+                taken.add(repaired[row, -1])
+    return repaired
+
+
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("items", [13, 2100])
+def test_moving_to_free_codes_is_the_loop_over_prefixes(items, length):
+    rng = np.random.default_rng(items)
+    codes = rng.normal(size=(7, 3))
+    table, residual = rng.integers(0, 7 if length == 1 else 300, (items + 1, length)), rng.normal(size=(items + 1, 3))
+    table[:, -1] = rng.integers(0, 7, items + 1)
+    repaired = move_to_free(table, residual, codes)
+    assert np.array_equal(repaired, nearest_by_hand(table, residual, codes))
+    assert np.array_equal(repaired[:, :-1], table[:, :-1])
+
+
+def test_ids_are_unique_wherever_a_prefix_has_room():
+    rng = np.random.default_rng(0)
+    table = np.stack([np.arange(15) // 5, np.zeros(15, int)], axis=1)[np.append(0, 1 + rng.permutation(14))]
+    residual, codes = rng.normal(size=(15, 3)), rng.normal(size=(5, 3))
+    repaired = move_to_free(table, residual, codes)
+    assert health(repaired, (3, 5))["collision_rate"] == 0
+    order = np.append(0, 1 + rng.permutation(14))
+    assert np.array_equal(move_to_free(table[order], residual[order], codes), repaired[order])  # numbers do not matter
+    crowded = move_to_free(table, residual, codes[:4])
+    assert health(crowded, (3, 4))["used"] == [3, 4]
+
+
+def test_ids_come_back_from_disk_as_they_were(tmp_path):
+    for signals in (("text", "image", "id"), ()):
+        ids = semantic_ids(11, (4, 4, 2))
+        ids = SemanticIds(**(vars(ids) | {"signals": signals}))
+        ids.save(tmp_path / "ids.npz")
+        back = SemanticIds.load(tmp_path / "ids.npz")
+        for name, value in vars(ids).items():
+            found = getattr(back, name)
+            if isinstance(value, np.ndarray):
+                assert np.array_equal(found, value)
+                assert found.dtype == value.dtype
+            else:
+                assert found == value
+        assert back.sid_len == 3
+
+
+def test_transport_has_its_margins_and_prefers_what_is_cheap():
+    cost = np.random.default_rng(0).random((6, 9))
+    plan = sinkhorn(cost, iterations=500)
+    assert plan.sum(1) == pytest.approx(np.ones(6))
+    assert plan.sum(0).max() < 1.01
+    assert (plan * cost).sum() < 1.1 * cost[linear_sum_assignment(cost)].sum()
+    cheap = np.where(np.eye(4) > 0, 0.0, 1.0)
+    assert sinkhorn(cheap).argmax(1).tolist() == [0, 1, 2, 3]
+    assert np.isfinite(sinkhorn(1e9 * cost)).all()
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_transport_parts_colliding_items_and_moves_no_other(length):
+    rng = np.random.default_rng(1)
+    codes, items = rng.normal(size=(9, 3)), 40
+    table, residual = rng.integers(0, 12 if length == 2 else 9, (items + 1, length)), rng.normal(size=(items + 1, 3))
+    table[:, -1] = rng.integers(0, 9, items + 1)
+    repaired = spread_by_transport(table, residual, codes)
+    assert np.array_equal(repaired[:, :-1], table[:, :-1])
+    size, group = group_sizes(table)
+    alone = np.append(False, size[group] == 1)
+    if length == 2:
+        assert np.array_equal(repaired[alone], table[alone])
+        assert health(repaired, (12, 9))["collision_rate"] == 0
+    order = np.append(0, 1 + rng.permutation(items))
+    assert np.array_equal(spread_by_transport(table[order], residual[order], codes), repaired[order])
+
+
+def test_transport_costs_less_than_moving_one_by_one_in_a_crowd():
+    rng = np.random.default_rng(2)
+    codes = rng.normal(size=(16, 2))
+    residual = rng.normal(size=(15, 2)) * 0.3
+    table = np.zeros((15, 1), dtype=int)
+
+    def cost(ids):
+        return np.square(residual[1:] - codes[ids[1:, 0]]).sum()
+
+    moved = spread_by_transport(table, residual, codes)
+    assert len(np.unique(moved[1:, 0])) == 14
+    assert cost(moved) <= cost(move_to_free(table, residual, codes))

@@ -1,0 +1,515 @@
+"""Laws of the stage-1 loss: each term against a loop, and exactly the intended parameters get gradient."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tokenizer_config
+from torch import nn
+
+from bbqrec_core.tokenizer.model import LOG_VARIANCE, Standardise, Tokenizer, Variational, masked_mean, spread
+
+N, WIDTH, LEVELS, CODES = 13, 8, 2, 5
+NARROW = 3
+SIZES = {"levels": LEVELS, "codes": CODES, "code_width": WIDTH, "specific_width": NARROW}
+DIMS = {"image": 3, "text": 5}
+WINDOWS = torch.tensor([[1, 2, 3, 2, 5], [4, 2, 6, 0, 0], [7, 8, 2, 9, 0]])  # item 2 is a target four times
+DRAWN = torch.tensor([1, 4, 10, 11, 12, 13, 6])
+SILENT = [10, 11]  # rows without training events
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def make(dims=DIMS, missing=True, training=False, collaborative=None, **changes):
+    """A tokenizer in float64 over random features; text lacks rows 3 and 11, images rows 2, 11 and 12."""
+    features = {name: normal(N + 1, dim, seed=dim) for name, dim in dims.items()}
+    presence = {name: torch.arange(N + 1) > 0 for name in dims}
+    if missing:
+        absent = {"text": [3, 11], "image": [2, 11, 12]}
+        for name in dims:
+            presence[name][absent[name]] = features[name][absent[name]] = 0
+    counts = torch.arange(N + 1) % 4 + 1
+    counts[[0, *SILENT]] = 0
+    torch.manual_seed(7)
+    model = Tokenizer(features, presence, counts, tokenizer_config(**(SIZES | changes)), collaborative).double()
+    return model.train(training)
+
+
+def encoded(model, rows):
+    """Signals, units, their presence, the quantizer's answer and one vector an item, by the model's own parts."""
+    signals = model.signal_vectors(rows)
+    units, present = model.units(signals, model.present[rows])
+    seen = model.quantizer(units, present)
+    return signals, units, present, seen, model.item_vectors(seen.vectors, present)
+
+
+def gradients(model, value):
+    """Which parameters get a gradient that is not zero everywhere, by the first word of their name."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    return {name.split(".")[0] for name, grad in zip(names, found, strict=True) if grad is not None and grad.any()}
+
+
+# ---- the whole: an RQ-VAE when everything else is off
+
+
+class PlainRQVAE(nn.Module):
+    """TIGER's tokenizer: encode, quantize residuals, decode; codebook and commitment loss, straight-through."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(dim, 7), nn.ReLU(), nn.Linear(7, WIDTH))
+        self.decoder = nn.Sequential(nn.Linear(WIDTH, 7), nn.ReLU(), nn.Linear(7, dim))
+        self.codebook = nn.Parameter(torch.zeros(LEVELS, CODES, WIDTH))
+
+    def forward(self, x, commitment):
+        z = self.encoder(x)
+        residual, quantized, loss, codes = z, 0, 0, []
+        for table in self.codebook:
+            nearest = ((residual[:, None] - table) ** 2).sum(-1).argmin(1)
+            chosen = table[nearest]
+            loss = loss + ((residual.detach() - chosen) ** 2).mean()
+            loss = loss + commitment * ((residual - chosen.detach()) ** 2).mean()
+            residual, quantized = residual - chosen.detach(), quantized + chosen.detach()
+            codes.append(nearest)
+        rebuilt = self.decoder(z + (quantized - z).detach())
+        return loss + ((rebuilt - x) ** 2).mean(), torch.stack(codes, 1)
+
+
+def test_with_everything_else_off_it_is_a_plain_rqvae():
+    off = {"id_signal": False, "specific": False, "normalise": False, "codebook_update": "gradient"}
+    off |= {"w_mi": 0.0, "w_cross": 0.0, "w_seq": 0.0, "w_use": 0.0}
+    model = make({"text": 5}, missing=False, training=True, commitment=0.3, **off)
+    plain = PlainRQVAE(5).double()
+    pairs = {"encoder": model.behaviour["text"], "decoder": model.decoders["text"]}
+    for name, part in pairs.items():
+        getattr(plain, name).load_state_dict(part.state_dict())
+    with torch.no_grad():
+        plain.codebook.copy_(model.quantizer.books[0].codebook)
+    wanted, codes = plain(model.feature_text[DRAWN], 0.3)
+    found = model.losses(WINDOWS, DRAWN)
+    assert set(found) == {"loss", "quantization", "reconstruction"}
+    torch.testing.assert_close(found["loss"], wanted)
+    assert torch.equal(model.quantizer.books[0].encode(model.signal_vectors(DRAWN)[:, 0]), codes)
+    wanted.backward()
+    found["loss"].backward()
+    torch.testing.assert_close(model.quantizer.books[0].codebook.grad, plain.codebook.grad)
+    for name, part in pairs.items():
+        for mine, peer in zip(part.parameters(), getattr(plain, name).parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, peer.grad)
+    touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"behaviour", "decoders", "quantizer"}
+
+
+def test_the_loss_is_the_sum_of_its_parts_and_each_weight_scales_its_own():
+    model, off = make(), make(w_mi=0.0, w_cross=0.0, w_seq=0.0, w_use=0.0)
+    double = make(w_mi=0.2, w_cross=0.4, w_seq=1.4, w_use=0.2)
+    found, twice = ({} for _ in range(2))
+    for target, source in ((found, model), (twice, double)):
+        torch.manual_seed(0)
+        target |= source.losses(WINDOWS, DRAWN, learn=False)
+    weighted = {"mutual_information", "cross_modal", "sequence", "usage"}
+    assert set(found) == {"loss", "quantization", "reconstruction"} | weighted
+    torch.testing.assert_close(found["loss"], sum(value for name, value in found.items() if name != "loss"))
+    for name in set(found) - {"loss", "quantization"}:
+        torch.testing.assert_close(twice[name], found[name] * (2 if name in weighted else 1))
+    assert set(off.losses(WINDOWS, DRAWN, learn=False)) == {"loss", "quantization", "reconstruction"}
+
+
+def test_quantization_is_the_mean_over_units_that_exist():
+    model = make(w_seq=0.0)
+    _, _, present, seen, _ = encoded(model, DRAWN)
+    values = [seen.loss[r, u] for r in range(len(DRAWN)) for u in range(4) if present[r, u]]
+    found = model.losses(WINDOWS, DRAWN, learn=False)["quantization"]
+    torch.testing.assert_close(found, sum(values) / len(values))
+
+
+# ---- signals and units
+
+
+def test_signals_are_the_encoders_answers_then_the_id():
+    raw, scaled = make(normalise=False), make(normalise=True)
+    signals = raw.signal_vectors(DRAWN)
+    assert raw.signals == (*DIMS, "id")
+    for index, name in enumerate(DIMS):
+        torch.testing.assert_close(signals[:, index], raw.behaviour[name](getattr(raw, f"feature_{name}")[DRAWN]))
+    torch.testing.assert_close(signals[:, 2], raw.id_signal.weight[DRAWN])
+    lengths = scaled.signal_vectors(DRAWN).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, math.sqrt(WIDTH)))
+
+
+def test_specific_parts_are_narrow_and_of_fixed_length():
+    model = make()
+    found = model.specific_vectors(DRAWN)
+    assert found.shape == (len(DRAWN), 2, NARROW)
+    raw = model.specific["text"](model.feature_text[DRAWN])
+    torch.testing.assert_close(found[:, 1], raw / raw.norm(dim=-1, keepdim=True) * math.sqrt(NARROW))
+    assert make(specific=False).specific_vectors(DRAWN).shape == (len(DRAWN), 2, 0)
+    assert make({}).specific_vectors(DRAWN).shape == (len(DRAWN), 0, 0)
+
+
+def test_spread_gives_length_root_e_and_leaves_zero_alone():
+    vectors = normal(3, 2, WIDTH)
+    vectors[1, 0] = 0
+    lengths = spread(vectors).norm(dim=-1)
+    assert float(lengths[1, 0]) == 0
+    assert lengths[[0, 2]].flatten().tolist() == pytest.approx([math.sqrt(WIDTH)] * 4)
+
+
+def test_standardising_is_the_loop_over_items_that_have_the_signal():
+    layer, signals = Standardise(2, WIDTH).double(), 3 * normal(7, 2, WIDTH) + 5
+    present = torch.tensor([[1, 1], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0], [0, 0]], dtype=torch.bool)
+    found = layer(signals, present)
+    for s in range(2):
+        mine = signals[present[:, s], s]
+        mean, variance = mine.mean(0), mine.var(0, correction=0)
+        near = {"rtol": 1e-5, "atol": 1e-6}  # shares of the batch are float32
+        torch.testing.assert_close(found[:, s], spread((signals[:, s] - mean) / (variance + 1e-5).sqrt()), **near)
+        torch.testing.assert_close(layer.mean[s], 0.1 * mean, **near)
+        torch.testing.assert_close(layer.variance[s], 0.9 + 0.1 * variance, **near)
+    layer.eval()
+    before = layer.mean.clone()
+    wanted = spread((signals - layer.mean) / (layer.variance + 1e-5).sqrt())
+    torch.testing.assert_close(layer(signals, present), wanted)
+    assert torch.equal(layer.mean, before)
+
+
+def test_the_fused_unit_is_the_gated_mean_of_present_signals():
+    model = make(normalise=False)
+    with torch.no_grad():
+        model.gates.copy_(torch.tensor([0.3, -1.0, 0.8]))
+    rows = torch.arange(N + 1)
+    signals = model.signal_vectors(rows)
+    units, present = model.units(signals, model.present[rows])
+    assert torch.equal(units[:, :3], signals)
+    for row in range(N + 1):
+        here = [s for s in range(3) if model.present[row, s]]
+        assert bool(present[row, 3]) == bool(here)
+        odds = [model.gates[s].exp() for s in here]
+        mean = sum((odd / sum(odds) * signals[row, s] for odd, s in zip(odds, here, strict=True)), torch.zeros(WIDTH))
+        torch.testing.assert_close(units[row, 3], mean, check_dtype=False)
+    assert not model.present[11].any()
+
+
+def test_concatenated_ids_quantize_each_signal_as_it_is():
+    model = make(combine="concat")
+    signals, units, present, seen, items = encoded(model, DRAWN)
+    assert torch.equal(units, signals)
+    for row in range(len(DRAWN)):
+        here = [seen.vectors[row, s] for s in range(3) if present[row, s]]
+        torch.testing.assert_close(items[row], sum(here, torch.zeros(WIDTH).double()) / max(len(here), 1))
+
+
+# ---- each term against a loop
+
+
+def test_reconstruction_is_the_loop_over_items_and_modalities():
+    model = make(w_codes_only=0.6, w_seq=0.0)
+    _, _, present, seen, items = encoded(model, DRAWN)
+    specific, total = model.specific_vectors(DRAWN), 0
+    for m, name in enumerate(DIMS):
+        errors = []
+        for r, row in enumerate(DRAWN):
+            if present[r, m]:
+                x = getattr(model, f"feature_{name}")[row]
+                both = model.decoders[name](torch.cat([specific[r, m], seen.vectors[r, m]]))
+                alone = model.decoders[name](torch.cat([torch.zeros(NARROW).double(), items[r]]))
+                errors.append(((both - x) ** 2).mean() + 0.6 * ((alone - x) ** 2).mean())
+        total = total + sum(errors) / len(errors) / 2
+    torch.testing.assert_close(model.losses(WINDOWS, DRAWN, learn=False)["reconstruction"], total)
+
+
+def test_specific_parts_are_dropped_for_whole_items_in_training_only():
+    model = make(specific_dropout=1.0, normalise=False, w_codes_only=0.0, w_seq=0.0)
+    other = make(specific_dropout=1.0, normalise=False, w_codes_only=0.0, w_seq=0.0)
+    with torch.no_grad():
+        for parameter in other.specific.parameters():
+            parameter.add_(1.0)
+    values = {}
+    for training in (True, False):
+        found = [m.train(training).losses(WINDOWS, DRAWN, learn=False)["reconstruction"] for m in (model, other)]
+        values[training] = torch.equal(*found)
+    assert values == {True: True, False: False}
+
+
+def test_mutual_information_is_the_contrast_of_own_and_shuffled_pairs():
+    model = make()
+    parts = model.parts(DRAWN)
+    torch.manual_seed(3)
+    found = model.mutual_information(parts)
+    torch.manual_seed(3)
+    total = 0
+    for m, name in enumerate(DIMS):
+        here = [r for r in range(len(DRAWN)) if parts.present[r, m]]
+        shift = int(torch.randint(1, len(here), ()))
+        other = [(place - shift) % len(here) for place in range(len(here))]
+        assert all(other[place] != place for place in range(len(here)))
+        q = model.variational[name]
+        for place, r in enumerate(here):
+            own = q(parts.specific[r, m][None], parts.signals[r, m][None])
+            shuffled = q(parts.specific[here[other[place]], m][None], parts.signals[r, m][None])
+            total = total + (own - shuffled).sum() / len(here) / NARROW / 2
+    torch.testing.assert_close(found, total)
+
+
+def test_the_variational_network_is_a_gaussian_with_bounded_variance():
+    q = Variational(WIDTH, 2, 7).double()
+    with torch.no_grad():
+        q.net[2].weight.mul_(40)
+    behaviour, specific = 9 * normal(4, WIDTH), normal(4, 2, seed=1)
+    mean, raw = q.net(behaviour).chunk(2, -1)
+    deviation = (LOG_VARIANCE * raw.tanh() / 2).exp()
+    wanted = torch.distributions.Normal(mean, deviation).log_prob(specific).sum(-1) + math.log(2 * math.pi)
+    torch.testing.assert_close(q(specific, behaviour), wanted)
+    assert bool((deviation <= math.exp(LOG_VARIANCE / 2)).all())
+
+
+def test_the_variational_loss_is_minus_the_mean_log_likelihood():
+    model = make()
+    parts, total = model.parts(DRAWN), 0
+    for m, name in enumerate(DIMS):
+        rows = [r for r in range(len(DRAWN)) if parts.present[r, m]]
+        for r in rows:
+            total = total - model.variational[name](parts.specific[r, m][None], parts.signals[r, m][None])[0] / len(
+                rows
+            )
+    torch.testing.assert_close(model.variational_loss(parts), total)
+
+
+def test_cross_modal_is_info_nce_over_all_pairs_of_signals():
+    model = make(temperature=0.3)
+    _, _, present, seen, _ = encoded(model, DRAWN)
+    unit = F.normalize(seen.vectors, dim=-1)
+    losses = []
+    for i, j in itertools.combinations(range(3), 2):
+        rows = [r for r in range(len(DRAWN)) if present[r, i] and present[r, j]]
+        for a, b in ((i, j), (j, i)):
+            for n, r in enumerate(rows):
+                logits = torch.stack([unit[r, a] @ unit[o, b] for o in rows]) / 0.3
+                losses.append((torch.logsumexp(logits, 0) - logits[n]) / (2 * len(rows)))
+    torch.testing.assert_close(model.cross_modal(seen.vectors, present[:, :3]), sum(losses) / 3)
+
+
+def test_cross_modal_without_two_items_in_common_is_zero():
+    model = make()
+    vectors, present = normal(3, 4, WIDTH), torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    assert float(model.cross_modal(vectors, present)) == 0
+    assert set(make({}).losses(WINDOWS, DRAWN, learn=False)) == {"loss", "quantization", "sequence", "usage"}
+
+
+def test_the_sequence_term_is_the_loop_over_targets_with_each_candidate_once():
+    """Item 2 is the target four times: it is one candidate, so it is never a negative of itself."""
+    model = make(temperature=0.4)
+    rows = torch.arange(N + 1)
+    *_, items = encoded(model, rows)
+    found = model.sequence(WINDOWS, WINDOWS, rows, items)
+    targets = [int(item) for window in WINDOWS for item in window[1:] if item]
+    candidates = sorted(set(targets))
+    chance = {j: 1 - (1 - float(model.counts[j]) / float(model.counts.sum())) ** len(targets) for j in candidates}
+    losses = []
+    for window in WINDOWS:
+        inputs = items[window[:-1]] + model.position.weight[:4]
+        for t in range(4):
+            if window[t + 1]:
+                mask = torch.full((t + 1, t + 1), -torch.inf).triu(1)
+                state = F.normalize(model.history(inputs[None, : t + 1], [mask])[0][0, t], dim=0)
+                logits = {j: state @ F.normalize(items[j], dim=0) / 0.4 - math.log(chance[j]) for j in candidates}
+                losses.append(torch.logsumexp(torch.stack(list(logits.values())), 0) - logits[int(window[t + 1])])
+    torch.testing.assert_close(found, sum(losses) / len(losses), rtol=1e-5, atol=1e-6)  # shares are float32
+
+
+def test_in_the_whole_loss_the_sequence_term_reads_its_own_windows():
+    model = make(w_seq=0.7, combine="concat")
+    rows = torch.arange(N + 1)
+    *_, items = encoded(model, rows)
+    wanted = 0.7 * model.sequence(WINDOWS, WINDOWS, rows, items)
+    torch.testing.assert_close(model.losses(WINDOWS, DRAWN, learn=False)["sequence"], wanted)
+
+
+def test_usage_is_log_k_minus_the_entropy_of_the_mean_assignment():
+    model = make(temperature=0.5)
+    _, _, present, seen, _ = encoded(model, DRAWN)
+    gaps = []
+    for table, residual in zip(model.quantizer.books[0].codebook, seen.residuals, strict=True):
+        shares = []
+        for vector in residual[present]:
+            distance = ((vector - table) ** 2).sum(-1) / WIDTH
+            shares.append((-distance / 0.5).softmax(0))
+        mean = sum(shares) / len(shares)
+        gaps.append(math.log(CODES) + (mean * mean.log()).sum())
+    torch.testing.assert_close(model.usage(seen, present), sum(gaps) / LEVELS)
+
+
+def test_masked_mean_of_nothing_is_zero():
+    values, mask = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([True, False, True])
+    assert float(masked_mean(values, mask)) == 2.5
+    assert float(masked_mean(values, mask & False)) == 0
+
+
+# ---- who gets gradient
+
+
+def test_each_term_moves_the_parameters_it_should():
+    model = make(codebook_update="gradient")
+    found = model.losses(WINDOWS, DRAWN, learn=False)
+    signals = {"behaviour", "id_signal", "gates"}
+    assert gradients(model, found["quantization"]) == signals | {"quantizer"}
+    assert gradients(model, found["reconstruction"]) == signals | {"specific", "decoders"}
+    assert gradients(model, found["mutual_information"]) == {"behaviour", "variational"}
+    assert gradients(model, found["cross_modal"]) == {"behaviour", "id_signal"}
+    assert gradients(model, found["sequence"]) == signals | {"history", "position"}
+    assert gradients(model, found["usage"]) == signals | {"quantizer"}
+    assert gradients(model, model.variational_loss(model.parts(DRAWN))) == {"variational"}
+
+
+def test_no_gradient_is_lost_to_nan_where_an_item_has_no_signal_at_all():
+    model = make(training=True)
+    assert not model.present[11].any()
+    model.losses(torch.tensor([[1, 2, 3], [4, 0, 0]]), torch.tensor([11, 1, 4]))["loss"].backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_padding_gets_no_gradient_and_gives_none():
+    model = make(training=True)
+    model.losses(WINDOWS, DRAWN)["loss"].backward()
+    assert not model.id_signal.weight.grad[0].any()
+    assert model.id_signal.weight.grad[1].any()
+
+
+def test_items_without_training_events_ignore_the_id_signal():
+    model, rows = make(training=True, combine="fused"), torch.tensor([*SILENT, 1])
+    model.losses(WINDOWS, DRAWN)["loss"].backward()
+    assert not model.id_signal.weight.grad[SILENT].any()
+    model.eval()
+    before = encoded(model, rows)
+    with torch.no_grad():
+        model.id_signal.weight[rows] += normal(3, WIDTH, seed=5)
+    after = encoded(model, rows)
+    assert torch.equal(before[1][:2, 3], after[1][:2, 3])  # the fused unit
+    assert not torch.equal(before[1][2, 3], after[1][2, 3])
+
+
+@pytest.mark.parametrize("changes", [{}, {"combine": "concat"}, {"codebook_update": "gradient", "normalise": False}])
+def test_features_of_an_absent_modality_change_nothing(changes):
+    models = [make(training=True, revive_every=1, **changes) for _ in range(2)]
+    with torch.no_grad():
+        models[1].feature_text[[0, 3, 11]] += 7.0
+        models[1].feature_image[[0, 2, 11, 12]] -= 5.0
+    results = []
+    for model in models:
+        torch.manual_seed(2)
+        found = model.losses(WINDOWS, torch.arange(1, N + 1))
+        found["loss"].backward()
+        model.variational_loss(model.parts(torch.arange(1, N + 1))).backward()
+        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append(found | grads | model.state_dict())
+    assert results[0].keys() == results[1].keys()
+    for name, value in results[0].items():
+        assert torch.equal(value, results[1][name]), name
+
+
+def test_learning_from_a_batch_moves_the_codebook_only_when_asked():
+    model = make(revive_every=0)
+    before = model.quantizer.books[0].codebook.clone()
+    model.losses(WINDOWS, DRAWN, learn=False)
+    assert torch.equal(model.quantizer.books[0].codebook, before)
+    model.losses(WINDOWS, DRAWN)
+    assert not torch.equal(model.quantizer.books[0].codebook, before)
+    assert int(model.quantizer.books[0].steps) == 1
+
+
+def test_a_tokenizer_without_any_signal_is_refused():
+    with pytest.raises(ValueError, match="no signal"):
+        make({}, id_signal=False)
+
+
+def test_a_signal_that_one_item_of_a_batch_has_is_standardised_by_the_moving_statistics():
+    layer, signals = Standardise(2, WIDTH).double(), 3 * normal(7, 2, WIDTH) + 5
+    layer.train()
+    everyone = torch.ones(7, 2, dtype=torch.bool)
+    layer(signals, everyone)
+    alone = everyone.clone()
+    alone[1:, 1] = False
+    mean, variance = layer.mean[1].clone(), layer.variance[1].clone()
+    out = layer(signals, alone)
+    torch.testing.assert_close(out[0, 1], spread((signals[0, 1] - mean) / (variance + 1e-5).sqrt()))
+    assert torch.equal(layer.mean[1], mean)
+
+
+def test_the_inner_steps_see_the_parts_of_the_loss_and_run_before_club():
+    model = make(training=True)
+    seen = []
+
+    def inner(parts):
+        seen.append(parts)
+        with torch.no_grad():
+            for value in model.variational.parameters():
+                value.zero_()
+
+    found = model.losses(WINDOWS, DRAWN, fit_variational=inner)
+    assert len(seen) == 1
+    assert seen[0].signals.shape[0] == len(DRAWN)
+    assert found["mutual_information"].item() == 0  # q says nothing once its weights are zero
+
+
+def test_a_codebook_of_its_own_for_each_unit_is_used_by_that_unit_alone():
+    model = make(shared_codebook=False, combine="concat", w_use=0.3, revive_every=0)
+    assert len(model.quantizer.books) == len(model.signals) == 3
+    _, units, present, seen, _ = encoded(model, DRAWN)
+    for index, book in enumerate(model.quantizer.books):
+        alone = book(units[:, index])
+        assert torch.equal(seen.codes[:, index], alone.codes)
+        torch.testing.assert_close(seen.vectors[:, index], alone.vectors)
+        torch.testing.assert_close(seen.residuals[:, :, index], alone.residuals)
+        torch.testing.assert_close(seen.loss[:, index], alone.loss)
+    before = [book.codebook.clone() for book in model.quantizer.books]
+    nobody_has_text = present.clone()
+    nobody_has_text[:, 1] = False
+    model.quantizer.observe(seen, nobody_has_text)
+    moved = [not torch.allclose(book.codebook, old) for book, old in zip(model.quantizer.books, before, strict=True)]
+    assert moved == [True, False, True]
+
+
+def test_fused_units_have_a_codebook_of_their_own_too():
+    assert len(make(shared_codebook=False).quantizer.books) == 4
+    assert len(make(shared_codebook=True).quantizer.books) == 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_chain_quantizes_what_the_signals_before_left_over(shared):
+    model = make(combine="chain", shared_codebook=shared)
+    signals, units, present, seen, items = encoded(model, DRAWN)
+    assert torch.equal(units, signals)
+    for row in range(len(DRAWN)):
+        said = torch.zeros(WIDTH, dtype=torch.float64)
+        for index in range(len(model.signals)):
+            book = model.quantizer.books[0 if shared else index]
+            alone = book((signals[row, index] - said)[None])
+            assert torch.equal(seen.codes[row, index], alone.codes[0])
+            torch.testing.assert_close(seen.vectors[row, index], said + alone.vectors[0])
+            if present[row, index]:
+                said = said + book.decode(alone.codes[0])
+        if present[row].any():
+            torch.testing.assert_close(items[row], said)
+    whole = torch.ones_like(present)
+    complete = model.quantizer(units, whole)
+    torch.testing.assert_close(model.quantizer.decode(complete.codes), complete.vectors)
+
+
+def test_collaborative_alignment_is_info_nce_with_the_other_models_embeddings_of_trained_items():
+    collaborative = normal(N + 1, 5, seed=8)
+    model = make(w_align=0.5, collaborative=collaborative)
+    rows = torch.tensor([1, 2, 3, 4, 5, 6])
+    *_, items = encoded(model, rows)
+    trained = [place for place, row in enumerate(rows) if model.counts[row] > 0]
+    theirs = model.align(collaborative[rows])
+    cosine = torch.nn.functional.cosine_similarity(items[trained][:, None], theirs[trained][None], dim=-1)
+    logits = cosine / model.config.temperature
+    own = torch.arange(len(trained))
+    wanted = (torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)) / 2
+    torch.testing.assert_close(model.alignment(rows, items), wanted)
+    torch.testing.assert_close(model.losses(WINDOWS, rows, learn=False)["alignment"], 0.5 * wanted)

@@ -1,0 +1,159 @@
+"""Repairs side by side, what codebooks cost, and runs that are looked up and never made."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import planted_data, recommender_config, tokenizer_config
+
+from bbqrec_core import Dataset, EvaluationConfig, SemanticIds, Tokenized
+from bbqrec_core.tokenizer import fit as tokenizer_fit
+from bbqrec_core.tokenizer import semantic_ids
+from bbqrec_lab.analysis import collisions
+from bbqrec_lab.experiments import variants
+from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.experiments.runs import run_variant
+from bbqrec_lab.settings import DataConfig
+from bbqrec_lab.store import Store
+
+RNG = np.random.default_rng(0)
+
+
+def config(**changes: object) -> Config:
+    return Config("smoke", 0, DataConfig(), tokenizer_config(**changes), recommender_config(), EvaluationConfig())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return planted_data(tmp_path_factory.mktemp("data"))
+
+
+def crowded(codes: int = 4, levels: int = 2) -> Tokenized:
+    """41 rows whose first codes are so few that a prefix has more items than last codes, with three signals."""
+    raw = np.stack([RNG.integers(0, 3, 41)] * (levels - 1) + [RNG.integers(0, codes, 41)], 1)
+    behaviour, book = RNG.normal(size=(41, 3, 5)).astype(np.float32), RNG.normal(size=(levels, codes, 5))
+    ids = SemanticIds(
+        raw,
+        (codes,) * levels,
+        levels,
+        ("text", "image", "id"),
+        RNG.integers(0, codes, (41, 3, levels)),
+        behaviour,
+        np.ones((41, 3), bool),
+        book.astype(np.float32),
+        raw,
+    )
+    figures = semantic_ids.health(raw, ids.sizes)
+    return Tokenized(ids, [], {"before": figures, "after": figures}, behaviour, behaviour[:, :2])
+
+
+@pytest.mark.parametrize("codes", [4, 9, 40])
+def test_a_repair_without_a_longer_id_fills_every_prefix_as_far_as_it_goes(codes: int) -> None:
+    done = crowded(codes)
+    different = sum(min(count, codes) for count in np.bincount(done.ids.raw_codes[1:, 0]))
+    rows = {row["repair"]: row for row in collisions.repair_table({"a": done}).to_dicts()}
+    assert rows["nearest"]["collision_rate"] == pytest.approx(1 - different / 40)
+    assert rows["sinkhorn"]["collision_rate"] == pytest.approx(1 - different / 40)
+    assert rows["extra"]["collision_rate"] == 0
+    assert rows["none"]["collision_rate"] == 1 - len(np.unique(done.ids.raw_codes[1:], axis=0)) / 40
+
+
+def test_the_repair_table_counts_what_moves_and_what_grows() -> None:
+    done = crowded(40)
+    rows = {row["repair"]: row for row in collisions.repair_table({"a": done}).to_dicts()}
+    twins = 40 - len(np.unique(done.ids.raw_codes[1:], axis=0))
+    assert [rows[name]["moved"] for name in ("none", "nearest", "extra")] == [0, twins, twins]
+    assert rows["sinkhorn"]["moved"] >= twins
+    assert [rows[name]["sid_len"] for name in collisions.REPAIRS] == [2, 2, 2, 3]
+    assert rows["none"]["largest_group"] > rows["nearest"]["largest_group"] == 1
+
+
+def test_a_tokenizers_own_repair_leaves_what_the_table_says(data: Dataset, tmp_path: Path) -> None:
+    for repair in collisions.REPAIRS:
+        done = tokenizer_fit.fit_tokenizer(data, tokenizer_config(uniqueness=repair), 0, tmp_path / repair)
+        rows = {row["repair"]: row for row in collisions.repair_table({"a": done}).to_dicts()}
+        assert rows[repair]["collision_rate"] == pytest.approx(done.health["after"]["collision_rate"])
+        assert rows[repair]["sid_len"] == done.ids.sid_len
+        assert rows["none"]["collision_rate"] == pytest.approx(done.health["before"]["collision_rate"])
+
+
+def test_the_residual_is_what_the_codes_before_the_last_leave() -> None:
+    raw = np.array([[0, 0], [1, 0], [1, 0]])
+    book = np.zeros((2, 2, 4), np.float32)
+    book[0, 1], book[1, 0], book[1, 1] = [2, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]
+    signal = np.array([[[0.0, 0, 0, 0]], [[1.6, 1.2, 0, 0]], [[2, 0, 0, 0]]], np.float32)  # lengths of sqrt(4)
+    ids = SemanticIds(raw, (2, 2), 2, ("text",), raw[:, None], signal, np.array([[0], [1], [1]], bool), book, raw)
+    repaired, _ = collisions.repair_with("nearest", Tokenized(ids, [], {}, signal, signal))
+    assert repaired[1:].tolist() == [[1, 1], [1, 0]]  # nothing is left of item 2: code 0 serves it exactly
+
+
+def test_an_unknown_repair_is_refused() -> None:
+    with pytest.raises(ValueError, match="none, nearest, sinkhorn, extra, got 'luck'"):
+        collisions.repair_with("luck", crowded())
+
+
+def test_codebook_memory_grows_with_sets_and_not_with_signals_that_share_one() -> None:
+    ids = crowded(codes=5).ids
+    shared, fragmented = tokenizer_config(), tokenizer_config(shared_codebook=False)
+    assert collisions.stored_vectors(ids, shared) == 2 * 5
+    assert collisions.stored_vectors(ids, fragmented) == 4 * 2 * 5  # three signals and their fused mean
+    assert collisions.stored_vectors(ids, replace(fragmented, combine="concat")) == 3 * 2 * 5
+    assert collisions.stored_vectors(ids, replace(fragmented, source="kmeans")) == 2 * 5
+    assert collisions.stored_vectors(replace(ids, signals=()), shared) == 0
+
+
+def test_codebook_memory_is_what_the_model_holds(data: Dataset, tmp_path: Path) -> None:
+    for name, changes in {"one": {}, "own": {"shared_codebook": False}, "joined": {"combine": "concat"}}.items():
+        settings = tokenizer_fit.resolve(tokenizer_config(**changes), data)
+        held = [book.codebook for book in tokenizer_fit.build_model(data, settings).quantizer.books]
+        ids = tokenizer_fit.fit_tokenizer(data, settings, 0, tmp_path / name).ids
+        assert collisions.stored_vectors(ids, settings) == sum(book.shape[0] * book.shape[1] for book in held)
+
+
+def test_the_shape_table_says_what_health_and_purity_say() -> None:
+    done = crowded()
+    first = done.ids.raw_codes[:, 0]
+    table = collisions.shape_table(
+        {"a": done}, {"a": tokenizer_config()}, lambda a, b: (first[a] == first[b]).astype(float), np.arange(1, 41)
+    )
+    (row,) = table.to_dicts()
+    figures = done.health["before"]
+    assert row["collision_rate"] == figures["collision_rate"]
+    assert row["even_use"] == pytest.approx(figures["perplexity"][0] / 4)
+    assert row["first_fan_out"] == pytest.approx(figures["fan_out"][1])
+    share = np.bincount(first[1:]) / 40
+    assert row["purity"] == pytest.approx(1 / (share**2).sum(), rel=0.15)  # all alike below a code, by chance above
+    assert (row["codes"], row["codebook_vectors"], row["codebook_width"]) == (2, 2 * 4, 5)
+
+
+def test_a_ledger_is_read_by_tokenizer_and_case() -> None:
+    frame = collisions.repair_table({"a": crowded(), "b": crowded(9)})
+    found = collisions.nested(frame, "sid_len")
+    assert found == {name: {"none": 2.0, "nearest": 2.0, "sinkhorn": 2.0, "extra": 3.0} for name in ("a", "b")}
+    assert collisions.nested(frame.filter(frame["repair"] == "none").drop("repair"), "sid_len")["a"] == {"": 2.0}
+
+
+def test_variants_with_the_same_ids_before_the_repair_appear_once(data: Dataset) -> None:
+    names = ["popularity", "no-repair", "bbqrec", "no-reweighting", "sasrec", "tiger", "random-ids", "extra-code"]
+    assert collisions.distinct_tokenizers(data, config(), names) == ["no-repair", "tiger", "random-ids"]
+    everything = collisions.distinct_tokenizers(data, config(), list(variants.VARIANTS))
+    assert len(everything) == len({str(collisions.tokenizer_config(data, name, config())) for name in everything})
+
+
+def test_a_score_is_looked_up_and_never_made(data: Dataset, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = ["random-ids", "popularity", "bbqrec"]
+    assert all(np.isnan(value) for value in collisions.reached(data, names, config(), store).values())
+    assert list(tmp_path.iterdir()) == []
+    rows = run_variant(data, "popularity", config(), store).rows.to_dicts()
+    (right,) = (r["value"] for r in rows if (r["segment"], r["history"], r["metric"]) == ("all", "kept", "recall@5"))
+    found = collisions.reached(data, names, config(), store, "recall@5", "kept")
+    assert found["popularity"] == right
+    assert np.isnan(found["bbqrec"])
+
+
+def test_seeds_have_tables_of_their_own(data: Dataset, tmp_path: Path) -> None:
+    one, two, again = collisions.ids_of_seeds(data, "random-ids", config(), (0, 1, 0), Store(tmp_path))
+    assert np.array_equal(one, again)
+    assert (one != two).any()

@@ -1,0 +1,242 @@
+"""Counting rivals against plain loops, and on sequences whose next item is known."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from toys import toy_data
+
+from bbqrec_core import Dataset, Sequences, metrics
+from bbqrec_lab.baselines import counting
+from bbqrec_lab.baselines.counting import (
+    COUNTING,
+    DECAYS,
+    LAG_WEIGHTS,
+    PSEUDO_COUNTS,
+    SHRINKAGES,
+    ItemKnn,
+    Markov,
+    Popularity,
+    item_cosines,
+    transition_counts,
+)
+
+RIVALS = list(COUNTING.values())
+
+
+def random_sequences(seed: int, users: int = 23, n_items: int = 13) -> list[list[int]]:
+    """Histories of 3 to 11 items; the last item is never trained on, small ones are popular."""
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, n_items)
+    return [
+        (rng.choice(n_items - 1, rng.integers(3, 12), p=weights / weights.sum()) + 1).tolist() for _ in range(users)
+    ]
+
+
+def loop_score(train: list[list[int]], chain: Markov, history: list[int], n_items: int) -> list[float]:
+    """The formula of Markov's docstring, item by item."""
+    events = [item for sequence in train for item in sequence]
+    scores = []
+    for j in range(1, n_items + 1):
+        score = 0.0
+        for lag, weight in enumerate(chain.weights, start=1):
+            i = history[-lag] if len(history) >= lag else None
+            next_items = [s[t] for s in train for t in range(lag, len(s)) if s[t - lag] == i]
+            pull = chain.pseudo_count * events.count(j) / len(events)
+            score += weight * (next_items.count(j) + pull) / (len(next_items) + chain.pseudo_count)
+        scores.append(score)
+    return scores
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_markov_scores_equal_the_formula_in_a_loop(part):
+    sequences = random_sequences(0)
+    data = toy_data(sequences, 13)
+    chain = dataclasses.replace(Markov.fit(data), weights=(1.0, 0.5, 0.25), pseudo_count=0.7)
+    users = np.array([4, 0, 17, 22])
+    scores = chain.scores(data.history(part), users)
+    assert scores.dtype == torch.float32
+    assert (scores[:, 0] == -torch.inf).all()
+    cut = {"valid": -2, "test": -1}[part]
+    for line, user in enumerate(users):
+        expected = loop_score([s[:-2] for s in sequences], chain, sequences[user][:cut], 13)
+        assert scores[line, 1:].tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_transitions_never_cross_users():
+    data = toy_data([[1, 2, 9, 9], [3, 4, 5, 9, 9]], 9)  # trained: 1 2 | 3 4 5
+    pairs = []
+    for lag in (1, 2, 3):
+        before, after = transition_counts(data.train(), lag, 9).nonzero()
+        pairs.append(set(zip(before.tolist(), after.tolist(), strict=True)))
+    assert pairs == [{(1, 2), (3, 4), (4, 5)}, {(3, 5)}, set()]
+
+
+def test_repeated_transitions_are_counted_each_time():
+    data = toy_data([[1, 2, 1, 2, 9, 9], [1, 2, 9, 9]], 9)
+    assert transition_counts(data.train(), 1, 9)[1, 2] == 3
+
+
+def cycle(order: list[int], users: int, length: int) -> Dataset:
+    """Users who walk round the same cycle, each from another start."""
+    return toy_data([[order[(u + t) % len(order)] for t in range(length)] for u in range(users)], max(order))
+
+
+def test_markov_is_always_right_on_a_cycle():
+    data = cycle([3, 7, 1, 5, 2, 6, 4], users=7, length=9)
+    ranks = metrics.rank_users(Markov.fit(data).scores, data.history("test"), data.targets("test"), np.arange(7))
+    assert (metrics.per_user(ranks["kept"])["recall@1"] == 1).all()
+
+
+def test_two_steps_back_decide_where_one_cannot():
+    # After 1 come 2 and 3 equally often; what came before the 1 says which. Sequences of 9 ask so in the test, those of
+    # 10 in validation, so the fit has reason to look further back than one step.
+    data = toy_data([(walk * 4)[:length] for walk in ([4, 1, 2], [5, 1, 3]) for length in (9, 10)], 5)
+    chain = Markov.fit(data)
+    first = dataclasses.replace(chain, weights=(1.0, 0.0, 0.0))
+    history, targets, users = data.history("test"), data.targets("test"), np.array([0, 2])
+    good, tied = (metrics.rank_users(c.scores, history, targets, users)["kept"] for c in (chain, first))
+    assert (good.greater == 0).all()
+    assert (good.ties == 1).all()
+    assert (tied.ties == 2).all()
+
+
+def test_fit_tries_the_stated_grid_and_keeps_the_best_on_validation():
+    data = toy_data(random_sequences(1), 13)
+    chain = Markov.fit(data)
+    assert f"{len(chain.trials)} trials" in Markov.fit.__doc__
+    grid = itertools.product(LAG_WEIGHTS, PSEUDO_COUNTS)
+    assert [trial.settings for trial in chain.trials] == [(*weights, count) for weights, count in grid]
+    for trial in chain.trials[::6]:
+        again = dataclasses.replace(chain, weights=trial.settings[:3], pseudo_count=trial.settings[3])
+        ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
+        assert metrics.per_user(ranks["kept"])["ndcg@10"].mean() == trial.ndcg
+    best = max(trial.ndcg for trial in chain.trials)
+    assert ((*chain.weights, chain.pseudo_count), best) in chain.trials
+
+
+def test_test_events_never_reach_a_fitted_rival():
+    sequences = random_sequences(2)
+    rng = np.random.default_rng(3)
+    changed = [[*s[:-1], int(rng.integers(1, 14))] for s in sequences]
+    history = toy_data(sequences, 13).history("valid")
+    for kind in RIVALS:
+        before, after = (kind.fit(toy_data(s, 13)).scores(history, slice(None)) for s in (sequences, changed))
+        assert torch.equal(before, after)
+
+
+def test_renumbering_items_renumbers_the_scores():
+    sequences, order = random_sequences(4), np.random.default_rng(5).permutation(13) + 1
+    plain, moved = toy_data(sequences, 13), toy_data([[int(order[i - 1]) for i in s] for s in sequences], 13)
+    for kind in RIVALS:
+        expected = kind.fit(plain).scores(plain.history("test"), slice(None))[:, 1:]
+        got = kind.fit(moved).scores(moved.history("test"), slice(None))[:, order]
+        assert torch.allclose(got, expected, rtol=1e-6)
+
+
+def test_popularity_gives_everyone_the_training_counts():
+    data = toy_data([[1, 1, 3, 2, 2], [3, 1, 2, 4], [3, 2, 2]], 4)  # trained: 1 1 3 | 3 1 | 3
+    scores = Popularity.fit(data).scores(data.history("test"), np.array([1, 0]))
+    assert scores.tolist() == [[-float("inf"), 3, 0, 3, 0]] * 2
+    scores[0, 1] = -1.0  # masking one user's line must not reach another's
+    assert scores[1, 1] == 3
+
+
+def test_a_last_item_nothing_ever_followed_falls_back_to_popularity():
+    data = toy_data([[1, 2, 1, 2, 2, 3, 4, 4], [5, 4, 4]], 5)
+    chain = dataclasses.replace(Markov.fit(data), weights=(1.0, 0.5, 0.25))
+    history = toy_data([[5, 4, 4]], 5).history("valid")  # one item, never followed; nothing further back
+    shares = data.train_counts()[1:] / data.train_counts().sum()
+    assert chain.scores(history, slice(None))[0, 1:].tolist() == pytest.approx((1.75 * shares).tolist())
+
+
+def loop_cosine(train: list[list[int]], i: int, j: int, shrinkage: float) -> float:
+    """Users of both items over the geometric mean of the users of each, shrunk; nothing between an item and itself."""
+    users = [{user for user, taken in enumerate(train) if item in taken} for item in (i, j)]
+    shared = len(users[0] & users[1])
+    return shared / ((len(users[0]) * len(users[1])) ** 0.5 + shrinkage) if shared and i != j else 0.0
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_item_knn_scores_equal_the_formula_in_a_loop(part):
+    sequences = random_sequences(6)
+    sequences[4][:3] = [2, 5, 2]  # taken twice: one user, two events
+    data, train = toy_data(sequences, 13), [s[:-2] for s in sequences]
+    rival = ItemKnn(0.6, item_cosines(data.train(), 13, 1.5, 13), data.train_counts())
+    users, cut = np.array([4, 0, 17, 22]), {"valid": -2, "test": -1}[part]
+    scores = rival.scores(data.history(part), users)
+    assert scores.dtype == torch.float32
+    assert (scores[:, 0] == -torch.inf).all()
+    for line, user in enumerate(users):
+        history = sequences[user][:cut][::-1]
+        for j in range(1, 14):
+            wanted = sum(0.6**back * loop_cosine(train, i, j, 1.5) for back, i in enumerate(history))
+            wanted = wanted or -1 / (1 + sum(s.count(j) for s in train))
+            assert scores[line, j].item() == pytest.approx(wanted, rel=1e-6)
+    assert (scores[:, 1:] < 0).any()
+
+
+def test_an_item_keeps_its_nearest_neighbours_and_those_level_with_the_last():
+    sequences = random_sequences(7, users=40, n_items=31)
+    train = toy_data(sequences, 31).train()
+    whole, few = (item_cosines(train, 31, 2.0, keep).toarray() for keep in (31, 4))
+    ties = 0
+    for full, kept in zip(whole, few, strict=True):
+        least = np.sort(full)[::-1][3]
+        assert kept.tolist() == np.where(full >= least, full, 0).tolist()
+        ties += (kept > 0).sum() > 4
+    assert ties > 0
+    assert (few > 0).sum() < (whole > 0).sum()
+
+
+@pytest.mark.parametrize("block", [1, 5, 14])
+def test_similarities_are_the_same_in_blocks_of_any_size(monkeypatch, block):
+    train = toy_data(random_sequences(8), 13).train()
+    wanted = item_cosines(train, 13, 1.0, 5).toarray()
+    monkeypatch.setattr(counting, "BLOCK", block)
+    assert np.array_equal(item_cosines(train, 13, 1.0, 5).toarray(), wanted)
+
+
+def test_item_knn_tries_the_stated_grid_and_keeps_the_best_on_validation():
+    data = toy_data(random_sequences(1), 13)
+    rival = ItemKnn.fit(data)
+    assert f"{len(rival.trials)} trials" in ItemKnn.fit.__doc__
+    assert [trial.settings for trial in rival.trials] == list(itertools.product(SHRINKAGES, DECAYS))
+    for trial in rival.trials[::6]:
+        again = ItemKnn(trial.settings[1], item_cosines(data.train(), 13, trial.settings[0], 13), rival.counts)
+        ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
+        assert metrics.per_user(ranks["kept"])["ndcg@10"].mean() == trial.ndcg
+    shrinkage, decay = max(rival.trials, key=lambda trial: trial.ndcg).settings
+    assert rival.decay == decay
+    assert np.array_equal(rival.similar.toarray(), item_cosines(data.train(), 13, shrinkage, 13).toarray())
+
+
+def test_item_knn_finds_the_other_half_of_pairs_taken_together():
+    rng = np.random.default_rng(9)
+    sequences = [np.add.outer(2 * rng.permutation(10), [1, 2]).flatten().tolist() for _ in range(30)]
+    data = toy_data(sequences, 20)  # pairs (1, 2), (3, 4) ... in any order, each item at the end beside its other half
+    train = [sequence[: 2 * rng.integers(1, 5)] for sequence in sequences]
+    similar = item_cosines(toy_data([[*s, 1, 1] for s in train], 20).train(), 20, 0.0, 20)
+    ranks = metrics.rank_users(
+        ItemKnn(0.1, similar, data.train_counts()).scores, data.history("test"), data.targets("test"), np.arange(30)
+    )
+    assert (metrics.per_user(ranks["masked"])["recall@1"] == 1).all()
+
+
+def test_an_item_without_company_falls_back_to_popularity():
+    data = toy_data([[1, 2, 1, 2, 2, 3, 4, 4], [5, 4, 4]], 5)
+    history = Sequences(np.array([0, 1, 1]), np.array([5], dtype=np.int32))  # one lonely item; nothing at all
+    scores = ItemKnn.fit(data).scores(history, slice(None))[:, 1:]
+    assert scores.argsort(descending=True, stable=True).tolist() == [[1, 0, 2, 4, 3]] * 2
+    assert torch.equal(scores[0], scores[1])
+
+
+@pytest.mark.parametrize("kind", RIVALS)
+def test_a_saved_rival_scores_as_before(kind, tmp_path):
+    data = toy_data(random_sequences(10), 13)
+    rival = kind.fit(data)
+    rival.save(tmp_path)
+    history = data.history("test")
+    assert torch.equal(kind.load(tmp_path).scores(history, slice(None)), rival.scores(history, slice(None)))

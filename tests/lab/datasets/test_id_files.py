@@ -1,0 +1,82 @@
+"""IDs as files: what is written comes back, and a file that does not fit the data is refused in one line."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from tiny import planted_data, tokenizer_config
+
+from bbqrec_core import fit_tokenizer
+from bbqrec_lab.datasets.id_files import read_ids, write_ids
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return planted_data(tmp_path_factory.mktemp("exchange"))
+
+
+@pytest.fixture
+def codes(data):
+    return np.vstack([np.zeros((1, 3), int), np.random.default_rng(0).integers(0, 300, (data.n_items, 3))])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "json"])
+def test_ids_come_back_as_they_were_written(data, codes, tmp_path, ending):
+    path = tmp_path / f"ids.{ending}"
+    write_ids(path, data.items["item_id"], codes)
+    assert np.array_equal(read_ids(path, data), codes)
+    done = fit_tokenizer(data, tokenizer_config(source="file", ids_file=str(path), uniqueness="none"), 0, tmp_path)
+    assert np.array_equal(done.ids.code_ids, codes)
+    assert done.ids.sizes == tuple(codes.max(0) + 1)
+
+
+def test_ids_belong_to_items_and_not_to_places(data, codes, tmp_path):
+    order = np.random.default_rng(1).permutation(data.n_items)
+    frame = pl.DataFrame({"item_id": data.items["item_id"], "codes": codes[1:].tolist()})[order]
+    more = pl.DataFrame({"item_id": ["another"], "codes": [[1, 2, 3]]})
+    pl.concat([frame.cast({"item_id": pl.String}), more]).write_parquet(tmp_path / "ids.parquet")
+    assert np.array_equal(read_ids(tmp_path / "ids.parquet", data), codes)
+
+
+def test_the_index_has_the_fields_form(data, codes, tmp_path):
+    write_ids(tmp_path / "index.json", data.items["item_id"], codes)
+    entries = json.loads((tmp_path / "index.json").read_text())
+    first = str(data.items["item_id"][0])
+    assert entries[first] == [f"<a_{codes[1, 0]}>", f"<b_{codes[1, 1]}>", f"<c_{codes[1, 2]}>"]
+
+
+def _index(data, change):
+    entries = {str(item): ["<a_1>", "<b_2>"] for item in data.items["item_id"].to_list()}
+    change(entries, next(iter(entries)))
+    return json.dumps(entries)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entries, first: entries.pop(first), "no ID for 1 of 24 items"),
+        (lambda entries, first: entries[first].append("<c_0>"), "codes, others"),
+        (lambda entries, first: entries.update({first: ["<b_1>", "<a_2>"]}), "in order"),
+        (lambda entries, first: entries.update({first: ["1", "2"]}), "in order"),
+        (lambda entries, first: entries.update({first: 7}), "want"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused_by_name(data, tmp_path, change, message):
+    (tmp_path / "index.json").write_text(_index(data, change))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_ids(tmp_path / "index.json", data)
+    assert "index.json" in str(caught.value)
+
+
+def test_other_files_are_refused(data, codes, tmp_path):
+    with pytest.raises(ValueError, match=r"got ids\.csv"):
+        write_ids(tmp_path / "ids.csv", data.items["item_id"], codes)
+    for name in ("none.json", "none.parquet"):
+        with pytest.raises(ValueError, match=name):
+            read_ids(tmp_path / name, data)
+    pl.DataFrame({"item_id": data.items["item_id"], "codes": [[-1, 2]] * data.n_items}).write_parquet(
+        tmp_path / "ids.parquet"
+    )
+    with pytest.raises(ValueError, match="at least 0"):
+        read_ids(tmp_path / "ids.parquet", data)

@@ -1,0 +1,63 @@
+"""Tables: means over seeds by hand, and files that hold what the frame holds."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bbqrec_lab.experiments import tables
+
+
+def _rows() -> pl.DataFrame:
+    lines = [
+        ("b", 0, "kept", "all", "ndcg@10", 0.1),
+        ("b", 1, "kept", "all", "ndcg@10", 0.3),
+        ("b", 0, "kept", "tail items", "ndcg@10", 0.9),
+        ("b", 0, "kept", "all", "coverage@10", 0.9),
+        ("a", 0, "masked", "all", "ndcg@10", 0.25),
+        ("a", 0, "masked", "all", "recall@5", 0.5),
+    ]
+    return pl.DataFrame(lines, schema=["variant", "seed", "history", "segment", "metric", "value"], orient="row")
+
+
+def test_summary_is_mean_and_deviation_over_seeds_in_the_order_of_the_rows() -> None:
+    assert tables.summary(_rows()).rows(named=True) == [
+        {"variant": "b", "history": "kept", "seeds": "2", "recall@5": "", "ndcg@10": "0.2000 ± 0.1414"},
+        {"variant": "a", "history": "masked", "seeds": "1", "recall@5": "0.5000", "ndcg@10": "0.2500"},
+    ]
+
+
+def test_a_row_that_beam_search_ranked_says_so_behind_its_name() -> None:
+    found = _rows().filter(variant="a").with_columns(pl.col("metric") + " by beam 50")
+    assert tables.summary(pl.concat([_rows(), found])).rows(named=True)[2] == {
+        "variant": "a (by beam 50)",
+        "history": "masked",
+        "seeds": "1",
+        "recall@5": "0.5000",
+        "ndcg@10": "0.2500",
+    }
+
+
+def test_summary_of_an_unknown_segment_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"'head': there are .*'tail items'"):
+        tables.summary(_rows(), "head")
+
+
+def test_saved_table_reads_back_and_the_pages_hold_every_cell(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"name_1": ["a|b", "50 %"], "value": [1 / 3, None]})
+    tables.save_table(frame, "t", tmp_path, "Two rows & a caption")
+    assert pl.read_csv(tmp_path / "t.csv").equals(frame)
+    page = (tmp_path / "t.md").read_text()
+    assert "| a\\|b | 0.3333 |" in page
+    assert page.startswith("Two rows & a caption\n\n| name_1 | value |\n| --- | --- |\n")
+    paper = (tmp_path / "t.tex").read_text()
+    assert "50 \\% &  \\\\" in paper
+    assert "\\caption{Two rows \\& a caption}" in paper
+    assert "name\\_1 & value" in paper
+
+
+def test_piped_table_keeps_long_cells_whole(capsys: pytest.CaptureFixture) -> None:
+    tables.show(pl.DataFrame({"what": ["x" * 100], "why": ["[bold]not markup"]}), "caption")
+    printed = capsys.readouterr().out
+    assert "x" * 100 in printed
+    assert "[bold]not markup" in printed

@@ -1,0 +1,48 @@
+"""A notebook as a page: a copy with other parameters and without pictures from outside, refused where it cannot be."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from bbqrec_lab.suite import notebooks, web_page
+
+
+def test_the_copy_has_the_parameters_and_no_outside_pictures(root: Path, tmp_path: Path) -> None:
+    (source,) = notebooks.discover(root / "notebooks", ("07",))
+    before = source.read_bytes()
+    web_page.page_copy(source, tmp_path / "pages" / "07.ipynb", {"dataset": "planted", "out_dir": "elsewhere"})
+    copy = nbformat.read(tmp_path / "pages" / "07.ipynb", as_version=4)
+    (injected,) = [cell.source for cell in copy.cells if "injected-parameters" in cell.metadata.get("tags", ())]
+    assert 'dataset = "planted"' in injected
+    prose = "".join(cell.source for cell in copy.cells if cell.cell_type == "markdown")
+    assert "](../figures" not in prose
+    assert "**Needs**" in prose
+    assert source.read_bytes() == before
+
+
+def test_unknown_parameters_and_data_are_refused(root: Path, tmp_path: Path) -> None:
+    (source,) = notebooks.discover(root / "notebooks", ("07",))
+    with pytest.raises(ValueError, match="does not declare colour"):
+        web_page.page_copy(source, tmp_path / "07.ipynb", {"colour": "red"})
+    assert not (tmp_path / "07.ipynb").exists()
+
+
+def test_without_voila_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: None)
+    with pytest.raises(ValueError, match=r"Voila is not installed: .*make inspector"):
+        web_page.serve_page("07", "planted", "smoke", tmp_path, 1)
+
+
+def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, found = [], web_page.importlib.util.find_spec
+    monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: name == "voila" or found(name, *of))
+    monkeypatch.setattr(web_page.subprocess, "call", lambda command, env: calls.append((command, env)) or 0)
+    assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123) == 0
+    ((command, env),) = calls
+    assert "--Voila.ip=127.0.0.1" in command
+    assert "--port=8123" in command
+    template = Path(env["JUPYTER_PATH"].split(":")[0]) / "voila" / "templates" / "bbqrec" / "index.html.j2"
+    assert web_page.CDN + "all.min.css', 'data:text/css,'" in template.read_text()

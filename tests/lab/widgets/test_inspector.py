@@ -1,0 +1,274 @@
+"""The inspector's state and views against counts by hand, and its controls without a browser."""
+
+import html
+import io
+import re
+from base64 import b64decode
+from dataclasses import replace
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import polars as pl
+import pytest
+from tiny import planted_data, tokenizer_config
+
+from bbqrec_core import fit_tokenizer
+from bbqrec_lab.store import Store
+from bbqrec_lab.widgets import html_cards
+from bbqrec_lab.widgets.inspector import atlas, views
+from bbqrec_lab.widgets.inspector import widget as inspector
+from bbqrec_lab.widgets.inspector.atlas import Atlas, State, asking, colouring, rows_with, selecting
+
+# The scatter plot's own use of pandas is not ours to mend.
+pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
+TOY = np.array([[0, 0], [4, 1], [4, 7], [2, 1], [4, 1], [2, 3], [4, 5]])  # row 0 is padding
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
+    """Two tokenizers of 24 planted items; the second has random IDs."""
+    folder = tmp_path_factory.mktemp("atlas")
+    data = planted_data(folder)
+    trained = {
+        name: fit_tokenizer(data, tokenizer_config(source=source), 0, folder / name)
+        for name, source in (("learned", "learned"), ("chance", "random"))
+    }
+    return atlas.survey(data, trained, Store(folder / "store"), "pca")
+
+
+@pytest.fixture
+def tool(atlas: Atlas, tmp_path: Path) -> inspector.Inspector:
+    return inspector.Inspector(atlas, tmp_path)
+
+
+def plain(page: str) -> str:
+    """The words of a page."""
+    return html.unescape(re.sub(r"<[^>]+>", " ", page.replace(html_cards.STYLE, "")))
+
+
+def test_codes_and_prefixes_find_their_items() -> None:
+    assert rows_with(TOY, [4]).tolist() == [1, 2, 4, 6]
+    assert rows_with(TOY, [4, 1]).tolist() == [1, 4]
+    assert rows_with(TOY, [None, 1]).tolist() == [1, 3, 4]
+    assert rows_with(TOY, [0]).tolist() == [], "padding is no item"
+    assert atlas.choices(TOY, [4], 1) == [(1, 2), (5, 1), (7, 1)]
+    assert atlas.choices(TOY, [None], 1) == [(1, 3), (3, 1), (5, 1), (7, 1)]
+    assert atlas.choices(TOY, [], 0) == [(2, 2), (4, 4)]
+
+
+def test_a_code_of_another_branch_is_dropped(atlas: Atlas) -> None:
+    codes = atlas.ids.code_ids
+    first = int(codes[1, 0])
+    absent = next(code for code in range(9) if not ((codes[1:, 0] == first) & (codes[1:, 1] == code)).any())
+    fields = asking(atlas, [first, absent])
+    assert fields["wanted"] == (first, None)
+    assert sorted(fields["selected"]) == rows_with(codes, [first]).tolist()
+    counts = atlas.items.counts[list(fields["selected"])]
+    assert (np.diff(counts) <= 0).all(), "the most popular comes first"
+    assert fields["focus"] == fields["selected"][0]
+    assert asking(atlas, [None, None]) == selecting(())
+
+
+def test_only_a_selected_item_can_be_looked_into() -> None:
+    with pytest.raises(ValueError, match="item row 3 is not selected"):
+        State(selected=(1, 2), focus=3)
+
+
+def test_titles_are_found_whatever_the_case(atlas: Atlas) -> None:
+    title = atlas.items.titles[5]
+    part = title[2:7].upper()
+    found = atlas.matches(atlas, f" {part} ")
+    expected = [row for row in range(1, atlas.items.n_items + 1) if part.lower() in atlas.items.titles[row].lower()]
+    assert sorted(found) == expected
+    assert atlas.matches(atlas, title[:3])[0] in [
+        row for row in range(1, atlas.items.n_items + 1) if atlas.items.titles[row].startswith(title[:3])
+    ]
+    assert atlas.matches(atlas, "  ") == []
+    assert len(atlas.matches(atlas, "a", most=4)) == 4
+
+
+def test_colourings_cover_what_they_say(atlas: Atlas) -> None:
+    for by in atlas.colourings:
+        groups = colouring(atlas, by)
+        assert len(groups) <= atlas.MOST
+        assert all(member.any() and member.shape == (atlas.items.n_items,) for member in groups.values())
+        assert np.sum(list(groups.values()), axis=0).max(initial=0) <= 1, f"groups of {by} overlap"
+        assert len(set(views.palette(by, len(groups)))) == len(groups)
+    bands = colouring(atlas, "popularity")
+    assert np.any(list(bands.values()), axis=0).all(), "every item has a number of events"
+    with pytest.raises(ValueError, match=r"colour must be one of level 1, .*got 'price'"):
+        colouring(atlas, "price")
+
+
+def test_popularity_bands_end_where_the_next_begins(atlas: Atlas) -> None:
+    counts = np.zeros_like(atlas.items.counts)
+    counts[:8] = [0, 0, 1, 9, 10, 99, 100, 5000]
+    bands = colouring(replace(atlas, items=replace(atlas.items, counts=counts)), "popularity")
+    found = [[name for name, member in bands.items() if member[point]] for point in range(7)]
+    first, second, third, fourth = atlas.BANDS
+    assert found == [[first], [second], [second], [third], [third], [fourth], [fourth]]
+
+
+def test_collision_groups_are_those_before_the_repair(atlas: Atlas) -> None:
+    raw = atlas.ids.raw_codes.copy()
+    raw[1:] = np.arange(len(raw) - 1)[:, None]
+    raw[[3, 8, 11]] = 5
+    shared = colouring(replace(atlas, tokens={"learned": replace(atlas.ids, raw_codes=raw)}), "collision group")
+    rows = np.flatnonzero(raw[1:, 0] == 5) + 1
+    (member,) = shared.values()
+    assert (np.flatnonzero(member) + 1).tolist() == rows.tolist()
+    assert f"({len(rows)} items)" in next(iter(shared))
+
+
+def test_neighbours_are_by_cosine_and_never_the_item_itself(atlas: Atlas) -> None:
+    for name, space in atlas.spaces.items():
+        row = int(np.flatnonzero(space.present)[2])
+        rows, cosine = atlas.near(space, row, 5)
+        others = [other for other in np.flatnonzero(space.present) if other != row]
+        by_hand = sorted(others, key=lambda other, s=space: -float(s.vectors[other] @ s.vectors[row]))[:5]
+        assert rows.tolist() == by_hand, name
+        assert cosine == pytest.approx([space.vectors[other] @ space.vectors[row] for other in by_hand], abs=1e-6)
+        missing = np.flatnonzero(~space.present)[-1]
+        assert missing == 0 or len(atlas.near(space, int(missing))[0]) == 0
+
+
+def test_the_path_counts_items_and_siblings(atlas: Atlas) -> None:
+    codes = atlas.ids.code_ids
+    row = 7
+    page = views.path_view(atlas, State((row,), row))
+    cells = re.findall(r'<td class="bb-number">(\d+)</td><td class="bb-number">(\d+)</td>', page)
+    for depth, (items, siblings) in enumerate(cells):
+        below = codes[rows_with(codes, codes[row, :depth].tolist()), depth]
+        assert int(items) == (below == codes[row, depth]).sum()
+        assert int(siblings) == len(np.unique(below)) - 1
+    assert len(cells) == codes.shape[1]
+    assert atlas.items.titles[row] in page
+
+
+def test_the_codebook_panel_orders_by_distance_and_counts_use(atlas: Atlas) -> None:
+    row, position = 4, 1
+    code, book = atlas.ids.code_ids[row, position], atlas.ids.codebook[position]
+    page = views.codebook_view(atlas, State((row,), row, level=position + 1))
+    shown = [int(number) for number in re.findall(r'title="level 2, code (\d+)"', page)]
+    order = np.argsort(np.linalg.norm(book - book[code], axis=1), kind="stable")
+    assert shown == [other for other in order if other != code][: views.CODES]
+    use = (atlas.ids.code_ids[1:, position] == code).sum()
+    assert f"Code {code} has {use} items" in page
+
+
+def test_ids_without_vectors_say_so(atlas: Atlas) -> None:
+    bare = replace(atlas, tokens={"learned": replace(atlas.ids, codebook=np.zeros_like(atlas.ids.codebook))})
+    assert "no codebook vectors" in views.codebook_view(bare, State((1,), 1))
+
+
+def test_every_view_speaks_when_nothing_is_selected(atlas: Atlas) -> None:
+    for view in views.VIEWS.values():
+        assert len(plain(view(atlas, State()))) > 20
+    assert "nothing to export" in views.export_view(atlas, State())
+
+
+def test_comparison_counts_pairs_that_are_together(atlas: Atlas) -> None:
+    rows = tuple(range(1, 10))
+    page = plain(views.compare_view(atlas, State(rows, 1, rival="chance")))
+    for name in ("learned", "chance"):
+        first = atlas.tokens[name].code_ids[list(rows), 0]
+        together = sum(first[i] == first[j] for i in range(9) for j in range(i))
+        assert f"{name} {together} of 36" in page
+
+
+def test_a_failing_panel_says_why_and_leaves_the_others(atlas: Atlas) -> None:
+    page = views.panels_view(atlas, State((3,), 3, rival="unknown"))
+    assert "KeyError: 'unknown'" in html.unescape(page)
+    assert "Path in the prefix tree" in page
+
+
+def test_export_holds_the_selection_in_order(atlas: Atlas) -> None:
+    state = State((9, 2, 5), 9, rival="chance")
+    frame = atlas.export(atlas, state)
+    assert frame["item_id"].to_list() == [atlas.items.source_ids[row] for row in state.selected]
+    assert frame["learned_code_1"].to_list() == atlas.ids.code_ids[[9, 2, 5], 0].tolist()
+    assert frame["chance_code_2"].to_list() == atlas.tokens["chance"].code_ids[[9, 2, 5], 1].tolist()
+    link = views.export_view(atlas, state)
+    sent = b64decode(re.search(r"base64,([^\"]+)", link)[1])
+    assert pl.read_csv(io.BytesIO(sent)).shape == frame.shape
+
+
+def test_each_control_changes_the_state_and_what_is_shown(atlas: Atlas, tool: inspector.Inspector) -> None:
+    board, controls = tool.board, tool.controls
+
+    def shown() -> str:
+        return "".join(box.value for box in board.boxes.values())
+
+    first = int(atlas.ids.code_ids[3, 0])
+    moves = [
+        ("selected", lambda: setattr(tool.codes[0], "value", first)),
+        ("focus", lambda: setattr(controls["focus"], "value", board.state.selected[-1])),
+        ("level", lambda: setattr(controls["level"], "value", 2)),
+        ("rival", lambda: setattr(controls["rival"], "value", "chance")),
+        ("colour", lambda: setattr(controls["colour"], "value", "popularity")),
+        ("selected", lambda: setattr(tool.map.scatter.widget, "selection", np.array([3, 8, 4], dtype=np.uint32))),
+        ("wanted", lambda: setattr(tool.codes[1], "value", int(atlas.ids.code_ids[3, 1]))),
+        ("selected", controls["clear"].click),
+    ]
+    for field, move in moves:
+        before, old, answers = shown(), getattr(board.state, field), board.answers
+        move()
+        assert getattr(board.state, field) != old, field
+        assert shown() != before, field
+        assert board.answers == answers + 1, f"{field}: one move, one answer"
+        assert "bb-error" not in shown().replace(html_cards.STYLE, "")
+
+
+def test_points_of_the_map_are_item_rows_less_one(tool: inspector.Inspector) -> None:
+    tool.map.scatter.widget.selection = np.array([3, 8], dtype=np.uint32)
+    assert tool.board.state.selected == (4, 9)
+    tool.controls["clear"].click()
+    assert len(tool.map.scatter.selection()) == 0
+    tool.board.change(**selecting([2, 6]))
+    assert sorted(tool.map.scatter.selection().tolist()) == [1, 5]
+
+
+def test_the_map_is_told_last_and_once(tool: inspector.Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    monkeypatch.setattr(ipywidgets.Widget, "_send", lambda widget, message, buffers=None: sent.append(widget))
+    for change in ({"colour": "popularity"}, selecting([2, 6]), {"colour": "level 2"} | selecting([3])):
+        tool.board.change(**change)
+        assert sent.count(tool.map.scatter.widget) == 1, "a page draws the whole map for each message"
+        assert sent[-2:] == [tool.map.scatter.widget, tool.board.status], "nothing waits behind the drawing"
+        sent.clear()
+
+
+def test_points_that_stand_alone_are_drawn(tool: inspector.Inspector) -> None:
+    assert tool.map.scatter.widget.opacity == pytest.approx(0.9), "by density they would be nearly invisible"
+
+
+def test_search_selects_one_or_all(atlas: Atlas, tool: inspector.Inspector) -> None:
+    title = atlas.items.titles[6]
+    tool.controls["query"].value = title[:4]
+    found = [row for _, row in tool.controls["found"].options]
+    assert 6 in found
+    assert tool.controls["found"].value is None, "nothing is chosen before a reader chooses"
+    tool.controls["found"].value = 6
+    assert tool.board.state.selected == (6,)
+    tool.controls["all"].click()
+    assert tool.board.state.selected == tuple(found)
+
+
+def test_saving_writes_the_file_or_says_why_not(tool: inspector.Inspector) -> None:
+    tool.controls["save"].click()
+    assert "nothing is selected" in plain(tool.board.status.value)
+    tool.board.change(**selecting([2, 6, 1]))
+    tool.controls["save"].click()
+    assert pl.read_csv(tool.file).height == 3
+    assert "3 rows are in inspector_selection.csv" in plain(tool.board.status.value)
+
+
+def test_a_survey_needs_a_tokenizer(atlas: Atlas, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="needs one tokenizer or more"):
+        atlas.survey(planted_data(tmp_path), {}, Store(tmp_path))
+
+
+def test_no_point_lies_on_the_edge_of_the_map() -> None:
+    low, high = inspector.padded(np.array([1.0, 3.0, 5.0]), 0.25)
+    assert (low, high) == (0.0, 6.0)

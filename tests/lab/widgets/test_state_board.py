@@ -1,0 +1,70 @@
+"""A widget of one picture: controls and state agree, and nothing that goes wrong stays silent."""
+
+from dataclasses import dataclass
+
+import ipywidgets
+import pytest
+
+from bbqrec_lab.widgets.html_cards import Html, page
+from bbqrec_lab.widgets.state_board import Live
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A number that is not to pass 5."""
+
+    number: int = 1
+
+    def __post_init__(self) -> None:
+        if self.number > 5:
+            raise ValueError(f"want 5 at most, got {self.number}")
+
+
+def draw(state: Counter) -> Html:
+    """The number, unless it is 4 or 3."""
+    if state.number == 4:
+        raise KeyError("four")
+    if state.number == 3:
+        raise ValueError("no three")
+    return Html(f"<b>{state.number}</b>")
+
+
+@pytest.fixture
+def live() -> Live:
+    return Live("bb-counter", Counter(), draw, {"number": ipywidgets.IntText()}, [])
+
+
+def test_the_picture_is_the_pure_view_of_the_state(live: Live) -> None:
+    assert live.picture.value == page(draw(Counter(1)))
+    live.controls["number"].value = 2
+    assert live.state == Counter(2)
+    assert live.picture.value == page(draw(Counter(2)))
+
+
+def test_a_control_follows_the_state(live: Live) -> None:
+    assert live.controls["number"].value == 1
+    live.board.change(number=5)
+    assert live.controls["number"].value == 5
+
+
+def test_a_refused_value_leaves_the_state_and_says_why(live: Live) -> None:
+    live.controls["number"].value = 9
+    assert live.state == Counter(1)
+    assert "want 5 at most, got 9" in live.board.status.value
+    live.controls["number"].value = 1  # back to what the state has all along
+    assert "want 5 at most" not in live.board.status.value
+
+
+@pytest.mark.parametrize(("number", "words"), [(3, "no three"), (4, "KeyError")])
+def test_an_error_of_the_view_is_shown_and_goes_when_the_cause_goes(live: Live, number: int, words: str) -> None:
+    live.controls["number"].value = number
+    assert words in live.picture.value
+    live.controls["number"].value = 1
+    assert live.picture.value == page(draw(Counter(1)))
+
+
+def test_any_widget_with_a_value_can_hold_the_picture() -> None:
+    other = ipywidgets.HTMLMath()
+    live = Live("bb-counter", Counter(2), draw, {}, [], other)
+    assert other.value == page(draw(Counter(2)))
+    assert other in live.children
