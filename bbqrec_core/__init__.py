@@ -1,7 +1,38 @@
-"""BBQRec: behaviour-bound semantic IDs for multi-modal sequential recommendation (arXiv 2504.06636)."""
+"""BBQRec: semantic IDs tied to what users do, and recommendation by generating them (arXiv 2504.06636).
+
+Stage 1, `fit_tokenizer`, turns what is known of an item into its semantic ID:
+
+1. Encoders split each modality's features into a part that helps to tell what users do next (the behaviour signal) and
+   the rest. A learned vector per item, the ID signal, stands beside the modalities.
+2. One residual codebook quantizes all signals: level by level, take the nearest vector and go on with what is left. The
+   codes of the gated mean of an item's signals are its semantic ID.
+3. Contrastive losses bind the codes to behaviour: the signals of one item attract each other, and the quantized history
+   of a user must pick the next item out of the batch.
+4. Items that collide get the nearest free last code, so that every ID names one item.
+
+Stage 2, `fit_recommender`, generates the ID of the next item:
+
+5. A transformer reads the history; an item enters as the sum of vectors of its codes and of its prefixes.
+6. Its attention is reweighted: a learned number per layer, head and bucket of similarity is added to the logit of two
+   items, by how alike their quantized signals are.
+7. A depth transformer emits codes one after another. `beam_search` follows only prefixes of IDs that exist, and
+   `exact_scores` sums the same log-probabilities for every item. `rank_users` and `per_user` turn scores into metrics.
+
+    >>> import numpy as np, pathlib, tempfile
+    >>> rng, folder = np.random.default_rng(0), pathlib.Path(tempfile.mkdtemp())
+    >>> events = rng.integers(1, 51, 100 * 8).astype(np.int32)  # 100 users with 8 events, among 50 items
+    >>> text = np.vstack([np.zeros(16), rng.normal(size=(50, 16))]).astype(np.float32)  # row 0 is padding
+    >>> data = Dataset(n_items=50, sequences=Sequences(np.arange(101) * 8, events), features={"text": text})
+    >>> ids = fit_tokenizer(data, TokenizerConfig(levels=2, codes=8, epochs=1), 0, folder / "tokenizer").ids
+    >>> stage_2 = RecommenderConfig(epochs=1, min_steps=0), EvaluationConfig(), 0, folder / "recommender"
+    >>> model, history = fit_recommender(data, ids, *stage_2)
+    >>> ranks = rank_users(model.scores, data.history("test"), data.targets("test"), np.arange(100))
+    >>> 0 <= per_user(ranks["filtered"])["ndcg@10"].mean() <= 1
+    True
+"""
 
 from .config import EvaluationConfig, RecommenderConfig, TokenizerConfig
-from .dataset import Dataset, Sequences
+from .dataset import Dataset, Sequences, history_batches
 from .metrics import Ranks, per_user, rank_scores, rank_users
 from .recommender.decoding import beam_search, exact_scores
 from .recommender.fit import Recommender, build_recommender, fit_recommender
@@ -11,29 +42,3 @@ from .tokenizer.fit import Tokenized, fit_tokenizer
 from .tokenizer.prefix_tree import PrefixTree, build_tree
 from .tokenizer.quantizer import ResidualQuantizer
 from .tokenizer.semantic_ids import SemanticIds, health
-
-__all__ = [
-    "Dataset",
-    "EvaluationConfig",
-    "PrefixTree",
-    "Ranks",
-    "Recommender",
-    "RecommenderConfig",
-    "ResidualQuantizer",
-    "SemanticIds",
-    "SequenceModel",
-    "Sequences",
-    "SimilarityBias",
-    "Tokenized",
-    "TokenizerConfig",
-    "beam_search",
-    "build_recommender",
-    "build_tree",
-    "exact_scores",
-    "fit_recommender",
-    "fit_tokenizer",
-    "health",
-    "per_user",
-    "rank_scores",
-    "rank_users",
-]

@@ -48,7 +48,7 @@ def at_least(default: object, low: float, below: float = math.inf) -> object:
 class TokenizerConfig(Checked):
     """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
 
-    Args: signals: modalities that enter; empty is all. A named one that the data lack is replaced by the first they have.
+    Args: signals: modalities that enter; empty is all. A named one that the data lack gives way to the first they have.
         joined: lay the features of all modalities side by side, as one signal. levels, codes, code_width: L, K, E.
         specific, specific_width: whether modalities keep a part that behaviour need not explain, and its width.
         shared_codebook: one codebook for all signals, or one for each.
@@ -57,7 +57,7 @@ class TokenizerConfig(Checked):
         gradient, codebook_update: estimator through the quantizer; how codebooks learn.
         w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
         w_align: pull of the items' vectors towards a SASRec's item embeddings (LETTER's collaborative alignment).
-        uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, `nearest` free last code, or `sinkhorn`.
+        uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or the `nearest` free last code.
         batch_items, batch_users, history: items for reconstruction, histories for the sequence term, their length.
         epoch_steps: the most steps an epoch may take, drawn anew each time; 0 takes all.
     """
@@ -88,7 +88,7 @@ class TokenizerConfig(Checked):
     w_align: float = at_least(0.0, 0.0)
     temperature: float = at_least(0.1, 1e-3)
     mi_steps: int = at_least(3, 1)
-    uniqueness: Literal["none", "extra", "nearest", "sinkhorn"] = "nearest"
+    uniqueness: Literal["none", "extra", "nearest"] = "nearest"
     lr: float = at_least(2e-3, 0.0)
     epochs: int = at_least(8, 1)
     batch_items: int = at_least(256, 2)
@@ -108,8 +108,6 @@ class RecommenderConfig(Checked):
         dropout: share dropped from embeddings and from each branch of a block.
         reweight: add the discretized similarity bias. buckets: S per channel, quantile or uniform edges.
         channels: `all` adds cross-modal channels to those of equal signals.
-        similarity: what is compared: the `quantized` vectors, the behaviour `signals` before quantization, or the
-            frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
         unseen: codes that no target of training had score as the head has them (`model`) or, below the deepest prefix
             that training saw, an even share (`backoff`, see `decoding.backed_off`).
         prefixes: a vector for every prefix of an ID from its second code on, going in and coming out (`CodeVectors`).
@@ -132,8 +130,6 @@ class RecommenderConfig(Checked):
     buckets: int = at_least(16, 2)
     bucket_edges: Literal["quantile", "uniform"] = "quantile"
     channels: Literal["same", "all"] = "all"
-    similarity: Literal["quantized", "signals", "features"] = "quantized"
-    similarity_form: Literal["buckets", "linear"] = "buckets"
     unseen: Literal["model", "backoff"] = "backoff"
     prefixes: bool = True
     init_from_codebook: bool = True

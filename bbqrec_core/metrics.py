@@ -108,7 +108,7 @@ def concat_ranks(parts: Sequence[Ranks]) -> Ranks:
 def mask_history(
     scores: Float[Tensor, "B rows"], history: Sequences, users: Int[np.ndarray, "B"]
 ) -> Float[Tensor, "B rows"]:
-    """Copy scores with -inf on every item of the user's history: `history = masked` in the tables."""
+    """Copy scores with -inf on every item of the user's history: `seen_items = filtered` in the tables."""
     lengths = np.diff(history.offsets)[users]
     line = np.repeat(np.arange(len(users)), lengths)
     first = history.offsets[users] - (np.cumsum(lengths) - lengths)  # so that first[line] + arange walks each history
@@ -123,26 +123,26 @@ def rank_users(
     history: Sequences,
     targets: Int[np.ndarray, "U"],
     users: Int[np.ndarray, "S"],
-    kinds: tuple[str, ...] = ("kept", "masked"),
+    kinds: tuple[str, ...] = ("included", "filtered"),
     batch: int = 256,
 ) -> dict[str, Ranks]:
-    """Score users batch by batch, once, and rank with the history kept in the catalogue and masked out of it.
+    """Score users batch by batch, once, and rank with the seen items included in the catalogue and masked out of it.
 
     Args:
         scorer: gives (B, N+1) scores for the users it is handed; column 0 is ignored.
         history: evaluation histories of all users; targets: (U,), their item rows; users: (S,), who is scored.
-        kinds: which of "kept" and "masked" to rank; batch: users scored at a time, without effect on the result.
+        kinds: which of "included" and "filtered" to rank; batch: users scored at a time, without effect on the result.
     Returns: Ranks for each kind, in the order of `users`.
     Raises: ValueError for another kind.
     """
-    if unknown := set(kinds) - {"kept", "masked"}:
-        raise ValueError(f"history must be kept or masked, got {sorted(unknown)}")
+    if unknown := set(kinds) - {"included", "filtered"}:
+        raise ValueError(f"seen items must be included or filtered, got {sorted(unknown)}")
     parts: dict[str, list[Ranks]] = {kind: [] for kind in kinds}
     for start in range(0, len(users), batch):
         some = users[start : start + batch]
         scores = scorer(history, some)
         for kind in kinds:
-            ranked = mask_history(scores, history, some) if kind == "masked" else scores
+            ranked = mask_history(scores, history, some) if kind == "filtered" else scores
             parts[kind].append(rank_scores(ranked, targets[some]))
     return {kind: concat_ranks(ranks) for kind, ranks in parts.items()}
 

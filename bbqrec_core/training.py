@@ -23,11 +23,6 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def device_name(device: torch.device) -> str:
-    """`cpu`, or the kind of device and its model, for tables."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
-
-
 def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
     """A batch on another device."""
     return batch.to(device) if isinstance(batch, Tensor) else tuple(part.to(device) for part in batch)
@@ -143,7 +138,7 @@ def learning_rate(done: float) -> float:
     return min(1.0, (done + 1e-3) / 0.05) * (0.55 + 0.45 * math.cos(math.pi * done))
 
 
-def _run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, float], None]) -> dict[str, object]:
+def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, float], None]) -> dict[str, object]:
     """Train one epoch; the mean of each part of the loss. `report` is told step, steps and mean loss."""
     task.model.train()
     totals: dict[str, float] = {}
@@ -213,7 +208,7 @@ def fit(
             epoch, start = len(state["epochs"]), time.monotonic()
             torch.manual_seed(_epoch_seed(seed, epoch))
             with training_precision(task.device):
-                means = _run_epoch(task, epoch, epochs, partial(report, epoch))
+                means = run_epoch(task, epoch, epochs, partial(report, epoch))
             row = {"epoch": epoch + 1, **means, **task.watch()}
             if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
                 task.model.eval()

@@ -133,16 +133,15 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace) -> int:
-    from bbqrec_lab import store
     from bbqrec_lab.datasets import sources
     from bbqrec_lab.experiments import presets, runs, tables, variants
+    from bbqrec_lab.store import Store
 
     if args.variant not in variants.VARIANTS:
         raise ValueError(f"no variant {args.variant!r}: there are {', '.join(variants.VARIANTS)}")
     settings = presets.make_config(args.preset, args.seed, args.overrides)
     data = sources.load(args.dataset, settings.data)
-    store = store.Store(args.out / "artefacts")
-    result = runs.run_variant(data, args.variant, settings, store)
+    result = runs.run_variant(data, args.variant, settings, Store(args.out / "artefacts"))
     caption = f"{data.name} ({data.data_hash}), preset {args.preset}, seed {args.seed}, test part, full catalogue"
     tables.show(tables.summary(result.rows), caption)
     print(f"for bbqrec recommend: --run {result.directory}")

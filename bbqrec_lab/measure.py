@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,8 @@ def peak_memory() -> float:
     with suppress(OSError, IndexError):
         return round(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20, 2)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the kind of device and its model, for tables."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

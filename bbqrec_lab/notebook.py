@@ -1,4 +1,4 @@
-"""What a notebook says to its reader beside figures: tables, what to notice, and checks of exercises."""
+"""What a notebook starts from, a workspace, and what it tells beside figures: tables, what to notice, checks."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from bbqrec_core import Tokenized
 from bbqrec_lab.datasets import planted, sources
@@ -22,7 +22,7 @@ from bbqrec_lab.store import Store
 class Workspace:
     """One dataset, preset and seed, with everything made for it below `out_dir`; opens nothing until asked.
 
-    Args: dataset: a registered name, or a path to a bundle. preset, seed, overrides: as in `config.make_config`.
+    Args: dataset: a registered name, or a path to a bundle. preset, seed, overrides: as in `presets.make_config`.
         out_dir: tables and figures land in `out_dir/DATASET/PRESET`, trained results in `out_dir/artefacts`.
     Raises: ValueError for a wrong dataset, preset, seed or override, as soon as it is built.
     """
@@ -69,8 +69,19 @@ class Workspace:
 
     def truth(self) -> dict[str, Int[np.ndarray, "rows"]]:
         """Planted factors by item row where the dataset has a truth, else nothing."""
-        path = sources.get(self.dataset) if self.dataset in sources.REGISTRY else Path(self.dataset)
+        path = self._bundle()
         return planted.load_truth(path, self.data) if (path / "truth.json").exists() else {}
+
+    def oracle(self, part: str) -> Float[np.ndarray, "U rows"]:
+        """Chances of every item to be each user's target of `part`, from the process that made planted data.
+
+        Raises: ValueError for data without a planted truth.
+        """
+        return planted.oracle_scores(self._bundle(), self.data, part)
+
+    def _bundle(self) -> Path:
+        """The folder of the dataset."""
+        return sources.get(self.dataset) if self.dataset in sources.REGISTRY else Path(self.dataset)
 
 
 NOT_YET = "Not answered yet: put your answer in place of None and run the cell again."

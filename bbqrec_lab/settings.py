@@ -32,13 +32,15 @@ class IdsConfig(Checked):
     """Where a row's IDs come from.
 
     Args: source: `learned` by stage 1; or, as controls of the same shape, `random` ones, RQ-k-means of the joined
-            features (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the codes
-            that a bundle has `published`, or IDs from a `file`.
+            features (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the
+            codes that a bundle has `published`, or IDs from a `file`.
         ids_file: of `file`: parquet or index.json, see `datasets.id_files`.
+        transport: part colliding items by entropic transport; needs `tokenizer.uniqueness="none"`.
     """
 
     source: Literal["learned", "random", "kmeans", "sasrec", "published", "file"] = "learned"
     ids_file: str = ""
+    transport: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class RowConfig(RecommenderConfig):
             the target and `negatives` uniform ones shared by a batch (`sampled`).
         granularity: of `codes`: one position an `item`, or one a `code`, the flattened sequence as in TIGER; other
             outputs have one an item. Rows of `code` are made by beam search.
+        similarity: what is compared: the `quantized` vectors, the behaviour `signals` before quantization, or the
+            frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
         block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
     Raises: as `RecommenderConfig`; ValueError for a `loss` other than `ce` without `items` alone as output.
     """
@@ -57,6 +61,8 @@ class RowConfig(RecommenderConfig):
     loss: Literal["ce", "bce", "sampled"] = "ce"
     negatives: int = at_least(256, 1)
     granularity: Literal["item", "code"] = "item"
+    similarity: Literal["quantized", "signals", "features"] = "quantized"
+    similarity_form: Literal["buckets", "linear"] = "buckets"
     block: Literal["plain", "ligr"] = "plain"
 
     def __post_init__(self) -> None:

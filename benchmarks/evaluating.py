@@ -1,4 +1,4 @@
-"""Full-catalogue evaluation against RecBole's, equal sizes of the model, the history kept in the ranking."""
+"""Full-catalogue evaluation against RecBole's, equal sizes of the model, the seen items included in the ranking."""
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def evaluate(plan: Plan) -> list[Row]:
     recommender = build_recommender(items, None, config, 0)
 
     def ours() -> dict[str, float]:
-        ranks = rank_users(recommender.scores, history, targets, np.arange(users), ("kept",), batch)["kept"]
+        ranks = rank_users(recommender.scores, history, targets, np.arange(users), ("included",), batch)["included"]
         return {name: float(values.mean()) for name, values in per_user(ranks).items()}
 
     sides = {

@@ -11,6 +11,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from bbqrec_core import PrefixTree, Recommender, RecommenderConfig, SemanticIds, beam_search, build_recommender
+from bbqrec_core.recommender.decoding import Extendable
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.measure import Plan, Side, interleave, timed
 from bbqrec_lab.speed.compiled_search import CompiledBeam, compile_beam
@@ -78,7 +79,7 @@ def _generate(model: T5ForConditionalGeneration, tokens: Tensor, allowed: Callab
     return out.sequences_scores.view(-1, BEAM) if scored else out.sequences[:, 1:].view(-1, BEAM, LEVELS)
 
 
-class _T5Frontier:
+class _T5Frontier(Extendable):
     """The peer's model under our search: the whole prefix is read anew at every step."""
 
     def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor, tree: PrefixTree) -> None:

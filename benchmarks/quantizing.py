@@ -12,7 +12,7 @@ from vector_quantize_pytorch import ResidualVQ
 
 from bbqrec_core import ResidualQuantizer, TokenizerConfig
 from bbqrec_core.tokenizer.model import Tokenizer
-from bbqrec_core.training import Task, _run_epoch
+from bbqrec_core.training import Task, run_epoch
 from bbqrec_lab.measure import Plan, Side, interleave
 
 from .harness import Row, rate_row
@@ -153,7 +153,7 @@ def stage_one(plan: Plan) -> list[Row]:
     theirs = AdamW(peer.parameters(), lr=config.lr, weight_decay=0.0)
     samples = steps * config.batch_items
     sides = {
-        "ours": Side(lambda: _run_epoch(task, 0, 1, "stage 1"), samples),
+        "ours": Side(lambda: run_epoch(task, 0, 1, lambda *_: None), samples),
         "theirs": Side(lambda: _plain_epoch(peer, theirs, features, batches), samples),
     }
     seconds = interleave(sides, plan)

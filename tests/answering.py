@@ -5,13 +5,14 @@ import torch
 from tiny import recommender_config, semantic_ids
 
 from bbqrec_core import Recommender, Sequences, build_recommender
+from bbqrec_lab.baselines.sequence_models import make_model
 
 N, SIZES, HISTORY = 29, (5, 5, 3), [3, 7, 3, 11, 29]
 
 
 def tiny_recommender(**changes: object) -> Recommender:
     """A recommender whose tables are random, so that every term counts."""
-    found = build_recommender(N, semantic_ids(N, SIZES), recommender_config(**changes), 1)
+    found = build_recommender(N, semantic_ids(N, SIZES), recommender_config(**changes), 1, make=make_model)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in found.model.parameters():

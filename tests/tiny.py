@@ -1,21 +1,22 @@
 """Models and data small enough for loops: settings written out, so that tuned defaults change no test."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bbqrec_core import Dataset, RecommenderConfig, SemanticIds, TokenizerConfig
+from bbqrec_core import EvaluationConfig, SemanticIds, TokenizerConfig
 from bbqrec_lab.datasets.features import scale
 from bbqrec_lab.datasets.planted import PlantedConfig, write_planted
-from bbqrec_lab.datasets.reading import read_bundle
-from bbqrec_lab.settings import DataConfig
+from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
+from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig
 
 PLANTED = PlantedConfig(users=23, items=24, branching=(3, 2), moods=2, length=8, features="direct", missing=0.2)
 
 
-def planted_data(folder: Path, config: PlantedConfig = PLANTED) -> Dataset:
+def planted_data(folder: Path, config: PlantedConfig = PLANTED) -> NamedDataset:
     """A planted dataset with text and image features, ready for training."""
     data = read_bundle(write_planted(folder / "planted-tiny", config), DataConfig())
     return replace(data, features={name: scale(x, data.presence[name]) for name, x in data.features.items()})
@@ -24,7 +25,6 @@ def planted_data(folder: Path, config: PlantedConfig = PLANTED) -> Dataset:
 def tokenizer_config(**changes: object) -> TokenizerConfig:
     """Every setting of a stage 1 that trains within a tenth of a second, each term switched on."""
     settings = {
-        "source": "learned",
         "signals": (),
         "id_signal": True,
         "specific": True,
@@ -58,8 +58,13 @@ def tokenizer_config(**changes: object) -> TokenizerConfig:
     return TokenizerConfig(**(settings | changes))
 
 
-def recommender_config(**changes: object) -> RecommenderConfig:
-    """Every setting of a stage 2 that trains within a tenth of a second."""
+def ids_config(**changes: object) -> IdsConfig:
+    """Where IDs come from: learned, unless told otherwise."""
+    return IdsConfig(**({"source": "learned"} | changes))
+
+
+def recommender_config(**changes: object) -> RowConfig:
+    """Every setting of a stage 2 that trains within a tenth of a second, the laboratory's own switches with it."""
     settings = {
         "output": "codes",
         "loss": "ce",
@@ -89,7 +94,23 @@ def recommender_config(**changes: object) -> RecommenderConfig:
         "evaluate_every": 1,
         "patience": 3,
     }
-    return RecommenderConfig(**(settings | changes))
+    return RowConfig(**(settings | changes))
+
+
+def run_config(seed: int, evaluation: EvaluationConfig, **changes: object) -> Config:
+    """A run of one epoch a stage; `r_` before a name changes stage 2, other names where IDs come from, or stage 1."""
+    where = {spec.name for spec in fields(IdsConfig)}
+    recommender = {name.removeprefix("r_"): value for name, value in changes.items() if name.startswith("r_")}
+    tokenizer = {name: changes[name] for name in changes if not name.startswith("r_") and name not in where}
+    return Config(
+        "smoke",
+        seed,
+        DataConfig(),
+        ids_config(**{name: value for name, value in changes.items() if name in where}),
+        tokenizer_config(**({"epochs": 1} | tokenizer)),
+        recommender_config(**({"epochs": 1} | recommender)),
+        evaluation,
+    )
 
 
 def semantic_ids(n_items: int, sizes: tuple[int, ...], *, width: int = 5, seed: int = 0) -> SemanticIds:

@@ -119,12 +119,12 @@ def beam_ranks(
 
 
 def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    """Validation NDCG@10, history kept, on a fixed sample of users: by beam where the model emits IDs, else exact."""
+    """Validation NDCG@10, seen items included, on a fixed sample of users: by beam where the model emits IDs, else exact."""
     if recommender.tree is not None:
         ranks = beam_ranks(recommender, data, "valid", users, evaluation)
     else:
         history, targets = data.history("valid"), data.targets("valid")
-        ranks = rank_users(recommender.scores, history, targets, users, ("kept",), evaluation.batch)["kept"]
+        ranks = rank_users(recommender.scores, history, targets, users, ("included",), evaluation.batch)["included"]
     return float(per_user(ranks)["ndcg@10"].mean())
 
 

@@ -1,5 +1,7 @@
 """The model of stage 2: a transformer over items that emits semantic IDs code by code, scores items, or both."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from . import decoding
 from .code_embeddings import CodeVectors
 from .code_head import CodeHead, CodeOutputs
 from .decoding import Frontier
-from .similarity_bias import build_reweighting
+from .similarity_bias import SignalPairs, build_reweighting
 
 SLACK = 1e-3  # nats; sums of the same terms in another order differ by less
 
@@ -26,6 +28,7 @@ class SequenceModel(nn.Module):
 
     Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. features: (N+1, d), fixed, added to the
         item embeddings through a linear map; None adds nothing. block: class of the backbone's blocks.
+        reweighting: makes the similarity reweighting, called as `build_reweighting` is.
     Source: Kang and McAuley 2018 (SASRec) for the item softmax; method.md, stage 2, for codes and reweighting.
     """
 
@@ -36,6 +39,7 @@ class SequenceModel(nn.Module):
         config: RecommenderConfig,
         features: Float[Tensor, "N d"] | None = None,
         block: type[Block] = Block,
+        reweighting: Callable[..., SignalPairs] = build_reweighting,
     ) -> None:
         super().__init__()
         self.config, self.per_item = config, 1  # positions that an item takes
@@ -55,21 +59,21 @@ class SequenceModel(nn.Module):
             if table is not None:
                 nn.init.normal_(table.weight, std=INIT_STD)
         if ids is not None and ids.signals:
-            self._use_signals(ids)
+            self._use_signals(ids, reweighting)
 
     def make_head(self) -> CodeOutputs:
         """The head that emits codes."""
         config = self.config
         return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
 
-    def _use_signals(self, ids: SemanticIds) -> None:
+    def _use_signals(self, ids: SemanticIds, reweighting: Callable[..., SignalPairs]) -> None:
         """What the meaning of the codes gives: a start for their tables and the reweighting of attention."""
         config = self.config
         if config.init_from_codebook:
             self._start_from(ids)
         if config.reweight:
             vectors, present = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present)
-            self.reweighting = build_reweighting(vectors, present, list(ids.signals), config)
+            self.reweighting = reweighting(vectors, present, list(ids.signals), config)
 
     @torch.no_grad()
     def _start_from(self, ids: SemanticIds) -> None:

@@ -1,4 +1,4 @@
-"""Similarity reweighting: a learned offset of attention by how alike two items' signals are, in buckets or linear."""
+"""Similarity reweighting: a learned offset of attention for each bucket of how alike two items' signals are."""
 
 from typing import NamedTuple
 
@@ -37,11 +37,6 @@ def channels(signals: list[str], which: str) -> list[Channel]:
     return same + [Channel(f"{signals[i]}-{signals[j]}", i, j) for i, j in named]
 
 
-def pairwise_cosine(query: Float[Tensor, "B T E"], key: Float[Tensor, "B R E"]) -> Float[Tensor, "B T R"]:
-    """Cosine of every pair, unitless in [-1, 1]; zero vectors give 0."""
-    return F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT
-
-
 def bucket_edges(
     vectors: Float[Tensor, "N S E"],
     present: Bool[Tensor, "N S"],
@@ -75,8 +70,8 @@ def mark(values: Shaped[Tensor, "*pairs"], special: tuple[Tensor, ...], first: i
     return values
 
 
-class _Pairs(nn.Module):
-    """What both forms share: the signals' unit vectors, the channels, and a table of offsets, zero at the start.
+class SignalPairs(nn.Module):
+    """What every form of reweighting needs: unit vectors of the signals, channels, a table of offsets that is zero at first.
 
     Args: slots: offsets (or slopes) of a channel in one layer and head.
     """
@@ -118,7 +113,7 @@ class _Pairs(nn.Module):
         return queries @ keys.mT, (same, missing, padding)
 
 
-class SimilarityBias(_Pairs):
+class SimilarityBias(SignalPairs):
     """Learn one logit offset per layer, channel, head and similarity bucket.
 
         bias[layer][b, h, i, j] = sum_channel table[layer, channel, bucket(cos(q_i, k_j)), h]
@@ -188,39 +183,9 @@ class SimilarityBias(_Pairs):
         return [*(_LookUp.apply(table, bucket) for table in self.table[:-1]), _LookUp.apply(self.table[-1], top)]
 
 
-class LinearSimilarity(_Pairs):
-    """The continuous form: an offset proportional to the cosine instead of one a bucket.
-
-        bias[layer][b, h, i, j] = sum_channel table[layer, channel, 0, h] * cos(q_i, k_j)
-
-    and `table[layer, channel, 1 + special, h]` where the pair has no cosine: self, missing, padding. Cosines come from
-    one matrix product a channel and batch; gradient reaches `table` and never the vectors.
-
-    Args: as `SimilarityBias`. Choice: a control of the buckets' use, not part of the method.
-    """
-
-    def forward(
-        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
-    ) -> list[Float[Tensor, "B H _ T"]]:
-        """As `SimilarityBias.forward`."""
-        cosine, special = self.compare(item_ids, item_ids)
-        kind = mark(torch.full_like(cosine, -1), special, 0)
-        columns = [cosine * (kind < 0), *((kind == each).to(cosine) for each in range(SPECIAL))]
-        inputs = torch.stack(columns, -1).movedim(0, -2).flatten(-2)  # (B, T, T, channels * slots)
-        top = inputs if last is None else row_of(inputs.permute(0, 3, 1, 2), last).permute(0, 2, 3, 1)
-        pairs = [(inputs, table) for table in self.table[:-1]] + [(top, self.table[-1])]
-        return [(given @ table.flatten(0, 1)).permute(0, 3, 1, 2) for given, table in pairs]
-
-
 def build_reweighting(
     vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RecommenderConfig
-) -> SimilarityBias | LinearSimilarity:
-    """The reweighting that a configuration asks for; vectors, present and signals as for `SimilarityBias`.
-
-    Raw features of two modalities have other widths and meanings, so that they are compared within a modality only.
-    """
-    which = "same" if config.similarity == "features" else config.channels
-    sizes = {"layers": config.layers, "heads": config.heads, "which": which}
-    if config.similarity_form == "linear":
-        return LinearSimilarity(vectors, present, signals, **sizes)
-    return SimilarityBias(vectors, present, signals, buckets=config.buckets, edges=config.bucket_edges, **sizes)
+) -> SimilarityBias:
+    """The reweighting that a configuration asks for; vectors, present and signals as for `SimilarityBias`."""
+    sizes = {"layers": config.layers, "heads": config.heads, "buckets": config.buckets}
+    return SimilarityBias(vectors, present, signals, edges=config.bucket_edges, which=config.channels, **sizes)

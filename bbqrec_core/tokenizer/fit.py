@@ -15,7 +15,7 @@ from ..config import TokenizerConfig
 from ..dataset import Dataset, joined_features, window_batches
 from ..training import Progress, Task, best_device, fit
 from .model import Parts, Tokenizer
-from .semantic_ids import SemanticIds, append_extra, health, move_to_free, spread_by_transport
+from .semantic_ids import SemanticIds, append_extra, health, move_to_free
 
 
 class Draft(NamedTuple):
@@ -188,8 +188,7 @@ def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[i
     if config.uniqueness == "extra":
         table, largest = append_extra(draft.table)
         return table, (*draft.sizes, largest)
-    move = move_to_free if config.uniqueness == "nearest" else spread_by_transport
-    return move(draft.table, draft.residual, draft.codebook[-1]), draft.sizes
+    return move_to_free(draft.table, draft.residual, draft.codebook[-1]), draft.sizes
 
 
 def finish(draft: Draft, config: TokenizerConfig, history: list[dict]) -> Tokenized:

@@ -10,9 +10,10 @@ from jaxtyping import Int
 
 from bbqrec_core import SemanticIds, Tokenized, TokenizerConfig, health
 from bbqrec_core.tokenizer.fit import resolve
-from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free, spread_by_transport
+from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free
 from bbqrec_lab.analysis.neighbours import prefix_purity
 from bbqrec_lab.baselines.control_tokenizers import resolve_source
+from bbqrec_lab.baselines.transport_repair import spread_by_transport
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
@@ -39,7 +40,7 @@ def reached(
     config: Config,
     store: Store,
     metric: str = "ndcg@10",
-    history: str = "masked",
+    seen_items: str = "filtered",
 ) -> dict[str, float]:
     """What each variant scored over all users, NaN where the store holds no run of it; never trains."""
     found = dict.fromkeys(names, float("nan"))
@@ -48,7 +49,11 @@ def reached(
             rows = run_variant(data, name, config, _Shelf(store.root)).rows
         except LookupError:
             continue
-        here = (pl.col("segment") == "all") & (pl.col("history") == history) & pl.col("metric").str.starts_with(metric)
+        here = (
+            (pl.col("segment") == "all")
+            & (pl.col("seen_items") == seen_items)
+            & pl.col("metric").str.starts_with(metric)
+        )
         found[name] = float(rows.filter(here)["value"][0])
     return found
 
@@ -72,7 +77,8 @@ def distinct_tokenizers(data: NamedDataset, config: Config, names: Sequence[str]
     seen: dict[str, str] = {}
     for name in names:
         settings = replace(tokenizer_config(data, name, config), uniqueness="none")
-        before_repair = str((asdict(settings), asdict(ids_source(data, name, config))))
+        source = replace(ids_source(data, name, config), transport=False)
+        before_repair = str((asdict(settings), asdict(source)))
         if VARIANTS[name].kind == "ids":
             seen.setdefault(before_repair, name)
     return list(seen.values())
@@ -160,7 +166,8 @@ def shape_table(
 ) -> pl.DataFrame:
     """One row a tokenizer, all before the repair: collisions, use of codes, fan-out, likeness below a code, memory.
 
-    Args: configs: resolved settings by tokenizer. sources: of their IDs, resolved. likeness, rows, seed: as of `neighbours.prefix_purity`.
+    Args: configs: resolved settings by tokenizer. sources: of their IDs, resolved. likeness, rows, seed: as of
+        `neighbours.prefix_purity`.
     Returns: columns tokenizer, collision_rate, colliding_items, largest_group, codes (of an ID), used, perplexity and
         fan_out (each per position, as text), even_use (perplexity of the first code over the codes possible there),
         first_fan_out (children of a first code), purity (likeness of two items below one first code over that of any

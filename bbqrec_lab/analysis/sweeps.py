@@ -11,12 +11,13 @@ import polars as pl
 
 from bbqrec_core import Tokenized
 from bbqrec_lab.analysis import probes
+from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets import sources
 from bbqrec_lab.datasets.planted import PlantedConfig, load_truth, write_planted
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments.presets import Config, with_overrides
 from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
-from bbqrec_lab.store import Store, file_hash, write_atomic
+from bbqrec_lab.store import Store, write_atomic
 
 SIZES = {  # symbol of method.md -> (setting, what it is)
     "S": ("recommender.buckets", "similarity buckets S"),
@@ -48,7 +49,7 @@ def size_curves(
     """NDCG@10 of `bbqrec` on validation and test as one size varies at a time; rows are kept in the store.
 
     Args: values: by symbol of `SIZES`, those to try; the value that `config` has is one row for all curves.
-    Returns: columns size, value, own (whether `config` has it), seed, valid (history kept), kept, masked (test).
+    Returns: columns size, value, own (whether `config` has it), seed, valid (seen items included), included, filtered (test).
     """
     rows = []
     for symbol, tried in values.items():
@@ -60,7 +61,7 @@ def size_curves(
                 result = run_variant(data, "bbqrec", chosen, store)
                 test = result.rows.filter(
                     (pl.col("segment") == "all") & pl.col("metric").str.starts_with("ndcg@10")
-                ).select("history", "value")
+                ).select("seen_items", "value")
                 rows.append(
                     {"size": symbol, "value": value, "own": value == own, "seed": seed}
                     | {"valid": result.cost["valid_ndcg@10"].item()}
@@ -136,7 +137,7 @@ def planted_bundle(knobs: PlantedConfig, store: Store) -> Path:
         shutil.rmtree(directory / "bundle", ignore_errors=True)  # what a killed process left
         write_planted(directory / "bundle", knobs)
 
-    code = [file_hash(Path(__file__).with_name(f"{name}.py"))[:12] for name in ("planted", "planted_items")]
+    code = code_hash("bbqrec_lab.datasets.planted")
     return store.get("planted", {"knobs": asdict(knobs), "code": code}, make) / "bundle"
 
 
@@ -148,6 +149,6 @@ def _point(data: NamedDataset, bundle: Path, config: Config, store: Store) -> di
         gains = quantized_gains(data, done, load_truth(bundle, data), config.seed)
         write_atomic(directory / "gains.json", json.dumps(gains))
 
-    code = [file_hash(Path(__file__).with_name(f"{name}.py"))[:12] for name in ("recovery", "probes")]
+    code = code_hash("bbqrec_lab.analysis.recovery", "bbqrec_lab.analysis.probes", alone=(__name__,))
     directory = store.get("recovery", {"tokenizer": home.name, "code": code}, make)
     return json.loads((directory / "gains.json").read_text())

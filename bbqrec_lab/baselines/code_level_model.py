@@ -36,8 +36,8 @@ class TokenModel(SequenceModel):
         token's position is its item's plus its level's.
     """
 
-    def __init__(self, n_items: int, ids: SemanticIds, config: RecommenderConfig) -> None:
-        super().__init__(n_items, ids, config)
+    def __init__(self, n_items: int, ids: SemanticIds, config: RecommenderConfig, **options: object) -> None:
+        super().__init__(n_items, ids, config, **options)
         self.per_item = len(ids.sizes)
         self.position = nn.Embedding(config.history + 1, config.width)  # the item being generated has one too
         nn.init.normal_(self.position.weight, std=INIT_STD)

@@ -13,6 +13,7 @@ from bbqrec_core import ResidualQuantizer, Tokenized, TokenizerConfig, fit_token
 from bbqrec_core.dataset import joined_features
 from bbqrec_core.tokenizer.fit import Draft, finish, resolve
 from bbqrec_core.training import Progress
+from bbqrec_lab.baselines.transport_repair import repair_by_transport
 from bbqrec_lab.datasets.id_files import read_ids
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.settings import IdsConfig
@@ -126,5 +127,7 @@ def make_tokenized(
     config = resolve(config, data)
     ids = resolve_source(ids, config, data)
     if ids.source == "learned":
-        return fit_tokenizer(data, config, seed, directory, collaborative, progress)
-    return finish(control_draft(data, ids, config, seed, collaborative), config, [])
+        done = fit_tokenizer(data, config, seed, directory, collaborative, progress)
+    else:
+        done = finish(control_draft(data, ids, config, seed, collaborative), config, [])
+    return repair_by_transport(done) if ids.transport else done

@@ -10,10 +10,12 @@ import numpy as np
 import polars as pl
 from filelock import FileLock
 
+from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets import features, movielens, planted
 from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fetch_archive, fetch_wheel, say
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
+from bbqrec_lab.store import file_hash
 
 _NOTE = "source.json"  # beside the bundle's tables: what made it
 _GROUPLENS_TERMS = "GroupLens terms: research use, cite Harper and Konstan 2015, no redistribution, no commercial use"
@@ -88,10 +90,8 @@ def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Pat
 
 
 def _code_hash() -> str:
-    """A short hash over the files that make bundles, so that a bundle made by other code is made anew."""
-    here = Path(__file__).parent
-    names = ("sources.py", "movielens.py", "ml100k_to_ml1m.csv", "planted.py", "planted_items.py")
-    return hashlib.sha256(b"\0".join((here / name).read_bytes() for name in names)).hexdigest()[:16]
+    """A short hash over the code and the table that make bundles, so that one made by others is made anew."""
+    return f"{code_hash(__name__)}-{file_hash(Path(__file__).with_name('ml100k_to_ml1m.csv'))[:12]}"
 
 
 def _listing(folder: Path | None) -> str:

@@ -1,6 +1,5 @@
 """Rivals and ablations as plain data, and the one function that runs any of them and keeps the result."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -30,16 +29,16 @@ from bbqrec_core import (
 )
 from bbqrec_core.recommender.fit import beam_ranks
 from bbqrec_core.tokenizer.fit import resolve
-from bbqrec_core.training import device_name
 from bbqrec_lab.baselines import counting
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_source
 from bbqrec_lab.baselines.sequence_models import make_model
+from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import ONCE, VARIANTS, variant_config
-from bbqrec_lab.measure import forget_peak_memory, peak_memory
+from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
 from bbqrec_lab.settings import RowConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
 
@@ -58,9 +57,9 @@ def load_scorer(directory: Path) -> Recommender | counting.Popularity | counting
     return recommender
 
 
-def load_ranks(directory: Path, history: str) -> Ranks:
-    """Test ranks of all users of a finished run; `history` is `kept` or `masked`."""
-    return Ranks(**load_arrays(directory / f"ranks_{history}.npz"))
+def load_ranks(directory: Path, seen_items: str) -> Ranks:
+    """Test ranks of all users of a finished run; `seen_items` is `included` or `filtered`."""
+    return Ranks(**load_arrays(directory / f"ranks_{seen_items}.npz"))
 
 
 def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
@@ -137,37 +136,11 @@ def load_tokenized(directory: Path) -> Tokenized:
 
 
 COMPARED = ("ndcg@10", "recall@10")
-STAGES = {
-    "tokenizer": (
-        "data",
-        "events",
-        "encoders",
-        "features",
-        "batching",
-        "quantizer",
-        "blocks",
-        "alignment_parts",
-        "alignment",
-        "ordering",
-        "semantic_ids",
-        "drafts",
-        "devices",
-        "training",
-        "tokenizer",
-    ),
-    "run": (
-        "similarity",
-        "code_vectors",
-        "decoding",
-        "sequence_model",
-        "token_model",
-        "recommender",
-        "baselines",
-        "metrics",
-        "scorers",
-        "experiments",
-    ),
-}
+# The modules that a stage runs. This one counts without its imports, most of which are settings or tables of others.
+TOKENIZER_CODE = ("bbqrec_lab.baselines.control_tokenizers", "bbqrec_lab.datasets.features")
+RUN_CODE = ("bbqrec_core.metrics", "bbqrec_lab.experiments.statistics")
+COUNTING_CODE = ("bbqrec_lab.baselines.counting",)
+MODEL_CODE = ("bbqrec_lab.baselines.sequence_models", "bbqrec_core.recommender.fit", "bbqrec_lab.datasets.features")
 
 
 class Result(NamedTuple):
@@ -180,21 +153,20 @@ class Result(NamedTuple):
     directory: Path
 
 
-def code_hash(stage: str) -> str:
-    """8 hex digits over the sources that a stage's results depend on, so that changed code never meets old results."""
-    modules = STAGES["tokenizer"] + (STAGES["run"] if stage == "run" else ())
-    sources = b"".join((Path(__file__).parent / f"{module}.py").read_bytes() for module in modules)
-    return hashlib.sha256(sources).hexdigest()[:8]
+def run_code(kind: str) -> str:
+    """The key of the code that makes a row of this kind."""
+    modules = COUNTING_CODE if kind in counting.COUNTING else MODEL_CODE
+    return code_hash(*RUN_CODE, *modules, *(TOKENIZER_CODE if kind == "ids" else ()), alone=(__name__,))
 
 
-def _data_key(data: NamedDataset, config: Config, stage: str) -> dict[str, object]:
+def _data_key(data: NamedDataset, config: Config, code: str) -> dict[str, object]:
     """What every result depends on beside its own configuration."""
     imported = {"ids_file": file_hash(Path(config.ids.ids_file))} if config.ids.source == "file" else {}
     return imported | {
         "data": data.data_hash,
         "split_seed": config.data.split_seed,
         "seed": config.seed,
-        "code": code_hash(stage),
+        "code": code,
         "torch": torch.__version__,
     }
 
@@ -209,7 +181,7 @@ def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tok
     """The tokenizer of a configuration, trained if the store does not hold it, and its directory."""
     tokenizer, embeddings = resolve(config.tokenizer, data), None
     ids = resolve_source(config.ids, tokenizer, data)
-    key = _data_key(data, config, "tokenizer") | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
+    key = _data_key(data, config, code_hash(*TOKENIZER_CODE)) | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
     if ids.source == "sasrec" or tokenizer.w_align:
         embeddings, key["embeddings"] = _sasrec_embeddings(data, config, store)
 
@@ -231,7 +203,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
     """
     config = variant_config(variant, config)
     kind = VARIANTS[variant].kind
-    key = _data_key(data, config, "run") | {"kind": kind, "evaluation": asdict(config.evaluation)}
+    key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
     if kind in ("ids", "items"):
         key["recommender"] = asdict(config.recommender)
     if kind == "ids":
@@ -245,7 +217,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
         [pl.lit(value).alias(name) for name, value in labels.items()]
         + [pl.lit(directory.name[-12:]).alias("config_hash")]
     )
-    order = [*labels, "history", "segment", "targets", "metric", "value", "config_hash"]
+    order = [*labels, "seen_items", "segment", "targets", "metric", "value", "config_hash"]
     return Result(variant, config.seed, rows.select(order), pl.DataFrame({**labels, **notes["cost"]}), directory)
 
 
@@ -306,10 +278,10 @@ def _fit(
 
 
 def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:
-    """Test ranks of all users, with the history kept and masked, by exact scores or by beam."""
+    """Test ranks of all users, with the seen items included and masked, by exact scores or by beam."""
     everyone = np.arange(data.n_users)
     if not exact:
-        modes = {"kept": False, "masked": True}
+        modes = {"included": False, "filtered": True}
         return {name: beam_ranks(scorer, data, "test", everyone, evaluation, masked) for name, masked in modes.items()}
     history, targets = data.history("test"), data.targets("test")
 
@@ -333,7 +305,7 @@ def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame
                 ]
         lists = statistics.list_metrics(found.top, counts)
         rows += [(mode, "all", len(found.ties), name + by, value) for name, value in lists.items()]
-    return pl.DataFrame(rows, schema=["history", "segment", "targets", "metric", "value"], orient="row")
+    return pl.DataFrame(rows, schema=["seen_items", "segment", "targets", "metric", "value"], orient="row")
 
 
 def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFrame:
@@ -346,7 +318,7 @@ def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFram
     for result in results:
         runs.setdefault(result.variant, {})[result.seed] = result.directory
     table = []
-    for mode in ("kept", "masked"):
+    for mode in ("included", "filtered"):
         values = {
             name: {seed: metrics.per_user(load_ranks(path, mode)) for seed, path in seeds.items()}
             for name, seeds in runs.items()
@@ -362,7 +334,7 @@ def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFram
                 )
                 found = statistics.paired_bootstrap(ours, theirs)
                 table.append((mode, metric, against, name, len(common), *found))
-    schema = ["history", "metric", "variant", "against", "seeds", "difference", "low", "high", "p"]
+    schema = ["seen_items", "metric", "variant", "against", "seeds", "difference", "low", "high", "p"]
     frame = pl.DataFrame(table, schema=schema, orient="row")
     return frame.with_columns(
         pl.Series("p_holm", statistics.holm(frame["p"].to_numpy()) if len(frame) else [], pl.Float64)

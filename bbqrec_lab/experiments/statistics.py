@@ -152,24 +152,24 @@ EXPECTED: dict[str, Expectation] = {
 }
 
 
-def by_variant(rows: pl.DataFrame, metric: str, history: str, segment: str = "all") -> dict[str, np.ndarray]:
+def by_variant(rows: pl.DataFrame, metric: str, seen_items: str, segment: str = "all") -> dict[str, np.ndarray]:
     """One metric of every variant, an entry per seed, in the order of the table.
 
     Args: rows: `main_results` in long form. metric: such as `ndcg@10`; rows ranked by beam count under that name too.
-        history: `kept` or `masked`. segment: as in `metrics.segments`.
+        seen_items: `included` or `filtered`. segment: as in `metrics.segments`.
     """
     named = (pl.col("metric") == metric) | pl.col("metric").str.starts_with(f"{metric} ")
-    chosen = rows.filter(named & (pl.col("history") == history) & (pl.col("segment") == segment))
+    chosen = rows.filter(named & (pl.col("seen_items") == seen_items) & (pl.col("segment") == segment))
     return {name: part["value"].to_numpy() for (name,), part in chosen.group_by("variant", maintain_order=True)}
 
 
 def by_cutoff(
-    rows: pl.DataFrame, cutoffs: tuple[int, ...], history: str, variants: list[str]
+    rows: pl.DataFrame, cutoffs: tuple[int, ...], seen_items: str, variants: list[str]
 ) -> dict[str, Float64[np.ndarray, "cutoffs"]]:
     """Recall at each cut-off by variant, mean over seeds."""
     found = {name: [] for name in variants}
     for k in cutoffs:
-        values = by_variant(rows, f"recall@{k}", history)
+        values = by_variant(rows, f"recall@{k}", seen_items)
         for name in variants:
             found[name].append(values[name].mean())
     return {name: np.array(values, float) for name, values in found.items()}
@@ -181,7 +181,7 @@ def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
     A difference is clear where its p-value after Holm is below 0.05; else the question is open, whatever its sign.
 
     Args: compared: of `experiments.intervals` against `bbqrec`; variants without an expectation are left out.
-    Returns: columns against, history, expected, because, difference, low, high, outcome (one of `OUTCOMES`).
+    Returns: columns against, seen_items, expected, because, difference, low, high, outcome (one of `OUTCOMES`).
     """
     table = []
     for row in compared.filter(pl.col("metric") == metric).iter_rows(named=True):
@@ -191,8 +191,8 @@ def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
             outcome = OUTCOMES[2] if row["p_holm"] >= CLEAR else OUTCOMES[0] if agrees else OUTCOMES[1]
             expected = "ahead" if ahead else "behind"
             found = (row["difference"], row["low"], row["high"], outcome)
-            table.append((row["against"], row["history"], expected, because, *found))
-    columns = ["against", "history", "expected", "because", "difference", "low", "high", "outcome"]
+            table.append((row["against"], row["seen_items"], expected, because, *found))
+    columns = ["against", "seen_items", "expected", "because", "difference", "low", "high", "outcome"]
     floats = {name: pl.Float64 for name in columns[4:7]}
     return pl.DataFrame(table, schema={name: floats.get(name, pl.String) for name in columns}, orient="row")
 

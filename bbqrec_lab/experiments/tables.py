@@ -19,7 +19,7 @@ def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
     A row whose ranks were found by beam search says so behind its variant's name, not in each metric's.
 
     Args: rows: `main_results` in long form. segment: which targets (`all`, `head items`, ...).
-    Returns: text columns variant, history, seeds, then one per metric of `SHOWN` that the rows have; order of `rows`.
+    Returns: text columns variant, seen_items, seeds, then one per metric of `SHOWN` that the rows have; order of `rows`.
     Raises: ValueError if no row has that segment.
     """
     beam = pl.col("metric").str.extract(BEAM)
@@ -30,7 +30,7 @@ def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
     chosen = named.filter((pl.col("segment") == segment) & pl.col("metric").is_in(SHOWN))
     if chosen.is_empty():
         raise ValueError(f"no rows for segment {segment!r}: there are {sorted(rows['segment'].unique())}")
-    groups = chosen.group_by("variant", "history", "metric", maintain_order=True)
+    groups = chosen.group_by("variant", "seen_items", "metric", maintain_order=True)
     means = groups.agg(
         pl.col("seed").n_unique().alias("seeds"),
         pl.col("value").mean().alias("mean"),
@@ -38,10 +38,10 @@ def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
     )
     cells = [_cell(*line) for line in means.select("mean", "spread", "seeds").iter_rows()]
     wide = means.with_columns(pl.Series("cell", cells)).pivot(
-        on="metric", index=["variant", "history", "seeds"], values="cell", maintain_order=True
+        on="metric", index=["variant", "seen_items", "seeds"], values="cell", maintain_order=True
     )
     metrics = [name for name in SHOWN if name in wide.columns]
-    return wide.select("variant", "history", pl.col("seeds").cast(pl.String), *metrics).fill_null("")
+    return wide.select("variant", "seen_items", pl.col("seeds").cast(pl.String), *metrics).fill_null("")
 
 
 def _cell(mean: float, spread: float | None, seeds: int) -> str:

@@ -166,7 +166,9 @@ VARIANTS: dict[str, Variant] = {
     "extra-code": Variant(
         "ablation", "TIGER's extra code parts colliding items", overrides={"tokenizer.uniqueness": "extra"}
     ),
-    "sinkhorn": Variant("ablation", "transport parts colliding items", overrides={"tokenizer.uniqueness": "sinkhorn"}),
+    "sinkhorn": Variant(
+        "ablation", "transport parts colliding items", overrides={"tokenizer.uniqueness": "none", "ids.transport": True}
+    ),
     "no-repair": Variant("ablation", "colliding items stay together", overrides={"tokenizer.uniqueness": "none"}),
     "code-granularity": Variant(
         "ablation", "a position for each code (as TIGER), ranked by beam", overrides={"recommender.granularity": "code"}

@@ -15,7 +15,8 @@ from torch.optim import AdamW
 
 from bbqrec_core import Dataset, PrefixTree, Recommender, ResidualQuantizer, SequenceModel, build_tree, rank_users
 from bbqrec_core.recommender.fit import beam_ranks
-from bbqrec_core.training import Task, _run_epoch
+from bbqrec_core.training import Task, run_epoch
+from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.measure import Plan, Side, interleave
@@ -62,7 +63,7 @@ def epoch_side(model: SequenceModel, batches: list[Tensor]) -> Side:
     """One epoch of the training loop over given batches; the amount is its targets."""
     optimizer = AdamW(model.parameters(), lr=1e-3, fused=True)
     task = Task("recommender", model, [optimizer], lambda epoch: batches, model.loss)
-    return Side(lambda: _run_epoch(task, 0, 1, "epoch"), sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
+    return Side(lambda: run_epoch(task, 0, 1, lambda *_: None), sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
 
 
 def _encoding(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], dict[int, int]]:
@@ -94,7 +95,7 @@ def _training(config: Config, shapes: Mapping[int, tuple[int, int, int]], codes:
     for size, (items, levels, history) in shapes.items():
         ids = random_ids(items, levels, config.tokenizer.codes, config.tokenizer.code_width) if codes else None
         torch.manual_seed(config.seed)
-        model = SequenceModel(items, ids, replace(settings, history=history))
+        model = make_model(items, ids, replace(settings, history=history), None)
         batch = made_rows(settings.batch_users, history + 1, items)
         sides[size] = epoch_side(model, [batch] * STEPS)
         held[size] = ADAM * tensor_bytes(*model.parameters())

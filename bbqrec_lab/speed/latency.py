@@ -16,6 +16,7 @@ from bbqrec_core.dataset import gather_padded
 from bbqrec_core.recommender import decoding
 from bbqrec_core.recommender.decoding import Extendable, Frontier
 from bbqrec_core.tokenizer.semantic_ids import append_extra
+from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.measure import Plan, Side, interleave
@@ -66,7 +67,10 @@ def contestants(n_items: int, ids: SemanticIds, config: Config) -> dict[str, Rec
         "extra code": (with_extra(ids), settings),
         "code by code": (ids, replace(settings, granularity="code")),
     }
-    return {name: build_recommender(n_items, own, chosen, config.seed) for name, (own, chosen) in kinds.items()}
+    return {
+        name: build_recommender(n_items, own, chosen, config.seed, make=make_model)
+        for name, (own, chosen) in kinds.items()
+    }
 
 
 def with_trained(models: dict[str, Recommender], scorer: object) -> dict[str, Recommender]:

@@ -23,7 +23,7 @@ ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, and given along
 SETTINGS = {  # of Sphinx, which has no file of its own here
     "project": "bbqrec",
     "author": "bbqrec authors",
-    "extensions": ["myst_nb", "bbqrec_core.book_sphinx"],
+    "extensions": ["myst_nb", "bbqrec_lab.suite.book_sphinx"],
     "master_doc": "index",
     "html_theme": "sphinx_book_theme",
     "html_theme_options": {

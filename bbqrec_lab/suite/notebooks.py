@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from bbqrec_lab.code_keys import PACKAGES, ROOT, code_hash
 from bbqrec_lab.store import file_hash, key_hash, write_atomic
 from bbqrec_lab.suite.process_pool import Failure, run_all
 
@@ -24,7 +25,7 @@ def notebook_folder() -> Path:
 
     Raises: ValueError if the package was installed without its repository.
     """
-    folder = Path(__file__).resolve().parent.parent / "notebooks"
+    folder = ROOT / "notebooks"
     if not folder.is_dir():
         raise ValueError(f"no notebooks at {folder}: clone the repository and install it with pip install -e .")
     return folder
@@ -65,10 +66,11 @@ def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str
     return given | ({"seeds": seeds} if "seeds" in declared else {})
 
 
-def core_hash() -> str:
-    """12 hex digits over the version and the sources of this package."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return key_hash({"version": version("bbqrec"), "files": {path.name: file_hash(path) for path in files}})
+def packages_hash() -> str:
+    """12 hex digits over the version and the code of both packages."""
+    files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
+    return key_hash({"version": version("bbqrec"), "code": code_hash(alone=sorted(names), root=ROOT)})
 
 
 def _cause(error: Exception) -> str:
@@ -132,7 +134,7 @@ def run_notebook(
     """
     path, parameters = plan[name]
     target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{name}.done.json"
-    key = key_hash({"parameters": parameters, "source": file_hash(path), "data": data_hash, "core": core_hash()})
+    key = key_hash({"parameters": parameters, "source": file_hash(path), "data": data_hash, "code": packages_hash()})
     record = _record(record_path)
     if record.get("key") == key and target.exists() and all((run / file).exists() for file in record["files"]):
         return "done before"

@@ -58,12 +58,12 @@ def run_row(dataset: str, preset: str, store: Path, variant: str, seed: int) -> 
     """Train and evaluate one row, in a worker process with one thread; the store keeps what was done before."""
     import torch
 
-    from bbqrec_lab import store
     from bbqrec_lab.experiments import presets, runs
+    from bbqrec_lab.store import Store
 
     torch.set_num_threads(1)
     settings = presets.make_config(preset, seed)
-    return runs.run_variant(_load(dataset, settings.data), variant, settings, store.Store(store))
+    return runs.run_variant(_load(dataset, settings.data), variant, settings, Store(store))
 
 
 def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:

@@ -117,7 +117,7 @@ def crowd(lab: Server, chromium: Callable) -> Iterator[Page]:
     """The inspector over a made-up catalogue, in JupyterLab."""
     code = (
         f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom made import made_atlas\n"
-        f"from bbqrec_lab.widgets.inspector.widget import Inspector\ntool = Inspector(made_atlas({POINTS}), '.')\ntool.box"
+        f"from bbqrec_lab.widgets.inspector import Inspector\ntool = Inspector(made_atlas({POINTS}), '.')\ntool.box"
     )
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)], metadata=kernel)

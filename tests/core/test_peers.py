@@ -3,7 +3,7 @@
 `vector-quantize-pytorch` and `faiss-cpu` come with the extra `dev`. `semantic-id` and `ranx` bring several 100 MB
 and compile for half a minute, so they stand in the extra `peers` and their tests are skipped where they are missing:
 
-    pip install -c constraints.txt -e '.[dev,peers]' && python -m pytest tests/test_peers.py
+    pip install -c constraints.txt -e '.[dev,peers]' && python -m pytest tests/core/test_peers.py
 
 Codes are compared where they are clear, that is where no level has a second code nearly as near as the chosen one
 (`clear`): between two codes that are level, float32 decides by the order of its sums. Where definitions differ, the

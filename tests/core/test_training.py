@@ -9,7 +9,7 @@ from tiny import planted_data, recommender_config, same_tensors, semantic_ids, t
 from torch import nn
 from torch.optim import AdamW
 
-from bbqrec_core import EvaluationConfig, SequenceModel, fit_recommender, fit_tokenizer, training
+from bbqrec_core import EvaluationConfig, SequenceModel, fit_recommender, fit_tokenizer
 from bbqrec_core.tokenizer.model import Tokenizer
 from bbqrec_core.training import Task, epochs_for, fit, learning_rate, load_checkpoint, save_checkpoint
 
@@ -159,20 +159,38 @@ def test_history_holds_the_mean_of_every_part_of_the_loss(tmp_path):
         assert history.epochs[0][name] == pytest.approx(np.mean([part[name] for part in parts]))
 
 
-def test_the_progress_bar_shows_the_mean_loss_so_far(tmp_path, monkeypatch):
-    shown = []
+def test_progress_is_told_after_every_step_with_the_mean_loss_so_far(tmp_path):
+    told, parts, task = [], [], noisy_task((0.5, 0.25))
+    inner = task.loss
 
-    class Lazy(list):
-        """A bar that, like tqdm between two refreshes, does not count along."""
+    def loss(batch):
+        assert len(told) == len(parts)  # the step before has been told, this one has not
+        out = inner(batch)
+        parts.append(float(out["loss"].detach()))
+        return out
 
-        n, disable = 0, False
+    task.loss = loss
+    history = fit(task, seed=0, epochs=2, directory=tmp_path, progress=told.append)
+    assert [(at.name, at.epoch, at.epochs, at.step, at.steps) for at in told] == [
+        ("noisy", epoch, 2, step, 3) for epoch in (1, 2) for step in (1, 2, 3)
+    ]
+    for place, at in enumerate(told):
+        assert at.loss == pytest.approx(np.mean(parts[place // 3 * 3 : place + 1]))
+    assert [at.loss for at in told[2::3]] == [row["loss"] for row in history.epochs]
+    assert [at.best for at in told] == [None] * 3 + [0.5] * 3
+    assert [at.seconds for at in told[:3]] == [0.0] * 3
+    assert 0 < told[3].seconds == told[5].seconds < history.seconds
 
-        def set_postfix(self, loss, refresh):
-            shown.append(float(loss))
 
-    monkeypatch.setattr(training, "tqdm", lambda batches, **options: Lazy(batches))
-    history = fit(noisy_task(), seed=0, epochs=1, directory=tmp_path)
-    assert shown[-1] == pytest.approx(history.epochs[0]["loss"], abs=6e-4)
+def test_progress_of_a_resumed_run_goes_on_where_it_stopped_and_changes_nothing(tmp_path):
+    told, silent, watched = [], noisy_task((0.5, 0.25)), noisy_task((0.5,))
+    fit(silent, seed=0, epochs=2, directory=tmp_path / "silent", patience=9)
+    with pytest.raises(Killed):
+        fit(noisy_task((0.5,), 4), seed=0, epochs=2, directory=tmp_path / "told", patience=9, progress=told.append)
+    fit(watched, seed=0, epochs=2, directory=tmp_path / "told", patience=9, progress=told.append)
+    assert [(at.epoch, at.step) for at in told] == [(epoch, step) for epoch in (1, 2) for step in (1, 2, 3)]
+    assert told[-1].best == 0.5
+    assert same_tensors(watched.model.state_dict(), silent.model.state_dict())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

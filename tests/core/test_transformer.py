@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from bbqrec_core import kernels, transformer
 from bbqrec_core.kernels import dropout, softmax_loss
 from bbqrec_core.transformer import Block, Transformer, attention, causal_mask, row_of
-from bbqrec_lab.baselines.esasrec import GatedBlock
 
 USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
 LAYERS, WIDTH = 2, 6
@@ -17,12 +16,9 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def transformer(dropout=0.0, kind=Block):
+def stack(dropout=0.0):
     torch.manual_seed(0)
-    return Transformer(LAYERS, WIDTH, HEADS, dropout, kind).double().eval()
-
-
-kinds = pytest.mark.parametrize("kind", [Block, GatedBlock])
+    return Transformer(LAYERS, WIDTH, HEADS, dropout).double().eval()
 
 
 def biases(length):
@@ -50,9 +46,8 @@ def test_torch_fused_attention_agrees():
     torch.testing.assert_close(attended, F.scaled_dot_product_attention(query, key, value, attn_mask=bias))
 
 
-@kinds
-def test_attention_rows_sum_to_one_and_look_at_nothing_later(kind):
-    _, maps = transformer(kind=kind)(normal(USERS, KEYS, WIDTH), biases(KEYS))
+def test_attention_rows_sum_to_one_and_look_at_nothing_later():
+    _, maps = stack()(normal(USERS, KEYS, WIDTH), biases(KEYS))
     assert len(maps) == LAYERS
     for weights in maps:
         torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
@@ -60,9 +55,8 @@ def test_attention_rows_sum_to_one_and_look_at_nothing_later(kind):
         assert bool((weights >= 0).all())
 
 
-@kinds
-def test_a_later_position_changes_no_earlier_output(kind):
-    model, x = transformer(kind=kind), normal(USERS, KEYS, WIDTH)
+def test_a_later_position_changes_no_earlier_output():
+    model, x = stack(), normal(USERS, KEYS, WIDTH)
     changed = x.clone()
     changed[:, 4:] = normal(USERS, KEYS - 4, WIDTH, seed=9)
     before, after = (model(version, biases(KEYS))[0] for version in (x, changed))
@@ -70,18 +64,16 @@ def test_a_later_position_changes_no_earlier_output(kind):
     assert bool((before[:, 4:] != after[:, 4:]).any(-1).all())
 
 
-@kinds
-def test_one_position_a_user_is_that_of_one_pass(kind):
-    model, x, row = transformer(kind=kind), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
+def test_one_position_a_user_is_that_of_one_pass():
+    model, x, row = stack(), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
     for given in (biases(KEYS), [causal_mask(KEYS).double()[None, None]] * LAYERS):  # for each head, or one for all
         whole, _ = model(x, given)
         there = [*given[:-1], row_of(given[-1], row)]
         torch.testing.assert_close(model.at(x, there, row), whole[torch.arange(USERS), row])
 
 
-@kinds
-def test_growing_position_by_position_equals_one_pass(kind):
-    model, x = transformer(kind=kind), normal(USERS, KEYS, WIDTH)
+def test_growing_position_by_position_equals_one_pass():
+    model, x = stack(), normal(USERS, KEYS, WIDTH)
     whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
     caches = [None] * LAYERS
     for position in range(KEYS):
@@ -105,37 +97,30 @@ def test_a_block_is_two_residual_branches():
     torch.testing.assert_close(y, middle + block.down(F.relu(block.up(block.norm_forward(middle)))))
 
 
-def test_a_gated_block_multiplies_each_branch_by_a_gate_of_the_stream():
+def test_a_stack_is_made_of_the_kind_of_block_that_is_asked_for():
+    class Doubled(Block):
+        def merge(self, x, attended):
+            return 2 * super().merge(x, attended)
+
     torch.manual_seed(0)
-    block, x = GatedBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
-    y, _ = block(x, causal_mask(KEYS))
-    heads = F.scaled_dot_product_attention(*block.project(x), is_causal=True)
-    middle = x + torch.sigmoid(block.gate_attention(x)) * block.out(torch.cat(heads.unbind(1), -1))
-    hidden = block.norm_forward(middle) @ block.up.weight.T
-    swish, linear = hidden[..., : 4 * WIDTH], hidden[..., 4 * WIDTH :]
-    forward = (swish * torch.sigmoid(swish) * linear) @ block.down.weight.T
-    torch.testing.assert_close(y, middle + torch.sigmoid(block.gate_forward(middle)) * forward)
-
-
-def test_closed_gates_leave_the_stream_as_it_is():
-    block, x = GatedBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
-    for gate in (block.gate_attention, block.gate_forward):
-        torch.nn.init.constant_(gate.bias, -1e9)
-    assert torch.equal(block(x, causal_mask(KEYS))[0], x)
+    model, plain, x = Transformer(LAYERS, WIDTH, HEADS, 0.0, Doubled).double(), stack(), normal(USERS, KEYS, WIDTH)
+    assert [type(block) for block in model.blocks] == [Doubled] * LAYERS
+    for block in plain.blocks:
+        x = 2 * block(x, causal_mask(KEYS))[0]
+    torch.testing.assert_close(model(normal(USERS, KEYS, WIDTH), [causal_mask(KEYS)] * LAYERS)[0], plain.norm(x))
 
 
 def test_each_layer_reads_its_own_bias():
-    model, x = transformer(), normal(USERS, KEYS, WIDTH)
+    model, x = stack(), normal(USERS, KEYS, WIDTH)
     first, second = biases(KEYS)
     assert not torch.equal(model(x, [first, second])[0], model(x, [second, first])[0])
     with pytest.raises(ValueError, match="zip"):
         model(x, [first])
 
 
-@kinds
-def test_dropout_acts_in_training_only(kind):
-    model, x = transformer(dropout=0.5, kind=kind), normal(USERS, KEYS, WIDTH)
-    plain = transformer(kind=kind)(x, biases(KEYS))[0]
+def test_dropout_acts_in_training_only():
+    model, x = stack(dropout=0.5), normal(USERS, KEYS, WIDTH)
+    plain = stack()(x, biases(KEYS))[0]
     assert torch.equal(model(x, biases(KEYS))[0], plain)
     model.train()
     torch.manual_seed(0)

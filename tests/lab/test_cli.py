@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 from tiny import semantic_ids
 
-import bbqrec_core
 from bbqrec_lab import cli
-from bbqrec_lab.datasets import bundle, reading
+from bbqrec_lab.datasets import bundle, download, features, reading, sources
+from bbqrec_lab.experiments import runs, variants
 from bbqrec_lab.suite import notebooks
 
 ROWS = pl.DataFrame(
-    [("bbqrec", 4, "kept", "all", "recall@10", 0.25)],
-    schema=["variant", "seed", "history", "segment", "metric", "value"],
+    [("bbqrec", 4, "included", "all", "recall@10", 0.25)],
+    schema=["variant", "seed", "seen_items", "segment", "metric", "value"],
     orient="row",
 )
 
@@ -43,28 +43,22 @@ def core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         calls.append((name, posters))
         return tmp_path / name
 
-    fakes = {
-        "experiments": SimpleNamespace(
-            VARIANTS={"bbqrec": SimpleNamespace(group="main", note="all of it")},
-            run_variant=run_variant,
-        ),
-        "scorers": SimpleNamespace(recommend=recommend),
-        "sources": SimpleNamespace(
-            REGISTRY={"toy": "a toy, free"}, get=get, cache_dir=lambda: tmp_path, load=lambda name, options: bundle
-        ),
-        "features": SimpleNamespace(fetch_encoders=lambda cache: {"text": cache / "text"}),
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(bbqrec_core, name, fake, raising=False)
-        monkeypatch.setitem(sys.modules, f"bbqrec_core.{name}", fake)
+    monkeypatch.setattr(variants, "VARIANTS", {"bbqrec": SimpleNamespace(group="main", note="all of it")})
+    monkeypatch.setattr(runs, "run_variant", run_variant)
+    monkeypatch.setattr(runs, "recommend", recommend)
+    monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy, free"})
+    monkeypatch.setattr(sources, "get", get)
+    monkeypatch.setattr(sources, "load", lambda name, options: bundle)
+    monkeypatch.setattr(download, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(features, "fetch_encoders", lambda cache: {"text": cache / "text"})
     monkeypatch.setattr(reading, "read_bundle", lambda path, options: calls.append((path,)) or bundle)
     monkeypatch.setattr(reading, "statistics", lambda bundle: pl.DataFrame({"what": ["users"], "value": ["3"]}))
-    return SimpleNamespace(calls=calls, bundle=bundle, fakes=fakes)
+    return SimpleNamespace(calls=calls, bundle=bundle)
 
 
 def test_help_imports_nothing_slow() -> None:
     code = (
-        "import sys\nfrom bbqrec_core import cli\n"
+        "import sys\nfrom bbqrec_lab import cli\n"
         "try:\n    cli.main(['fit', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
         "slow = {'torch', 'polars', 'matplotlib', 'sklearn', 'papermill', 'numpy'} & set(sys.modules)\n"
         "assert not slow, slow"
@@ -113,12 +107,18 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(command: str, capsys: pyt
 )
 @pytest.mark.parametrize("debug", [(), ("before",), ("after",)])
 def test_errors_are_one_line_with_their_exit_code(
-    core: SimpleNamespace, capsys: pytest.CaptureFixture, error: BaseException, code: int, text: str, debug: tuple
+    core: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    error: BaseException,
+    code: int,
+    text: str,
+    debug: tuple,
 ) -> None:
     def fail() -> None:
         raise error
 
-    core.fakes["sources"].cache_dir = fail
+    monkeypatch.setattr(download, "cache_dir", fail)
     command = [*["--debug"] * ("before" in debug), "data", "list", *["--debug"] * ("after" in debug)]
     assert cli.main(command) == code
     printed = capsys.readouterr()
@@ -158,9 +158,9 @@ def test_fit_passes_its_options_on_and_prints_one_row(
 
 
 def test_fit_refuses_an_unknown_variant_before_reading_data(
-    core: SimpleNamespace, capsys: pytest.CaptureFixture
+    core: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    core.fakes["sources"].load = None
+    monkeypatch.setattr(sources, "load", None)
     assert cli.main(["fit", "--variant", "bbq"]) == 2
     assert capsys.readouterr().err == "bbqrec: no variant 'bbq': there are bbqrec\n"
 
@@ -231,15 +231,15 @@ def test_lab_listens_on_this_machine_only_and_keeps_its_token(monkeypatch: pytes
 
 
 def test_a_plain_kill_is_an_interruption_and_the_handler_is_put_back(
-    core: SimpleNamespace, capsys: pytest.CaptureFixture
+    core: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    core.fakes["sources"].cache_dir = lambda: signal.raise_signal(signal.SIGTERM)
+    monkeypatch.setattr(download, "cache_dir", lambda: signal.raise_signal(signal.SIGTERM))
     assert cli.main(["data", "list"]) == 130
     assert signal.getsignal(signal.SIGTERM) is not cli._interrupt
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
-    code = "import sys\nfrom bbqrec_core import cli\n"
+    code = "import sys\nfrom bbqrec_lab import cli\n"
     code += (
         "cli._list = lambda args: [print('x' * 99) for _ in range(9999)] and 0\nsys.exit(cli.main(['data', 'list']))"
     )

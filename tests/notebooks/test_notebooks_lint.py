@@ -14,10 +14,10 @@ import pytest
 
 from bbqrec_lab.suite import notebooks
 
-FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SOLUTIONS = notebooks.solutions(FOLDER)
-EXERCISE, CHECK = re.compile(r"^\*\*(\d \([^)]*\))", re.M), r"lesson\.{}\((answer_\d, .*)\)$"
+EXERCISE, CHECK = re.compile(r"^\*\*(\d \([^)]*\))", re.M), r"notebook\.{}\((answer_\d, .*)\)$"
 REQUIRED = {"dataset", "preset", "seed", "out_dir", "overrides"}
 MOST_PARAMETERS, CELL_LINES, FUNCTION_LINES = 10, 20, 8
 ABSOLUTE = re.compile(r"""["'(\s](/(?:home|root|tmp|work|usr|mnt|Users|opt|data)\b|~/|[A-Z]:\\)""")

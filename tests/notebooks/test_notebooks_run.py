@@ -51,7 +51,7 @@ def test_every_notebook_and_row_is_done(finished: tuple, root: Path) -> None:
     columns = "dataset data_hash variant seed preset split_seed history segment targets metric value config_hash"
     assert rows.columns == columns.split()
     assert set(rows["seed"]) == {1, 2}
-    assert set(rows["history"]) == {"kept", "masked"}
+    assert set(rows["seen_items"]) == {"included", "filtered"}
     assert rows["value"].is_finite().all()
     assert (run / "tables" / "intervals.csv").exists()
     assert all(variant in result.stdout for variant in rows["variant"].unique())

@@ -1,4 +1,4 @@
-"""The README promises what the committed tables hold, and shows only files that are there."""
+"""The pages promise what the committed tables hold, and show only files that are there."""
 
 import re
 from pathlib import Path
@@ -10,56 +10,81 @@ from bbqrec_lab.experiments import tables, variants
 from bbqrec_lab.suite import notebooks
 
 METRICS = ("recall@10", "ndcg@10")
+RANKINGS = {"kept": "included", "masked": "filtered"}  # what the pages call the two ways to rank
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results"))]
+PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 
-def readme(root: Path) -> str:
-    return (root / "README.md").read_text(encoding="utf-8")
+def page(root: Path, name: str) -> str:
+    return (root / name).read_text(encoding="utf-8")
+
+
+def table(text: str) -> list[list[str]]:
+    """Cells of the results table of a page, without its two header lines."""
+    body = text.split("<!-- results:")[1].split("<!-- results end -->")[0]
+    lines = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines[2:]]
 
 
 def shown_table(text: str) -> dict[tuple[str, str], list[str]]:
-    """Cells of the results table by (variant, history)."""
-    body = text.split("<!-- results:")[1].split("<!-- results end -->")[0]
-    lines = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines() if line.startswith("|")
-    ]
-    return {(line[0], line[1]): line[2:] for line in lines[2:]}
+    """Seeds and both metrics by (variant, ranking), from the page that has all of them."""
+    return {(line[0], line[1]): line[2:] for line in table(text)}
+
+
+def shown_in_short(text: str) -> dict[str, list[str]]:
+    """Seeds, and NDCG@10 of both rankings, by variant, from the page that has the most telling ones."""
+    return {line[0]: line[1:] for line in table(text)}
 
 
 def expected_table(root: Path) -> dict[tuple[str, str], list[str]]:
-    rows = tables.summary(pl.read_csv(root / "figures" / "main_results.csv"))
-    return {(row["variant"], row["history"]): [row["seeds"], *(row[m] for m in METRICS)] for row in rows.to_dicts()}
+    rows = tables.summary(pl.read_csv(root / "figures" / "main_results.csv")).to_dicts()
+    return {(row["variant"], RANKINGS[row["history"]]): [row["seeds"], *(row[m] for m in METRICS)] for row in rows}
+
+
+def expected_in_short(root: Path, names: list[str]) -> dict[str, list[str]]:
+    """The same figures as `shown_in_short` has them."""
+    found = expected_table(root)
+    return {name: [found[name, "included"][0], *(found[name, way][2] for way in RANKINGS.values())] for name in names}
 
 
 def test_the_results_are_those_of_the_committed_table(root: Path) -> None:
-    assert shown_table(readme(root)) == expected_table(root)
+    assert shown_table(page(root, "docs/results.md")) == expected_table(root)
+    short = shown_in_short(page(root, "README.md"))
+    assert short == expected_in_short(root, list(short))
+    assert {"bbqrec", "popularity", "item-knn", "markov", "sasrec", "tiger", "random-ids"} <= set(short)
 
 
-def test_a_changed_digit_would_be_found(root: Path) -> None:
-    text = readme(root)
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_a_changed_digit_would_be_found(root: Path, name: str) -> None:
+    text = page(root, name)
     digit = re.search(r"0\.0(\d)", text.split("<!-- results:")[1])
     assert digit
     at = text.index("<!-- results:") + len("<!-- results:") + digit.start(1)
     changed = text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
-    assert shown_table(changed) != expected_table(root)
+    if name == "README.md":
+        short = shown_in_short(changed)
+        assert short != expected_in_short(root, list(short))
+    else:
+        assert shown_table(changed) != expected_table(root)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/data.md", "docs/datasets.md", "notebooks/README.md"])
-def test_every_link_leads_to_a_file(root: Path, page: str) -> None:
-    text = (root / page).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    assert [link for link in links if not ((root / page).parent / link).exists()] == []
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_to_a_file(root: Path, name: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", page(root, name)) if "://" not in link]
+    assert [link for link in links if not ((root / name).parent / link).exists()] == []
 
 
 def test_every_notebook_and_command_is_on_the_map(root: Path) -> None:
-    text = readme(root)
+    text = page(root, "README.md")
     assert [path.name for path in notebooks.discover(root / "notebooks") if f"notebooks/{path.name}" not in text] == []
     rows = pl.read_csv(root / "figures" / "main_results.csv")
     assert set(rows["variant"]) <= set(variants.VARIANTS)
 
 
 def test_pictures_are_small_and_say_in_words_what_they_show(root: Path) -> None:
-    pictures = re.findall(r"!\[([^\]]*)\]\((figures/widgets/[^)]+)\)", readme(root))
-    assert len(pictures) == 4
-    assert [name for words, name in pictures if len(words) < 40] == []
-    assert [name for _, name in pictures if (root / name).stat().st_size >= 200_000] == []
+    found = [pair for name in PAGES for pair in re.findall(r"!\[([^\]]*)\]\([./]*(figures/[^)]+)\)", page(root, name))]
+    pictures = [(words, name) for words, name in found if name.startswith("figures/widgets/")]
+    assert len(pictures) == len(set(pictures)) >= 5
+    assert [name for words, name in found if len(words) < 40] == []
+    assert [name for _, name in found if (root / name).stat().st_size >= 200_000] == []
     assert {Path(name).name for _, name in pictures} == {path.name for path in (root / "figures" / "widgets").iterdir()}

@@ -1,15 +1,12 @@
 """Laws of stage 2 as a whole: what may not change a score, what a score is, and that every setting does something."""
 
-import math
 from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bbqrec_core.training.fit import beam_ranks, early_score, item_features
 from tiny import planted_data, recommender_config, same_tensors, semantic_ids, tokenizer_config
-from torch import nn
 
 from bbqrec_core import (
     EvaluationConfig,
@@ -25,7 +22,8 @@ from bbqrec_core import (
     rank_users,
 )
 from bbqrec_core.metrics import mask_history
-from bbqrec_core.transformer import INIT_STD
+from bbqrec_core.recommender.fit import beam_ranks, early_score, item_features
+from bbqrec_core.transformer import INIT_STD, Block
 
 N, SIZES = 24, (5, 5, 3)
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=7)
@@ -34,7 +32,7 @@ KINDS = {
     "items": {"output": "items"},  # SASRec: the one kind without IDs
     "enriched": {"output": "items"},
     "both": {"output": "both"},
-    "features": {"output": "both", "features": True, "block": "ligr"},
+    "features": {"output": "both", "features": True},
 }
 FEATURES = torch.randn(N + 1, 7, generator=torch.Generator().manual_seed(5)).index_fill(0, torch.tensor([0, 4]), 0.0)
 
@@ -104,10 +102,9 @@ def test_padding_never_changes_a_score(kind, ids):
     torch.testing.assert_close(model.loss(padded)["loss"], alone)
 
 
-@pytest.mark.parametrize("form", ["buckets", "linear"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_state_alone_is_that_of_one_pass_over_all(kind, form, ids):
-    model = fresh(kind, ids, similarity_form=form).model
+def test_the_last_state_alone_is_that_of_one_pass_over_all(kind, ids):
+    model = fresh(kind, ids).model
     rows = torch.tensor([[3, 8, 3, 17], [5, 9, 0, 0], [4, 0, 0, 0]])
     last = (rows > 0).sum(1) - 1
     torch.testing.assert_close(model.last_states(rows), model.states(rows)[0][torch.arange(3), last])
@@ -222,79 +219,6 @@ def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids, kind, w):
     assert list(fresh("codes", ids).model.loss(rows)) == list(fresh("items", ids).model.loss(rows)) == ["loss"]
 
 
-def item_scorer(n_items, **changes):
-    """An untrained item model with item vectors of ordinary size."""
-    torch.manual_seed(0)
-    model = SequenceModel(n_items, None, recommender_config(output="items", **changes)).double()
-    nn.init.normal_(model.items.weight)
-    return model
-
-
-def test_binary_loss_weighs_the_target_against_one_other_item():
-    model, states = item_scorer(2, loss="bce"), torch.randn(3, 6, dtype=torch.float64)
-    targets = torch.tensor([1, 2, 1])  # of two items the other one is certain
-    x, y = ((states * model.items.weight[rows]).sum(1) for rows in (targets, 3 - targets))
-    torch.testing.assert_close(model.item_loss(states, targets), -(x.sigmoid().log() + (-y).sigmoid().log()).mean())
-
-
-@pytest.mark.parametrize("target", [1, 3, 5])
-def test_the_negative_of_binary_loss_is_any_other_item_equally_often(target):
-    model = item_scorer(5, loss="bce")
-    with torch.no_grad():
-        model.items.weight[:, 0] = torch.arange(6) * 1.0
-    states = torch.eye(6, dtype=torch.float64)[:1].expand(20_000, 6)  # reads an item's number off
-    found = model.item_loss(states, torch.full((20_000,), target)) - F.softplus(torch.tensor(-target * 1.0))
-    others = [math.log1p(math.exp(j)) for j in range(1, 6) if j != target]
-    assert found.item() == pytest.approx(np.mean(others), abs=0.05)
-
-
-def test_sampled_softmax_draws_once_for_the_batch_and_drops_hits_of_the_target():
-    model, state = item_scorer(2, loss="sampled", negatives=9), torch.randn(1, 6, dtype=torch.float64)
-    x = (state @ model.items.weight.T)[0]
-    losses, drawn = [], []
-    for target in (1, 2):
-        torch.manual_seed(4)
-        losses.append(model.item_loss(state, torch.tensor([target])))
-        drawn.append(((losses[-1].exp() - 1) * (x[target] - x[3 - target]).exp()).item())  # draws of the other
-    assert drawn == pytest.approx(np.round(drawn))
-    assert min(drawn) > 0
-    assert sum(drawn) == pytest.approx(9)
-    torch.manual_seed(4)
-    torch.testing.assert_close(model.item_loss(state.expand(2, 6), torch.tensor([1, 2])), sum(losses) / 2)
-
-
-def test_sampled_softmax_nears_the_full_one_as_negatives_cover_the_catalogue():
-    full, many = item_scorer(5), item_scorer(5, loss="sampled", negatives=400_000)
-    states, targets = torch.randn(4, 6, dtype=torch.float64), torch.tensor([1, 2, 4, 5])
-    logits = states @ full.items.weight[1:].T
-    own = logits.gather(1, targets[:, None] - 1)
-    others = logits.scatter(1, targets[:, None] - 1, -torch.inf) + math.log(400_000 / 5)
-    wanted = torch.logsumexp(torch.cat([own, others], 1), 1) - own[:, 0]
-    assert many.item_loss(states, targets).item() == pytest.approx(wanted.mean().item(), abs=0.01)
-
-
-@pytest.mark.parametrize(("loss", "rows"), [("bce", 3 + 3), ("sampled", 3 + 4)])
-def test_losses_with_negatives_touch_the_targets_and_the_negatives_alone(loss, rows):
-    model = item_scorer(97, loss=loss, negatives=4)
-    model.item_loss(torch.randn(3, 6, dtype=torch.float64), torch.tensor([5, 50, 97])).backward()
-    touched = model.items.weight.grad.any(1)
-    assert 3 < int(touched.sum()) <= rows
-    assert bool(touched[[5, 50, 97]].all())
-    assert not touched[0]
-
-
-@pytest.mark.parametrize("loss", ["bce", "sampled"])
-def test_losses_with_negatives_learn_to_rank_the_target_first(loss):
-    model = item_scorer(7, loss=loss, negatives=3)
-    states, targets = torch.eye(6, dtype=torch.float64), torch.tensor([1, 2, 3, 4, 5, 7])
-    optimizer = torch.optim.Adam([model.items.weight], lr=0.1)
-    for _ in range(150):
-        optimizer.zero_grad()
-        model.item_loss(states, targets).backward()
-        optimizer.step()
-    assert torch.equal((states @ model.items.weight[1:].T).argmax(1) + 1, targets)
-
-
 def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothing(ids):
     model = fresh("features", ids).model
     vectors = model.item_vectors()
@@ -325,17 +249,9 @@ def test_data_without_modalities_train_as_without_features(data, ids, run, tmp_p
     assert same_tensors(found.model.state_dict(), run("items")[0].model.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"loss": "bce"}, "loss must be ce unless output is items, got loss=bce, output=codes"),
-        ({"loss": "sampled", "output": "both"}, "got loss=sampled, output=both"),
-        ({"features": True}, "set output to items or both, got output=codes"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        recommender_config(**changes)
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="set output to items or both, got output=codes"):
+        recommender_config(features=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -365,6 +281,48 @@ def test_equal_arguments_give_equal_parameters_and_another_seed_does_not(ids):
     first, again, other = (build_recommender(N, ids, recommender_config(), seed).model for seed in (1, 1, 2))
     assert same_tensors(first.state_dict(), again.state_dict())
     assert not same_tensors(first.state_dict(), other.state_dict())
+
+
+class Other(SequenceModel):
+    """A model of another class, which takes twice its loss."""
+
+    def loss(self, rows):
+        return {"loss": 2 * super().loss(rows)["loss"]}
+
+
+def test_a_model_that_is_made_otherwise_takes_the_place_of_ours(data, ids, run, tmp_path):
+    config, asked = recommender_config(), []
+
+    def make(*given):
+        asked.append(given)
+        return Other(*given)
+
+    found = build_recommender(N, ids, config, 1, make=make)
+    assert type(found.model) is Other
+    assert asked == [(N, ids, config, None)]
+    assert same_tensors(found.model.state_dict(), build_recommender(N, ids, config, 1).model.state_dict())
+    trained, history = fit_recommender(data, ids, config, EVALUATION, 0, tmp_path / "c", make)
+    assert type(trained.model) is Other
+    assert history.epochs[0]["loss"] > 1.5 * run()[1].epochs[0]["loss"]
+
+
+def test_a_kind_of_block_is_that_of_the_backbone_alone(ids):
+    class Gated(Block):
+        pass
+
+    model = SequenceModel(N, ids, recommender_config(), block=Gated)
+    assert [type(part) for part in model.blocks.blocks] == [Gated] * 2
+    assert [type(part) for part in model.head.blocks.blocks] == [Block]
+
+
+def test_progress_is_told_of_every_step(data, ids, run, tmp_path):
+    told = []
+    found, history = fit_recommender(
+        data, ids, recommender_config(), EVALUATION, 0, tmp_path / "c", progress=told.append
+    )
+    assert [at.epoch for at in told if at.step == at.steps] == [row["epoch"] for row in history.epochs]
+    assert {at.name for at in told} == {"recommender"}
+    assert same_tensors(found.model.state_dict(), run()[0].model.state_dict())
 
 
 def test_tables_start_from_the_codebook_up_to_one_scale(ids):
@@ -457,7 +415,7 @@ def test_ranks_by_a_wide_beam_are_ranks_by_exact_scores(data, ids, part, masked,
     recommender = fresh(emitting, ids)
     users = np.array([20, 3, 11, 0, 7])
     beam = beam_ranks(recommender, data, part, users, replace(EVALUATION, beam=100, batch=2), masked)
-    kind = "masked" if masked else "kept"
+    kind = "filtered" if masked else "included"
     exact = rank_users(recommender.scores, data.history(part), data.targets(part), users, (kind,))[kind]
     assert beam.greater[exact.ties > 0].tolist() == exact.greater[exact.ties > 0].tolist()
     assert beam.ties.tolist() == exact.ties.tolist()
@@ -504,7 +462,9 @@ def test_ranks_by_a_narrow_beam_miss_targets_and_count_them_as_zero(data, ids):
 def test_the_early_score_of_sasrec_is_exact_ndcg(data):
     recommender = fresh("items", None)
     users = np.array([1, 5, 9])
-    ranks = rank_users(recommender.scores, data.history("valid"), data.targets("valid"), users, ("kept",))["kept"]
+    ranks = rank_users(recommender.scores, data.history("valid"), data.targets("valid"), users, ("included",))[
+        "included"
+    ]
     wanted = per_user(ranks)["ndcg@10"].mean()
     assert early_score(recommender, data, users, EVALUATION) == pytest.approx(wanted)
 
@@ -512,11 +472,7 @@ def test_the_early_score_of_sasrec_is_exact_ndcg(data):
 CHANGES = {
     "output": "items",
     "w_codes": 0.5,
-    "loss": "sampled",
-    "negatives": 2,
-    "granularity": "code",
     "features": True,
-    "block": "ligr",
     "width": 12,
     "layers": 1,
     "heads": 2,
@@ -526,8 +482,6 @@ CHANGES = {
     "buckets": 5,
     "bucket_edges": "uniform",
     "channels": "same",
-    "similarity": "features",
-    "similarity_form": "linear",
     "unseen": "model",
     "prefixes": False,
     "init_from_codebook": False,
@@ -545,8 +499,6 @@ CHANGES = {
 
 NEEDS = {
     "w_codes": {"output": "both"},
-    "loss": {"output": "items"},
-    "negatives": {"output": "items", "loss": "sampled"},
     "features": {"output": "items"},
     "unseen": {"new": 0.5},
     "patience": {"lr": 0.05, "epochs": 8},  # fast enough for the score to fall

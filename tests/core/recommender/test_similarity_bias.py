@@ -7,26 +7,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import recommender_config, same_tensors, semantic_ids
+from tiny import recommender_config, semantic_ids
 
 from bbqrec_core import SequenceModel, SimilarityBias
 from bbqrec_core.kernels import bucket_of
 from bbqrec_core.recommender import similarity_bias
-from bbqrec_core.recommender.similarity_bias import (
-    Channel,
-    LinearSimilarity,
-    bucket_edges,
-    build_reweighting,
-    channels,
-    pairwise_cosine,
-)
-from bbqrec_lab.experiments.runs import with_compared
+from bbqrec_core.recommender.similarity_bias import Channel, SignalPairs, bucket_edges, build_reweighting, channels
 
 N, WIDTH, LAYERS, HEADS, BUCKETS = 11, 5, 2, 3, 7
 SIZES = (4, 4)
 SIGNALS = ["text", "image", "id"]
 ROWS = torch.tensor([[3, 8, 3, 1, 0], [5, 2, 9, 4, 7]])  # a repeated item, a padded position
-FORMS = ["buckets", "linear"]
 
 
 def make(vectors=None, present=None, **changes):
@@ -182,14 +173,6 @@ def test_the_bucket_of_a_pair_does_not_depend_on_its_company(monkeypatch):
             assert torch.equal(found, whole[:, part - 1][:, :, part - 1])
 
 
-def test_pairwise_cosine_is_the_loop_and_zero_for_zero_vectors():
-    query, key = torch.randn(2, 3, WIDTH, dtype=torch.float64), torch.randn(2, 4, WIDTH, dtype=torch.float64)
-    query[0, 1] = 0
-    wanted = [[[F.cosine_similarity(q, k, dim=0) for k in key[b]] for q in query[b]] for b in range(2)]
-    torch.testing.assert_close(pairwise_cosine(query, key), torch.tensor(wanted, dtype=torch.float64))
-    assert bool((pairwise_cosine(query, key)[0, 1] == 0).all())
-
-
 def two_models(**changes):
     """The same parameters with and without reweighting, over IDs with three signals."""
     ids, models = semantic_ids(N, SIZES, width=WIDTH), []
@@ -199,10 +182,9 @@ def two_models(**changes):
     return models
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_zero_table_is_the_plain_backbone_bit_for_bit(form):
+def test_a_zero_table_is_the_plain_backbone_bit_for_bit():
     gradients, states = [], []
-    for model in two_models(dropout=0.4, similarity_form=form):
+    for model in two_models(dropout=0.4):
         model.train()
         torch.manual_seed(5)
         states.append(model.states(ROWS)[0])
@@ -214,16 +196,14 @@ def test_a_zero_table_is_the_plain_backbone_bit_for_bit(form):
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_table_itself_gets_gradient_at_zero(form):
-    model = two_models(similarity_form=form)[0]
+def test_the_table_itself_gets_gradient_at_zero():
+    model = two_models()[0]
     model.loss(ROWS)["loss"].backward()
     assert bool(model.reweighting.table.grad.abs().sum() > 0)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_each_weight_is_multiplied_by_exp_of_its_offset_before_normalisation(form):
-    weighted, plain = (model.double().eval() for model in two_models(layers=1, similarity_form=form))
+def test_each_weight_is_multiplied_by_exp_of_its_offset_before_normalisation():
+    weighted, plain = (model.double().eval() for model in two_models(layers=1))
     offset = filled(weighted.reweighting)(ROWS)[0]
     _, [found] = weighted.states(ROWS)
     _, [before] = plain.states(ROWS)
@@ -247,99 +227,50 @@ def test_the_attention_map_of_a_case_done_by_hand():
     torch.testing.assert_close(weights[0, :, :3, :3], wanted.expand(3, 3, 3))
 
 
-def linear(which="all"):
-    """The linear form in float64 over IDs some of whose signals are missing, its table filled, and those IDs."""
+def test_what_is_compared_is_the_cosine_of_each_channels_signals_and_zero_for_zero_vectors():
     ids = semantic_ids(N, SIZES, width=WIDTH)
     vectors, present = torch.from_numpy(ids.signal_vectors).double(), torch.from_numpy(ids.present)
-    made = LinearSimilarity(vectors, present, SIGNALS, layers=LAYERS, heads=HEADS, which=which)
-    return filled(made.double()), ids
+    vectors[8, 1] = 0
+    pairs = SignalPairs(vectors, present, SIGNALS, layers=LAYERS, heads=HEADS, which="all")
+    columns = torch.tensor([[8, 3, 0], [6, 6, 2]])  # other items than the rows', and fewer
+    cosine, (same, missing, padding) = pairs.compare(ROWS, columns)
+    assert cosine.shape == (5, 2, 5, 3)
+    for c, channel in enumerate(pairs.channels):
+        for b in range(2):
+            for t, i in enumerate(ROWS[b].tolist()):
+                for r, j in enumerate(columns[b].tolist()):
+                    wanted = F.cosine_similarity(vectors[i, channel.query], vectors[j, channel.key], dim=0)
+                    torch.testing.assert_close(cosine[c, b, t, r], wanted)
+                    assert missing[c, b, t, r] == (not (present[i, channel.query] and present[j, channel.key]))
+                    assert same[b, t, r] == (i == j)
+                    assert padding[b, t, r] == (not i or not j)
+    assert bool((cosine[1][:, :, 0][0] == 0).all())  # image-image with item 8
 
 
-@pytest.mark.parametrize("which", ["same", "all"])
-def test_linear_offsets_are_slope_times_cosine_or_an_offset_of_their_own(which):
-    (made, ids), met = linear(which), set()
-    vectors = torch.from_numpy(ids.signal_vectors).double()
-    for layer, offset in enumerate(made(ROWS)):
-        for b, row in enumerate(ROWS.tolist()):
-            for t, i in enumerate(row):
-                for r, j in enumerate(row):
-                    wanted = 0
-                    for c, channel in enumerate(made.channels):
-                        table = made.table[layer, c]
-                        kind = bucket_by_hand(vectors, ids.present, i, j, channel, ()) - BUCKETS
-                        met.add(max(kind, -1))
-                        q, k = vectors[i, channel.query], vectors[j, channel.key]
-                        wanted = wanted + (table[0] * (q @ k / q.norm() / k.norm()) if kind < 0 else table[1 + kind])
-                    torch.testing.assert_close(offset[b, :, t, r], wanted)
-    assert met == {-1, 0, 1, 2}
-
-
-def test_the_gradient_of_linear_offsets_is_that_of_differences():
-    made, _ = linear()
-
-    def offsets(table):
-        return torch.stack(torch.func.functional_call(made, {"table": table}, (ROWS,)))
-
-    assert torch.autograd.gradcheck(offsets, made.table.detach().clone().requires_grad_())
-    assert [name for name, _ in made.named_parameters()] == ["table"]
-
-
-def test_a_configuration_picks_form_and_channels():
+def test_a_configuration_picks_channels_and_sizes():
     ids = semantic_ids(N, SIZES, width=WIDTH)
     arguments = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present), SIGNALS
-    for changes, kind, count in (
-        ({}, SimilarityBias, 5),
-        ({"channels": "same"}, SimilarityBias, 3),
-        ({"similarity": "signals"}, SimilarityBias, 5),
-        ({"similarity": "features"}, SimilarityBias, 3),
-        ({"similarity_form": "linear"}, LinearSimilarity, 5),
-        ({"similarity_form": "linear", "similarity": "features"}, LinearSimilarity, 3),
-    ):
+    for changes, count in (({}, 5), ({"channels": "same"}, 3), ({"channels": "same", "buckets": 6}, 3)):
         made = build_reweighting(*arguments, recommender_config(**changes))
-        assert type(made) is kind
+        assert type(made) is SimilarityBias
         assert len(made.channels) == count
-        assert made.table.shape == (2, count, {SimilarityBias: 4 + 3, LinearSimilarity: 1 + 3}[kind], 3)
+        assert made.table.shape == (2, count, changes.get("buckets", 4) + 3, 3)
         assert not made.table.any()
 
 
-def other_vectors():
-    """IDs, signals before quantization, and features of two widths with who has them."""
-    rng, ids = np.random.default_rng(3), semantic_ids(N, SIZES, width=WIDTH)
-    behaviour = rng.normal(size=ids.signal_vectors.shape).astype(np.float32)
-    features = {name: rng.normal(size=(N + 1, width)).astype(np.float32) for name, width in (("text", 3), ("image", 7))}
-    presence = {name: rng.random(N + 1) < 0.7 for name in ("image", "text")}
-    return ids, behaviour, features, presence
+def test_a_reweighting_that_is_made_otherwise_takes_the_place_of_ours():
+    ids, asked = semantic_ids(N, SIZES, width=WIDTH), []
 
+    def make(*given):
+        asked.append(given)
+        return filled(build_reweighting(*given))
 
-def test_signals_or_features_take_the_place_of_quantized_vectors_and_nothing_else_changes():
-    ids, behaviour, features, presence = other_vectors()
-    assert with_compared(ids, "quantized", behaviour, features, presence) is ids
-    signals = with_compared(ids, "signals", behaviour, features, presence)
-    assert np.array_equal(signals.signal_vectors, behaviour)
-    assert signals.signals == ids.signals
-    raw = with_compared(ids, "features", behaviour, features, presence)
-    assert raw.signals == ("text", "image")
-    for index, name in enumerate(raw.signals):
-        own = torch.from_numpy(features[name])
-        padded = torch.from_numpy(raw.signal_vectors[:, index])
-        torch.testing.assert_close(pairwise_cosine(padded[None], padded[None]), pairwise_cosine(own[None], own[None]))
-        assert np.array_equal(raw.present[:, index], presence[name])
-    for name in ("code_ids", "codebook", "raw_codes"):
-        assert getattr(raw, name) is getattr(signals, name) is getattr(ids, name)
-
-
-def test_codes_without_signals_and_data_without_features_keep_what_they_have():
-    ids, behaviour, features, presence = other_vectors()
-    assert with_compared(ids, "features", behaviour, {}, {}) is ids
-    blank = replace(ids, signals=())
-    assert all(with_compared(blank, what, behaviour, features, presence) is blank for what in ("signals", "features"))
-
-
-def test_what_is_compared_changes_no_other_parameter_at_the_start():
-    given, states = other_vectors(), []
-    for what in ("quantized", "signals", "features"):
-        torch.manual_seed(3)
-        state = SequenceModel(N, with_compared(given[0], what, *given[1:]), recommender_config()).state_dict()
-        states.append({name: value for name, value in state.items() if not name.startswith("reweighting")})
-    assert all(same_tensors(states[0], state) for state in states[1:])
-    assert all(bool(states[0][f"vectors.codes.{level}.weight"].any()) for level in range(2))
+    config = recommender_config()
+    model = SequenceModel(N, ids, config, reweighting=make)
+    ((vectors, present, signals, settings),) = asked
+    assert np.array_equal(vectors, ids.signal_vectors)
+    assert np.array_equal(present, ids.present)
+    assert (tuple(signals), settings) == (ids.signals, config)
+    assert bool(model.reweighting.table.all())
+    SequenceModel(N, ids, recommender_config(reweight=False), reweighting=make)
+    assert len(asked) == 1

@@ -6,14 +6,11 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 import torch
-from bbqrec_core.training.fit import build_model, encode_items, initialise, resolve
-from sklearn.decomposition import PCA
 from tiny import planted_data, tokenizer_config
 
 from bbqrec_core import Sequences, TokenizerConfig, fit_tokenizer, health
-from bbqrec_core.tokenizer.semantic_ids import append_extra
-from bbqrec_lab.datasets.id_files import write_ids
-from bbqrec_lab.experiments.runs import load_tokenized, save_tokenized
+from bbqrec_core.tokenizer.fit import build_model, encode_items, initialise, resolve
+from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free
 
 LEVELS, CODES, WIDTH = 2, 5, 6
 EMBEDDINGS = np.random.default_rng(5).normal(size=(25, 4)).astype(np.float32)  # another model's, of 24 items
@@ -44,7 +41,7 @@ def run(data, tmp_path_factory):
 def equal(first, second):
     """Whether two finished tokenizers agree bit for bit in all that they hold."""
     arrays = [(getattr(first.ids, name), getattr(second.ids, name)) for name in ARRAYS]
-    arrays += [(first.behaviour, second.behaviour), (first.specific, second.specific)]
+    arrays += [(getattr(first, name), getattr(second, name)) for name in ("behaviour", "specific", "residual")]
     return (
         first.history == second.history
         and first.health == second.health
@@ -73,6 +70,7 @@ def test_tables_have_the_stated_shapes(data, run, combine, learned):
     assert ids.signal_codes.shape == (rows, 3, LEVELS)
     assert ids.signal_vectors.shape == done.behaviour.shape == (rows, 3, WIDTH)
     assert done.specific.shape == (rows, 2, 3)
+    assert done.residual.shape == (rows, WIDTH)
     assert ids.codebook.shape == (learned, CODES, WIDTH)
     assert bool((ids.code_ids >= 0).all())
     assert bool((ids.code_ids[1:].max(0) < ids.sizes).all())
@@ -144,28 +142,8 @@ def test_features_of_items_that_lack_the_modality_change_no_id(data, run):
     assert np.array_equal(changed.ids.signal_codes[present], plain.ids.signal_codes[present])
 
 
-def test_random_ids_are_a_control_without_signals(data, run):
-    done, other = run(source="random"), run(seed=1, source="random")
-    assert done.ids.signals == ()
-    assert done.ids.code_ids.shape == run().ids.code_ids.shape
-    assert done.ids.sizes[:-1] == run().ids.sizes[:-1]
-    assert done.health["after"]["collision_rate"] == 0
-    assert set(np.unique(done.ids.raw_codes[1:])) == set(range(CODES))
-    assert not np.array_equal(done.ids.raw_codes, other.ids.raw_codes)
-    assert done.history == []
-    strange = replace(data, features={"text": np.ones((25, 3), np.float32)}, presence={"text": data.presence["text"]})
-    assert np.array_equal(run(dataset=strange, source="random").ids.code_ids, done.ids.code_ids)
-
-
-@pytest.mark.parametrize("uniqueness", ["none", "extra", "nearest"])
-def test_random_ids_have_the_shape_of_the_ids_they_stand_for(run, uniqueness):
-    drawn, learned = run(source="random", uniqueness=uniqueness).ids, run(uniqueness=uniqueness).ids
-    assert drawn.sid_len == learned.sid_len
-    assert drawn.learned == learned.learned
-
-
 def test_health_is_measured_before_and_after_the_repair(run):
-    for changes in ({}, {"uniqueness": "none"}, {"uniqueness": "nearest"}, {"source": "random"}):
+    for changes in ({}, {"uniqueness": "none"}, {"uniqueness": "nearest"}):
         done = run(**changes)
         assert done.health["before"] == health(done.ids.raw_codes, (CODES,) * LEVELS)
         assert done.health["after"] == health(done.ids.code_ids, done.ids.sizes)
@@ -195,6 +173,14 @@ def test_the_residual_given_to_the_repair_is_what_the_last_level_saw(data):
         gaps = ((draft.residual[1:, None] - draft.codebook[-1]) ** 2).sum(-1)
         chosen = np.take_along_axis(gaps, draft.table[1:, -1:], axis=1)[:, 0]
         assert chosen == pytest.approx(gaps.min(1), abs=1e-5)
+
+
+@pytest.mark.parametrize("combine", ["fused", "concat", "chain"])
+def test_the_residual_that_is_handed_out_is_the_one_that_the_repair_chose_by(run, combine):
+    done, fewer = (run(combine=combine, uniqueness=kind, codes=4) for kind in ("nearest", "none"))
+    ids = done.ids
+    assert np.array_equal(move_to_free(ids.raw_codes, done.residual, ids.codebook[-1]), ids.code_ids)
+    assert np.array_equal(fewer.residual, done.residual)
 
 
 def test_modalities_are_named_and_a_missing_one_gives_way_to_the_first(data):
@@ -230,18 +216,7 @@ def test_progress_is_recorded_every_epoch(run):
         assert history[-1][name] == done.health["before"][name]
 
 
-def test_a_finished_tokenizer_comes_back_from_disk_as_it_was(run, tmp_path):
-    for number, changes in enumerate(({}, {"source": "random"}, {"specific": False})):
-        done = run(**changes)
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        save_tokenized(done, tokenizer_config(**changes), folder)
-        assert equal(load_tokenized(folder), done)
-
-
 CHANGES = {
-    "source": "random",
-    "ids_file": "other.parquet",
     "signals": ("text",),
     "joined": True,
     "id_signal": False,
@@ -284,16 +259,10 @@ def test_every_setting_has_a_test_that_changes_it():
     assert all(base[name] != value for name, value in CHANGES.items())
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGES if name != "ids_file"])
+@pytest.mark.parametrize("name", CHANGES)
 def test_every_setting_changes_a_result(run, name):
     base = {"codes": 60, "revive_every": 1} if name == "revive_every" else {}  # enough codes for some to die
     assert not equal(run(**(base | {name: CHANGES[name]})), run(**base))
-
-
-def test_random_ids_are_as_long_as_the_joined_ids_they_stand_for(run):
-    drawn, learned = run(source="random", combine="concat").ids, run(combine="concat").ids
-    assert drawn.sid_len == learned.sid_len
-    assert drawn.learned == learned.learned > run().ids.learned
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -314,50 +283,14 @@ def test_joined_features_are_one_signal_that_an_item_has_if_it_has_any(data, run
     assert np.array_equal(ids.present[:, 0], data.presence["image"] | data.presence["text"])
 
 
-def test_rq_kmeans_codes_are_nearest_centres_and_centres_are_means(data, run):
-    done = run(source="kmeans", uniqueness="none", signals=("text",))
-    ids, there, points = done.ids, data.presence["text"], done.behaviour[:, 0]
-    wide = data.features["text"][there] / np.linalg.norm(data.features["text"][there], axis=1, keepdims=True)
-    peer = PCA(WIDTH, svd_solver="full").fit_transform(wide)
-    assert np.abs(points[there]) == pytest.approx(np.abs(peer), abs=1e-4)  # axes are known up to their sign
-    for row in np.flatnonzero(there):
-        gaps = ((points[row] - ids.codebook[0]) ** 2).sum(-1)
-        assert gaps[ids.code_ids[row, 0]] <= gaps.min() + 1e-4
-    error = ((points - ids.signal_vectors[:, 0])[there] ** 2).sum()
-    drawn = np.random.default_rng(0).permutation(ids.code_ids)
-    shuffled = ids.codebook[np.arange(LEVELS), drawn].sum(1)
-    assert error < 0.7 * ((points - shuffled)[there] ** 2).sum()
-    assert run(source="kmeans").history == []
-
-
-def test_rq_of_another_models_embeddings_reads_them_and_no_feature(data, run):
-    ids = run(source="sasrec").ids
-    assert ids.signals == ("sasrec",)
-    assert np.array_equal(ids.present[:, 0], data.train_counts() > 0)
-    strange = replace(data, features={name: x + 1 for name, x in data.features.items()})
-    assert np.array_equal(run(source="sasrec", dataset=strange).ids.code_ids, ids.code_ids)
-
-
-def test_published_codes_are_taken_as_they_are_and_kmeans_stands_in_where_there_are_none(data, run):
-    codes = np.random.default_rng(3).integers(0, 9, (25, 4)).astype(np.int32)
-    ids = run(source="published", uniqueness="none", dataset=replace(data, codes={"text": codes})).ids
-    assert np.array_equal(ids.code_ids, codes)
-    assert ids.sizes == tuple(codes.max(0) + 1)
-    assert ids.signals == ()
-    assert resolve(tokenizer_config(source="published"), data).source == "kmeans"
-    bare = replace(data, features={}, presence={})
-    assert resolve(tokenizer_config(source="published"), bare).source == "random"
-
-
-@pytest.mark.parametrize("source", ["learned", "kmeans"])
-def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(data, source, tmp_path):
+def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(data, tmp_path):
     cold = np.arange(data.n_items + 1) % 6 == 0
     held = replace(data, cold=cold)
     rows = np.flatnonzero(cold)[1:]
     changed = replace(held, features={name: array.copy() for name, array in data.features.items()})
     for array in changed.features.values():
         array[rows] = array[rows][:, ::-1]
-    config = tokenizer_config(source=source, uniqueness="none", id_signal=False)
+    config = tokenizer_config(uniqueness="none", id_signal=False)
     first, second = (fit_tokenizer(d, config, 0, tmp_path / str(id(d))) for d in (held, changed))
     assert np.array_equal(first.ids.codebook, second.ids.codebook)
     warm = data.n_items + 1 - len(rows) - 1
@@ -365,11 +298,3 @@ def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(d
     assert len(others) == warm
     assert np.array_equal(first.ids.code_ids[others], second.ids.code_ids[others])
     assert not np.array_equal(first.ids.code_ids[rows], second.ids.code_ids[rows])
-
-
-def test_ids_are_those_of_the_file_that_is_named(data, run, tmp_path):
-    tables = np.random.default_rng(4).integers(0, 50, (2, data.n_items + 1, 2))
-    for name, table in zip("ab", tables, strict=True):
-        write_ids(tmp_path / f"{name}.json", data.items["item_id"], table)
-        ids = run(source="file", ids_file=str(tmp_path / f"{name}.json"), uniqueness="none").ids
-        assert np.array_equal(ids.code_ids[1:], table[1:])

@@ -7,17 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 from tiny import semantic_ids
 
 from bbqrec_core import SemanticIds, build_tree, health
-from bbqrec_core.tokenizer import prefix_tree
 from bbqrec_core.tokenizer.semantic_ids import (
     append_extra,
     group_sizes,
     move_to_free,
-    sinkhorn,
-    spread_by_transport,
 )
 
 SIZES = (5, 3, 2)
@@ -83,10 +79,8 @@ def test_ids_too_long_for_one_number_give_the_tree_of_their_ranks():
     assert torch.equal(one.starts, other.starts)
 
 
-@pytest.mark.parametrize("sort", [prefix_tree._by_numpy, prefix_tree._by_polars])
-def test_the_tree_is_the_same_whichever_sort_is_faster(monkeypatch, sort):
+def test_items_of_a_tree_stand_in_the_order_of_their_ids():
     table = np.random.default_rng(0).integers(0, 300, (2000, 3))
-    monkeypatch.setattr(prefix_tree, "faster_sort", lambda: sort)
     tree = build_tree(table)
     assert torch.equal(tree.items, torch.from_numpy(np.lexsort(table[1:].T[::-1])).int() + 1)
 
@@ -209,45 +203,3 @@ def test_ids_come_back_from_disk_as_they_were(tmp_path):
             else:
                 assert found == value
         assert back.sid_len == 3
-
-
-def test_transport_has_its_margins_and_prefers_what_is_cheap():
-    cost = np.random.default_rng(0).random((6, 9))
-    plan = sinkhorn(cost, iterations=500)
-    assert plan.sum(1) == pytest.approx(np.ones(6))
-    assert plan.sum(0).max() < 1.01
-    assert (plan * cost).sum() < 1.1 * cost[linear_sum_assignment(cost)].sum()
-    cheap = np.where(np.eye(4) > 0, 0.0, 1.0)
-    assert sinkhorn(cheap).argmax(1).tolist() == [0, 1, 2, 3]
-    assert np.isfinite(sinkhorn(1e9 * cost)).all()
-
-
-@pytest.mark.parametrize("length", [1, 2])
-def test_transport_parts_colliding_items_and_moves_no_other(length):
-    rng = np.random.default_rng(1)
-    codes, items = rng.normal(size=(9, 3)), 40
-    table, residual = rng.integers(0, 12 if length == 2 else 9, (items + 1, length)), rng.normal(size=(items + 1, 3))
-    table[:, -1] = rng.integers(0, 9, items + 1)
-    repaired = spread_by_transport(table, residual, codes)
-    assert np.array_equal(repaired[:, :-1], table[:, :-1])
-    size, group = group_sizes(table)
-    alone = np.append(False, size[group] == 1)
-    if length == 2:
-        assert np.array_equal(repaired[alone], table[alone])
-        assert health(repaired, (12, 9))["collision_rate"] == 0
-    order = np.append(0, 1 + rng.permutation(items))
-    assert np.array_equal(spread_by_transport(table[order], residual[order], codes), repaired[order])
-
-
-def test_transport_costs_less_than_moving_one_by_one_in_a_crowd():
-    rng = np.random.default_rng(2)
-    codes = rng.normal(size=(16, 2))
-    residual = rng.normal(size=(15, 2)) * 0.3
-    table = np.zeros((15, 1), dtype=int)
-
-    def cost(ids):
-        return np.square(residual[1:] - codes[ids[1:, 0]]).sum()
-
-    moved = spread_by_transport(table, residual, codes)
-    assert len(np.unique(moved[1:, 0])) == 14
-    assert cost(moved) <= cost(move_to_free(table, residual, codes))

@@ -147,8 +147,10 @@ def test_a_score_is_looked_up_and_never_made(data: Dataset, tmp_path: Path) -> N
     assert all(np.isnan(value) for value in collisions.reached(data, names, config(), store).values())
     assert list(tmp_path.iterdir()) == []
     rows = run_variant(data, "popularity", config(), store).rows.to_dicts()
-    (right,) = (r["value"] for r in rows if (r["segment"], r["history"], r["metric"]) == ("all", "kept", "recall@5"))
-    found = collisions.reached(data, names, config(), store, "recall@5", "kept")
+    (right,) = (
+        r["value"] for r in rows if (r["segment"], r["seen_items"], r["metric"]) == ("all", "included", "recall@5")
+    )
+    found = collisions.reached(data, names, config(), store, "recall@5", "included")
     assert found["popularity"] == right
     assert np.isnan(found["bbqrec"])
 

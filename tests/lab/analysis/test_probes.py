@@ -74,7 +74,7 @@ def test_signals_are_asked_their_own_nuisance_only() -> None:
     both, codes = pad(np.stack([ONE_HOT, NOISE[:, :4]], 1)), np.zeros((121, 2, 1), np.int64)
     book, present = np.zeros((1, 2, 4)), np.append(False, np.ones(120, bool))[:, None].repeat(2, 1)
     ids = SemanticIds(codes[:, 0], (2,), 1, ("text", "id"), codes, both, present, book, codes[:, 0])
-    done = Tokenized(ids, [], {}, both, pad(NOISE)[:, None])
+    done = Tokenized(ids, [], {}, both, pad(NOISE)[:, None], both[:, 0])
     data = replace(toy_data([[1, 2, 3]], 120), features={"text": pad(NOISE).astype(np.float32)})
     factors = {"behaviour factor": pad(LABELS), "text_nuisance": pad(LABELS), "image_nuisance": pad(LABELS)}
     table = probes.probe_signals(data, done, factors)
@@ -138,7 +138,7 @@ def test_a_map_is_made_once_and_then_read(tmp_path: Path, monkeypatch: pytest.Mo
     store = Store(tmp_path)
     plane = maps.project(ONE_HOT, "pca", 0, store)
     assert plane.shape == (120, 2)
-    monkeypatch.setattr(probes, "PCA", None)  # a second projection would now fail
+    monkeypatch.setattr(maps, "PCA", None)  # a second projection would now fail
     assert np.array_equal(maps.project(ONE_HOT, "pca", 0, store), plane)
     with pytest.raises(TypeError):
         maps.project(NOISE, "pca", 0, store)
@@ -247,7 +247,7 @@ def test_a_map_holds_every_item_and_the_codes_in_use(tmp_path: Path) -> None:
     present = np.ones((5, 2), dtype=bool)
     codes = np.zeros((5, 2, 2), dtype=np.int64)
     ids = SemanticIds(raw, (4, 4), 2, ("text", "id"), codes, behaviour, present, book, raw)
-    done = Tokenized(ids, [], {}, behaviour, np.zeros((5, 1, 2), dtype=np.float32))
+    done = Tokenized(ids, [], {}, behaviour, np.zeros((5, 1, 2), dtype=np.float32), behaviour[:, 0])
     items, (first, below) = maps.map_codes(done, "pca", 0, Store(tmp_path))
     vectors = neighbours.item_vectors(behaviour, present)[1:]
     whole = np.concatenate([vectors, book[0][[0, 2]], book[0][2] + book[1][[1, 3]]])  # code 2 is the largest

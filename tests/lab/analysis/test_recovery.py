@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tiny import tokenizer_config
 
-from bbqrec_core import EvaluationConfig, RecommenderConfig
+from bbqrec_core import EvaluationConfig
 from bbqrec_lab.analysis import recovery, sweeps
 from bbqrec_lab.datasets.planted import PlantedConfig
 from bbqrec_lab.experiments.presets import Config
-from bbqrec_lab.settings import DataConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig
 from bbqrec_lab.store import Store
 
 RNG = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_one_table_or_two_catalogues_are_no_comparison(sizes: tuple[int, ...]) -
 def settings(**changes: object) -> Config:
     """A tokenizer small enough for a test, without what needs many epochs."""
     plain = tokenizer_config(w_mi=0.0, w_seq=0.0, codes=8, code_width=8, epochs=3, id_signal=False, **changes)
-    return Config("smoke", 0, DataConfig(), plain, RecommenderConfig(), EvaluationConfig())
+    return Config("smoke", 0, DataConfig(), IdsConfig(), plain, RowConfig(), EvaluationConfig())
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_diagram_is_measured_once_and_kept_below_the_store(
 ) -> None:
     store, points = diagram
     monkeypatch.setattr(sweeps, "quantized_gains", None)  # measuring again would now fail
-    monkeypatch.setattr(recovery, "write_planted", None)
+    monkeypatch.setattr(sweeps, "write_planted", None)
     again = sweeps.phase_diagram(settings(), {"alone": {"w_cross": 0.0}}, (0.03,), (0,), store, TINY)
     assert again.to_dicts() == points[1:2]
     kinds = {path.name.split("-")[0] for path in store.root.iterdir() if path.is_dir()}
@@ -158,7 +158,7 @@ def test_each_seed_has_data_and_training_of_its_own_and_each_line_its_settings(m
         return {"behaviour": data.text_signal, "nuisance": config.tokenizer.w_cross}
 
     monkeypatch.setattr(sweeps, "planted_bundle", lambda knobs, store: knobs)
-    monkeypatch.setattr(recovery.sources, "load", lambda bundle, options: bundle)
+    monkeypatch.setattr(sweeps.sources, "load", lambda bundle, options: bundle)
     monkeypatch.setattr(sweeps, "_point", point)
     lines = {"pulled": {"w_cross": 1.0}, "alone": {"w_cross": 0.0}}
     found = sweeps.phase_diagram(settings(), lines, (0.5, 2.0), (3, 4, 5), Store("unused"), TINY)

@@ -107,7 +107,7 @@ def test_the_loss_is_the_mean_of_minus_log_probabilities(ids):
 def test_ranks_by_a_wide_beam_are_ranks_by_scores(data, ids, masked):
     recommender, users = fresh(ids), np.array([20, 3, 11])
     beam = beam_ranks(recommender, data, "test", users, replace(EVALUATION, beam=100, batch=2), masked)
-    kind = "masked" if masked else "kept"
+    kind = "filtered" if masked else "included"
     exact = rank_users(recommender.scores, data.history("test"), data.targets("test"), users, (kind,))[kind]
     assert beam.greater[exact.ties > 0].tolist() == exact.greater[exact.ties > 0].tolist()
     assert np.array_equal(beam.top, exact.top)

@@ -87,7 +87,7 @@ def cycle(order: list[int], users: int, length: int) -> Dataset:
 def test_markov_is_always_right_on_a_cycle():
     data = cycle([3, 7, 1, 5, 2, 6, 4], users=7, length=9)
     ranks = metrics.rank_users(Markov.fit(data).scores, data.history("test"), data.targets("test"), np.arange(7))
-    assert (metrics.per_user(ranks["kept"])["recall@1"] == 1).all()
+    assert (metrics.per_user(ranks["included"])["recall@1"] == 1).all()
 
 
 def test_two_steps_back_decide_where_one_cannot():
@@ -97,7 +97,7 @@ def test_two_steps_back_decide_where_one_cannot():
     chain = Markov.fit(data)
     first = dataclasses.replace(chain, weights=(1.0, 0.0, 0.0))
     history, targets, users = data.history("test"), data.targets("test"), np.array([0, 2])
-    good, tied = (metrics.rank_users(c.scores, history, targets, users)["kept"] for c in (chain, first))
+    good, tied = (metrics.rank_users(c.scores, history, targets, users)["included"] for c in (chain, first))
     assert (good.greater == 0).all()
     assert (good.ties == 1).all()
     assert (tied.ties == 2).all()
@@ -112,7 +112,7 @@ def test_fit_tries_the_stated_grid_and_keeps_the_best_on_validation():
     for trial in chain.trials[::6]:
         again = dataclasses.replace(chain, weights=trial.settings[:3], pseudo_count=trial.settings[3])
         ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
-        assert metrics.per_user(ranks["kept"])["ndcg@10"].mean() == trial.ndcg
+        assert metrics.per_user(ranks["included"])["ndcg@10"].mean() == trial.ndcg
     best = max(trial.ndcg for trial in chain.trials)
     assert ((*chain.weights, chain.pseudo_count), best) in chain.trials
 
@@ -207,7 +207,7 @@ def test_item_knn_tries_the_stated_grid_and_keeps_the_best_on_validation():
     for trial in rival.trials[::6]:
         again = ItemKnn(trial.settings[1], item_cosines(data.train(), 13, trial.settings[0], 13), rival.counts)
         ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
-        assert metrics.per_user(ranks["kept"])["ndcg@10"].mean() == trial.ndcg
+        assert metrics.per_user(ranks["included"])["ndcg@10"].mean() == trial.ndcg
     shrinkage, decay = max(rival.trials, key=lambda trial: trial.ndcg).settings
     assert rival.decay == decay
     assert np.array_equal(rival.similar.toarray(), item_cosines(data.train(), 13, shrinkage, 13).toarray())
@@ -222,7 +222,7 @@ def test_item_knn_finds_the_other_half_of_pairs_taken_together():
     ranks = metrics.rank_users(
         ItemKnn(0.1, similar, data.train_counts()).scores, data.history("test"), data.targets("test"), np.arange(30)
     )
-    assert (metrics.per_user(ranks["masked"])["recall@1"] == 1).all()
+    assert (metrics.per_user(ranks["filtered"])["recall@1"] == 1).all()
 
 
 def test_an_item_without_company_falls_back_to_popularity():

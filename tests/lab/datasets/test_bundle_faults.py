@@ -23,10 +23,9 @@ from bundles import (
     table,
 )
 
-from bbqrec_core import Dataset
 from bbqrec_lab.datasets import bundle
 from bbqrec_lab.datasets.bundle import BundleError
-from bbqrec_lab.datasets.reading import read_bundle
+from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
 
 TOO_BIG = pl.Series([1] * 9 + [2**64 - 1], dtype=pl.UInt64)
@@ -164,17 +163,17 @@ ERRORS = [
 ]
 
 
-def reported(**counts: int) -> Callable[[Dataset], bool]:
+def reported(**counts: int) -> Callable[[NamedDataset], bool]:
     """Holds where the report counts exactly so much, the words of each reason joined by underscores."""
 
-    def holds(data: Dataset) -> bool:
+    def holds(data: NamedDataset) -> bool:
         spelt = {re.sub(r"\W+", "_", reason): count for reason, count in data.report.items()}
         return counts.items() <= spelt.items()
 
     return holds
 
 
-def lost(column: str, count: int) -> Callable[[Dataset], bool]:
+def lost(column: str, count: int) -> Callable[[NamedDataset], bool]:
     """Holds where so many items have no value in a column of the item table."""
     return lambda data: data.items[column].null_count() == count
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from tiny import planted_data, tokenizer_config
+from tiny import ids_config, planted_data, tokenizer_config
 
-from bbqrec_core import fit_tokenizer
+from bbqrec_lab.baselines.control_tokenizers import make_tokenized
 from bbqrec_lab.datasets.id_files import read_ids, write_ids
 
 
@@ -26,7 +26,8 @@ def test_ids_come_back_as_they_were_written(data, codes, tmp_path, ending):
     path = tmp_path / f"ids.{ending}"
     write_ids(path, data.items["item_id"], codes)
     assert np.array_equal(read_ids(path, data), codes)
-    done = fit_tokenizer(data, tokenizer_config(source="file", ids_file=str(path), uniqueness="none"), 0, tmp_path)
+    imported = ids_config(source="file", ids_file=str(path))
+    done = make_tokenized(data, imported, tokenizer_config(uniqueness="none"), 0, tmp_path)
     assert np.array_equal(done.ids.code_ids, codes)
     assert done.ids.sizes == tuple(codes.max(0) + 1)
 

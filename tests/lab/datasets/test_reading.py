@@ -11,23 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bbqrec_core import Dataset
 from bbqrec_lab.datasets import reading
 from bbqrec_lab.datasets.bundle import BundleError
 from bbqrec_lab.datasets.interactions import keep_core
 from bbqrec_lab.datasets.planted import PlantedConfig, write_planted
-from bbqrec_lab.datasets.reading import read_bundle, statistics
+from bbqrec_lab.datasets.reading import NamedDataset, read_bundle, statistics
 from bbqrec_lab.settings import DataConfig
 
 
-def named(data: Dataset) -> dict[object, list[object]]:
+def named(data: NamedDataset) -> dict[object, list[object]]:
     """Each user's original item ids, oldest first."""
     ids = np.array([None, *data.items["item_id"]], dtype=object)
     offsets, rows = data.sequences
     return {user: list(ids[rows[offsets[u] : offsets[u + 1]]]) for u, user in enumerate(data.users)}
 
 
-def same(one: Dataset, other: Dataset) -> bool:
+def same(one: NamedDataset, other: NamedDataset) -> bool:
     """Whether two datasets hold the same users, items, sequences, times, features and hash."""
     pairs = [
         (one.users, other.users),

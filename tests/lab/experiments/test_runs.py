@@ -30,7 +30,18 @@ from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import Store
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
-COLUMNS = ["dataset", "data_hash", "variant", "seed", "preset", "split_seed", "history", "segment", "targets", "metric"]
+COLUMNS = [
+    "dataset",
+    "data_hash",
+    "variant",
+    "seed",
+    "preset",
+    "split_seed",
+    "seen_items",
+    "segment",
+    "targets",
+    "metric",
+]
 COLUMNS += ["value", "config_hash"]
 TRAINED = [name for name in VARIANTS if name not in ONCE]
 
@@ -65,7 +76,7 @@ def no_training(monkeypatch):
         monkeypatch.setattr(getattr(runs.baselines, kind), "fit", refuse)
 
 
-def value(result, metric, history="kept", segment="all"):
+def value(result, metric, seen_items="included", segment="all"):
     exact = pl.col("metric").str.replace(r" by beam \d+$", "") == metric
     rows = result.rows.filter(exact, history=history, segment=segment)
     assert rows.height == 1
@@ -82,8 +93,8 @@ def test_a_row_holds_every_metric_of_every_segment(data, store, variant):
     ]
     assert rows["config_hash"].unique().to_list() == [result.directory.name.removeprefix("run-")]
     assert rows.null_count().sum_horizontal().item() == 0
-    assert rows.select("history", "segment", "metric").is_duplicated().sum() == 0
-    for mode in ("kept", "masked"):
+    assert rows.select("seen_items", "segment", "metric").is_duplicated().sum() == 0
+    for mode in ("included", "filtered"):
         ranks = load_ranks(result.directory, mode)
         for segment, inside in statistics.segments(data, "test").items():
             if not inside.any():
@@ -111,7 +122,7 @@ def test_another_store_gives_the_same_table(data, store, variant, tmp_path):
     first, again = (run_variant(data, variant, configure(), where) for where in (store, Store(tmp_path)))
     assert again.rows.equals(first.rows)
     assert again.directory.name == first.directory.name
-    for name in ("rows.csv", "items.parquet", "ranks_kept.npz", "model.safetensors", "ids.npz"):
+    for name in ("rows.csv", "items.parquet", "ranks_included.npz", "model.safetensors", "ids.npz"):
         if (first.directory / name).exists():
             assert (again.directory / name).read_bytes() == (first.directory / name).read_bytes(), name
 
@@ -149,7 +160,7 @@ def test_a_recommendation_is_the_ranking_of_a_user_with_that_history(data, store
     history = data.history("test")
     rows = history.items[history.offsets[4] : history.offsets[5]]
     found = recommend(result.directory, data.items["item_id"][rows - 1].cast(pl.String).to_list(), 20)
-    top = [row for row in load_ranks(result.directory, "masked").top[4] if row]
+    top = [row for row in load_ranks(result.directory, "filtered").top[4] if row]
     scores = load_scorer(result.directory).scores(history, np.array([4]))[0]
     assert scores[data.row_of(found["item_id"]).tolist()].tolist() == pytest.approx(found["score"].to_list())
     assert scores[top[: found.height]].tolist() == pytest.approx(found["score"].to_list()[: len(top)])
@@ -322,7 +333,7 @@ def test_above_a_stated_catalogue_size_ids_are_found_by_beam_and_the_rows_say_so
     exact, found = (run_variant(data, "bbqrec", config, store) for config in (configure(), beam))
     assert found.rows["metric"].str.ends_with(" by beam 100").all()
     plain = found.rows.with_columns(pl.col("metric").str.replace(" by beam 100", "", literal=True))
-    joined = plain.join(exact.rows, on=["history", "segment", "metric"], validate="1:1")
+    joined = plain.join(exact.rows, on=["seen_items", "segment", "metric"], validate="1:1")
     assert joined.height == exact.rows.height
     assert joined["value"].to_list() == pytest.approx(joined["value_right"].to_list())  # wide enough to miss nothing
     for other in ("sasrec", "popularity"):
@@ -335,7 +346,7 @@ def test_histories_read_code_by_code_are_ranked_by_beam_and_the_rows_say_so(data
     result = run_variant(data, "bbqrec", configure(r_granularity="code"), store)
     assert result.rows["metric"].str.ends_with(" by beam 20").all()
     scorer, everyone = load_scorer(result.directory), np.arange(data.n_users)
-    for mode, masked in (("kept", False), ("masked", True)):
+    for mode, masked in (("included", False), ("filtered", True)):
         found = beam_ranks(scorer, data, "test", everyone, EVALUATION, masked)
         assert all(np.array_equal(a, b) for a, b in zip(found, load_ranks(result.directory, mode), strict=True))
     asked = [str(data.items["item_id"][row]) for row in (3, 8)]
@@ -380,7 +391,7 @@ def made_up(tmp_path, variant, seed, greater):
     folder.mkdir()
     users = len(greater)
     ranks = metrics.Ranks(np.array(greater, np.int32), np.ones(users, np.int32), np.ones((users, 20), np.int32))
-    for mode in ("kept", "masked"):
+    for mode in ("included", "filtered"):
         store.save_arrays(folder / f"ranks_{mode}.npz", **ranks._asdict())
     return Result(variant, seed, pl.DataFrame(), pl.DataFrame(), folder)
 
@@ -393,7 +404,9 @@ def test_intervals_compare_the_means_over_common_seeds(tmp_path):
     assert " ".join(table.columns) == "history metric variant against seeds difference low high p p_holm"
     assert set(table["against"]) == {"tiger", "popularity"}  # sasrec has no seed in common
     assert table.height == 2 * 2 * 2
-    recall = {row["against"]: row for row in table.filter(history="kept", metric="recall@10").iter_rows(named=True)}
+    recall = {
+        row["against"]: row for row in table.filter(seen_items="included", metric="recall@10").iter_rows(named=True)
+    }
     assert (recall["tiger"]["seeds"], recall["popularity"]["seeds"]) == (1, 2)
     assert recall["tiger"]["difference"] == pytest.approx(2 / 4 - 1 / 4)  # seed 1 alone
     assert recall["popularity"]["difference"] == pytest.approx((3 / 4 + 2 / 4) / 2 - 1 / 4)

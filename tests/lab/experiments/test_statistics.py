@@ -13,12 +13,12 @@ from bbqrec_lab.experiments import statistics, variants
 def rows(*lines: tuple) -> pl.DataFrame:
     """`main_results` with the columns that are read; each line is variant, seed, metric, value."""
     frame = pl.DataFrame(lines, schema=["variant", "seed", "metric", "value"], orient="row")
-    return frame.with_columns(history=pl.lit("kept"), segment=pl.lit("all"))
+    return frame.with_columns(seen_items=pl.lit("included"), segment=pl.lit("all"))
 
 
 def test_a_metric_is_not_taken_for_another_whose_name_it_begins() -> None:
     table = rows(("b", 1, "recall@1", 0.1), ("b", 1, "recall@10", 0.5), ("a", 1, "recall@1 by beam 5", 0.2))
-    assert {k: v.tolist() for k, v in statistics.by_variant(table, "recall@1", "kept").items()} == {
+    assert {k: v.tolist() for k, v in statistics.by_variant(table, "recall@1", "included").items()} == {
         "b": [0.1],
         "a": [0.2],
     }
@@ -28,18 +28,18 @@ def test_only_the_asked_history_and_segment_count() -> None:
     table = pl.concat(
         [
             rows(("a", 1, "ndcg@10", 0.1), ("a", 2, "ndcg@10", 0.3)),
-            rows(("a", 1, "ndcg@10", 0.7)).with_columns(history=pl.lit("masked")),
+            rows(("a", 1, "ndcg@10", 0.7)).with_columns(seen_items=pl.lit("filtered")),
             rows(("a", 1, "ndcg@10", 0.9)).with_columns(segment=pl.lit("tail items")),
         ]
     )
-    assert statistics.by_variant(table, "ndcg@10", "kept")["a"].tolist() == [0.1, 0.3]
-    assert statistics.by_variant(table, "ndcg@10", "kept", "tail items")["a"].tolist() == [0.9]
-    assert statistics.by_variant(table, "ndcg@10", "masked")["a"].tolist() == [0.7]
+    assert statistics.by_variant(table, "ndcg@10", "included")["a"].tolist() == [0.1, 0.3]
+    assert statistics.by_variant(table, "ndcg@10", "included", "tail items")["a"].tolist() == [0.9]
+    assert statistics.by_variant(table, "ndcg@10", "filtered")["a"].tolist() == [0.7]
 
 
 def test_recall_by_cutoff_is_the_mean_over_seeds_in_the_order_of_the_cutoffs() -> None:
     table = rows(("a", 1, "recall@1", 0.1), ("a", 2, "recall@1", 0.3), ("a", 1, "recall@5", 0.5))
-    found = statistics.by_cutoff(table, (5, 1), "kept", ["a"])
+    found = statistics.by_cutoff(table, (5, 1), "included", ["a"])
     assert found["a"].tolist() == pytest.approx([0.5, 0.2])
 
 
@@ -54,14 +54,14 @@ def test_recall_by_cutoff_is_the_mean_over_seeds_in_the_order_of_the_cutoffs() -
     ],
 )
 def test_an_outcome_follows_sign_and_corrected_p(against: str, difference: float, p: float, outcome: str) -> None:
-    line = {"history": "kept", "metric": "ndcg@10", "against": against, "difference": difference}
+    line = {"seen_items": "included", "metric": "ndcg@10", "against": against, "difference": difference}
     frame = pl.DataFrame([line | {"low": difference, "high": difference, "p_holm": p}])
     found = statistics.outcomes(pl.concat([frame, frame.with_columns(metric=pl.lit("recall@10"))]))
     assert found["outcome"].to_list() == [outcome]
 
 
 def test_ablations_are_not_among_what_was_expected() -> None:
-    line = {"history": "kept", "metric": "ndcg@10", "against": "no-club", "difference": 0.1}
+    line = {"seen_items": "included", "metric": "ndcg@10", "against": "no-club", "difference": 0.1}
     assert statistics.outcomes(pl.DataFrame([line | {"low": 0.0, "high": 0.2, "p_holm": 0.01}])).is_empty()
 
 

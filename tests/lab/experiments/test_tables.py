@@ -10,20 +10,20 @@ from bbqrec_lab.experiments import tables
 
 def _rows() -> pl.DataFrame:
     lines = [
-        ("b", 0, "kept", "all", "ndcg@10", 0.1),
-        ("b", 1, "kept", "all", "ndcg@10", 0.3),
-        ("b", 0, "kept", "tail items", "ndcg@10", 0.9),
-        ("b", 0, "kept", "all", "coverage@10", 0.9),
-        ("a", 0, "masked", "all", "ndcg@10", 0.25),
-        ("a", 0, "masked", "all", "recall@5", 0.5),
+        ("b", 0, "included", "all", "ndcg@10", 0.1),
+        ("b", 1, "included", "all", "ndcg@10", 0.3),
+        ("b", 0, "included", "tail items", "ndcg@10", 0.9),
+        ("b", 0, "included", "all", "coverage@10", 0.9),
+        ("a", 0, "filtered", "all", "ndcg@10", 0.25),
+        ("a", 0, "filtered", "all", "recall@5", 0.5),
     ]
-    return pl.DataFrame(lines, schema=["variant", "seed", "history", "segment", "metric", "value"], orient="row")
+    return pl.DataFrame(lines, schema=["variant", "seed", "seen_items", "segment", "metric", "value"], orient="row")
 
 
 def test_summary_is_mean_and_deviation_over_seeds_in_the_order_of_the_rows() -> None:
     assert tables.summary(_rows()).rows(named=True) == [
-        {"variant": "b", "history": "kept", "seeds": "2", "recall@5": "", "ndcg@10": "0.2000 ± 0.1414"},
-        {"variant": "a", "history": "masked", "seeds": "1", "recall@5": "0.5000", "ndcg@10": "0.2500"},
+        {"variant": "b", "seen_items": "included", "seeds": "2", "recall@5": "", "ndcg@10": "0.2000 ± 0.1414"},
+        {"variant": "a", "seen_items": "filtered", "seeds": "1", "recall@5": "0.5000", "ndcg@10": "0.2500"},
     ]
 
 
@@ -31,7 +31,7 @@ def test_a_row_that_beam_search_ranked_says_so_behind_its_name() -> None:
     found = _rows().filter(variant="a").with_columns(pl.col("metric") + " by beam 50")
     assert tables.summary(pl.concat([_rows(), found])).rows(named=True)[2] == {
         "variant": "a (by beam 50)",
-        "history": "masked",
+        "seen_items": "filtered",
         "seeds": "1",
         "recall@5": "0.5000",
         "ndcg@10": "0.2500",

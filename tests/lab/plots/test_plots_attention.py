@@ -21,7 +21,7 @@ GROUPS = {"ours": "main", "theirs": "rival", "half": "ablation", "absent": "abla
 SEEDS = {"ours": np.array([0.2, 0.4, 0.3]), "theirs": np.array([0.1]), "half": np.array([0.25, 0.05])}
 SIZES = pl.DataFrame(
     [(s, v, v == 8, seed, 0.1 + 0.01 * v + 0.002 * seed) for s in "SLKE" for v in (4, 8, 1024) for seed in (0, 1)],
-    schema=["size", "value", "own", "seed", "masked"],
+    schema=["size", "value", "own", "seed", "filtered"],
     orient="row",
 )
 SPREAD = np.array([[0.3, 0.1, 0.5], [-0.2, -0.4, 0.1]])
@@ -50,16 +50,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "one curve": lambda: plots.bias_curves(TABLE[:1, :1], EDGES[:1], NAMES[:1]),
     "shares": lambda: plots.bucket_shares(np.full((CHANNELS, BUCKETS), 1 / BUCKETS), EDGES, NAMES),
     "intervals": lambda: plots.intervals(
-        ["one", "a line with a long name"], {"kept": SPREAD}, {"kept": np.array([True, False])}, "difference"
+        ["one", "a line with a long name"], {"included": SPREAD}, {"included": np.array([True, False])}, "difference"
     ),
     "small intervals": lambda: plots.intervals(
         ["one", "target at cosine -0.35 to 0.13"],
-        {"kept": SPREAD / 60},
-        {"kept": np.array([True, False])},
+        {"included": SPREAD / 60},
+        {"included": np.array([True, False])},
         "difference",
     ),
     "one panel": lambda: plots.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours"),
-    "sizes": lambda: plots.size_curves(SIZES, dict.fromkeys("SLKE", "a size of a name"), "masked", "NDCG@10"),
+    "sizes": lambda: plots.size_curves(SIZES, dict.fromkeys("SLKE", "a size of a name"), "filtered", "NDCG@10"),
     "four panels": lambda: plots.seed_points({f"metric {i}": SEEDS for i in range(4)}, GROUPS, "ours"),
 }
 
@@ -149,8 +149,8 @@ def test_shares_are_drawn_in_percent_against_even_shares() -> None:
 
 
 def test_an_interval_shows_its_numbers_and_only_clear_ones_are_filled() -> None:
-    clear = {"kept": np.array([True, False]), "masked": np.array([False, False])}
-    fig = plots.intervals(["one", "two"], {"kept": SPREAD, "masked": SPREAD + 1}, clear, "difference")
+    clear = {"included": np.array([True, False]), "filtered": np.array([False, False])}
+    fig = plots.intervals(["one", "two"], {"included": SPREAD, "filtered": SPREAD + 1}, clear, "difference")
     bars, dots, filled, bars_masked, dots_masked, filled_masked = fig.axes[0].collections
     np.testing.assert_allclose([segment[:, 0] for segment in bars.get_segments()], SPREAD[:, 1:])
     np.testing.assert_allclose(dots.get_offsets()[:, 0], SPREAD[:, 0])
@@ -178,7 +178,7 @@ def test_every_seed_is_a_point_and_the_bar_is_their_mean() -> None:
 
 
 def test_a_size_curve_has_every_seed_and_goes_through_the_means() -> None:
-    fig = plots.size_curves(SIZES, dict.fromkeys("SLKE", "size"), "masked", "NDCG@10")
+    fig = plots.size_curves(SIZES, dict.fromkeys("SLKE", "size"), "filtered", "NDCG@10")
     shown = [ax for ax in fig.axes if ax.get_visible()]
     assert len(shown) == 4
     assert shown[0].lines[0].get_xdata().tolist() == [4, 8, 1024]

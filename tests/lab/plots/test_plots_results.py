@@ -7,7 +7,10 @@ from bbqrec_lab import plots
 
 
 def test_recall_has_a_line_for_each_variant_and_a_tick_for_each_cutoff() -> None:
-    values = {"kept": {"a": np.array([0.1, 0.2]), "b": np.array([0.2, 0.1])}, "masked": {"a": np.array([0.3, 0.4])}}
+    values = {
+        "included": {"a": np.array([0.1, 0.2]), "b": np.array([0.2, 0.1])},
+        "filtered": {"a": np.array([0.3, 0.4])},
+    }
     figure = plots.recall_by_cutoff(values, (1, 20))
     figure.canvas.draw()
     first, second = figure.axes

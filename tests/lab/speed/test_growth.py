@@ -79,7 +79,7 @@ def test_evaluation_ranks_the_users_that_its_size_says(data: Dataset, monkeypatc
     rank_users = metrics.rank_users
     monkeypatch.setattr(growth, "rank_users", lambda *a, **k: asked.append(len(a[3])) or rank_users(*a, **k))
     sides = growth._evaluation(model, data, small(), 3)
-    assert {size: len(side.run()["kept"].greater) for size, side in sides.items()} == {4: 4, 8: 8, 16: 16}
+    assert {size: len(side.run()["included"].greater) for size, side in sides.items()} == {4: 4, 8: 8, 16: 16}
     assert asked == [4, 8, 16]
     few = make_config("smoke", 0, {"exact_items": 1, "evaluation.batch": 64, "beam": 5})
     beams = growth._evaluation(model, data, few, 2)

@@ -11,6 +11,7 @@ from answering import HISTORY, tiny_recommender
 from tiny import planted_data, recommender_config
 
 from bbqrec_core import Recommender, build_recommender
+from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config, make_config
 from bbqrec_lab.measure import Plan
@@ -76,7 +77,7 @@ def test_contestants_differ_in_what_their_names_say() -> None:
     assert found["bbqrec"].model.reweighting is not None
     assert found["no reweighting"].model.reweighting is None
     assert len(found["extra code"].tree.code) == len(found["bbqrec"].tree.code) + 1
-    assert [model.by_beam for model in found.values()] == [False, False, False, True]
+    assert [model.model.per_item > 1 for model in found.values()] == [False, False, False, True]
     assert all(not model.model.training for model in found.values())
 
 
@@ -84,7 +85,7 @@ def test_contestants_differ_in_what_their_names_say() -> None:
     ("changes", "taken"), [({}, True), ({"output": "both"}, False), ({"granularity": "code"}, False)]
 )
 def test_a_trained_model_takes_the_methods_place_where_it_has_its_shape(changes: dict, taken: bool) -> None:
-    trained = build_recommender(20, random_ids(20, 3, 4, 6), recommender_config(**changes), 1)
+    trained = build_recommender(20, random_ids(20, 3, 4, 6), recommender_config(**changes), 1, make=make_model)
     found = latency.with_trained(models(), trained)
     assert (found["bbqrec"] is trained) is taken
     assert list(found) == list(models())

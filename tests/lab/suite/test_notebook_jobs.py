@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from bbqrec_lab import code_keys
 from bbqrec_lab.suite import notebooks, process_pool
 
 GIVEN = {"dataset": "planted", "preset": "smoke", "seed": 3, "out_dir": "runs", "overrides": {}}
@@ -142,7 +143,7 @@ def test_any_change_of_an_input_or_loss_of_a_result_runs_it_again(
         case "source":
             write_notebook(tmp_path / "nb" / "01_a.ipynb", "1 + 1")
         case "core":
-            monkeypatch.setattr(notebooks, "core_hash", lambda: "other")
+            monkeypatch.setattr(notebooks, "packages_hash", lambda: "other")
         case "table":
             fake.table.unlink()
         case "target":
@@ -181,9 +182,17 @@ def test_a_failing_notebook_is_reported_and_the_rest_run(tmp_path: Path, capfd: 
     assert sum("failed, ValueError: no" in line for line in lines) == 1
 
 
-def test_core_hash_moves_with_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.py").write_text("x = 1")
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "suite.py"))
-    first = notebooks.core_hash()
-    (tmp_path / "a.py").write_text("x = 2")
-    assert notebooks.core_hash() != first
+@pytest.mark.parametrize("package", code_keys.PACKAGES)
+def test_the_hash_of_the_packages_moves_with_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    found = {}
+    for content in ("x = 1", "x = 2", "x = 1  # one"):
+        folder = tmp_path / str(len(found))  # a process hashes a tree once
+        for name in code_keys.PACKAGES:
+            (folder / name / "room").mkdir(parents=True)
+            (folder / name / "room" / "a.py").write_text(content if name == package else "x = 0")
+        monkeypatch.setattr(notebooks, "ROOT", folder)
+        found[content] = notebooks.packages_hash()
+    assert found["x = 2"] != found["x = 1"]
+    assert found["x = 1  # one"] == found["x = 1"]  # a comment makes nothing again

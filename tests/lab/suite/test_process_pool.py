@@ -55,13 +55,13 @@ started = Path(sys.argv[1], f"started-{os.getpid()}")
 if __name__ != "__main__":
     started.touch()
     time.sleep(0.5)
-from bbqrec_core import pool
+from bbqrec_lab.suite import process_pool
 def work(name):
     Path(sys.argv[1], name).write_text(str(os.getpid()))
     time.sleep(0 if name == "idle" else 60)
 if __name__ == "__main__":
     try:
-        pool.run_all(work, [("idle",), ("one",), ("two",)], 3, Path(sys.argv[1], "logs"))
+        process_pool.run_all(work, [("idle",), ("one",), ("two",)], 3, Path(sys.argv[1], "logs"))
     except KeyboardInterrupt:
         sys.exit(130)
 """

@@ -186,7 +186,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from tqdm import tqdm
-from bbqrec_core import pool
+from bbqrec_lab.suite.process_pool import run_all
 def work(name, seconds):
     for _ in tqdm(range(10), desc=f"bar of {name}", file=sys.stderr, disable=None, mininterval=0.1, leave=False):
         time.sleep(seconds / 10)
@@ -194,7 +194,7 @@ def work(name, seconds):
         raise ValueError("no good")
     return "done"
 if __name__ == "__main__":
-    found = pool.run_all(work, [("one", 2.0), ("bad", 1.0), ("two", 1.5), ("last", 0.5)], 2, Path(sys.argv[1], "logs"))
+    found = run_all(work, [("one", 2.0), ("bad", 1.0), ("two", 1.5), ("last", 0.5)], 2, Path(sys.argv[1], "logs"))
     print([getattr(value, "cause", value).partition(";")[0] for value in found.values()])
 """
 

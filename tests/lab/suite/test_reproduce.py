@@ -1,7 +1,6 @@
 """The whole job over small stand-ins for training and notebooks."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +8,8 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 
-import bbqrec_core
 from bbqrec_lab.datasets import sources
-from bbqrec_lab.experiments import runs
+from bbqrec_lab.experiments import runs, variants
 from bbqrec_lab.suite import notebooks, process_pool, reproduce
 
 
@@ -25,7 +23,14 @@ class Result:
 
 def _result(variant: str, seed: int) -> Result:
     line = {"dataset": "toy", "data_hash": "00aa11bb", "variant": variant, "seed": seed, "preset": "smoke"}
-    line |= {"split_seed": 0, "history": "kept", "segment": "all", "targets": 7, "metric": "ndcg@10", "value": 0.5}
+    line |= {
+        "split_seed": 0,
+        "seen_items": "included",
+        "segment": "all",
+        "targets": 7,
+        "metric": "ndcg@10",
+        "value": 0.5,
+    }
     return Result(
         pl.DataFrame([line | {"config_hash": "c"}]), pl.DataFrame([{"variant": variant, "seed": seed, "minutes": 0.1}])
     )
@@ -36,15 +41,13 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stand-ins for sources, experiments, the pool and notebook execution; `failing` names what fails."""
     state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={})
     data = SimpleNamespace(name="toy", data_hash="00aa11bb")
-    sources = SimpleNamespace(REGISTRY={"toy": "a toy"}, load=lambda name, options: data)
-    experiments = SimpleNamespace(
-        plan=lambda preset, seeds: [(variant, seed) for variant in ("b", "a") for seed in seeds],
-        VARIANTS={"a": SimpleNamespace(kind="ids"), "b": SimpleNamespace(kind="markov")},
-        intervals=lambda results: pl.DataFrame({"pairs": [len(results)]}),
-    )
-    for name, fake in {"sources": sources, "experiments": experiments}.items():
-        monkeypatch.setattr(bbqrec_core, name, fake, raising=False)
-        monkeypatch.setitem(sys.modules, f"bbqrec_core.{name}", fake)
+    monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy"})
+    monkeypatch.setattr(sources, "load", lambda name, options: data)
+    plan = lambda preset, seeds: [(variant, seed) for variant in ("b", "a") for seed in seeds]  # noqa: E731
+    monkeypatch.setattr(variants, "plan", plan)
+    kinds = {"a": SimpleNamespace(kind="ids"), "b": SimpleNamespace(kind="markov")}
+    monkeypatch.setattr(variants, "VARIANTS", kinds)
+    monkeypatch.setattr(runs, "intervals", lambda results: pl.DataFrame({"pairs": [len(results)]}))
 
     def run_all(
         work: object, rows: list, jobs: int, logs: Path, unit: str = "row", expected: dict | None = None

@@ -11,14 +11,28 @@ import ipywidgets
 import numpy as np
 import polars as pl
 import pytest
-from tiny import planted_data, tokenizer_config
+from tiny import ids_config, planted_data, tokenizer_config
 
-from bbqrec_core import fit_tokenizer
+from bbqrec_lab.baselines.control_tokenizers import make_tokenized
 from bbqrec_lab.store import Store
 from bbqrec_lab.widgets import html_cards
-from bbqrec_lab.widgets.inspector import atlas, views
+from bbqrec_lab.widgets.inspector import views
 from bbqrec_lab.widgets.inspector import widget as inspector
-from bbqrec_lab.widgets.inspector.atlas import Atlas, State, asking, colouring, rows_with, selecting
+from bbqrec_lab.widgets.inspector.atlas import (
+    BANDS,
+    MOST,
+    Atlas,
+    State,
+    asking,
+    choices,
+    colouring,
+    export,
+    matches,
+    near,
+    rows_with,
+    selecting,
+    survey,
+)
 
 # The scatter plot's own use of pandas is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
@@ -31,10 +45,10 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     folder = tmp_path_factory.mktemp("atlas")
     data = planted_data(folder)
     trained = {
-        name: fit_tokenizer(data, tokenizer_config(source=source), 0, folder / name)
+        name: make_tokenized(data, ids_config(source=source), tokenizer_config(), 0, folder / name)
         for name, source in (("learned", "learned"), ("chance", "random"))
     }
-    return atlas.survey(data, trained, Store(folder / "store"), "pca")
+    return survey(data, trained, Store(folder / "store"), "pca")
 
 
 @pytest.fixture
@@ -52,9 +66,9 @@ def test_codes_and_prefixes_find_their_items() -> None:
     assert rows_with(TOY, [4, 1]).tolist() == [1, 4]
     assert rows_with(TOY, [None, 1]).tolist() == [1, 3, 4]
     assert rows_with(TOY, [0]).tolist() == [], "padding is no item"
-    assert atlas.choices(TOY, [4], 1) == [(1, 2), (5, 1), (7, 1)]
-    assert atlas.choices(TOY, [None], 1) == [(1, 3), (3, 1), (5, 1), (7, 1)]
-    assert atlas.choices(TOY, [], 0) == [(2, 2), (4, 4)]
+    assert choices(TOY, [4], 1) == [(1, 2), (5, 1), (7, 1)]
+    assert choices(TOY, [None], 1) == [(1, 3), (3, 1), (5, 1), (7, 1)]
+    assert choices(TOY, [], 0) == [(2, 2), (4, 4)]
 
 
 def test_a_code_of_another_branch_is_dropped(atlas: Atlas) -> None:
@@ -78,20 +92,20 @@ def test_only_a_selected_item_can_be_looked_into() -> None:
 def test_titles_are_found_whatever_the_case(atlas: Atlas) -> None:
     title = atlas.items.titles[5]
     part = title[2:7].upper()
-    found = atlas.matches(atlas, f" {part} ")
+    found = matches(atlas, f" {part} ")
     expected = [row for row in range(1, atlas.items.n_items + 1) if part.lower() in atlas.items.titles[row].lower()]
     assert sorted(found) == expected
-    assert atlas.matches(atlas, title[:3])[0] in [
+    assert matches(atlas, title[:3])[0] in [
         row for row in range(1, atlas.items.n_items + 1) if atlas.items.titles[row].startswith(title[:3])
     ]
-    assert atlas.matches(atlas, "  ") == []
-    assert len(atlas.matches(atlas, "a", most=4)) == 4
+    assert matches(atlas, "  ") == []
+    assert len(matches(atlas, "a", most=4)) == 4
 
 
 def test_colourings_cover_what_they_say(atlas: Atlas) -> None:
     for by in atlas.colourings:
         groups = colouring(atlas, by)
-        assert len(groups) <= atlas.MOST
+        assert len(groups) <= MOST
         assert all(member.any() and member.shape == (atlas.items.n_items,) for member in groups.values())
         assert np.sum(list(groups.values()), axis=0).max(initial=0) <= 1, f"groups of {by} overlap"
         assert len(set(views.palette(by, len(groups)))) == len(groups)
@@ -106,7 +120,7 @@ def test_popularity_bands_end_where_the_next_begins(atlas: Atlas) -> None:
     counts[:8] = [0, 0, 1, 9, 10, 99, 100, 5000]
     bands = colouring(replace(atlas, items=replace(atlas.items, counts=counts)), "popularity")
     found = [[name for name, member in bands.items() if member[point]] for point in range(7)]
-    first, second, third, fourth = atlas.BANDS
+    first, second, third, fourth = BANDS
     assert found == [[first], [second], [second], [third], [third], [fourth], [fourth]]
 
 
@@ -124,13 +138,13 @@ def test_collision_groups_are_those_before_the_repair(atlas: Atlas) -> None:
 def test_neighbours_are_by_cosine_and_never_the_item_itself(atlas: Atlas) -> None:
     for name, space in atlas.spaces.items():
         row = int(np.flatnonzero(space.present)[2])
-        rows, cosine = atlas.near(space, row, 5)
+        rows, cosine = near(space, row, 5)
         others = [other for other in np.flatnonzero(space.present) if other != row]
         by_hand = sorted(others, key=lambda other, s=space: -float(s.vectors[other] @ s.vectors[row]))[:5]
         assert rows.tolist() == by_hand, name
         assert cosine == pytest.approx([space.vectors[other] @ space.vectors[row] for other in by_hand], abs=1e-6)
         missing = np.flatnonzero(~space.present)[-1]
-        assert missing == 0 or len(atlas.near(space, int(missing))[0]) == 0
+        assert missing == 0 or len(near(space, int(missing))[0]) == 0
 
 
 def test_the_path_counts_items_and_siblings(atlas: Atlas) -> None:
@@ -185,7 +199,7 @@ def test_a_failing_panel_says_why_and_leaves_the_others(atlas: Atlas) -> None:
 
 def test_export_holds_the_selection_in_order(atlas: Atlas) -> None:
     state = State((9, 2, 5), 9, rival="chance")
-    frame = atlas.export(atlas, state)
+    frame = export(atlas, state)
     assert frame["item_id"].to_list() == [atlas.items.source_ids[row] for row in state.selected]
     assert frame["learned_code_1"].to_list() == atlas.ids.code_ids[[9, 2, 5], 0].tolist()
     assert frame["chance_code_2"].to_list() == atlas.tokens["chance"].code_ids[[9, 2, 5], 1].tolist()
@@ -266,7 +280,7 @@ def test_saving_writes_the_file_or_says_why_not(tool: inspector.Inspector) -> No
 
 def test_a_survey_needs_a_tokenizer(atlas: Atlas, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs one tokenizer or more"):
-        atlas.survey(planted_data(tmp_path), {}, Store(tmp_path))
+        survey(planted_data(tmp_path), {}, Store(tmp_path))
 
 
 def test_no_point_lies_on_the_edge_of_the_map() -> None:

@@ -1,0 +1,49 @@
+"""A control of the buckets' use: offsets of attention that are linear in the similarity."""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bbqrec_core import SimilarityBias
+from bbqrec_core.recommender.similarity_bias import SPECIAL, SignalPairs, build_reweighting, mark
+from bbqrec_core.transformer import row_of
+from bbqrec_lab.settings import RowConfig
+
+
+class LinearSimilarity(SignalPairs):
+    """The continuous form: an offset proportional to the cosine instead of one a bucket.
+
+        bias[layer][b, h, i, j] = sum_channel table[layer, channel, 0, h] * cos(q_i, k_j)
+
+    and `table[layer, channel, 1 + special, h]` where the pair has no cosine: self, missing, padding. Cosines come from
+    one matrix product a channel and batch; gradient reaches `table` and never the vectors.
+
+    Args: as `SimilarityBias`. Choice: a control of the buckets' use, not part of the method.
+    """
+
+    def forward(
+        self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
+    ) -> list[Float[Tensor, "B H _ T"]]:
+        """As `SimilarityBias.forward`."""
+        cosine, special = self.compare(item_ids, item_ids)
+        kind = mark(torch.full_like(cosine, -1), special, 0)
+        columns = [cosine * (kind < 0), *((kind == each).to(cosine) for each in range(SPECIAL))]
+        inputs = torch.stack(columns, -1).movedim(0, -2).flatten(-2)  # (B, T, T, channels * slots)
+        top = inputs if last is None else row_of(inputs.permute(0, 3, 1, 2), last).permute(0, 2, 3, 1)
+        pairs = [(inputs, table) for table in self.table[:-1]] + [(top, self.table[-1])]
+        return [(given @ table.flatten(0, 1)).permute(0, 3, 1, 2) for given, table in pairs]
+
+
+def make_reweighting(
+    vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RowConfig
+) -> SimilarityBias | LinearSimilarity:
+    """The reweighting of a row, called as `build_reweighting` is.
+
+    Raw features of two modalities have other widths and meanings, so that they are compared within a modality only.
+    """
+    which = "same" if config.similarity == "features" else config.channels
+    if config.similarity_form == "linear":
+        return LinearSimilarity(vectors, present, signals, layers=config.layers, heads=config.heads, which=which)
+    return build_reweighting(vectors, present, signals, replace(config, channels=which))

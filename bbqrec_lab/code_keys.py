@@ -1,0 +1,92 @@
+"""Keys of results by the code that makes them, so that changed code never meets old results.
+
+A key covers the named modules and every module of this project that they import, directly or not. What is hashed is the
+parsed code, so that comments, docstrings and layout do not count.
+"""
+
+import ast
+import hashlib
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # the folder that holds both packages
+PACKAGES = ("bbqrec_core", "bbqrec_lab")
+
+
+def code_hash(*modules: str, alone: Collection[str] = (), root: Path = ROOT) -> str:
+    """12 hex digits over what modules, by dotted name, and those that they import compute.
+
+    Args: alone: modules that count without what they import. root: the folder that holds the packages.
+    Raises: FileNotFoundError for a module that is not there.
+    """
+    return _hash(modules, tuple(alone), root)
+
+
+@cache
+def _hash(modules: tuple[str, ...], alone: tuple[str, ...], root: Path) -> str:
+    found = set(alone)
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imported(name, root)
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        digest.update(f"{name}\n{ast.unparse(_bare(_parsed(name, root)))}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _file(name: str, root: Path) -> Path:
+    """The file of a module or package."""
+    path = root.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _parsed(name: str, root: Path) -> ast.Module:
+    return ast.parse(_file(name, root).read_text(encoding="utf-8"))
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """The tree without its docstrings."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+def _imported(name: str, root: Path) -> list[str]:
+    """The project's modules that a module imports anywhere in it; of a package, those that define the names."""
+    found = []
+    for node in ast.walk(_parsed(name, root)):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        source = _absolute(node, name, root)
+        if source.split(".")[0] in PACKAGES:
+            found += [_home(source, alias.name, root) for alias in node.names]
+    return found
+
+
+def _absolute(node: ast.ImportFrom, name: str, root: Path) -> str:
+    """The dotted name that an import means, seen from module `name`."""
+    if not node.level:
+        return node.module or ""
+    is_package = _file(name, root).name == "__init__.py"
+    parts = name.split(".")
+    above = parts[: len(parts) - node.level + is_package]
+    return ".".join([*above, node.module] if node.module else above)
+
+
+def _home(source: str, name: str, root: Path) -> str:
+    """The module behind `from source import name`: a submodule, or where a package's `__init__` has the name from."""
+    if _file(source, root).name != "__init__.py":
+        return source
+    submodule = f"{source}.{name}"
+    if _file(submodule, root).exists():
+        return submodule
+    for node in ast.walk(_parsed(source, root)):
+        if isinstance(node, ast.ImportFrom) and name in {alias.asname or alias.name for alias in node.names}:
+            return _home(_absolute(node, source, root), name, root)
+    return source
