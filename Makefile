@@ -70,7 +70,7 @@ reproduce: $(STAMP) ## data, rows, notebooks, tables
 	@$(BIN)/bbqrec reproduce $(ARGS)
 
 UNIT = $(BIN)/python -m pytest -m 'not suite and not browser' $(ARGS) \
-	|| { echo 'make: unit tests failed, listed above' >&2; exit 1; }
+	|| { echo 'make $@: unit tests failed, listed above' >&2; exit 1; }
 
 unit: $(STAMP) ## the unit tests alone
 	@$(UNIT)

@@ -1,4 +1,4 @@
-"""Write the pictures of the widgets and of a page in notebooks/README.md, from a built book: `python tests/screenshots.py SITE`.
+"""Write the pictures of widgets and of a page, from a built book: `python tests/screenshots.py SITE`.
 
 SITE is the folder that `make book` names, of a run on planted data: those pictures are drawn by this project. The
 pictures go to figures/widgets/, at most 200 kB each.

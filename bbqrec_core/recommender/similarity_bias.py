@@ -71,7 +71,7 @@ def mark(values: Shaped[Tensor, "*pairs"], special: tuple[Tensor, ...], first: i
 
 
 class SignalPairs(nn.Module):
-    """What every form of reweighting needs: unit vectors of the signals, channels, a table of offsets that is zero at first.
+    """What every form of reweighting needs: unit vectors of the signals, channels, a table of offsets, at first zero.
 
     Args: slots: offsets (or slopes) of a channel in one layer and head.
     """

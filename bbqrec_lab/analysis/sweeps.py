@@ -49,7 +49,8 @@ def size_curves(
     """NDCG@10 of `bbqrec` on validation and test as one size varies at a time; rows are kept in the store.
 
     Args: values: by symbol of `SIZES`, those to try; the value that `config` has is one row for all curves.
-    Returns: columns size, value, own (whether `config` has it), seed, valid (seen items included), included, filtered (test).
+    Returns: columns size, value, own (whether `config` has it), seed, valid (seen items included), and
+        included, filtered (test).
     """
     rows = []
     for symbol, tried in values.items():

@@ -36,7 +36,7 @@ class Trial(NamedTuple):
 
 
 def _valid_ndcg(data: Dataset, scorer: Scorer) -> float:
-    """Mean validation NDCG@10, seen items included, on the fixed sample of at most 2,000 users that rivals are tuned on."""
+    """Mean validation NDCG@10, seen items included, on the fixed sample of at most 2,000 users for tuning."""
     history, targets, users = data.history("valid"), data.targets("valid"), sample_users(data.n_users)
     ranks = rank_users(scorer, history, targets, users, kinds=("included",))["included"]
     return float(per_user(ranks)["ndcg@10"].mean())
@@ -116,7 +116,7 @@ class Markov:
     def fit(cls, data: Dataset) -> "Markov":
         """Count transitions on training events, then choose weights and pseudo-count on validation.
 
-        25 trials: `LAG_WEIGHTS` (orders 1 to 3) x `PSEUDO_COUNTS`, the first best by mean NDCG@10 with the seen items included
+        25 trials: `LAG_WEIGHTS` (orders 1 to 3) x `PSEUDO_COUNTS`, the first best by mean NDCG@10, seen items included,
         on the fixed sample of at most 2,000 users (`metrics.sample_users`). Test events are never looked at.
 
         Returns: the chosen chain, with every trial in `trials`.

@@ -19,7 +19,7 @@ def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
     A row whose ranks were found by beam search says so behind its variant's name, not in each metric's.
 
     Args: rows: `main_results` in long form. segment: which targets (`all`, `head items`, ...).
-    Returns: text columns variant, seen_items, seeds, then one per metric of `SHOWN` that the rows have; order of `rows`.
+    Returns: text columns variant, seen_items, seeds, then one per metric of `SHOWN` in the rows; order of `rows`.
     Raises: ValueError if no row has that segment.
     """
     beam = pl.col("metric").str.extract(BEAM)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,21 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-TARGETS = ("help", "setup", "reproduce", "test", "browser", "lab", "inspector", "book", "figures", "bench", "clean")
+TARGETS = (
+    "help",
+    "setup",
+    "reproduce",
+    "test",
+    "unit",
+    "browser",
+    "lab",
+    "inspector",
+    "book",
+    "figures",
+    "bench",
+    "clean",
+)
+SUPPORTED = (11, 12, 13)  # minor versions of Python 3
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +82,10 @@ def test_conda_environment_is_the_same_python_and_the_same_pins(root: Path, proj
     environment = yaml.safe_load((root / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
     python, pip, inside = environment["dependencies"]
-    name, _, version = python.partition("=")
-    assert (name, pip, list(inside)) == ("python", "pip", ["pip"])
-    allowed = SpecifierSet(project["requires-python"])
-    assert f"{version}.7" in allowed
-    assert not any(f"3.{other}.0" in allowed for other in range(20) if f"3.{other}" != version)
+    asked = Requirement(python)
+    assert (asked.name, pip, list(inside)) == ("python", "pip", ["pip"])
+    assert asked.specifier == SpecifierSet(project["requires-python"])
+    assert [minor for minor in range(30) if f"3.{minor}.7" in asked.specifier] == list(SUPPORTED)
     constraint, package = inside["pip"]
     assert constraint == "-c constraints.txt"
     extra = re.fullmatch(r"-e \.\[(\w+)\]", package)[1]
@@ -111,31 +125,33 @@ def bare(root: Path, tmp_path: Path) -> Path:
 
 
 def _interpreter(path: Path, version: str) -> Path:
-    """A stand-in for another Python: it says its version, and that it is not 3.11."""
-    path.write_text(f'#!/bin/sh\ncase "$1" in --version) echo "Python {version}" ;; *) echo False; exit 1 ;; esac\n')
+    """A stand-in for another Python: it says its version, and that it is none of the supported ones."""
+    path.write_text(f'#!/bin/sh\ncase "$1" in --version) echo "Python {version}" ;; *) exit 1 ;; esac\n')
     path.chmod(0o755)
     return path
 
 
-@pytest.mark.parametrize("target", ["reproduce", "test", "browser", "lab", "inspector", "book", "figures", "bench"])
+@pytest.mark.parametrize(
+    "target", ["reproduce", "test", "unit", "browser", "lab", "inspector", "book", "figures", "bench"]
+)
 def test_other_pythons_are_refused_in_one_line_before_anything_is_made(bare: Path, target: str) -> None:
-    other = _interpreter(bare / "python3.12", "3.12.1")
+    other = _interpreter(bare / "python3.14", "3.14.1")
     before = sorted(bare.iterdir())
     result = _make(bare, target, f"PYTHON={other}")
     assert result.returncode != 0
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert "bbqrec needs Python 3.11" in line
-    assert "(found Python 3.12.1)" in line
+    assert f"bbqrec needs Python {', '.join(f'3.{minor}' for minor in SUPPORTED[:-1])} or 3.{SUPPORTED[-1]}" in line
+    assert "(found Python 3.14.1)" in line
     assert f"make {target} PYTHON=" in line
     assert sorted(bare.iterdir()) == before
 
 
 def test_the_package_itself_refuses_other_pythons(project: dict) -> None:
     allowed = SpecifierSet(project["requires-python"])
-    assert "3.11.7" in allowed
+    assert all(f"3.{minor}.{patch}" in allowed for minor in SUPPORTED for patch in (0, 7))
     assert "3.10.9" not in allowed
-    assert "3.12.0" not in allowed
+    assert "3.14.0" not in allowed
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -170,6 +186,9 @@ def test_a_failing_check_ends_make_with_its_cause(bare: Path) -> None:
     assert "3 of 3" not in result.stderr
     (bare / "fails.check..").write_text("x\n")
     assert "make test: ruff check found" in _make(bare, "test").stderr
+    alone = _make(bare, "unit")
+    assert alone.returncode != 0
+    assert "make unit: unit tests failed" in alone.stderr
 
 
 def test_what_make_leaves_behind_is_ignored_by_git(root: Path) -> None:
@@ -177,6 +196,8 @@ def test_what_make_leaves_behind_is_ignored_by_git(root: Path) -> None:
         pytest.skip("not a git checkout")
     left = [
         ".venv/.stamp",
+        ".venv-3.13/.stamp",
+        ".uv/bin/uv",
         ".peers/main/.stamp",
         "runs/x/y.csv",
         "bbqrec.egg-info/PKG-INFO",
@@ -191,5 +212,29 @@ def test_what_make_leaves_behind_is_ignored_by_git(root: Path) -> None:
 def test_ci_runs_what_the_readme_gives(root: Path) -> None:
     script = root / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().splitlines()[-1] == "exec make test"
+    lines = script.read_text().splitlines()
+    assert "set -euo pipefail" in lines, "the first command that fails ends it"
+    whole, others = lines.index("make test"), lines.index('    make unit PYTHON="$python" VENV=".venv-$found"')
+    assert whole < others
+    (tried,) = (line for line in lines if line.startswith("for python in"))
+    assert all(f"python3.{minor} " in tried for minor in SUPPORTED)
+    assert not [line for line in lines if "make " in line and ("|| true" in line or "set +e" in line)]
     assert subprocess.run(["bash", "-n", str(script)], capture_output=True).returncode == 0
+
+
+def test_the_wheel_holds_both_packages_with_their_data_and_the_command(root: Path, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    for package in ("bbqrec_core", "bbqrec_lab"):
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    files = {str(file.relative_to(tmp_path)) for file in tmp_path.glob("bbqrec_*/**/*") if file.is_file()}
+    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = (tmp_path / "dist").glob("bbqrec-*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = wheel.namelist()
+        (entry,) = (name for name in names if name.endswith("entry_points.txt"))
+        assert "bbqrec = bbqrec_lab.cli:main" in wheel.read(entry).decode().splitlines()
+    assert {name for name in names if ".dist-info/" not in name} == files
+    assert {Path(name).suffix for name in files} == {".py", ".csv", ".css", ".js"}
