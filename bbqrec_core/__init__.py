@@ -27,7 +27,7 @@ Stage 2, `fit_recommender`, generates the ID of the next item:
     >>> stage_2 = RecommenderConfig(epochs=1, min_steps=0), EvaluationConfig(), 0, folder / "recommender"
     >>> model, history = fit_recommender(data, ids, *stage_2)
     >>> ranks = rank_users(model.scores, data.history("test"), data.targets("test"), np.arange(100))
-    >>> 0 <= per_user(ranks["filtered"])["ndcg@10"].mean() <= 1
+    >>> bool(0 <= per_user(ranks["filtered"])["ndcg@10"].mean() <= 1)
     True
 """
 

@@ -35,7 +35,7 @@ class IdsConfig(Checked):
             features (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the
             codes that a bundle has `published`, or IDs from a `file`.
         ids_file: of `file`: parquet or index.json, see `datasets.id_files`.
-        transport: part colliding items by entropic transport; needs `tokenizer.uniqueness="none"`.
+        transport: part colliding items by entropic transport, whatever `tokenizer.uniqueness` says.
     """
 
     source: Literal["learned", "random", "kmeans", "sasrec", "published", "file"] = "learned"

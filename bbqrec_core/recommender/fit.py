@@ -119,7 +119,7 @@ def beam_ranks(
 
 
 def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    """Validation NDCG@10, seen items included, on a fixed sample of users: by beam for models that emit IDs, else exact."""
+    """Validation NDCG@10, seen items included, of a fixed sample: by beam where IDs are emitted, else exact."""
     if recommender.tree is not None:
         ranks = beam_ranks(recommender, data, "valid", users, evaluation)
     else:

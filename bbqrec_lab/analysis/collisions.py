@@ -134,7 +134,7 @@ def repair_table(tokenizers: Mapping[str, Tokenized]) -> pl.DataFrame:
 
 
 def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
-    """A column of `repair_table` or `shape_table` as `plots_collisions.ledger` takes it: tokenizer -> case -> value."""
+    """A column of `repair_table` or `shape_table` as `plots.ledger` takes it: tokenizer -> case -> value."""
     cases = frame["repair"] if "repair" in frame.columns else [""] * len(frame)
     out: dict[str, dict[str, float]] = {}
     for tokenizer, case, value in zip(frame["tokenizer"], cases, frame[column], strict=True):

@@ -144,7 +144,7 @@ class TokenFrontier(Extendable):
         self.log_probs = model.head.log_probs(model.blocks.norm(x).flatten(0, 1), self.level, nodes)
 
     def _attend(self, layer: int, query: Float[Tensor, "B H P d"]) -> Float[Tensor, "B H P d"]:
-        """`blocks.attention` over a history that all prefixes share and each prefix's own tokens."""
+        """`transformer.attention` over a history that all prefixes share and each prefix's own tokens."""
         own_key, own_value = self.own[layer].unflatten(1, (len(query), -1)).transpose(2, 3)  # (B, H, P, t, d)
         key, value = self.past[layer]
         scale = query.shape[-1] ** 0.5

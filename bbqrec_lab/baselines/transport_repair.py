@@ -48,8 +48,8 @@ def spread_by_transport(
 
 
 def repair_by_transport(done: Tokenized) -> Tokenized:
-    """A finished stage 1 whose IDs were not repaired yet, after `spread_by_transport`."""
+    """A finished stage 1 with `spread_by_transport` in place of its own repair, if it had any."""
     ids = done.ids
-    table = spread_by_transport(ids.raw_codes, done.residual, ids.codebook[-1])
-    figures = done.health | {"after": health(table, ids.sizes)}
-    return done._replace(ids=replace(ids, code_ids=table), health=figures)
+    sizes, table = ids.sizes[: ids.learned], spread_by_transport(ids.raw_codes, done.residual, ids.codebook[-1])
+    figures = done.health | {"after": health(table, sizes)}
+    return done._replace(ids=replace(ids, code_ids=table, sizes=sizes), health=figures)

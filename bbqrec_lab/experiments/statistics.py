@@ -180,7 +180,7 @@ def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
 
     A difference is clear where its p-value after Holm is below 0.05; else the question is open, whatever its sign.
 
-    Args: compared: of `experiments.intervals` against `bbqrec`; variants without an expectation are left out.
+    Args: compared: of `runs.intervals` against `bbqrec`; variants without an expectation are left out.
     Returns: columns against, seen_items, expected, because, difference, low, high, outcome (one of `OUTCOMES`).
     """
     table = []

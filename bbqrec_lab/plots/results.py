@@ -205,7 +205,7 @@ def seed_points(
 def size_curves(points: pl.DataFrame, names: Mapping[str, str], metric: str, label: str) -> Figure:
     """A metric against each size of the method: every seed a point, a line through the means, the preset's own ringed.
 
-    Args: points: of `curves.size_curves`. names: size -> what it is, for the axis. metric: column; label: of its axis.
+    Args: points: of `sweeps.size_curves`. names: size -> what it is, for the axis. metric: column; label: of its axis.
     """
     symbols = points["size"].unique(maintain_order=True).to_list()
     columns = min(3, len(symbols))

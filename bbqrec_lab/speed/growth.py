@@ -153,7 +153,7 @@ def measure(config: Config, recommender: Recommender, data: Dataset) -> pl.DataF
 
 
 def of_requests(axes: pl.DataFrame, model: str = "bbqrec") -> pl.DataFrame:
-    """The batches of `speed.axis_costs` as curves of `measure`: seconds for one user of a batch."""
+    """The batches of `latency.axis_costs` as curves of `measure`: seconds for one user of a batch."""
     names = {"L": "codes", "W": "beam", "T": "history", "N": "items"}
     chosen = axes.filter(pl.col("model") == model, pl.col("kind") == "batch")
     seconds = (pl.col(old).truediv(1000).alias(new) for old, new in (("ms", "value"), ("low", "low"), ("high", "high")))
@@ -197,7 +197,7 @@ def fits_in_words(found: pl.DataFrame) -> pl.DataFrame:
 def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data: Dataset) -> pl.DataFrame:
     """What a billion items would need: hours, or milliseconds of a request, and gigabytes, each from its own curve.
 
-    Low and high are the two readings of `scaling.beyond`. Assumed throughout: one core of this machine, memory for all
+    Low and high are the two readings of `power_law.beyond`. Assumed throughout: one core of this machine, memory for all
     that is held, and costs that grow beyond what was measured as they did up to there. IDs need more levels then, and
     every cost with codes is taken to grow in proportion to them.
     """
@@ -257,6 +257,6 @@ def _levels(config: Config, stage: str) -> int:
 
 
 def _beyond(part: pl.DataFrame, factor: float) -> tuple[float, float]:
-    """`scaling.beyond` of one curve at a billion, times a factor."""
+    """`power_law.beyond` of one curve at a billion, times a factor."""
     low, high = power_law.beyond(power_law.growth(part["size"].to_numpy(), part["value"].to_numpy()), BILLION)
     return factor * low, factor * high

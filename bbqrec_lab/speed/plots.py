@@ -113,7 +113,7 @@ def steps(costs: pl.DataFrame) -> Figure:
 def sizes(costs: pl.DataFrame, words: Mapping[str, str]) -> Figure:
     """Draw single requests (upper row) and batches (lower row) against each size, a line a model; bands are quartiles.
 
-    Args: costs: of `speed.axis_costs`. words: axis -> what it is, in the order of the panels.
+    Args: costs: of `latency.axis_costs`. words: axis -> what it is, in the order of the panels.
     """
     fig, axes = panels(len(words), 2, width=2.8, height=2.5, sharey="row", sharex="col")
     models = costs["model"].unique(maintain_order=True).to_list()

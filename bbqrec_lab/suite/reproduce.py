@@ -86,7 +86,7 @@ def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
 def write_results(results: list, folder: Path) -> tuple[object, str]:
     """Write main_results (.csv in long form; .md and .tex readable), intervals and cost.
 
-    Args: results: of `experiments.run_variant`, in the order of the table.
+    Args: results: of `runs.run_variant`, in the order of the table.
     Returns: the readable frame and its caption.
     """
     import polars as pl

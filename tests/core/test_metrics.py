@@ -219,7 +219,7 @@ def test_ranking_users_in_batches_changes_nothing_and_scores_once():
     hidden = metrics.mask_history(table[users], HISTORY, users)
     for got, expected in zip(ranks["filtered"], metrics.rank_scores(hidden, targets[users]), strict=True):
         np.testing.assert_array_equal(got, expected)
-    with pytest.raises(ValueError, match=r"kept or masked.*hidden"):
+    with pytest.raises(ValueError, match=r"included or filtered.*hidden"):
         metrics.rank_users(scorer, HISTORY, targets, users, kinds=("hidden",))
 
 

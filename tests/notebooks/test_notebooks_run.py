@@ -48,7 +48,7 @@ def test_every_notebook_and_row_is_done(finished: tuple, root: Path) -> None:
     names = [path.name for path in notebooks.discover(root / "notebooks")]
     assert [name for name in names if not (run / "notebooks" / name).exists()] == []
     rows = pl.read_csv(run / "tables" / "main_results.csv")
-    columns = "dataset data_hash variant seed preset split_seed history segment targets metric value config_hash"
+    columns = "dataset data_hash variant seed preset split_seed seen_items segment targets metric value config_hash"
     assert rows.columns == columns.split()
     assert set(rows["seed"]) == {1, 2}
     assert set(rows["seen_items"]) == {"included", "filtered"}

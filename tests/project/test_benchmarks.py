@@ -4,7 +4,9 @@ No time is asserted. A row raises by itself where the two sides compute differen
 rows whose peer is in no environment of this machine are skipped.
 """
 
+import ast
 import csv
+import importlib
 import json
 import os
 import subprocess
@@ -52,6 +54,17 @@ def test_unknown_rows_are_refused_in_one_line(root: Path) -> None:
     )
     assert done.returncode == 2
     assert "no rows beans" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py")), ids=lambda path: path.name
+)
+def test_what_rows_take_from_the_packages_is_there(path: Path) -> None:
+    """Of rows whose peer is nowhere on this machine as well."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module.startswith("bbqrec_"):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], node.module
 
 
 def _peers(root: Path, tmp_path: Path, group: str) -> Path:

@@ -1,6 +1,6 @@
 """The codebook inspector: a map of all items and what their semantic IDs mean, as a widget of labelled controls.
 
-The state and its views are in `inspector_state` and `inspector_views`; here they are only wired to controls.
+The state and its views are in `atlas` and `views`; here they are only wired to controls.
 """
 
 from collections.abc import Mapping

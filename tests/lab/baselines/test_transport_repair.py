@@ -84,6 +84,17 @@ def test_ids_repaired_by_transport_are_those_before_the_repair_after_it(data, tm
         assert np.array_equal(getattr(ids, name), getattr(plain.ids, name))
 
 
+@pytest.mark.parametrize("uniqueness", ["extra", "nearest"])
+def test_transport_takes_the_place_of_another_repair(data, tmp_path, uniqueness):
+    first, second = (
+        make_tokenized(data, ids_config(transport=True), tokenizer_config(uniqueness=kind, codes=4), 0, tmp_path / kind)
+        for kind in ("none", uniqueness)
+    )
+    assert np.array_equal(second.ids.code_ids, first.ids.code_ids)
+    assert second.ids.sizes == first.ids.sizes
+    assert second.health == first.health
+
+
 @pytest.mark.parametrize("combine", COMBINE)
 def test_renumbering_items_renumbers_their_ids(data, combine):
     """As in test_identities.py: the same model of renumbered items gives their IDs in the new order."""

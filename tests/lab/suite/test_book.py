@@ -48,7 +48,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("repository")
     pages = {
         "README.md": "# The project\n\n[First](notebooks/00_first.ipynb), [data](docs/data.md), [licence](LICENSE), "
-        "[code](bbqrec_core/book.py), [the paper](https://arxiv.org/abs/2504.06636)\n\n## More\n\nWords.\n",
+        "[code](bbqrec_lab/suite/book.py), [the paper](https://arxiv.org/abs/2504.06636)\n\n## More\n\nWords.\n",
         "notebooks/README.md": "# Words\n\nBack to the [start](../README.md).\n\n## Glossary\n\nNone.\n",
         "docs/data.md": "# Data\n\nSee [the sets](datasets.md).\n",
         "docs/datasets.md": "# Datasets\n\nNone.\n",

@@ -1,0 +1,61 @@
+"""What a notebook starts from: a workspace knows its data, where results go, and the truth of planted data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import PLANTED
+
+from bbqrec_lab import Workspace
+from bbqrec_lab.datasets import planted
+from bbqrec_lab.store import Store
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Over a planted bundle that is no registered dataset."""
+    folder = tmp_path_factory.mktemp("workspace")
+    planted.write_planted(folder / "mine", PLANTED)
+    return Workspace(str(folder / "mine"), "smoke", 3, str(folder / "runs"), {"codes": 8})
+
+
+def test_results_land_below_the_folder_asked_for(space: Workspace) -> None:
+    out = Path(space.out_dir)
+    assert space.folder == out / space.data.name / "smoke"
+    assert isinstance(space.store, Store)
+    assert space.store.root == out / "artefacts"
+    assert (space.config.preset, space.config.seed, space.config.tokenizer.codes) == ("smoke", 3, 8)
+    assert not out.exists(), "nothing is made before it is asked for"
+
+
+def test_a_planted_truth_and_its_oracle_are_those_of_the_bundle(space: Workspace) -> None:
+    assert set(space.truth()) == set(planted.load_truth(space.dataset, space.data))
+    for part in ("valid", "test"):
+        assert np.array_equal(space.oracle(part), planted.oracle_scores(space.dataset, space.data, part))
+    assert space.oracle("test").sum(1) == pytest.approx(np.ones(space.data.n_users))
+
+
+def test_data_without_a_truth_have_none_and_no_oracle(space: Workspace, tmp_path: Path) -> None:
+    source, bare = Path(space.dataset), tmp_path / "bare"
+    bare.mkdir()
+    for name in ("interactions.parquet", "items.parquet"):
+        (bare / name).write_bytes((source / name).read_bytes())
+    other = Workspace(str(bare), "smoke", 0, str(tmp_path / "runs"), {"modalities": []})
+    assert other.truth() == {}
+    with pytest.raises(ValueError, match="truth"):
+        other.oracle("test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "no/such"}, "no dataset 'no/such'"),
+        ({"preset": "tiny"}, "preset must be one of"),
+        ({"seed": -1}, "seed must be"),
+        ({"overrides": {"codess": 4}}, "codess"),
+    ],
+)
+def test_a_wrong_workspace_is_refused_as_soon_as_it_is_built(space: Workspace, change: dict, message: str) -> None:
+    fields = {name: getattr(space, name) for name in ("dataset", "preset", "seed", "out_dir", "overrides")}
+    with pytest.raises(ValueError, match=message):
+        Workspace(**fields | change)
