@@ -66,13 +66,15 @@ def _field_home(name: str) -> tuple[str, str]:
     if dot:
         if (part, bare) in known:
             return part, bare
-        raise ValueError(f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py")
+        raise ValueError(
+            f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py and bbqrec_lab/settings.py"
+        )
     homes = sorted(home for home in known if home[1] == name)
     if len(homes) == 1:
         return homes[0]
     if homes:
         raise ValueError(f"setting {name!r} is ambiguous: write {' or '.join('.'.join(home) for home in homes)}")
-    raise ValueError(f"unknown setting {name!r}; see docs/settings.md for all fields")
+    raise ValueError(f"unknown setting {name!r}; see bbqrec_core/config.py and bbqrec_lab/settings.py")
 
 
 def with_overrides(config: Config, overrides: Mapping[str, object]) -> Config:

@@ -197,8 +197,8 @@ def fits_in_words(found: pl.DataFrame) -> pl.DataFrame:
 def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data: Dataset) -> pl.DataFrame:
     """What a billion items would need: hours, or milliseconds of a request, and gigabytes, each from its own curve.
 
-    Low and high are the two readings of `power_law.beyond`. Assumed throughout: one core of this machine, memory for all
-    that is held, and costs that grow beyond what was measured as they did up to there. IDs need more levels then, and
+    Low and high are the two readings of `power_law.beyond`. Assumed: one core of this machine, memory for all that is
+    held, and costs that grow beyond what was measured as they did up to there. IDs need more levels then, and
     every cost with codes is taken to grow in proportion to them.
     """
     codes, levels = config.tokenizer.codes, levels_for(BILLION, config.tokenizer.codes)

@@ -11,17 +11,19 @@ from bbqrec_core import Dataset, EvaluationConfig, SemanticIds, Tokenized
 from bbqrec_core.tokenizer import fit as tokenizer_fit
 from bbqrec_core.tokenizer import semantic_ids
 from bbqrec_lab.analysis import collisions
+from bbqrec_lab.baselines import control_tokenizers
 from bbqrec_lab.experiments import variants
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import run_variant
-from bbqrec_lab.settings import DataConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig
 from bbqrec_lab.store import Store
 
 RNG = np.random.default_rng(0)
 
 
 def config(**changes: object) -> Config:
-    return Config("smoke", 0, DataConfig(), tokenizer_config(**changes), recommender_config(), EvaluationConfig())
+    stages = tokenizer_config(**changes), recommender_config()
+    return Config("smoke", 0, DataConfig(), IdsConfig(), *stages, EvaluationConfig())
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,8 @@ def crowded(codes: int = 4, levels: int = 2) -> Tokenized:
         raw,
     )
     figures = semantic_ids.health(raw, ids.sizes)
-    return Tokenized(ids, [], {"before": figures, "after": figures}, behaviour, behaviour[:, :2])
+    residual = RNG.normal(size=(41, 5)).astype(np.float32)
+    return Tokenized(ids, [], {"before": figures, "after": figures}, behaviour, behaviour[:, :2], residual)
 
 
 @pytest.mark.parametrize("codes", [4, 9, 40])
@@ -69,22 +72,29 @@ def test_the_repair_table_counts_what_moves_and_what_grows() -> None:
     assert rows["none"]["largest_group"] > rows["nearest"]["largest_group"] == 1
 
 
-def test_a_tokenizers_own_repair_leaves_what_the_table_says(data: Dataset, tmp_path: Path) -> None:
+def test_a_tokenizers_own_repair_is_repeated_exactly(data: Dataset, tmp_path: Path) -> None:
     for repair in collisions.REPAIRS:
-        done = tokenizer_fit.fit_tokenizer(data, tokenizer_config(uniqueness=repair), 0, tmp_path / repair)
+        ids = IdsConfig(transport=repair == "sinkhorn")
+        settings = tokenizer_config(uniqueness="none" if ids.transport else repair)
+        done = control_tokenizers.make_tokenized(data, ids, settings, 0, tmp_path / repair)
+        assert len(done.ids.signals) > 1  # the residual is of their gated mean, which only training knows
+        table, sizes = collisions.repair_with(repair, done)
+        assert np.array_equal(table, done.ids.code_ids)
+        assert sizes == done.ids.sizes
         rows = {row["repair"]: row for row in collisions.repair_table({"a": done}).to_dicts()}
         assert rows[repair]["collision_rate"] == pytest.approx(done.health["after"]["collision_rate"])
         assert rows[repair]["sid_len"] == done.ids.sid_len
         assert rows["none"]["collision_rate"] == pytest.approx(done.health["before"]["collision_rate"])
 
 
-def test_the_residual_is_what_the_codes_before_the_last_leave() -> None:
+def test_a_repair_looks_at_the_residual_that_training_kept() -> None:
     raw = np.array([[0, 0], [1, 0], [1, 0]])
     book = np.zeros((2, 2, 4), np.float32)
     book[0, 1], book[1, 0], book[1, 1] = [2, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]
     signal = np.array([[[0.0, 0, 0, 0]], [[1.6, 1.2, 0, 0]], [[2, 0, 0, 0]]], np.float32)  # lengths of sqrt(4)
+    residual = signal[:, 0] - book[0, raw[:, 0]]
     ids = SemanticIds(raw, (2, 2), 2, ("text",), raw[:, None], signal, np.array([[0], [1], [1]], bool), book, raw)
-    repaired, _ = collisions.repair_with("nearest", Tokenized(ids, [], {}, signal, signal))
+    repaired, _ = collisions.repair_with("nearest", Tokenized(ids, [], {}, signal, signal, residual))
     assert repaired[1:].tolist() == [[1, 1], [1, 0]]  # nothing is left of item 2: code 0 serves it exactly
 
 
@@ -96,11 +106,11 @@ def test_an_unknown_repair_is_refused() -> None:
 def test_codebook_memory_grows_with_sets_and_not_with_signals_that_share_one() -> None:
     ids = crowded(codes=5).ids
     shared, fragmented = tokenizer_config(), tokenizer_config(shared_codebook=False)
-    assert collisions.stored_vectors(ids, shared) == 2 * 5
-    assert collisions.stored_vectors(ids, fragmented) == 4 * 2 * 5  # three signals and their fused mean
-    assert collisions.stored_vectors(ids, replace(fragmented, combine="concat")) == 3 * 2 * 5
-    assert collisions.stored_vectors(ids, replace(fragmented, source="kmeans")) == 2 * 5
-    assert collisions.stored_vectors(replace(ids, signals=()), shared) == 0
+    assert collisions.stored_vectors(ids, shared, "learned") == 2 * 5
+    assert collisions.stored_vectors(ids, fragmented, "learned") == 4 * 2 * 5  # three signals and their fused mean
+    assert collisions.stored_vectors(ids, replace(fragmented, combine="concat"), "learned") == 3 * 2 * 5
+    assert collisions.stored_vectors(ids, fragmented, "kmeans") == 2 * 5
+    assert collisions.stored_vectors(replace(ids, signals=()), shared, "learned") == 0
 
 
 def test_codebook_memory_is_what_the_model_holds(data: Dataset, tmp_path: Path) -> None:
@@ -108,14 +118,20 @@ def test_codebook_memory_is_what_the_model_holds(data: Dataset, tmp_path: Path) 
         settings = tokenizer_fit.resolve(tokenizer_config(**changes), data)
         held = [book.codebook for book in tokenizer_fit.build_model(data, settings).quantizer.books]
         ids = tokenizer_fit.fit_tokenizer(data, settings, 0, tmp_path / name).ids
-        assert collisions.stored_vectors(ids, settings) == sum(book.shape[0] * book.shape[1] for book in held)
+        assert collisions.stored_vectors(ids, settings, "learned") == sum(
+            book.shape[0] * book.shape[1] for book in held
+        )
 
 
 def test_the_shape_table_says_what_health_and_purity_say() -> None:
     done = crowded()
     first = done.ids.raw_codes[:, 0]
     table = collisions.shape_table(
-        {"a": done}, {"a": tokenizer_config()}, lambda a, b: (first[a] == first[b]).astype(float), np.arange(1, 41)
+        {"a": done},
+        {"a": tokenizer_config()},
+        {"a": "learned"},
+        lambda a, b: (first[a] == first[b]).astype(float),
+        np.arange(1, 41),
     )
     (row,) = table.to_dicts()
     figures = done.health["before"]
@@ -138,7 +154,11 @@ def test_variants_with_the_same_ids_before_the_repair_appear_once(data: Dataset)
     names = ["popularity", "no-repair", "bbqrec", "no-reweighting", "sasrec", "tiger", "random-ids", "extra-code"]
     assert collisions.distinct_tokenizers(data, config(), names) == ["no-repair", "tiger", "random-ids"]
     everything = collisions.distinct_tokenizers(data, config(), list(variants.VARIANTS))
-    assert len(everything) == len({str(collisions.tokenizer_config(data, name, config())) for name in everything})
+    asked = {
+        str((collisions.tokenizer_config(data, name, config()), collisions.ids_source(data, name, config())))
+        for name in everything
+    }
+    assert len(everything) == len(asked)
 
 
 def test_a_score_is_looked_up_and_never_made(data: Dataset, tmp_path: Path) -> None:

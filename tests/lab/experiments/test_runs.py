@@ -7,17 +7,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from bbqrec_core.training.fit import beam_ranks
 from tiny import planted_data, recommender_config, same_tensors, tokenizer_config
 
 from bbqrec_core import EvaluationConfig, SemanticIds, metrics
 from bbqrec_core.recommender import fit as recommender_fit
-from bbqrec_lab import store
+from bbqrec_core.recommender.fit import beam_ranks
+from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.experiments import runs, statistics
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import (
     Result,
-    code_hash,
     intervals,
     load_ranks,
     load_scorer,
@@ -26,8 +25,8 @@ from bbqrec_lab.experiments.runs import (
     run_variant,
 )
 from bbqrec_lab.experiments.variants import ONCE, VARIANTS, plan, variant_config
-from bbqrec_lab.settings import DataConfig
-from bbqrec_lab.store import Store
+from bbqrec_lab.settings import DataConfig, IdsConfig
+from bbqrec_lab.store import Store, save_arrays
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
 COLUMNS = [
@@ -50,7 +49,7 @@ def configure(seed=0, evaluation=EVALUATION, **changes):
     recommender = {name.removeprefix("r_"): value for name, value in changes.items() if name.startswith("r_")}
     tokenizer = {name: value for name, value in changes.items() if not name.startswith("r_")}
     stages = tokenizer_config(epochs=1, **tokenizer), recommender_config(**({"epochs": 1} | recommender))
-    return Config("smoke", seed, DataConfig(), *stages, evaluation)
+    return Config("smoke", seed, DataConfig(), IdsConfig(), *stages, evaluation)
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +69,15 @@ def no_training(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("trained again")
 
-    for name in ("fit_tokenizer", "fit_recommender"):
+    for name in ("make_tokenized", "fit_recommender"):
         monkeypatch.setattr(runs, name, refuse)
     for kind in ("Popularity", "ItemKnn", "Markov"):
-        monkeypatch.setattr(getattr(runs.baselines, kind), "fit", refuse)
+        monkeypatch.setattr(getattr(runs.counting, kind), "fit", refuse)
 
 
 def value(result, metric, seen_items="included", segment="all"):
     exact = pl.col("metric").str.replace(r" by beam \d+$", "") == metric
-    rows = result.rows.filter(exact, history=history, segment=segment)
+    rows = result.rows.filter(exact, seen_items=seen_items, segment=segment)
     assert rows.height == 1
     return rows["value"][0]
 
@@ -101,7 +100,7 @@ def test_a_row_holds_every_metric_of_every_segment(data, store, variant):
                 continue
             for metric, values in metrics.per_user(ranks).items():
                 assert value(result, metric, mode, segment) == pytest.approx(values[inside].mean())
-            part = rows.filter(history=mode, segment=segment)
+            part = rows.filter(seen_items=mode, segment=segment)
             assert part["targets"].unique().to_list() == [inside.sum()]
         for metric, number in statistics.list_metrics(ranks.top, data.train_counts()).items():
             assert value(result, metric, mode) == pytest.approx(number)
@@ -264,7 +263,7 @@ def test_a_killed_row_goes_on_where_it_stopped(data, store, tmp_path, monkeypatc
         with pytest.raises(KeyboardInterrupt):
             run_variant(data, "no-reweighting", config, mine)
     assert [path.name for path in tmp_path.glob("run-*.partial")]
-    monkeypatch.setattr(runs, "fit_tokenizer", None)  # must not be called again
+    monkeypatch.setattr(runs, "make_tokenized", None)  # must not be called again
     directory = run_variant(data, "no-reweighting", config, mine).directory
     assert [row["epoch"] for row in json.loads((directory / "run.json").read_text())["history"]] == [1, 2, 3]
 
@@ -297,7 +296,7 @@ def test_whatever_shapes_a_result_is_part_of_its_name(data, store, change, monke
     monkeypatch.setattr(runs, "_make_run", stop)
     run_variant(data, "bbqrec", configure(), store)  # found
     if "code" in change:
-        monkeypatch.setattr(runs, "code_hash", lambda stage: "changed")
+        monkeypatch.setattr(runs, "run_code", lambda kind: "changed")
     with pytest.raises(Asked):
         run_variant(dataset, "bbqrec", config, store)
 
@@ -308,24 +307,10 @@ def test_a_rival_of_counts_does_not_depend_on_settings_of_models(data, store, no
         assert directories[0] == directories[1]
 
 
-def test_changed_code_meets_no_old_result(tmp_path, monkeypatch):
-    assert code_hash("tokenizer") == code_hash("tokenizer")
-    assert code_hash("tokenizer") != code_hash("run")
-    stages = {name for names in runs.STAGES.values() for name in names}
-    used = {"alignment", "batching", "blocks", "data", "decoding", "events", "experiments", "features", "encoders"}
-    used |= {"baselines", "metrics", "quantizer", "recommender", "semantic_ids", "sequence_model", "similarity"}
-    used |= {"token_model", "tokenizer", "training"}
-    assert used <= stages
-    source = runs.Path(runs.__file__).parent
-    for name in stages:
-        (tmp_path / f"{name}.py").write_bytes((source / f"{name}.py").read_bytes())
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "experiments.py"))
-    for name in sorted(stages):
-        before = code_hash("run"), code_hash("tokenizer")
-        with (tmp_path / f"{name}.py").open("a") as file:
-            file.write("\n")
-        assert code_hash("run") != before[0]
-        assert (code_hash("tokenizer") != before[1]) == (name in runs.STAGES["tokenizer"])
+def test_each_kind_of_row_is_keyed_on_the_code_it_runs():
+    codes = {kind: runs.run_code(kind) for kind in ("ids", "items", "knn")}
+    assert len({*codes.values(), code_hash(*runs.TOKENIZER_CODE)}) == 4
+    assert codes == {kind: runs.run_code(kind) for kind in codes}
 
 
 def test_above_a_stated_catalogue_size_ids_are_found_by_beam_and_the_rows_say_so(data, store, tmp_path):
@@ -392,7 +377,7 @@ def made_up(tmp_path, variant, seed, greater):
     users = len(greater)
     ranks = metrics.Ranks(np.array(greater, np.int32), np.ones(users, np.int32), np.ones((users, 20), np.int32))
     for mode in ("included", "filtered"):
-        store.save_arrays(folder / f"ranks_{mode}.npz", **ranks._asdict())
+        save_arrays(folder / f"ranks_{mode}.npz", **ranks._asdict())
     return Result(variant, seed, pl.DataFrame(), pl.DataFrame(), folder)
 
 
@@ -401,7 +386,7 @@ def test_intervals_compare_the_means_over_common_seeds(tmp_path):
     others = [made_up(tmp_path, "tiger", 1, [30, 30, 30, 2]), made_up(tmp_path, "popularity", 0, [30, 0, 30, 30])]
     apart = [made_up(tmp_path, name, 7, [0, 0, 0, 0]) for name in ("tiger", "sasrec")]
     table = intervals([*ours, *others, *apart])
-    assert " ".join(table.columns) == "history metric variant against seeds difference low high p p_holm"
+    assert " ".join(table.columns) == "seen_items metric variant against seeds difference low high p p_holm"
     assert set(table["against"]) == {"tiger", "popularity"}  # sasrec has no seed in common
     assert table.height == 2 * 2 * 2
     recall = {
