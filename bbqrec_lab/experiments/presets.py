@@ -22,6 +22,7 @@ class Config(Checked):
     evaluation: EvaluationConfig
 
 
+FIELDS = "see bbqrec_core/config.py and bbqrec_lab/settings.py for all fields"
 PARTS = ("data", "ids", "tokenizer", "recommender", "evaluation")
 # Weights were chosen on validation: `quick` on ml-100k, where a strong pull across modalities costs accuracy; `smoke`
 # on planted data, where that pull is what takes the noise out of the behaviour part.
@@ -66,15 +67,13 @@ def _field_home(name: str) -> tuple[str, str]:
     if dot:
         if (part, bare) in known:
             return part, bare
-        raise ValueError(
-            f"unknown setting {name!r}: parts are {', '.join(PARTS)}; see bbqrec_core/config.py and bbqrec_lab/settings.py"
-        )
+        raise ValueError(f"unknown setting {name!r}: parts are {', '.join(PARTS)}; {FIELDS}")
     homes = sorted(home for home in known if home[1] == name)
     if len(homes) == 1:
         return homes[0]
     if homes:
         raise ValueError(f"setting {name!r} is ambiguous: write {' or '.join('.'.join(home) for home in homes)}")
-    raise ValueError(f"unknown setting {name!r}; see bbqrec_core/config.py and bbqrec_lab/settings.py")
+    raise ValueError(f"unknown setting {name!r}; {FIELDS}")
 
 
 def with_overrides(config: Config, overrides: Mapping[str, object]) -> Config:
