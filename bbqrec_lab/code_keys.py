@@ -87,6 +87,7 @@ def _home(source: str, name: str, root: Path) -> str:
     if _file(submodule, root).exists():
         return submodule
     for node in ast.walk(_parsed(source, root)):
-        if isinstance(node, ast.ImportFrom) and name in {alias.asname or alias.name for alias in node.names}:
-            return _home(_absolute(node, source, root), name, root)
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if name == (alias.asname or alias.name):
+                return _home(_absolute(node, source, root), alias.name, root)
     return source

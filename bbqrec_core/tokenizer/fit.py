@@ -188,7 +188,8 @@ def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[i
     if config.uniqueness == "extra":
         table, largest = append_extra(draft.table)
         return table, (*draft.sizes, largest)
-    return move_to_free(draft.table, draft.residual, draft.codebook[-1]), draft.sizes
+    vectors = draft.codebook[-1][: draft.sizes[-1]]  # without what pads a position of fewer codes than others have
+    return move_to_free(draft.table, draft.residual, vectors), draft.sizes
 
 
 def finish(draft: Draft, config: TokenizerConfig, history: list[dict]) -> Tokenized:

@@ -49,7 +49,7 @@ def spread_by_transport(
 
 def repair_by_transport(done: Tokenized) -> Tokenized:
     """A finished stage 1 with `spread_by_transport` in place of its own repair, if it had any."""
-    ids = done.ids
-    sizes, table = ids.sizes[: ids.learned], spread_by_transport(ids.raw_codes, done.residual, ids.codebook[-1])
+    ids, sizes = done.ids, done.ids.sizes[: done.ids.learned]
+    table = spread_by_transport(ids.raw_codes, done.residual, ids.codebook[-1][: sizes[-1]])
     figures = done.health | {"after": health(table, sizes)}
     return done._replace(ids=replace(ids, code_ids=table, sizes=sizes), health=figures)

@@ -1,6 +1,8 @@
 """A key of code moves with what a stage computes, and with nothing else."""
 
+import ast
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,93 @@ def test_a_change_moves_the_keys_of_those_that_run_it_alone(
 def test_a_module_that_is_not_there_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         code_hash("bbqrec_lab.nowhere")
+
+
+def test_keys_of_rows_are_these() -> None:
+    found = {name: code_hash(*key["modules"], alone=key.get("alone", ())) for name, key in KEYS.items()}
+    assert found["model"] == runs.run_code("ids")
+    assert found["counting"] == runs.run_code("popularity")
+    assert len(set(found.values())) == len(KEYS)
+
+
+HOUSE = {  # file -> content; `first` computes with a name of `third`, which the packages' __init__ modules hand on
+    "bbqrec_core/__init__.py": "from .room import third as number\nfrom .second import unused\n",
+    "bbqrec_core/second.py": "def unused():\n    return 2\n",
+    "bbqrec_core/room/__init__.py": "from ..third import third\nfrom .fourth import fourth\n",
+    "bbqrec_core/room/fourth.py": "fourth = 4\n",
+    "bbqrec_core/third.py": "from .deep import fifth\n\nthird = 3 + fifth\n",
+    "bbqrec_core/deep.py": "fifth = 5\n",
+    "bbqrec_lab/__init__.py": "",
+    "bbqrec_lab/first.py": '''\
+        """The first."""
+        from pathlib import Path
+
+
+        class Shape:
+            """A shape."""
+
+            def area(self):
+                """Its area."""
+                from bbqrec_core import number
+
+                return number  # from far
+
+
+        def empty():
+            """Nothing but this."""
+        ''',
+}
+
+
+def build(home: Path, **changes: str) -> str:
+    """The key of the first module of the house with other contents of some files (`.py` left out, / as __)."""
+    changed = {f"{name.replace('__', '/')}.py": text for name, text in changes.items()}
+    for file, text in (HOUSE | changed).items():
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_text(textwrap.dedent(text), encoding="utf-8")
+    return code_hash("bbqrec_lab.first", root=home)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "moves"),
+    [
+        ("bbqrec_core__third", "from .deep import fifth\nthird = 4 + fifth\n", True),
+        ("bbqrec_core__deep", "fifth = 6\n", True),
+        ("bbqrec_core__third", '"""Third."""\n\nfrom .deep import fifth\nthird = (  # of all\n    3 + fifth)\n', False),
+        ("bbqrec_core__second", "def unused():\n    return 3\n", False),
+        ("bbqrec_core__room__fourth", "fourth = 5\n", False),
+        ("bbqrec_lab__first", HOUSE["bbqrec_lab/first.py"].replace('"""Its area."""', '"""Other words."""'), False),
+        ("bbqrec_lab__first", HOUSE["bbqrec_lab/first.py"].replace('"""Nothing but this."""', "pass"), False),
+        ("bbqrec_lab__first", HOUSE["bbqrec_lab/first.py"].replace("class Shape:", "class Shape:  # one\n\n"), False),
+        ("bbqrec_lab__first", HOUSE["bbqrec_lab/first.py"].replace("return number", "return number + 1"), True),
+        ("bbqrec_lab__first", HOUSE["bbqrec_lab/first.py"].replace("def area", "def size"), True),
+    ],
+)
+def test_a_name_is_followed_through_packages_to_the_module_that_defines_it(
+    tmp_path: Path, file: str, text: str, moves: bool
+) -> None:
+    assert (build(tmp_path / "a") != build(tmp_path / "b", **{file: text})) == moves
+
+
+def test_a_module_that_counts_alone_brings_none_of_its_imports(tmp_path: Path) -> None:
+    keys = []
+    for home, deep in (("a", "fifth = 5\n"), ("b", "fifth = 6\n")):
+        build(tmp_path / home, bbqrec_core__deep=deep)
+        keys.append(code_hash("bbqrec_core.second", alone=("bbqrec_core.third",), root=tmp_path / home))
+    assert keys[0] == keys[1]
+    assert keys[0] != code_hash("bbqrec_core.second", root=tmp_path / "a")
+    assert keys[0] != code_hash("bbqrec_core.second", "bbqrec_core.third", root=tmp_path / "a")
+
+
+def test_a_module_that_another_asks_for_is_missed_too(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        build(tmp_path, bbqrec_core__deep="from .nowhere import fifth\n")
+
+
+def test_no_module_imports_in_the_one_way_that_is_not_followed(root: Path) -> None:
+    """`import bbqrec_core.metrics` names no module's name: a key would not see what is used of it."""
+    for package in PACKAGES:
+        for file in (root / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                assert not [name for name in names if name.split(".")[0] in PACKAGES], file

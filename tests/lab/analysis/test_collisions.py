@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from tiny import planted_data, recommender_config, tokenizer_config
 
-from bbqrec_core import Dataset, EvaluationConfig, SemanticIds, Tokenized
+from bbqrec_core import EvaluationConfig, SemanticIds, Tokenized, fit_recommender
 from bbqrec_core.tokenizer import fit as tokenizer_fit
 from bbqrec_core.tokenizer import semantic_ids
 from bbqrec_lab.analysis import collisions
 from bbqrec_lab.baselines import control_tokenizers
+from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import variants
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import run_variant
@@ -27,7 +28,7 @@ def config(**changes: object) -> Config:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def data(tmp_path_factory: pytest.TempPathFactory) -> NamedDataset:
     return planted_data(tmp_path_factory.mktemp("data"))
 
 
@@ -72,11 +73,16 @@ def test_the_repair_table_counts_what_moves_and_what_grows() -> None:
     assert rows["none"]["largest_group"] > rows["nearest"]["largest_group"] == 1
 
 
-def test_a_tokenizers_own_repair_is_repeated_exactly(data: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("combine", "codes"), [("fused", 5), ("concat", 2), ("chain", 2)])
+def test_a_tokenizers_own_repair_is_repeated_exactly(
+    data: NamedDataset, tmp_path: Path, combine: str, codes: int
+) -> None:
     for repair in collisions.REPAIRS:
         ids = IdsConfig(transport=repair == "sinkhorn")
-        settings = tokenizer_config(uniqueness="none" if ids.transport else repair)
+        settings = tokenizer_config(combine=combine, codes=codes, uniqueness="none" if ids.transport else repair)
         done = control_tokenizers.make_tokenized(data, ids, settings, 0, tmp_path / repair)
+        assert done.health["before"]["colliding_items"] > 0
+        assert (repair == "none") == np.array_equal(done.ids.code_ids, done.ids.raw_codes)
         assert len(done.ids.signals) > 1  # the residual is of their gated mean, which only training knows
         table, sizes = collisions.repair_with(repair, done)
         assert np.array_equal(table, done.ids.code_ids)
@@ -85,6 +91,22 @@ def test_a_tokenizers_own_repair_is_repeated_exactly(data: Dataset, tmp_path: Pa
         assert rows[repair]["collision_rate"] == pytest.approx(done.health["after"]["collision_rate"])
         assert rows[repair]["sid_len"] == done.ids.sid_len
         assert rows["none"]["collision_rate"] == pytest.approx(done.health["before"]["collision_rate"])
+
+
+@pytest.mark.parametrize("repair", ["nearest", "sinkhorn"])
+def test_repairs_of_published_codes_use_codes_that_their_position_has(
+    data: NamedDataset, tmp_path: Path, repair: str
+) -> None:
+    codes = np.stack([np.arange(25) // 3, np.arange(25) % 2], 1).astype(np.int32)  # 9 first codes, 2 last ones
+    ids, held = IdsConfig(source="published", transport=repair == "sinkhorn"), replace(data, codes={"text": codes})
+    done = control_tokenizers.make_tokenized(held, ids, tokenizer_config(uniqueness="nearest"), 0, tmp_path)
+    assert done.health["before"]["colliding_items"] > 0
+    assert done.ids.sizes == (9, 2)
+    assert (done.ids.code_ids < done.ids.sizes).all()
+    table, sizes = collisions.repair_with(repair, done)
+    assert np.array_equal(table, done.ids.code_ids)
+    assert sizes == done.ids.sizes
+    fit_recommender(held, done.ids, recommender_config(epochs=1), EvaluationConfig(), 0, tmp_path / "recommender")
 
 
 def test_a_repair_looks_at_the_residual_that_training_kept() -> None:
@@ -113,7 +135,7 @@ def test_codebook_memory_grows_with_sets_and_not_with_signals_that_share_one() -
     assert collisions.stored_vectors(replace(ids, signals=()), shared, "learned") == 0
 
 
-def test_codebook_memory_is_what_the_model_holds(data: Dataset, tmp_path: Path) -> None:
+def test_codebook_memory_is_what_the_model_holds(data: NamedDataset, tmp_path: Path) -> None:
     for name, changes in {"one": {}, "own": {"shared_codebook": False}, "joined": {"combine": "concat"}}.items():
         settings = tokenizer_fit.resolve(tokenizer_config(**changes), data)
         held = [book.codebook for book in tokenizer_fit.build_model(data, settings).quantizer.books]
@@ -150,7 +172,7 @@ def test_a_ledger_is_read_by_tokenizer_and_case() -> None:
     assert collisions.nested(frame.filter(frame["repair"] == "none").drop("repair"), "sid_len")["a"] == {"": 2.0}
 
 
-def test_variants_with_the_same_ids_before_the_repair_appear_once(data: Dataset) -> None:
+def test_variants_with_the_same_ids_before_the_repair_appear_once(data: NamedDataset) -> None:
     names = ["popularity", "no-repair", "bbqrec", "no-reweighting", "sasrec", "tiger", "random-ids", "extra-code"]
     assert collisions.distinct_tokenizers(data, config(), names) == ["no-repair", "tiger", "random-ids"]
     everything = collisions.distinct_tokenizers(data, config(), list(variants.VARIANTS))
@@ -161,7 +183,7 @@ def test_variants_with_the_same_ids_before_the_repair_appear_once(data: Dataset)
     assert len(everything) == len(asked)
 
 
-def test_a_score_is_looked_up_and_never_made(data: Dataset, tmp_path: Path) -> None:
+def test_a_score_is_looked_up_and_never_made(data: NamedDataset, tmp_path: Path) -> None:
     store = Store(tmp_path)
     names = ["random-ids", "popularity", "bbqrec"]
     assert all(np.isnan(value) for value in collisions.reached(data, names, config(), store).values())
@@ -175,7 +197,7 @@ def test_a_score_is_looked_up_and_never_made(data: Dataset, tmp_path: Path) -> N
     assert np.isnan(found["bbqrec"])
 
 
-def test_seeds_have_tables_of_their_own(data: Dataset, tmp_path: Path) -> None:
+def test_seeds_have_tables_of_their_own(data: NamedDataset, tmp_path: Path) -> None:
     one, two, again = collisions.ids_of_seeds(data, "random-ids", config(), (0, 1, 0), Store(tmp_path))
     assert np.array_equal(one, again)
     assert (one != two).any()

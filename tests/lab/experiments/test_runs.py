@@ -7,14 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tiny import planted_data, recommender_config, same_tensors, tokenizer_config
+from tiny import planted_data, run_config, same_tensors
 
 from bbqrec_core import EvaluationConfig, SemanticIds, metrics
 from bbqrec_core.recommender import fit as recommender_fit
 from bbqrec_core.recommender.fit import beam_ranks
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.experiments import runs, statistics
-from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import (
     Result,
     intervals,
@@ -25,7 +24,6 @@ from bbqrec_lab.experiments.runs import (
     run_variant,
 )
 from bbqrec_lab.experiments.variants import ONCE, VARIANTS, plan, variant_config
-from bbqrec_lab.settings import DataConfig, IdsConfig
 from bbqrec_lab.store import Store, save_arrays
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
@@ -46,10 +44,7 @@ TRAINED = [name for name in VARIANTS if name not in ONCE]
 
 
 def configure(seed=0, evaluation=EVALUATION, **changes):
-    recommender = {name.removeprefix("r_"): value for name, value in changes.items() if name.startswith("r_")}
-    tokenizer = {name: value for name, value in changes.items() if not name.startswith("r_")}
-    stages = tokenizer_config(epochs=1, **tokenizer), recommender_config(**({"epochs": 1} | recommender))
-    return Config("smoke", seed, DataConfig(), IdsConfig(), *stages, evaluation)
+    return run_config(seed, evaluation, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +269,7 @@ def test_a_killed_row_goes_on_where_it_stopped(data, store, tmp_path, monkeypatc
         {"seed": 1},
         {"r_lr": 0.02},
         {"lr": 0.02},
+        {"transport": True},
         {"evaluation": replace(EVALUATION, beam=3)},
         {"data": "other hash"},
         {"split": 1},
@@ -310,6 +306,7 @@ def test_a_rival_of_counts_does_not_depend_on_settings_of_models(data, store, no
 def test_each_kind_of_row_is_keyed_on_the_code_it_runs():
     codes = {kind: runs.run_code(kind) for kind in ("ids", "items", "knn")}
     assert len({*codes.values(), code_hash(*runs.TOKENIZER_CODE)}) == 4
+    assert runs.run_code("markov") == runs.run_code("popularity") == codes["knn"]
     assert codes == {kind: runs.run_code(kind) for kind in codes}
 
 
