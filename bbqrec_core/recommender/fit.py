@@ -17,7 +17,7 @@ from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_list
 from ..tokenizer.prefix_tree import PrefixTree, build_tree
 from ..tokenizer.semantic_ids import SemanticIds
 from ..training import History, Progress, Task, best_device, epochs_for, fit
-from .decoding import beam_search
+from .decoding import beam_search, exact_scores
 from .sequence_model import SequenceModel
 
 ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig, Tensor | None], SequenceModel]
@@ -50,12 +50,13 @@ class Recommender:
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item for users' histories, nats where codes are emitted; column 0 is -inf."""
         rows = self._rows(history, users)
-        if self.tree is None:
-            return self._logits(self.model.last_states(rows))
-        scores = self.model.id_scores(rows, self.tree)
         if self.model.items is None:
-            return scores
-        return self.model.config.w_codes * scores + self._logits(self.model.last_states(rows)).log_softmax(-1)
+            return self.model.id_scores(rows, self.tree)
+        states = self.model.last_states(rows)
+        if self.tree is None:
+            return self._logits(states)
+        scores = exact_scores(self.model.head, states, self.tree)
+        return self.model.config.w_codes * scores + self._logits(states).log_softmax(-1)
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
         """The last events of users' histories, as many as the model reads, 0 pads."""
