@@ -108,7 +108,9 @@ def test_licence_is_the_one_declared(root: Path, project: dict) -> None:
 
 
 def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    # `make unit VENV=... PYTHON=...` exports its variables to the tests it runs: they are not the inner make's.
+    outer = ("MAKE", "MFLAGS", "VENV", "PYTHON")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     command = ["make", "--no-print-directory", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=clean)
 
