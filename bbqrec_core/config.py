@@ -58,7 +58,7 @@ class TokenizerConfig(Checked):
         w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
         w_align: pull of the items' vectors towards a SASRec's item embeddings (LETTER's collaborative alignment).
         uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or the `nearest` free last code.
-        batch_items, batch_users, history: items for reconstruction, histories for the sequence term, their length.
+        batch_items, batch_users, max_events: items for reconstruction, histories for the sequence term, their length.
         epoch_steps: the most steps an epoch may take, drawn anew each time; 0 takes all.
     """
 
@@ -94,7 +94,7 @@ class TokenizerConfig(Checked):
     batch_items: int = at_least(256, 2)
     batch_users: int = at_least(128, 1)
     epoch_steps: int = at_least(0, 0)
-    history: int = at_least(20, 1)
+    max_events: int = at_least(20, 1)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class RecommenderConfig(Checked):
         unseen: codes that no target of training had score as the head has them (`model`) or, below the deepest prefix
             that training saw, an even share (`backoff`, see `decoding.backed_off`).
         prefixes: a vector for every prefix of an ID from its second code on, going in and coming out (`CodeVectors`).
-        init_from_codebook: start stage 2's code vectors from the codebook of stage 1. history: T, events a model sees.
+        init_from_codebook: start stage 2's code vectors from stage 1's codebook. max_events: T, events a model reads.
         lr, weight_decay: AdamW's, the rate at its peak. epochs: at most. batch_users: windows of histories a step.
         epoch_steps: as in `TokenizerConfig`. min_steps: on small data, more epochs until they have as many steps.
         evaluate_every: epochs between validations. patience: validations without a better one before training stops.
@@ -133,7 +133,7 @@ class RecommenderConfig(Checked):
     unseen: Literal["model", "backoff"] = "backoff"
     prefixes: bool = True
     init_from_codebook: bool = True
-    history: int = at_least(50, 1)
+    max_events: int = at_least(50, 1)
     lr: float = at_least(2e-3, 0.0)
     weight_decay: float = at_least(0.01, 0.0)
     epochs: int = at_least(8, 1)

@@ -105,7 +105,7 @@ def concat_ranks(parts: Sequence[Ranks]) -> Ranks:
     return Ranks(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def mask_history(
+def filter_seen(
     scores: Float[Tensor, "B rows"], history: Sequences, users: Int[np.ndarray, "B"]
 ) -> Float[Tensor, "B rows"]:
     """Copy scores with -inf on every item of the user's history: `seen_items = filtered` in the tables."""
@@ -142,7 +142,7 @@ def rank_users(
         some = users[start : start + batch]
         scores = scorer(history, some)
         for kind in kinds:
-            ranked = mask_history(scores, history, some) if kind == "filtered" else scores
+            ranked = filter_seen(scores, history, some) if kind == "filtered" else scores
             parts[kind].append(rank_scores(ranked, targets[some]))
     return {kind: concat_ranks(ranks) for kind, ranks in parts.items()}
 

@@ -71,7 +71,7 @@ class Task:
         return next(self.model.parameters()).device
 
 
-class History(NamedTuple):
+class TrainingLog(NamedTuple):
     """One dict an epoch (`epoch`, mean of each loss part, `score` where measured, `watch` figures), and the best."""
 
     epochs: list[dict[str, object]]
@@ -183,7 +183,7 @@ def fit(
     evaluate_every: int = 1,
     patience: int = 1,
     progress: Callable[[Progress], None] | None = None,
-) -> History:
+) -> TrainingLog:
     """Train until `epochs` are over or the score has not improved for `patience` evaluations; leaves the best weights.
 
     Every epoch ends with an atomic checkpoint in `directory`; called again after a kill, training goes on behind the
@@ -225,4 +225,4 @@ def fit(
     if best.exists():
         load_checkpoint(best, task)
     task.model.eval()
-    return History(state["epochs"], state["best_epoch"] or len(state["epochs"]), state["seconds"])
+    return TrainingLog(state["epochs"], state["best_epoch"] or len(state["epochs"]), state["seconds"])

@@ -16,7 +16,7 @@ def causal_mask(length: int, device: torch.device | None = None) -> Float[Tensor
     return torch.full((length, length), float("-inf"), device=device).triu(1)
 
 
-def row_of(pairs: Tensor, row: Int[Tensor, "B"]) -> Tensor:
+def select_query(pairs: Tensor, row: Int[Tensor, "B"]) -> Tensor:
     """One query's row for each user of what is known of every pair, (#B, #H, T, R) -> (B, #H, 1, R)."""
     return pairs.expand(len(row), -1, -1, -1)[torch.arange(len(row), device=row.device), :, row][:, :, None]
 
@@ -72,13 +72,15 @@ class Block(nn.Module):
         attended, weights = attention(query, key, value, bias)
         return self.merge(x, attended), weights
 
-    def at(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "B #H one T"], row: Int[Tensor, "B"]) -> Tensor:
+    def last_position(
+        self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "B #H one T"], last: Int[Tensor, "B"]
+    ) -> Tensor:
         """`forward`'s new stream at one position a user, (B, 1, D), given the bias there: no more is computed."""
         user, width, normed = torch.arange(len(x), device=x.device), x.shape[-1], self.norm_attention(x)
         weight, offset = self.qkv.weight, self.qkv.bias
-        (query,) = self._heads(F.linear(normed[user, row][:, None], weight[:width], offset[:width]), 1)
+        (query,) = self._heads(F.linear(normed[user, last][:, None], weight[:width], offset[:width]), 1)
         key, value = self._heads(F.linear(normed, weight[width:], offset[width:]), 2)
-        return self.merge(x[user, row][:, None], attention(query, key, value, bias)[0])
+        return self.merge(x[user, last][:, None], attention(query, key, value, bias)[0])
 
     def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
         """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
@@ -110,11 +112,13 @@ class Transformer(nn.Module):
             maps.append(weights)
         return self.norm(x), maps
 
-    def at(self, x: Float[Tensor, "B T D"], biases: list[Tensor], row: Int[Tensor, "B"]) -> Float[Tensor, "B D"]:
-        """`forward`'s output at one position a user; the last block's bias is the one there, as of `row_of`."""
+    def last_position(
+        self, x: Float[Tensor, "B T D"], biases: list[Tensor], last: Int[Tensor, "B"]
+    ) -> Float[Tensor, "B D"]:
+        """`forward`'s output at one position a user; the last block's bias is the one there, as of `select_query`."""
         for block, bias in zip(self.blocks[:-1], biases, strict=False):
             x, _ = block(x, bias)
-        return self.norm(self.blocks[-1].at(x, biases[-1], row))[:, 0]
+        return self.norm(self.blocks[-1].last_position(x, biases[-1], last))[:, 0]
 
     def extend(self, x: Float[Tensor, "B one D"], caches: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
         """One more position for every block, causal by construction: outputs (B, 1, D) and the longer caches."""

@@ -26,7 +26,7 @@ def evaluate(plan: Plan) -> list[Row]:
     """Scores of 17,000 users over 6,000 items by a SASRec, their ranks and metrics."""
     users, items = plan.size(17_000, 300), plan.size(6_000, 200)
     config, batch = RecommenderConfig(output="items"), EvaluationConfig().batch
-    events = histories(users, items, mean=12, longest=config.history + 1)
+    events = histories(users, items, mean=12, longest=config.max_events + 1)
     peer = recbole_side.build(events, items)
     ends = events.offsets[1:] - 1
     kept = np.ones(len(events.items), bool)

@@ -23,7 +23,8 @@ class PlainSasRec(nn.Module):
     def __init__(self, items: int, config: RecommenderConfig) -> None:
         super().__init__()
         width = config.width
-        self.items, self.position = nn.Embedding(items + 1, width, padding_idx=0), nn.Embedding(config.history, width)
+        self.items = nn.Embedding(items + 1, width, padding_idx=0)
+        self.position = nn.Embedding(config.max_events, width)
         layer = nn.TransformerEncoderLayer(
             width, config.heads, 4 * width, config.dropout, batch_first=True, norm_first=True
         )
@@ -80,15 +81,15 @@ def _sasrec(plan: Plan, items: int) -> list[Row]:
     from . import recbole_side  # only its environment has it
 
     config = RecommenderConfig(output="items")
-    events = histories(plan.size(640, 60), items, mean=20, longest=config.history + 3)
+    events = histories(plan.size(640, 60), items, mean=20, longest=config.max_events + 3)
     kept = np.ones(len(events.items), bool)  # leave-one-out: the last two events are no training events
     kept[events.offsets[1:] - 1] = kept[events.offsets[1:] - 2] = False
     train = Sequences(events.offsets - 2 * np.arange(len(events.offsets)), events.items[kept])
     peer = recbole_side.build(events, items)
     torch.manual_seed(0)
     model, plain = SequenceModel(items, None, config), PlainSasRec(items, config)
-    ours = epoch_side(model, window_batches(train, config.history, WINDOWS, (0, 0)))
-    full, optimizer = _full_length(train, config.history), AdamW(plain.parameters(), lr=1e-3)
+    ours = epoch_side(model, window_batches(train, config.max_events, WINDOWS, (0, 0)))
+    full, optimizer = _full_length(train, config.max_events), AdamW(plain.parameters(), lr=1e-3)
     sides = {
         "ours": ours,
         "recbole": Side(lambda: peer.trainer._train_epoch(peer.train, 0), len(peer.train.dataset)),
@@ -107,8 +108,8 @@ def _sasrec(plan: Plan, items: int) -> list[Row]:
             ("plain", f"plain loop over all positions, {WINDOWS} windows a batch", ">= 1.3", equal),
         )
     ]
-    read = sum(int((part[:, :-1] > 0).sum()) for part in window_batches(train, config.history, WINDOWS, (0, 0)))
-    padded = len(peer.train.dataset) * config.history  # each of its sequences is filled up to full length
+    read = sum(int((part[:, :-1] > 0).sum()) for part in window_batches(train, config.max_events, WINDOWS, (0, 0)))
+    padded = len(peer.train.dataset) * config.max_events  # each of its sequences is filled up to full length
     mine, theirs = read / seconds["ours"], padded / seconds["recbole"]
     note = "the other count: it reads a history once for each target and fills it up; no aim"
     return [*rows, make_row(work, rows[0].peer, "positions read/s", mine, theirs, mine / theirs, "", note)]
@@ -131,7 +132,7 @@ def reweighting(plan: Plan) -> list[Row]:
     ids = random_ids(items, 3, 128)
     rng = np.random.default_rng(0)
     batches = [
-        torch.from_numpy(rng.integers(1, items + 1, (config.batch_users, config.history + 1))) for _ in range(steps)
+        torch.from_numpy(rng.integers(1, items + 1, (config.batch_users, config.max_events + 1))) for _ in range(steps)
     ]
     for name in (False, True):
         torch.manual_seed(0)
@@ -142,6 +143,6 @@ def reweighting(plan: Plan) -> list[Row]:
         raise ArithmeticError(f"offsets of zero changed the loss: {losses}")
     seconds = interleave(sides, plan)
     channels, checked = len(model.reweighting.channels), f"losses at offsets of zero {losses[True]:.5f}, both"
-    work = f"training step with reweighting, {config.batch_users} histories of {config.history}, {channels} channels"
+    work = f"training step with reweighting, {config.batch_users} histories of {config.max_events}, {channels} channels"
     milliseconds = [1000 * seconds[name] / steps for name in (True, False)]
     return [cost_row(work, "the same model without", "ms", *milliseconds, "<= 1.15", checked)]

@@ -53,7 +53,7 @@ def tokenizer_config(**changes: object) -> TokenizerConfig:
         "epochs": 2,
         "batch_items": 16,
         "batch_users": 12,
-        "history": 5,
+        "max_events": 5,
     }
     return TokenizerConfig(**(settings | changes))
 
@@ -85,7 +85,7 @@ def recommender_config(**changes: object) -> RowConfig:
         "similarity_form": "buckets",
         "prefixes": True,
         "init_from_codebook": True,
-        "history": 5,
+        "max_events": 5,
         "lr": 0.01,
         "weight_decay": 0.1,
         "epochs": 3,

@@ -40,7 +40,7 @@ class CodeVectors(nn.Module):
         self.register_buffer(
             "node", paths(tree, tree.leaf.clamp_min(0)), persistent=False
         )  # (N+1, sid_len): the item's node at each depth
-        self.widest = tree.widest.tolist()  # most children of a node at each depth
+        self.max_fanout = tree.max_fanout.tolist()  # most children of a node at each depth
         for depth, (code, first) in enumerate(zip(tree.code, tree.first, strict=True)):
             self.register_buffer(f"code_{depth}", code, persistent=False)
             self.register_buffer(f"first_{depth}", first, persistent=False)
@@ -65,7 +65,7 @@ class CodeVectors(nn.Module):
             return logits
         first, table = getattr(self, f"first_{position}"), self.prefixes[position - 1].weight
         if torch.compiler.is_compiling() or out.device.type != "cpu":  # no sizes that depend on what is asked
-            child, real = padded_children(first, above, self.widest[position])
+            child, real = padded_children(first, above, self.max_fanout[position])
             own = (out[:, None] * pick(table, child)).sum(-1).masked_fill(~real, 0)
             return logits.scatter_add(1, self.code_of(position, child).long(), own)
         row, child, begins = children(first, above)

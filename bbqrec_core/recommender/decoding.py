@@ -132,9 +132,9 @@ def exact_scores(
 
     Args: floor: scores of a user below which items do not matter and may be -inf, see `leaves_above`.
     """
-    widest = max(len(code) for code in tree.code)
+    most_nodes = max(len(code) for code in tree.code)
     largest = max(table.num_embeddings for table in head.vectors.codes)
-    block = max(BLOCK // (widest * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
+    block = max(BLOCK // (most_nodes * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
     if floor is None:
         leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
     else:
@@ -187,7 +187,7 @@ def beam_search(
     score = frontier.log_probs.new_zeros(users, 1)
     node = torch.zeros(users, 1, dtype=torch.long, device=device)
     for depth, first in enumerate(tree.first):
-        fan_out = int(tree.widest[depth])
+        fan_out = int(tree.max_fanout[depth])
         child, real = padded_children(first, node, fan_out)  # (B, beams, fan_out)
         legal = real & (score > -torch.inf)[..., None]
         if dead is not None:
@@ -206,7 +206,7 @@ def beam_search(
 
 def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
     """Item rows behind leaves, groups side by side, best first, without masked rows, which are sorted."""
-    largest = int(tree.widest[-1])
+    largest = int(tree.max_fanout[-1])
     slot, real = padded_children(tree.starts, leaf, largest)  # (B, W, largest)
     real = real & (score > -torch.inf)[..., None]
     items = tree.items[slot].long()

@@ -16,7 +16,7 @@ from ..dataset import Dataset, Sequences, gather_padded, history_batches, joined
 from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from ..tokenizer.prefix_tree import PrefixTree, build_tree
 from ..tokenizer.semantic_ids import SemanticIds
-from ..training import History, Progress, Task, best_device, epochs_for, fit
+from ..training import Progress, Task, TrainingLog, best_device, epochs_for, fit
 from .decoding import beam_search, exact_scores
 from .sequence_model import SequenceModel
 
@@ -60,7 +60,7 @@ class Recommender:
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
         """The last events of users' histories, as many as the model reads, 0 pads."""
-        sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.history)
+        sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.max_events)
         return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes).to(self.device)
 
     @torch.inference_mode()
@@ -80,7 +80,7 @@ class Recommender:
 
     def _logits(self, states: Float[Tensor, "B D"]) -> Float[Tensor, "B rows"]:
         """Logit of every item row; column 0 is -inf."""
-        logits = states @ self.model.item_vectors().T
+        logits = states @ self.model.item_embeddings().T
         logits[:, 0] = -torch.inf
         return logits
 
@@ -108,7 +108,7 @@ def beam_ranks(
 ) -> Ranks:
     """Ranks of users' targets in their beams, in the order of `users`; a target that no beam reached counts as zero."""
     history, targets, parts, order = data.history(part), data.targets(part), [], []
-    length = recommender.model.config.history
+    length = recommender.model.config.max_events
     for asked, rows in history_batches(history, users, length, evaluation.batch):
         sizes = np.diff(history.offsets)[asked]
         gone = gather_padded(history.items, history.offsets[asked], sizes).to(recommender.device) if masked else None
@@ -170,7 +170,7 @@ def fit_recommender(
     directory: Path,
     make: ModelMaker = SequenceModel,
     progress: Callable[[Progress], None] | None = None,
-) -> tuple[Recommender, History]:
+) -> tuple[Recommender, TrainingLog]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
     It trains on a GPU where there is one, and what is returned ranks there; it starts from the same weights anywhere.
@@ -185,21 +185,25 @@ def fit_recommender(
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+
+    def batches(epoch: int) -> list[Tensor]:
+        return window_batches(sequences, config.max_events, config.batch_users, (seed, epoch), config.epoch_steps)
+
     task = Task(
         "recommender" if ids is not None else "sasrec",
         model,
         [optimizer],
-        lambda epoch: window_batches(sequences, config.history, config.batch_users, (seed, epoch), config.epoch_steps),
+        batches,
         model.loss,
         score=lambda: early_score(recommender, data, users, evaluation),
     )
-    history = fit(
+    log = fit(
         task,
         seed=seed,
-        epochs=epochs_for(config.min_steps, len(task.batches(0)), config.epochs),
+        epochs=epochs_for(config.min_steps, len(batches(0)), config.epochs),
         directory=directory,
         evaluate_every=config.evaluate_every,
         patience=config.patience,
         progress=progress,
     )
-    return recommender, history
+    return recommender, log

@@ -10,7 +10,7 @@ from ..config import RecommenderConfig
 from ..kernels import dropout, pick, softmax_loss
 from ..tokenizer.prefix_tree import PrefixTree
 from ..tokenizer.semantic_ids import SemanticIds
-from ..transformer import INIT_STD, Block, Transformer, causal_mask, row_of
+from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
 from . import decoding
 from .code_embeddings import CodeVectors
 from .code_head import CodeHead, CodeOutputs
@@ -24,7 +24,7 @@ class SequenceModel(nn.Module):
     """Transformer over a user's items, with a head for their codes, a softmax over the items, or both.
 
     An item enters as the sum of what the model holds of it: its code embeddings where there are IDs, and its vector
-    (`item_vectors`) where items are scored, which without IDs they always are: that is SASRec.
+    (`item_embeddings`) where items are scored, which without IDs they always are: that is SASRec.
 
     Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. features: (N+1, d), fixed, added to the
         item embeddings through a linear map; None adds nothing. block: class of the backbone's blocks.
@@ -43,7 +43,7 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.per_item = config, 1  # positions that an item takes
-        self.position = nn.Embedding(config.history, config.width)
+        self.position = nn.Embedding(config.max_events, config.width)
         self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout, block)
         self.items = self.project = self.vectors = self.head = self.reweighting = None
         if ids is None or config.output != "codes":
@@ -89,7 +89,7 @@ class SequenceModel(nn.Module):
         for position in range(ids.learned):
             self.vectors.codes[position].weight.copy_(codebook[position])
 
-    def item_vectors(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
+    def item_embeddings(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
         """Item embeddings plus projected features of given rows, or of all N+1: the same going in and coming out."""
         vectors = self.items.weight if item_ids is None else pick(self.items.weight, item_ids)
         if self.project is None:
@@ -98,7 +98,7 @@ class SequenceModel(nn.Module):
 
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """What the backbone reads of items, before positions: the sum of all that the model holds of them."""
-        parts = [] if self.items is None else [self.item_vectors(item_ids)]
+        parts = [] if self.items is None else [self.item_embeddings(item_ids)]
         return sum(parts + self.code_vectors(item_ids))
 
     def code_vectors(self, item_ids: Int[Tensor, "*rows"]) -> list[Float[Tensor, "*rows D"]]:
@@ -124,7 +124,7 @@ class SequenceModel(nn.Module):
         Args: last: the only position of each user that the last layer is asked for, as (B, #H, 1, T); None is all.
         """
         mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
-        masks = [mask] * (self.config.layers - 1) + [mask if last is None else row_of(mask, last)]
+        masks = [mask] * (self.config.layers - 1) + [mask if last is None else select_query(mask, last)]
         if self.reweighting is None:
             return masks
         return [mask + offset for mask, offset in zip(masks, self.reweighting(item_ids, last), strict=True)]
@@ -136,11 +136,11 @@ class SequenceModel(nn.Module):
     def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
         """State behind each user's last event, from which the next item is predicted."""
         last = (item_ids > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
-        return self.blocks.at(self.enter(item_ids), self.biases(item_ids, last), last)
+        return self.blocks.last_position(self.enter(item_ids), self.biases(item_ids, last), last)
 
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
         """Mean of -log softmax(state . item vectors)[target] over all N items, in nats."""
-        return softmax_loss(states, self.item_vectors()[1:], targets - 1)
+        return softmax_loss(states, self.item_embeddings()[1:], targets - 1)
 
     def frontier(self, item_ids: Int[Tensor, "B T"]) -> Frontier:
         """Where beam search starts behind users' histories."""

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ..config import RecommenderConfig
 from ..kernels import _LookUp, bucket_of, pick
-from ..transformer import row_of
+from ..transformer import select_query
 
 PAIR_BYTES = 2**28  # the largest table of all pairs that is kept: 7,300 items in five channels
 SPECIAL = 3  # pairs that have no cosine, with offsets of their own: the item itself, a missing signal, padding
@@ -179,7 +179,7 @@ class SimilarityBias(SignalPairs):
         Args: last: the only position of each user that the last layer is asked for, as (B, H, 1, T).
         """
         bucket = self.bucket_ids(item_ids)
-        top = bucket if last is None else row_of(bucket.transpose(0, 1), last).transpose(0, 1)
+        top = bucket if last is None else select_query(bucket.transpose(0, 1), last).transpose(0, 1)
         return [*(_LookUp.apply(table, bucket) for table in self.table[:-1]), _LookUp.apply(self.table[-1], top)]
 
 

@@ -18,7 +18,7 @@ from .model import Parts, Tokenizer
 from .semantic_ids import SemanticIds, append_extra, health, move_to_free
 
 
-class Draft(NamedTuple):
+class EncodedItems(NamedTuple):
     """IDs before the repair and what they came from, row 0 padding throughout.
 
     table: (N+1, learned). sizes: codes possible at each of its positions.
@@ -46,13 +46,13 @@ INIT_SAMPLE = 16_384  # items whose signals initialise the codebook: enough for 
 class Tokenized(NamedTuple):
     """A finished stage 1.
 
-    ids: the semantic IDs. history: one dict an epoch (losses, code usage). health: figures before and after the repair.
+    ids: the semantic IDs. log: one dict an epoch (losses, code usage). health: figures before and after the repair.
     behaviour (N+1, S, E), specific (N+1, M, W): the signals before quantization, empty for random IDs.
     residual (N+1, E): what the last position was asked to quantize, from which repairs choose.
     """
 
     ids: SemanticIds
-    history: list[dict[str, object]]
+    log: list[dict[str, object]]
     health: dict[str, dict[str, object]]
     behaviour: Float[np.ndarray, "N S E"]
     specific: Float[np.ndarray, "N M W"]
@@ -125,7 +125,7 @@ def train(
 
     def batches(epoch: int) -> list[tuple[Tensor, Tensor]]:
         rng = np.random.default_rng((seed, epoch, 1))
-        grids = window_batches(sequences, config.history, config.batch_users, (seed, epoch, 0), config.epoch_steps)
+        grids = window_batches(sequences, config.max_events, config.batch_users, (seed, epoch, 0), config.epoch_steps)
         size = min(config.batch_items, len(warm))
         return [(grid, torch.from_numpy(warm[rng.choice(len(warm), size, replace=False)])) for grid in grids]
 
@@ -152,7 +152,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_items(model: Tokenizer) -> Draft:
+def encode_items(model: Tokenizer) -> EncodedItems:
     """Encode every item row.
 
     `fused` takes the codes of the fused unit. `concat` and `chain` join the signals' codes in the order of
@@ -167,7 +167,7 @@ def encode_items(model: Tokenizer) -> Draft:
     seen = quantizer(units, present)
     books = [quantizer.book(index).codebook for index in range(units.shape[1])]
     table = seen.codes.flatten(1) if joins else seen.codes[:, -1]
-    return Draft(
+    return EncodedItems(
         _array(table),
         (model.config.codes,) * table.shape[1],
         _array(torch.cat(books if joins else books[-1:])),
@@ -181,33 +181,33 @@ def encode_items(model: Tokenizer) -> Draft:
     )
 
 
-def repaired(draft: Draft, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
+def repaired(encoded: EncodedItems, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
     """The ID table after the configured uniqueness repair, and the number of codes possible at each position."""
     if config.uniqueness == "none":
-        return draft.table, draft.sizes
+        return encoded.table, encoded.sizes
     if config.uniqueness == "extra":
-        table, largest = append_extra(draft.table)
-        return table, (*draft.sizes, largest)
-    vectors = draft.codebook[-1][: draft.sizes[-1]]  # without what pads a position of fewer codes than others have
-    return move_to_free(draft.table, draft.residual, vectors), draft.sizes
+        table, largest = append_extra(encoded.table)
+        return table, (*encoded.sizes, largest)
+    vectors = encoded.codebook[-1][: encoded.sizes[-1]]  # without what pads a position of fewer codes than others have
+    return move_to_free(encoded.table, encoded.residual, vectors), encoded.sizes
 
 
-def finish(draft: Draft, config: TokenizerConfig, history: list[dict]) -> Tokenized:
+def finish(encoded: EncodedItems, config: TokenizerConfig, log: list[dict]) -> Tokenized:
     """Repair the IDs, measure them before and after, and pack."""
-    code_ids, sizes = repaired(draft, config)
-    figures = {"before": health(draft.table, draft.sizes), "after": health(code_ids, sizes)}
+    code_ids, sizes = repaired(encoded, config)
+    figures = {"before": health(encoded.table, encoded.sizes), "after": health(code_ids, sizes)}
     ids = SemanticIds(
         code_ids,
         sizes,
-        draft.table.shape[1],
-        draft.signals,
-        draft.signal_codes,
-        draft.vectors,
-        draft.present,
-        draft.codebook,
-        draft.table,
+        encoded.table.shape[1],
+        encoded.signals,
+        encoded.signal_codes,
+        encoded.vectors,
+        encoded.present,
+        encoded.codebook,
+        encoded.table,
     )
-    return Tokenized(ids, history, figures, draft.behaviour, draft.specific, draft.residual)
+    return Tokenized(ids, log, figures, encoded.behaviour, encoded.specific, encoded.residual)
 
 
 def fit_tokenizer(
@@ -232,5 +232,5 @@ def fit_tokenizer(
         model = build_model(data, config, collaborative)
         initialise(model, data.warm_rows(), seed)
     model.to(best_device())
-    history = train(data, model, config, seed, directory, progress)
-    return finish(encode_items(model), config, history)
+    log = train(data, model, config, seed, directory, progress)
+    return finish(encode_items(model), config, log)

@@ -22,7 +22,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def spread(vectors: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
+def scale_to_sqrt_width(vectors: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
     """Scale vectors to length sqrt(E), so that a coordinate is of size 1 whatever E is; zero stays zero."""
     return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
 
@@ -72,7 +72,7 @@ class Standardise(nn.Module):
             with torch.no_grad():
                 self.mean.copy_(torch.where(seen, self.mean.lerp(mean, 0.1), self.mean))
                 self.variance.copy_(torch.where(seen, self.variance.lerp(variance, 0.1), self.variance))
-        return spread((signals - mean) / (variance + 1e-5).sqrt())
+        return scale_to_sqrt_width((signals - mean) / (variance + 1e-5).sqrt())
 
 
 class Variational(nn.Module):
@@ -143,8 +143,8 @@ class Tokenizer(nn.Module):
         if config.w_align:
             self.register_buffer("collaborative", collaborative, persistent=False)
             self.align = nn.Linear(collaborative.shape[1], width)
-        self.history = Transformer(1, width, heads=1, dropout=0.1)
-        self.position = nn.Embedding(config.history, width)
+        self.encoder = Transformer(1, width, heads=1, dropout=0.1)
+        self.position = nn.Embedding(config.max_events, width)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ class Tokenizer(nn.Module):
         if not (self.config.specific and self.modalities):
             return self.gates.new_zeros(len(rows), len(self.modalities), 0)
         features = self.features(rows) if features is None else features
-        return torch.stack([spread(self.specific[name](features[name])) for name in self.modalities], 1)
+        return torch.stack([scale_to_sqrt_width(self.specific[name](features[name])) for name in self.modalities], 1)
 
     def units(
         self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]
@@ -192,10 +192,10 @@ class Tokenizer(nn.Module):
             return signals, present
         weight = self.gates.masked_fill(~present, float("-inf")).softmax(-1).nan_to_num(0.0)
         fused = (weight[..., None] * signals).sum(1)
-        fused = spread(fused) if self.config.normalise else fused
+        fused = scale_to_sqrt_width(fused) if self.config.normalise else fused
         return torch.cat([signals, fused[:, None]], 1), torch.cat([present, present.any(1, keepdim=True)], 1)
 
-    def item_vectors(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Float[Tensor, "R E"]:
+    def quantized_items(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Float[Tensor, "R E"]:
         """One quantized vector an item: its fused unit's, its chain's last, or the mean over its present signals."""
         if vectors.shape[1] > len(self.signals):
             return vectors[:, -1]
@@ -230,7 +230,7 @@ class Tokenizer(nn.Module):
         seen = self.quantizer(units, present)
         if learn:
             self.quantizer.observe(seen, present)
-        items = self.item_vectors(seen.vectors, present)
+        items = self.quantized_items(seen.vectors, present)
         features = {name: array[:count] for name, array in features.items()}
         specific = self.specific_vectors(drawn, features)
         parts = Parts(signals[:count], present[:count, : len(self.signals)], specific)
@@ -318,7 +318,7 @@ class Tokenizer(nn.Module):
         to be among a batch's targets.
         """
         inputs, length = items[grid[:, :-1]], grid.shape[1] - 1
-        states, _ = self.history(inputs + self.position.weight[:length], [causal_mask(length, items.device)])
+        states, _ = self.encoder(inputs + self.position.weight[:length], [causal_mask(length, items.device)])
         real = item_ids[:, 1:] > 0
         candidates, target = grid[:, 1:][real].unique(return_inverse=True)
         share = self.counts[rows[candidates]] / self.counts.sum()

@@ -66,7 +66,7 @@ class PrefixTree(NamedTuple):
     code, parent: per depth d >= 1 (entry 0 of the tuple is depth 1), (nodes_d,).
     leaf: leaf of every item row, (N+1,); row 0 holds -1.
     items, starts: items of leaf n are `items[starts[n]:starts[n+1]]`, more than one where IDs collide.
-    widest: (sid_len + 1,): most children of a node, per depth d < sid_len, and most items of a leaf.
+    max_fanout: (sid_len + 1,): most children of a node, per depth d < sid_len, and most items of a leaf.
     unseen: per depth d >= 1, (nodes_d,): nodes below which there is no item that training saw; empty where not asked.
     """
 
@@ -76,7 +76,7 @@ class PrefixTree(NamedTuple):
     leaf: Tensor
     items: Tensor
     starts: Tensor
-    widest: Tensor
+    max_fanout: Tensor
     unseen: tuple[Tensor, ...] = ()
 
     @property
@@ -85,11 +85,11 @@ class PrefixTree(NamedTuple):
         return len(self.starts) - 1
 
     def to(self, device: torch.device | str) -> "PrefixTree":
-        """The tree on another device; `widest`, read once a depth as sizes of tensors, stays on the CPU."""
+        """The tree on another device; `max_fanout`, read once a depth as sizes of tensors, stays on the CPU."""
         depths = (self.first, self.code, self.parent, self.unseen)
         first, code, parent, unseen = (tuple(part.to(device) for part in parts) for parts in depths)
         rows = (part.to(device) for part in (self.leaf, self.items, self.starts))
-        return PrefixTree(first, code, parent, *rows, self.widest, unseen)
+        return PrefixTree(first, code, parent, *rows, self.max_fanout, unseen)
 
 
 def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N"] | None = None) -> PrefixTree:
@@ -122,14 +122,14 @@ def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N
     tops = np.arange(2 if head is None else head.leaves + 1)  # what is left of an ID is its parent: the root, or a leaf
     first = [np.searchsorted(ids, tops).astype(np.int32), *begins[:0:-1]]
     parent = [ids.astype(np.int32), *above[:0:-1]]
-    widest = [np.diff(begin).max(initial=0) for begin in (*first, begins[0])]
+    max_fanout = [np.diff(begin).max(initial=0) for begin in (*first, begins[0])]
     levels = [tuple(map(torch.from_numpy, part)) for part in (first, code[::-1], parent, unseen[::-1])]
     if head is not None:
         upper = (head.first, head.code, head.parent, head.unseen)
         levels = [high + low for high, low in zip(upper, levels, strict=True)]
-        widest = [*head.widest[:-1].numpy(), *widest]
+        max_fanout = [*head.max_fanout[:-1].numpy(), *max_fanout]
     rows = map(torch.from_numpy, (leaf, items, begins[0]))
-    return PrefixTree(*levels[:3], *rows, torch.tensor(widest), levels[3])
+    return PrefixTree(*levels[:3], *rows, torch.tensor(max_fanout), levels[3])
 
 
 def children(

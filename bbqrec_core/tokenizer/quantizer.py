@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from ..kernels import lowest, mean_square
+from ..kernels import argmin_rows, mean_square
 
 ENCODE_BLOCK = 1024  # vectors encoded at a time: their distances to 256 codes take 1 MB
 
@@ -35,7 +35,7 @@ def nearest_code(
     """
     flat, squares = residual.reshape(-1, residual.shape[-1]), table.square().sum(-1) if squares is None else squares
     distance = torch.addmm(squares, flat, table.T, alpha=-2)  # |r|^2 is the same for every k
-    return lowest(distance).reshape(residual.shape[:-1])
+    return argmin_rows(distance).reshape(residual.shape[:-1])
 
 
 def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
@@ -50,7 +50,7 @@ def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> F
     return scale * (signal - 2 * along + 2 * (signal * e).sum(-1, keepdim=True) * q)
 
 
-def spread_start(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
+def kmeans_plus_plus(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
     """k-means++: centres drawn from the points, each with chances as the squared distance to those drawn before.
 
     Source: Arthur and Vassilvitskii 2007.
@@ -66,7 +66,7 @@ def spread_start(points: Float[Tensor, "P E"], clusters: int, generator: Generat
 def kmeans(
     points: Float[Tensor, "P E"], clusters: int, generator: Generator, iterations: int = 10
 ) -> Float[Tensor, "K E"]:
-    """Lloyd's algorithm from `spread_start`; an empty cluster moves to the point that is served worst.
+    """Lloyd's algorithm from `kmeans_plus_plus`; an empty cluster moves to the point that is served worst.
 
     Fewer points than clusters: points are repeated with a little noise, so that every code starts somewhere.
     """
@@ -74,7 +74,7 @@ def kmeans(
         picks = torch.randint(len(points), (clusters - len(points),), generator=generator)
         noise = torch.randn(len(picks), points.shape[1], generator=generator) * points.std() * 0.01
         points = torch.cat([points, points[picks] + noise])
-    centres = spread_start(points, clusters, generator)
+    centres = kmeans_plus_plus(points, clusters, generator)
     for _ in range(iterations):
         codes = nearest_code(points, centres)
         counts = torch.bincount(codes, minlength=clusters)
@@ -151,7 +151,7 @@ class ResidualQuantizer(nn.Module):
             residual, distance = block.clone(), scratch[: len(block)]
             for level, table in enumerate(self.codebook):
                 torch.addmm(squares[level], residual, table.T, alpha=-2, out=distance)  # as in `nearest_code`
-                found[:, level] = lowest(distance)
+                found[:, level] = argmin_rows(distance)
                 residual -= F.embedding(found[:, level], table)
         return codes.reshape(*signal.shape[:-1], len(self.codebook))
 

@@ -72,7 +72,7 @@ def read_part(recommender: Recommender, rows: Sequence[int]) -> Int[Tensor, "one
     """
     if not len(rows):
         raise ValueError("the history is empty: add an item first")
-    return torch.tensor([list(map(int, rows))[-recommender.model.config.history :]])
+    return torch.tensor([list(map(int, rows))[-recommender.model.config.max_events :]])
 
 
 @torch.no_grad()
@@ -131,8 +131,8 @@ def cut(tree: PrefixTree, depth: int) -> PrefixTree:
     leaf[tree.items] = node
     starts = torch.cat([torch.zeros(1, dtype=torch.long), below.cumsum(0)])
     levels = (part[:depth] for part in (tree.first, tree.code, tree.parent))
-    widest = torch.cat([tree.widest[:depth], below.max()[None]])
-    return PrefixTree(*levels, leaf, tree.items, starts, widest, tree.unseen[:depth])
+    max_fanout = torch.cat([tree.max_fanout[:depth], below.max()[None]])
+    return PrefixTree(*levels, leaf, tree.items, starts, max_fanout, tree.unseen[:depth])
 
 
 @torch.no_grad()

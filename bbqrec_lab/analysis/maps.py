@@ -11,7 +11,7 @@ from jaxtyping import Float
 from sklearn.decomposition import PCA
 
 from bbqrec_core import Tokenized
-from bbqrec_lab.analysis.neighbours import item_vectors
+from bbqrec_lab.analysis.neighbours import mean_signals
 from bbqrec_lab.store import Store, load_arrays, save_arrays
 
 
@@ -49,7 +49,7 @@ def map_codes(
     """
     raw, book = done.ids.raw_codes[1:, : len(done.ids.codebook)], done.ids.codebook
     largest = np.bincount(raw[:, 0]).argmax()
-    groups = [item_vectors(done.behaviour, done.ids.present)[1:], book[0][np.unique(raw[:, 0])]]
+    groups = [mean_signals(done.behaviour, done.ids.present)[1:], book[0][np.unique(raw[:, 0])]]
     if len(book) > 1:
         groups.append(book[0][largest] + book[1][np.unique(raw[raw[:, 0] == largest, 1])])
     plane = project(np.concatenate(groups), method, seed, store)

@@ -11,7 +11,7 @@ from scipy import sparse
 from bbqrec_core import Sequences
 
 
-def item_vectors(behaviour: Float[np.ndarray, "N S E"], present: Bool[np.ndarray, "N S"]) -> Float[np.ndarray, "N E"]:
+def mean_signals(behaviour: Float[np.ndarray, "N S E"], present: Bool[np.ndarray, "N S"]) -> Float[np.ndarray, "N E"]:
     """One direction an item: the mean of its present signals, scaled to length sqrt(E); zero where it has none."""
     mean = (behaviour * present[..., None]).sum(1)
     length = np.linalg.norm(mean, axis=1, keepdims=True)

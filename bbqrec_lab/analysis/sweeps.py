@@ -25,7 +25,7 @@ SIZES = {  # symbol of method.md -> (setting, what it is)
     "K": ("tokenizer.codes", "codes a level K"),
     "E": ("tokenizer.code_width", "code width E"),
     "D": ("recommender.width", "model width D"),
-    "T": ("recommender.history", "history T"),
+    "T": ("recommender.max_events", "history T"),
 }
 
 

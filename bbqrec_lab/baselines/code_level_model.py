@@ -8,7 +8,7 @@ from bbqrec_core import PrefixTree, RecommenderConfig, SemanticIds, SequenceMode
 from bbqrec_core.recommender.code_embeddings import CodeVectors
 from bbqrec_core.recommender.code_head import CodeOutputs
 from bbqrec_core.recommender.decoding import Extendable
-from bbqrec_core.transformer import INIT_STD, attention, causal_mask, row_of
+from bbqrec_core.transformer import INIT_STD, attention, causal_mask, select_query
 
 
 class TokenHead(CodeOutputs):
@@ -39,7 +39,7 @@ class TokenModel(SequenceModel):
     def __init__(self, n_items: int, ids: SemanticIds, config: RecommenderConfig, **options: object) -> None:
         super().__init__(n_items, ids, config, **options)
         self.per_item = len(ids.sizes)
-        self.position = nn.Embedding(config.history + 1, config.width)  # the item being generated has one too
+        self.position = nn.Embedding(config.max_events + 1, config.width)  # the item being generated has one too
         nn.init.normal_(self.position.weight, std=INIT_STD)
 
     def frontier(self, item_ids: Int[Tensor, "B T"]) -> "TokenFrontier":
@@ -79,7 +79,7 @@ class TokenModel(SequenceModel):
     ) -> list[Float[Tensor, "#B #H _ TL"]]:
         """As `SequenceModel.biases`, between tokens: the causal mask, plus inherited offsets of items."""
         *lower, top = self._between_all(item_ids)
-        return [*lower, top if last is None else row_of(top, last)]
+        return [*lower, top if last is None else select_query(top, last)]
 
     def _between_all(self, item_ids: Int[Tensor, "B T"]) -> list[Float[Tensor, "#B #H TL TL"]]:
         """`biases` at every position."""

@@ -11,7 +11,7 @@ from torch import Generator
 
 from bbqrec_core import ResidualQuantizer, Tokenized, TokenizerConfig, fit_tokenizer
 from bbqrec_core.dataset import joined_features
-from bbqrec_core.tokenizer.fit import Draft, finish, resolve
+from bbqrec_core.tokenizer.fit import EncodedItems, finish, resolve
 from bbqrec_core.training import Progress
 from bbqrec_lab.baselines.transport_repair import repair_by_transport
 from bbqrec_lab.datasets.id_files import read_ids
@@ -33,30 +33,30 @@ def resolve_source(config: IdsConfig, tokenizer: TokenizerConfig, data: NamedDat
     return replace(config, source=source)
 
 
-def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConfig) -> Draft:
+def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConfig) -> EncodedItems:
     """A draft of codes that no signal or vector stands behind."""
     none = np.zeros((len(table), 0, config.levels), dtype=np.int64)
     vectors = np.zeros((len(table), 0, config.code_width), dtype=np.float32)
     codebook = np.zeros((len(sizes), max(sizes), config.code_width), dtype=np.float32)
     residual = np.zeros((len(table), config.code_width), dtype=np.float32)
-    return Draft(table, sizes, codebook, residual, (), none, vectors, none[..., 0] > 0, vectors, vectors)
+    return EncodedItems(table, sizes, codebook, residual, (), none, vectors, none[..., 0] > 0, vectors, vectors)
 
 
-def random_draft(data: NamedDataset, config: TokenizerConfig, seed: int) -> Draft:
+def random_codes(data: NamedDataset, config: TokenizerConfig, seed: int) -> EncodedItems:
     """Control: uniformly random codes of the same shape, without signals; `config` must be resolved."""
     length = config.levels * (len(config.signals) + config.id_signal if config.combine != "fused" else 1)
     table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, length))
     return codes_alone(table, (config.codes,) * length, config)
 
 
-def kmeans_draft(
+def kmeans_codes(
     name: str,
     vectors: Float[np.ndarray, "N d"],
     present: Bool[np.ndarray, "N"],
     rows: Int[np.ndarray, "warm"],
     config: TokenizerConfig,
     seed: int,
-) -> Draft:
+) -> EncodedItems:
     """Control: residual k-means (RQ-k-means) of given vectors, one signal, nothing learned beside the centres.
 
     Args: name: of the signal. rows: items that training may look at; centres are theirs, codes everybody's.
@@ -68,7 +68,7 @@ def kmeans_draft(
     with torch.no_grad():
         seen = quantizer(points)
         decoded = quantizer.decode(seen.codes)
-    return Draft(
+    return EncodedItems(
         seen.codes.numpy(),
         (config.codes,) * config.levels,
         quantizer.codebook.detach().numpy(),
@@ -94,9 +94,9 @@ def leading_axes(
     return ((unit - unit[rows].mean(0)) @ axes[:, ::-1][:, :width]).astype(np.float32)
 
 
-def control_draft(
+def control_codes(
     data: NamedDataset, ids: IdsConfig, config: TokenizerConfig, seed: int, collaborative: np.ndarray | None
-) -> Draft:
+) -> EncodedItems:
     """The codes of a tokenizer that learns nothing; `ids` and `config` must be resolved."""
     if ids.source == "file":
         table = read_ids(Path(ids.ids_file), data)
@@ -105,13 +105,13 @@ def control_draft(
         table = data.codes[next((name for name in config.signals if name in data.codes), next(iter(data.codes)))]
         return codes_alone(table.astype(np.int64), tuple(int(size) for size in table.max(0) + 1), config)
     if ids.source == "sasrec":
-        return kmeans_draft("sasrec", collaborative, data.train_counts() > 0, data.warm_rows(), config, seed)
+        return kmeans_codes("sasrec", collaborative, data.train_counts() > 0, data.warm_rows(), config, seed)
     if ids.source == "kmeans":
         vectors, present = joined_features(data, config.signals)
         rows = data.warm_rows()
         vectors = leading_axes(vectors, rows[present[rows]], config.code_width)
-        return kmeans_draft("+".join(config.signals), vectors, present, rows, config, seed)
-    return random_draft(data, config, seed)
+        return kmeans_codes("+".join(config.signals), vectors, present, rows, config, seed)
+    return random_codes(data, config, seed)
 
 
 def make_tokenized(
@@ -129,5 +129,5 @@ def make_tokenized(
     if ids.source == "learned":
         done = fit_tokenizer(data, config, seed, directory, collaborative, progress)
     else:
-        done = finish(control_draft(data, ids, config, seed, collaborative), config, [])
+        done = finish(control_codes(data, ids, config, seed, collaborative), config, [])
     return repair_by_transport(done) if ids.transport else done

@@ -47,13 +47,13 @@ class NegativesModel(SequenceModel):
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
         """Mean loss in nats."""
         last, device = self.items.num_embeddings - 1, targets.device
-        positive = (states * self.item_vectors(targets)).sum(-1)
+        positive = (states * self.item_embeddings(targets)).sum(-1)
         if self.config.loss == "bce":
             other = torch.randint(1, last, targets.shape, device=device)
             other = other + (other >= targets).long()  # steps over the target
-            negative = (states * self.item_vectors(other)).sum(-1)
+            negative = (states * self.item_embeddings(other)).sum(-1)
             return (F.softplus(-positive) + F.softplus(negative)).mean()
         others = torch.randint(1, last + 1, (self.config.negatives,), device=device)
-        negative = states @ self.item_vectors(others).T
+        negative = states @ self.item_embeddings(others).T
         negative = negative.masked_fill(targets[:, None] == others, -torch.inf)
         return F.cross_entropy(torch.cat([positive[:, None], negative], 1), torch.zeros_like(targets))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bbqrec_core import SimilarityBias
 from bbqrec_core.recommender.similarity_bias import SPECIAL, SignalPairs, build_reweighting, mark
-from bbqrec_core.transformer import row_of
+from bbqrec_core.transformer import select_query
 from bbqrec_lab.settings import RowConfig
 
 
@@ -31,7 +31,7 @@ class LinearSimilarity(SignalPairs):
         kind = mark(torch.full_like(cosine, -1), special, 0)
         columns = [cosine * (kind < 0), *((kind == each).to(cosine) for each in range(SPECIAL))]
         inputs = torch.stack(columns, -1).movedim(0, -2).flatten(-2)  # (B, T, T, channels * slots)
-        top = inputs if last is None else row_of(inputs.permute(0, 3, 1, 2), last).permute(0, 2, 3, 1)
+        top = inputs if last is None else select_query(inputs.permute(0, 3, 1, 2), last).permute(0, 2, 3, 1)
         pairs = [(inputs, table) for table in self.table[:-1]] + [(top, self.table[-1])]
         return [(given @ table.flatten(0, 1)).permute(0, 3, 1, 2) for given, table in pairs]
 

@@ -76,7 +76,7 @@ def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
         raise ValueError(f"want known item ids and k >= 1, got {k=}, unknown or no items: {unknown or 'none given'}")
     history = np.array([rows[item] for item in item_ids], dtype=np.int32)
     asked = Sequences(np.array([0, len(history)]), history)
-    scores = metrics.mask_history(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
+    scores = metrics.filter_seen(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
     best = scores.sort(descending=True, stable=True)  # equal scores by row, as in the ranking
     picked = best.indices[: min(k, int((scores > -torch.inf).sum()))].numpy()
     path = directory / "ids.npz"
@@ -121,7 +121,7 @@ def save_tokenized(done: Tokenized, config: TokenizerConfig, directory: Path) ->
     """Write IDs, signals, history and health figures into `directory`."""
     done.ids.save(directory / "ids.npz")
     save_arrays(directory / "signals.npz", behaviour=done.behaviour, specific=done.specific, residual=done.residual)
-    notes = {"config": asdict(config), "history": done.history, "health": done.health}
+    notes = {"config": asdict(config), "log": done.log, "health": done.health}
     write_atomic(directory / "tokenizer.json", json.dumps(notes, indent=1))
 
 
@@ -130,9 +130,7 @@ def load_tokenized(directory: Path) -> Tokenized:
     notes = json.loads((directory / "tokenizer.json").read_text())
     arrays = load_arrays(directory / "signals.npz")
     ids = SemanticIds.load(directory / "ids.npz")
-    return Tokenized(
-        ids, notes["history"], notes["health"], arrays["behaviour"], arrays["specific"], arrays["residual"]
-    )
+    return Tokenized(ids, notes["log"], notes["health"], arrays["behaviour"], arrays["specific"], arrays["residual"])
 
 
 COMPARED = ("ndcg@10", "recall@10")
@@ -252,7 +250,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
         "device": device_name(getattr(scorer, "device", torch.device("cpu"))),
         "python": sys.version.split()[0],
     }
-    notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "history": epochs}
+    notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "log": epochs}
     write_atomic(directory / "run.json", json.dumps(notes, indent=1))
     counts = pl.Series("training_events", data.train_counts()[1:])
     items = data.items.select(pl.col("item_id").cast(pl.String), "title").with_columns(counts)

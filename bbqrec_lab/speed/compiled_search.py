@@ -26,8 +26,8 @@ class Request(nn.Module):
     def __init__(self, recommender: Recommender, width: int, masked: bool = False, users: int = 1) -> None:
         super().__init__()
         self.model, self.width, self.masked, self.users = recommender.model, width, masked, users
-        widest = recommender.tree.widest.tolist()  # what stands in a tensor is not known while compiling
-        self.recommender = replace(recommender, tree=recommender.tree._replace(widest=widest))
+        max_fanout = recommender.tree.max_fanout.tolist()  # what stands in a tensor is not known while compiling
+        self.recommender = replace(recommender, tree=recommender.tree._replace(max_fanout=max_fanout))
 
     def forward(self, rows: Int[Tensor, "B T"]) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
         """Best items (0 where fewer) and scores in nats."""
@@ -35,7 +35,7 @@ class Request(nn.Module):
 
     def export(self) -> torch.export.ExportedProgram:
         """The operators for as many users as are asked at a time, with as many events as the model reads."""
-        rows = torch.ones(self.users, self.model.config.history, dtype=torch.long)
+        rows = torch.ones(self.users, self.model.config.max_events, dtype=torch.long)
         return torch.export.export(self.eval(), (rows,))
 
 
@@ -50,7 +50,7 @@ def compile_beam(recommender: Recommender, width: int, path: Path, masked: bool 
     """
     if recommender.tree is None:
         raise ValueError("only a recommender that emits codes has a beam, got one with tree=None")
-    sizes = {"history": str(recommender.model.config.history), "users": str(users)}
+    sizes = {"history": str(recommender.model.config.max_events), "users": str(users)}
     settings = {"cpp.threads": 1, "aot_inductor.metadata": sizes}
     program = Request(recommender, width, masked, users).export()
     torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)

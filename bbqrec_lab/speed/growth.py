@@ -95,7 +95,7 @@ def _training(config: Config, shapes: Mapping[int, tuple[int, int, int]], codes:
     for size, (items, levels, history) in shapes.items():
         ids = random_ids(items, levels, config.tokenizer.codes, config.tokenizer.code_width) if codes else None
         torch.manual_seed(config.seed)
-        model = make_model(items, ids, replace(settings, history=history), None)
+        model = make_model(items, ids, replace(settings, max_events=history), None)
         batch = made_rows(settings.batch_users, history + 1, items)
         sides[size] = epoch_side(model, [batch] * STEPS)
         held[size] = ADAM * tensor_bytes(*model.parameters())
@@ -121,7 +121,7 @@ def _evaluation(recommender: Recommender, data: Dataset, config: Config, count: 
 def _curves(config: Config, recommender: Recommender, data: Dataset) -> Iterator[tuple]:
     """Each curve: stage, axis, sides by size, bytes by size (empty where they say nothing), steps in a repetition."""
     sizes, _ = SIZES[config.preset]
-    own, length, items = config.tokenizer, config.recommender.history, min(data.n_items, max(sizes["items"]))
+    own, length, items = config.tokenizer, config.recommender.max_events, min(data.n_items, max(sizes["items"]))
     yield "encode vectors", "items", *_encoding(config, sizes["vectors"]), 1
     yield "build the tree", "items", *_trees(config, sizes["vectors"]), 1
     levels = levels_for(max(sizes["items"]), own.codes, own.levels)
@@ -203,7 +203,7 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
     """
     codes, levels = config.tokenizer.codes, levels_for(BILLION, config.tokenizer.codes)
     events, lines = len(data.train().items) / data.n_items, []
-    batch = config.recommender.batch_users * config.recommender.history
+    batch = config.recommender.batch_users * config.recommender.max_events
     trained = f"{events:.1f} training events an item, as here, {batch:,} a step"
     wanted = {  # by stage: what is told of it, how often it happens, what it assumes
         "encode vectors": ("encode all items", 1, ""),

@@ -81,7 +81,7 @@ def with_trained(models: dict[str, Recommender], scorer: object) -> dict[str, Re
 
 def base(config: Config, n_items: int) -> Shape:
     """The shape that is varied: the preset's own, over a catalogue as large as the dataset's."""
-    return Shape(config.tokenizer.levels, config.evaluation.beam, config.recommender.history, n_items)
+    return Shape(config.tokenizer.levels, config.evaluation.beam, config.recommender.max_events, n_items)
 
 
 def levels_for(items: int, codes: int, least: int = 1) -> int:
@@ -104,7 +104,7 @@ def made_models(shape: Shape, config: Config) -> dict[str, Recommender]:
     while codes**shape.levels < 2 * shape.items:
         codes *= 2
     ids = random_ids(shape.items, shape.levels, codes, config.tokenizer.code_width)
-    settings = replace(config, recommender=replace(config.recommender, history=shape.history))
+    settings = replace(config, recommender=replace(config.recommender, max_events=shape.history))
     return contestants(shape.items, ids, settings)
 
 

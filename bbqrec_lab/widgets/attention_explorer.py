@@ -112,7 +112,7 @@ def look(which: Subject, state: ExplorerState) -> Seen:
     whole, config = which.rows_of(state.user), which.recommender.model.config
     if not (1 <= state.layer <= config.layers and 1 <= state.head <= config.heads):
         raise ValueError(f"no layer {state.layer}, head {state.head}: there are {config.layers} and {config.heads}")
-    rows = whole[-min(state.events, config.history) :]
+    rows = whole[-min(state.events, config.max_events) :]
     models = {scale: explanations.rescaled(which.recommender, scale) for scale in {0.0, 1.0, state.scale}}
     before, after = (
         explanations.attention(models[scale], rows)[state.layer - 1, state.head - 1] for scale in (0.0, state.scale)
@@ -149,16 +149,16 @@ def heat_table(
     return Html(f"<figure><figcaption><b>{text(title)}</b></figcaption>{drawn}</figure>")
 
 
-def _weight_map(title: str, weights: Tensor, top: float, names: Sequence[object], faces: Sequence[str]) -> Html:
+def _weight_map(title: str, weights: Tensor, top: float, names: Sequence[object], labels: Sequence[str]) -> Html:
     """Attention weights in hundredths, on the scale that both maps share; the first event sees itself alone: no row."""
     cells = [
-        [(w / top, f"{100 * w:.0f}", f"{faces[i]} gives {faces[j]} {w:.4f}") for j, w in enumerate(line[: i + 1])]
+        [(w / top, f"{100 * w:.0f}", f"{labels[i]} gives {labels[j]} {w:.4f}") for j, w in enumerate(line[: i + 1])]
         for i, line in enumerate(weights.tolist())
     ]
     return heat_table(title, cells[1:], names[1:], range(1, len(names) + 1))
 
 
-def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, faces: Sequence[str]) -> Html:
+def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, labels: Sequence[str]) -> Html:
     """Bucket of each pair in the chosen channel, with its cosine and learned offset for the pointer."""
     rule, item_ids = which.recommender.model.reweighting, torch.tensor([seen.rows])
     names = [channel.name for channel in rule.channels]
@@ -179,7 +179,7 @@ def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, faces: Sequenc
                 offset, share = float(learned[1 + kind] if kind >= 0 else learned[0] * value), (value + 1) / 2
             met = f"cosine {value:.2f}" if kind < 0 else SPECIAL[kind]
             written = ("=", "–", "")[kind] if kind >= 0 else f"{number}" if binned else f"{value:.1f}"
-            told = f"{faces[i]} with {faces[j]}: {met}, offset {offset:+.3f} logits"
+            told = f"{labels[i]} with {labels[j]}: {met}, offset {offset:+.3f} logits"
             cells[-1].append((share if kind < 0 else 0.5, written, told))
     unit = f"bucket, 0 least to {rule.buckets - 1} most alike" if binned else "cosine"
     return heat_table(f"{names[channel]}: {unit}", cells[1:], range(2, len(cells) + 1), range(1, len(cells) + 1))
@@ -210,8 +210,8 @@ def view(which: Subject, state: ExplorerState) -> Html:
     """The events read as cards, attention before and after on one scale, buckets, and the recommendations."""
     seen = look(which, state)
     titles = [which.items.titles[row] for row in seen.rows]
-    faces = [f"{t + 1} {title}" for t, title in enumerate(titles)]
-    names = [face if len(face) < 20 else face[:19] + "…" for face in faces]
+    labels = [f"{t + 1} {title}" for t, title in enumerate(titles)]
+    names = [label if len(label) < 20 else label[:19] + "…" for label in labels]
     top = max(float(seen.before[1:].max()), float(seen.after[1:].max()))
     moved = float((seen.after[-1] - seen.before[-1]).abs().sum()) / 2
     last = zip(seen.before[-1].tolist(), seen.after[-1].tolist(), strict=True)
@@ -223,9 +223,9 @@ def view(which: Subject, state: ExplorerState) -> Html:
         "an event with itself and – a missing signal; point at a cell for its cosine and its learned offset.</p>"
     )
     maps = (
-        _weight_map("before: offsets times 0", seen.before, top, names, faces)
-        + _weight_map(f"after: offsets times {state.scale:.2f}", seen.after, top, range(1, len(names) + 1), faces)
-        + _bucket_map(which, state, seen, faces)
+        _weight_map("before: offsets times 0", seen.before, top, names, labels)
+        + _weight_map(f"after: offsets times {state.scale:.2f}", seen.after, top, range(1, len(names) + 1), labels)
+        + _bucket_map(which, state, seen, labels)
     )
     read = f"The last {len(seen.rows)} events of user {state.user}, and the last event's attention before → after"
     where = f"layer {state.layer}, head {state.head}"
@@ -251,7 +251,7 @@ class AttentionExplorer(Live):
         start = state or ExplorerState(which.users[0])
         start = replace(start, channel=start.channel or channels[0])
         wide, small = {"style": LABEL, "layout": {"width": "330px"}}, {"style": LABEL, "layout": {"width": "150px"}}
-        most = max(min(MOST, model.config.history), FEWEST)
+        most = max(min(MOST, model.config.max_events), FEWEST)
         controls = {
             "user": ipywidgets.Text(description="user id", continuous_update=False, **small),
             "events": ipywidgets.IntSlider(min=FEWEST, max=most, description="last events", **wide),

@@ -93,7 +93,7 @@ def catalogue(data: NamedDataset, ids: SemanticIds) -> Catalogue:
         raise ValueError(
             f"{len(ids.code_ids) - 1} semantic IDs for {data.n_items} items: they are of another catalogue"
         )
-    titles, images = faces(data)
+    titles, images = titles_and_images(data)
     categories = [tuple(map(str, names or ())) for names in data.items["categories"].to_list()]
     return Catalogue(
         titles=tuple(titles),
@@ -238,7 +238,7 @@ def page(*parts: object) -> Html:
     return Html(f'{STYLE}<div class="bb">{"".join(map(text, parts))}</div>')
 
 
-def faces(data: NamedDataset) -> tuple[list[str], list[str | None]]:
+def titles_and_images(data: NamedDataset) -> tuple[list[str], list[str | None]]:
     """By item row (0 is padding): the title, or the source's id where there is none; and the picture file or None."""
     ids = pl.concat_str(pl.lit("item "), pl.col("item_id").cast(pl.String))
     names = data.items.select(pl.coalesce(pl.col("title").cast(pl.String), ids)).to_series().to_list()

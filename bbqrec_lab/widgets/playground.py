@@ -169,7 +169,7 @@ def view(room: Playroom, state: PlaygroundState) -> Html:
     model, items = explanations.rescaled(room.main, off=state.off), room.items
     depths = explanations.unfold(model, state.history, state.width)
     shown = depths[: state.depth]
-    read = min(len(state.history), model.model.config.history)
+    read = min(len(state.history), model.model.config.max_events)
     cards = card_row(items, state.history, [str(t + 1) for t in range(len(state.history))])
     picture = beam_picture(shown, items.sizes, items.learned)
     title = f"Beam of width {state.width}, {len(shown)} of {len(depths)} levels unfolded"

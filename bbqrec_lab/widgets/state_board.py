@@ -42,7 +42,7 @@ class StatusLine(anywidget.AnyWidget):
     value = traitlets.Unicode("").tag(sync=True)
 
 
-class Board:
+class StateBoard:
     """One state, the panels that show it, and a last line that says when an answer is complete.
 
     Args: state: a frozen dataclass. panels: name -> pure function from the state to HTML; a panel whose function raises
@@ -190,7 +190,7 @@ class Live(ipywidgets.VBox):
         above: Sequence[ipywidgets.Widget],
         picture: ipywidgets.Widget | None = None,
     ) -> None:
-        self.board, self.controls = Board(state, {"view": view}), dict(controls)
+        self.board, self.controls = StateBoard(state, {"view": view}), dict(controls)
         self.picture = self.board.boxes["view"] if picture is None else picture
         self.board.boxes["view"] = self.picture
         super().__init__([*above, self.picture, self.board.status])

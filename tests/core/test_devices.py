@@ -62,7 +62,7 @@ def test_a_tokenizer_trained_elsewhere_is_that_of_the_cpu_within_rounding(data, 
     share = 0.8 if device.type == "cuda" else 0.99  # a GPU rounds the factors of its products in training
     assert near(there.ids.raw_codes, here.ids.raw_codes, share)
     assert near(there.ids.signal_codes, here.ids.signal_codes, share)
-    assert there.history[0]["loss"] == pytest.approx(here.history[0]["loss"], rel=0.05)
+    assert there.log[0]["loss"] == pytest.approx(here.log[0]["loss"], rel=0.05)
     assert all(isinstance(array, np.ndarray) for array in (there.behaviour, there.specific, there.residual))
 
 

@@ -199,7 +199,7 @@ HISTORY = Sequences(np.array([0, 2, 3, 6]), np.array([1, 4, 2, 5, 3, 1], dtype=n
 
 def test_masking_hides_each_users_own_history_and_nothing_else():
     scores = torch.zeros(2, 6)
-    masked = metrics.mask_history(scores, HISTORY, np.array([2, 0]))
+    masked = metrics.filter_seen(scores, HISTORY, np.array([2, 0]))
     assert [torch.where(line == -torch.inf)[0].tolist() for line in masked] == [[1, 3, 5], [1, 4]]
     assert not scores.any()
 
@@ -216,7 +216,7 @@ def test_ranking_users_in_batches_changes_nothing_and_scores_once():
     assert asked == [2, 0, 1]
     for got, expected in zip(ranks["included"], metrics.rank_scores(table[users], targets[users]), strict=True):
         np.testing.assert_array_equal(got, expected)
-    hidden = metrics.mask_history(table[users], HISTORY, users)
+    hidden = metrics.filter_seen(table[users], HISTORY, users)
     for got, expected in zip(ranks["filtered"], metrics.rank_scores(hidden, targets[users]), strict=True):
         np.testing.assert_array_equal(got, expected)
     with pytest.raises(ValueError, match=r"included or filtered.*hidden"):

@@ -284,7 +284,7 @@ def test_a_killed_tokenizer_ends_as_if_uninterrupted(data, tmp_path, monkeypatch
         with pytest.raises(Killed):
             fit_tokenizer(data, config, 1, tmp_path / "cut")
     resumed = fit_tokenizer(data, config, 1, tmp_path / "cut")
-    assert resumed.history == whole.history
+    assert resumed.log == whole.log
     assert resumed.health == whole.health
     assert all(np.array_equal(getattr(resumed, name), getattr(whole, name)) for name in ("behaviour", "specific"))
     for name in ("code_ids", "raw_codes", "signal_codes", "signal_vectors", "codebook"):

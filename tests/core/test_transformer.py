@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from bbqrec_core import kernels, transformer
 from bbqrec_core.kernels import dropout, softmax_loss
-from bbqrec_core.transformer import Block, Transformer, attention, causal_mask, row_of
+from bbqrec_core.transformer import Block, Transformer, attention, causal_mask, select_query
 
 USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
 LAYERS, WIDTH = 2, 6
@@ -68,8 +68,8 @@ def test_one_position_a_user_is_that_of_one_pass():
     model, x, row = stack(), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
     for given in (biases(KEYS), [causal_mask(KEYS).double()[None, None]] * LAYERS):  # for each head, or one for all
         whole, _ = model(x, given)
-        there = [*given[:-1], row_of(given[-1], row)]
-        torch.testing.assert_close(model.at(x, there, row), whole[torch.arange(USERS), row])
+        there = [*given[:-1], select_query(given[-1], row)]
+        torch.testing.assert_close(model.last_position(x, there, row), whole[torch.arange(USERS), row])
 
 
 def test_growing_position_by_position_equals_one_pass():

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from bbqrec_core import SemanticIds, Tokenized
 from bbqrec_core.tokenizer.semantic_ids import group_sizes
 from bbqrec_lab.analysis import maps
-from bbqrec_lab.analysis.neighbours import item_vectors, nearest
+from bbqrec_lab.analysis.neighbours import mean_signals, nearest
 from bbqrec_lab.analysis.recovery import Stability, seed_stability
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.store import Store
@@ -156,7 +156,7 @@ def find_spaces(data: NamedDataset, done: Tokenized) -> dict[str, Space]:
     found = {}
     if done.behaviour.shape[1]:
         present = done.ids.present.any(1)
-        found["behaviour"] = Space(_unit(item_vectors(done.behaviour, done.ids.present)), present)
+        found["behaviour"] = Space(_unit(mean_signals(done.behaviour, done.ids.present)), present)
     for name, vectors in data.features.items():
         found[name] = Space(_unit(vectors), data.presence[name])
     return found

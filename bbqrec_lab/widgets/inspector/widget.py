@@ -26,7 +26,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
     selecting,
     survey,
 )
-from bbqrec_lab.widgets.state_board import Board, Progress
+from bbqrec_lab.widgets.state_board import Progress, StateBoard
 
 ANY = -1  # chosen where a level is left open: a chooser's own None means that nothing is chosen
 LISTED = 200  # selected items that the chooser of one of them offers
@@ -63,7 +63,7 @@ class Inspector:
         panels = {"panels": lambda state: views.panels_view(atlas, state)}
         panels |= {"legend": lambda state: views.legend_view(atlas, state)}
         panels |= {"export": lambda state: views.export_view(atlas, state)}
-        self.board = Board(state or State(), panels)
+        self.board = StateBoard(state or State(), panels)
         self.map = ItemMap(atlas, self.board)
         self.controls = self._controls()
         self.codes = [
@@ -204,7 +204,7 @@ class ItemMap:
     Args: board: whose state says what is selected and by what the points are coloured.
     """
 
-    def __init__(self, atlas: Atlas, board: Board) -> None:
+    def __init__(self, atlas: Atlas, board: StateBoard) -> None:
         import jscatter
         import pandas as pd
 

@@ -21,7 +21,7 @@ from bbqrec_core import (
     rank_scores,
     rank_users,
 )
-from bbqrec_core.metrics import mask_history
+from bbqrec_core.metrics import filter_seen
 from bbqrec_core.recommender.fit import beam_ranks, early_score, item_features
 from bbqrec_core.transformer import INIT_STD, Block
 
@@ -91,7 +91,7 @@ def fresh(kind, ids, double=True, **changes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_never_changes_a_score(kind, ids):
-    model = fresh(kind, ids, history=9).model
+    model = fresh(kind, ids, max_events=9).model
     row = torch.tensor([[3, 8, 3, 17]])
     padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], 1)
     company = torch.cat([padded, torch.arange(1, 10)[None]])
@@ -132,7 +132,7 @@ def test_scores_come_in_the_order_of_the_users_asked(kind, ids, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_read_the_last_events_only(kind, ids):
-    recommender = fresh(kind, ids, history=3)
+    recommender = fresh(kind, ids, max_events=3)
     long = Sequences(np.array([0, 6, 9]), np.array([9, 8, 7, 1, 2, 3, 1, 2, 3], dtype=np.int32))
     scores = recommender.scores(long, np.array([0, 1]))
     torch.testing.assert_close(scores[0], scores[1])
@@ -202,7 +202,7 @@ def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(kind, w, 
     for place, user in enumerate([3, 0]):
         items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
         state = model.last_states(torch.tensor([items.tolist()]))
-        logits = torch.stack([(state @ model.item_vectors(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
+        logits = torch.stack([(state @ model.item_embeddings(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
         for row in range(1, N + 1):
             coded = model.head(state, model.vectors.node[row][None])[0]
             torch.testing.assert_close(scores[place, row], w * coded + logits[row - 1] - torch.logsumexp(logits, 0))
@@ -214,16 +214,16 @@ def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids, kind, w):
     parts = model.loss(rows)
     states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
     torch.testing.assert_close(parts["codes"], -model.head(states, model.vectors.node[targets]).mean())
-    torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_vectors()[1:].T, targets - 1))
+    torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_embeddings()[1:].T, targets - 1))
     torch.testing.assert_close(parts["loss"], w * parts["codes"] + parts["items"])
     assert list(fresh("codes", ids).model.loss(rows)) == list(fresh("items", ids).model.loss(rows)) == ["loss"]
 
 
 def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothing(ids):
     model = fresh("features", ids).model
-    vectors = model.item_vectors()
+    vectors = model.item_embeddings()
     torch.testing.assert_close(vectors, model.items.weight + FEATURES.double() @ model.project.weight.T)
-    torch.testing.assert_close(model.item_vectors(torch.tensor([[8], [3]])), vectors[[8, 3]][:, None])
+    torch.testing.assert_close(model.item_embeddings(torch.tensor([[8], [3]])), vectors[[8, 3]][:, None])
     assert torch.equal(vectors[4], model.items.weight[4])  # has none
     model.loss(torch.tensor([[1, 2]]))["loss"].backward()
     assert bool(model.project.weight.grad.any())
@@ -441,7 +441,7 @@ def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, d
     recommender = fresh(kind, ids)
     history, targets, users = data.history("test"), data.targets("test"), np.arange(data.n_users)
     whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, targets, k)
-    for mask in (lambda scores: scores, lambda scores: mask_history(scores, history, users)):
+    for mask in (lambda scores: scores, lambda scores: filter_seen(scores, history, users)):
         for found, wanted in zip(
             rank_scores(mask(part), targets, k), rank_scores(mask(whole), targets, k), strict=True
         ):
@@ -485,7 +485,7 @@ CHANGES = {
     "unseen": "model",
     "prefixes": False,
     "init_from_codebook": False,
-    "history": 3,
+    "max_events": 3,
     "lr": 0.02,
     "weight_decay": 0.2,
     "epochs": 2,

@@ -43,7 +43,7 @@ def equal(first, second):
     arrays = [(getattr(first.ids, name), getattr(second.ids, name)) for name in ARRAYS]
     arrays += [(getattr(first, name), getattr(second, name)) for name in ("behaviour", "specific", "residual")]
     return (
-        first.history == second.history
+        first.log == second.log
         and first.health == second.health
         and (first.ids.signals, first.ids.sizes) == (second.ids.signals, second.ids.sizes)
         and all(a.shape == b.shape and np.array_equal(a, b) for a, b in arrays)
@@ -137,7 +137,7 @@ def test_features_of_items_that_lack_the_modality_change_no_id(data, run):
         x[~data.presence[name]] = 3.0
     changed, plain = run(dataset=replace(data, features=features)), run()
     assert np.array_equal(changed.ids.code_ids, plain.ids.code_ids)
-    assert changed.history == plain.history
+    assert changed.log == plain.log
     present = plain.ids.present
     assert np.array_equal(changed.ids.signal_codes[present], plain.ids.signal_codes[present])
 
@@ -169,9 +169,9 @@ def test_the_residual_given_to_the_repair_is_what_the_last_level_saw(data):
         config = resolve(tokenizer_config(combine=combine, shared_codebook=shared), data)
         model = build_model(data, config)
         initialise(model, data.warm_rows(), 0)
-        draft = encode_items(model)
-        gaps = ((draft.residual[1:, None] - draft.codebook[-1]) ** 2).sum(-1)
-        chosen = np.take_along_axis(gaps, draft.table[1:, -1:], axis=1)[:, 0]
+        encoded = encode_items(model)
+        gaps = ((encoded.residual[1:, None] - encoded.codebook[-1]) ** 2).sum(-1)
+        chosen = np.take_along_axis(gaps, encoded.table[1:, -1:], axis=1)[:, 0]
         assert chosen == pytest.approx(gaps.min(1), abs=1e-5)
 
 
@@ -207,13 +207,13 @@ def test_one_modality_alone_is_enough(data, run):
 
 
 def test_progress_is_recorded_every_epoch(run):
-    history = run().history
-    assert [row["epoch"] for row in history] == [1, 2]
+    log = run().log
+    assert [row["epoch"] for row in log] == [1, 2]
     terms = {"loss", "quantization", "reconstruction", "mutual_information", "cross_modal", "sequence", "usage"}
-    assert set(history[0]) == {"epoch", "used", "perplexity", "collision_rate"} | terms
+    assert set(log[0]) == {"epoch", "used", "perplexity", "collision_rate"} | terms
     done = run()
     for name in ("used", "perplexity", "collision_rate"):  # measured on the items, before the repair
-        assert history[-1][name] == done.health["before"][name]
+        assert log[-1][name] == done.health["before"][name]
 
 
 CHANGES = {
@@ -249,7 +249,7 @@ CHANGES = {
     "batch_items": 8,
     "batch_users": 5,
     "epoch_steps": 1,
-    "history": 3,
+    "max_events": 3,
 }
 
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bbqrec_core import ResidualQuantizer
-from bbqrec_core.kernels import lowest
-from bbqrec_core.tokenizer.quantizer import ENCODE_BLOCK, kmeans, nearest_code, rotate_to, spread_start
+from bbqrec_core.kernels import argmin_rows
+from bbqrec_core.tokenizer.quantizer import ENCODE_BLOCK, kmeans, kmeans_plus_plus, nearest_code, rotate_to
 
 LEVELS, CODES, WIDTH, ITEMS = 3, 5, 7, 11
 GRADIENTS = ("straight-through", "rotation")
@@ -90,7 +90,7 @@ def test_encoding_in_blocks_gives_the_codes_of_the_whole(shape):
 def test_the_lowest_index_wins_among_equals_and_before_what_is_not_a_number():
     nan, inf = torch.nan, torch.inf
     rows = torch.tensor([[2.0, 1, 1], [1, 1, 1], [3, nan, 1], [inf, inf, -inf], [nan, nan, 0]])
-    assert lowest(rows).tolist() == rows.argmin(-1).tolist() == [1, 0, 1, 2, 0]
+    assert argmin_rows(rows).tolist() == rows.argmin(-1).tolist() == [1, 0, 1, 2, 0]
 
 
 @few
@@ -233,18 +233,18 @@ def test_dead_codes_move_onto_residuals_of_the_batch_when_their_time_comes(decay
     assert int(quantizer.usage.sum()) == 0
 
 
-def test_spread_start_draws_from_every_group_and_never_the_same_point_twice():
+def test_kmeans_plus_plus_draws_from_every_group_and_never_the_same_point_twice():
     generator = torch.Generator().manual_seed(0)
     groups = torch.arange(8.0)[:, None].repeat(50, 3) * 100 + torch.randn(400, 3, generator=generator)
     for seed in range(10):
-        found = spread_start(groups, 8, torch.Generator().manual_seed(seed))
+        found = kmeans_plus_plus(groups, 8, torch.Generator().manual_seed(seed))
         assert sorted((found[:, 0] / 100).round().tolist()) == list(range(8))  # drawn evenly: 1 in 400 such draws
-    assert len(spread_start(groups, 400, generator).unique(dim=0)) == 400
+    assert len(kmeans_plus_plus(groups, 400, generator).unique(dim=0)) == 400
 
 
-def test_spread_start_draws_by_squared_distance():
+def test_kmeans_plus_plus_draws_by_squared_distance():
     points = torch.tensor([[0.0], [1.0], [3.0]])
-    second = [spread_start(points, 2, torch.Generator().manual_seed(seed))[:, 0].tolist() for seed in range(3000)]
+    second = [kmeans_plus_plus(points, 2, torch.Generator().manual_seed(seed))[:, 0].tolist() for seed in range(3000)]
     after_zero = [pick[1] for pick in second if pick[0] == 0]
     assert np.mean([pick == 3 for pick in after_zero]) == pytest.approx(0.9, abs=0.04)  # 9 to 1; se .0095
 

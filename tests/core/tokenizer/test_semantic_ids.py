@@ -61,7 +61,7 @@ def test_the_prefix_tree_is_the_dictionary_trie(table, gap):
     starts = tree.starts.tolist()
     for leaf, prefix in enumerate(prefixes):
         assert tree.items[starts[leaf] : starts[leaf + 1]].tolist() == leaves[prefix]
-    assert tree.widest.tolist() == [int(first.diff().max()) for first in (*tree.first, tree.starts)]
+    assert tree.max_fanout.tolist() == [int(first.diff().max()) for first in (*tree.first, tree.starts)]
 
 
 def test_ids_too_long_for_one_number_give_the_tree_of_their_ranks():

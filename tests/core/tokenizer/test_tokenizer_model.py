@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from tiny import tokenizer_config
 from torch import nn
 
-from bbqrec_core.tokenizer.model import LOG_VARIANCE, Standardise, Tokenizer, Variational, masked_mean, spread
+from bbqrec_core.tokenizer.model import (
+    LOG_VARIANCE,
+    Standardise,
+    Tokenizer,
+    Variational,
+    masked_mean,
+    scale_to_sqrt_width,
+)
 
 N, WIDTH, LEVELS, CODES = 13, 8, 2, 5
 NARROW = 3
@@ -44,7 +51,7 @@ def encoded(model, rows):
     signals = model.signal_vectors(rows)
     units, present = model.units(signals, model.present[rows])
     seen = model.quantizer(units, present)
-    return signals, units, present, seen, model.item_vectors(seen.vectors, present)
+    return signals, units, present, seen, model.quantized_items(seen.vectors, present)
 
 
 def gradients(model, value):
@@ -155,7 +162,7 @@ def test_specific_parts_are_narrow_and_of_fixed_length():
 def test_spread_gives_length_root_e_and_leaves_zero_alone():
     vectors = normal(3, 2, WIDTH)
     vectors[1, 0] = 0
-    lengths = spread(vectors).norm(dim=-1)
+    lengths = scale_to_sqrt_width(vectors).norm(dim=-1)
     assert float(lengths[1, 0]) == 0
     assert lengths[[0, 2]].flatten().tolist() == pytest.approx([math.sqrt(WIDTH)] * 4)
 
@@ -168,12 +175,14 @@ def test_standardising_is_the_loop_over_items_that_have_the_signal():
         mine = signals[present[:, s], s]
         mean, variance = mine.mean(0), mine.var(0, correction=0)
         near = {"rtol": 1e-5, "atol": 1e-6}  # shares of the batch are float32
-        torch.testing.assert_close(found[:, s], spread((signals[:, s] - mean) / (variance + 1e-5).sqrt()), **near)
+        torch.testing.assert_close(
+            found[:, s], scale_to_sqrt_width((signals[:, s] - mean) / (variance + 1e-5).sqrt()), **near
+        )
         torch.testing.assert_close(layer.mean[s], 0.1 * mean, **near)
         torch.testing.assert_close(layer.variance[s], 0.9 + 0.1 * variance, **near)
     layer.eval()
     before = layer.mean.clone()
-    wanted = spread((signals - layer.mean) / (layer.variance + 1e-5).sqrt())
+    wanted = scale_to_sqrt_width((signals - layer.mean) / (layer.variance + 1e-5).sqrt())
     torch.testing.assert_close(layer(signals, present), wanted)
     assert torch.equal(layer.mean, before)
 
@@ -316,7 +325,7 @@ def test_the_sequence_term_is_the_loop_over_targets_with_each_candidate_once():
         for t in range(4):
             if window[t + 1]:
                 mask = torch.full((t + 1, t + 1), -torch.inf).triu(1)
-                state = F.normalize(model.history(inputs[None, : t + 1], [mask])[0][0, t], dim=0)
+                state = F.normalize(model.encoder(inputs[None, : t + 1], [mask])[0][0, t], dim=0)
                 logits = {j: state @ F.normalize(items[j], dim=0) / 0.4 - math.log(chance[j]) for j in candidates}
                 losses.append(torch.logsumexp(torch.stack(list(logits.values())), 0) - logits[int(window[t + 1])])
     torch.testing.assert_close(found, sum(losses) / len(losses), rtol=1e-5, atol=1e-6)  # shares are float32
@@ -361,7 +370,7 @@ def test_each_term_moves_the_parameters_it_should():
     assert gradients(model, found["reconstruction"]) == signals | {"specific", "decoders"}
     assert gradients(model, found["mutual_information"]) == {"behaviour", "variational"}
     assert gradients(model, found["cross_modal"]) == {"behaviour", "id_signal"}
-    assert gradients(model, found["sequence"]) == signals | {"history", "position"}
+    assert gradients(model, found["sequence"]) == signals | {"encoder", "position"}
     assert gradients(model, found["usage"]) == signals | {"quantizer"}
     assert gradients(model, model.variational_loss(model.parts(DRAWN))) == {"variational"}
 
@@ -436,7 +445,7 @@ def test_a_signal_that_one_item_of_a_batch_has_is_standardised_by_the_moving_sta
     alone[1:, 1] = False
     mean, variance = layer.mean[1].clone(), layer.variance[1].clone()
     out = layer(signals, alone)
-    torch.testing.assert_close(out[0, 1], spread((signals[0, 1] - mean) / (variance + 1e-5).sqrt()))
+    torch.testing.assert_close(out[0, 1], scale_to_sqrt_width((signals[0, 1] - mean) / (variance + 1e-5).sqrt()))
     assert torch.equal(layer.mean[1], mean)
 
 

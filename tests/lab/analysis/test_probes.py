@@ -175,7 +175,7 @@ def test_nearest_is_brute_force_over_present_items_without_itself() -> None:
 def test_item_vectors_average_what_is_present() -> None:
     behaviour = RNG.normal(size=(3, 2, 4)).astype(np.float32)
     present = np.array([[False, False], [True, False], [True, True]])
-    found = neighbours.item_vectors(behaviour, present)
+    found = neighbours.mean_signals(behaviour, present)
     assert (found[0] == 0).all()
     assert found[1] == pytest.approx(2 * behaviour[1, 0] / np.linalg.norm(behaviour[1, 0]), rel=1e-5)
     mean = behaviour[2].sum(0)
@@ -249,7 +249,7 @@ def test_a_map_holds_every_item_and_the_codes_in_use(tmp_path: Path) -> None:
     ids = SemanticIds(raw, (4, 4), 2, ("text", "id"), codes, behaviour, present, book, raw)
     done = Tokenized(ids, [], {}, behaviour, np.zeros((5, 1, 2), dtype=np.float32), behaviour[:, 0])
     items, (first, below) = maps.map_codes(done, "pca", 0, Store(tmp_path))
-    vectors = neighbours.item_vectors(behaviour, present)[1:]
+    vectors = neighbours.mean_signals(behaviour, present)[1:]
     whole = np.concatenate([vectors, book[0][[0, 2]], book[0][2] + book[1][[1, 3]]])  # code 2 is the largest
     plane = maps.project(whole, "pca", 0, Store(tmp_path))
     np.testing.assert_array_equal(np.concatenate([items, first, below]), plane)

@@ -47,7 +47,7 @@ def equal(first, second):
     arrays = [(getattr(first.ids, name), getattr(second.ids, name)) for name in ARRAYS]
     arrays += [(getattr(first, name), getattr(second, name)) for name in ("behaviour", "specific", "residual")]
     return (
-        first.history == second.history
+        first.log == second.log
         and first.health == second.health
         and (first.ids.signals, first.ids.sizes) == (second.ids.signals, second.ids.sizes)
         and all(a.shape == b.shape and np.array_equal(a, b) for a, b in arrays)
@@ -107,7 +107,7 @@ def test_random_ids_are_a_control_without_signals(data, run):
     assert done.health["after"]["collision_rate"] == 0
     assert set(np.unique(done.ids.raw_codes[1:])) == set(range(CODES))
     assert not np.array_equal(done.ids.raw_codes, other.ids.raw_codes)
-    assert done.history == []
+    assert done.log == []
     strange = replace(data, features={"text": np.ones((25, 3), np.float32)}, presence={"text": data.presence["text"]})
     assert np.array_equal(run(dataset=strange, source="random").ids.code_ids, done.ids.code_ids)
 
@@ -147,7 +147,7 @@ def test_rq_kmeans_codes_are_nearest_centres_and_centres_are_means(data, run):
     drawn = np.random.default_rng(0).permutation(ids.code_ids)
     shuffled = ids.codebook[np.arange(LEVELS), drawn].sum(1)
     assert error < 0.7 * ((points - shuffled)[there] ** 2).sum()
-    assert run(source="kmeans").history == []
+    assert run(source="kmeans").log == []
 
 
 def test_rq_of_another_models_embeddings_reads_them_and_no_feature(data, run):

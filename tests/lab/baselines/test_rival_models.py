@@ -19,9 +19,9 @@ from bbqrec_core import (
     fit_recommender,
     rank_scores,
 )
-from bbqrec_core.metrics import mask_history
+from bbqrec_core.metrics import filter_seen
 from bbqrec_core.recommender.fit import early_score
-from bbqrec_core.transformer import Block, Transformer, causal_mask, row_of
+from bbqrec_core.transformer import Block, Transformer, causal_mask, select_query
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
 from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
@@ -211,8 +211,8 @@ def test_one_position_a_user_is_that_of_one_pass():
     model, x, row = stack(), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
     for given in (biases(KEYS), [causal_mask(KEYS).double()[None, None]] * LAYERS):  # for each head, or one for all
         whole, _ = model(x, given)
-        there = [*given[:-1], row_of(given[-1], row)]
-        torch.testing.assert_close(model.at(x, there, row), whole[torch.arange(USERS), row])
+        there = [*given[:-1], select_query(given[-1], row)]
+        torch.testing.assert_close(model.last_position(x, there, row), whole[torch.arange(USERS), row])
 
 
 def test_growing_position_by_position_equals_one_pass():
@@ -238,7 +238,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_padding_never_changes_a_score(ids):
-    model = fresh(ids, history=9).model
+    model = fresh(ids, max_events=9).model
     row = torch.tensor([[3, 8, 3, 17]])
     padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], 1)
     company = torch.cat([padded, torch.arange(1, 10)[None]])
@@ -277,7 +277,7 @@ def test_scores_come_in_the_order_of_the_users_asked(ids, data):
 
 def test_scores_read_the_last_events_only(ids):
     long = Sequences(np.array([0, 6, 9]), np.array([9, 8, 7, 1, 2, 3, 1, 2, 3], dtype=np.int32))
-    scores = fresh(ids, history=3).scores(long, np.array([0, 1]))
+    scores = fresh(ids, max_events=3).scores(long, np.array([0, 1]))
     torch.testing.assert_close(scores[0], scores[1])
 
 
@@ -298,7 +298,7 @@ def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(ids, data
     for place, user in enumerate([3, 0]):
         items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
         state = model.last_states(torch.tensor([items.tolist()]))
-        logits = torch.stack([(state @ model.item_vectors(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
+        logits = torch.stack([(state @ model.item_embeddings(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
         for row in range(1, N + 1):
             coded = model.head(state, model.vectors.node[row][None])[0]
             torch.testing.assert_close(scores[place, row], 2 * coded + logits[row - 1] - torch.logsumexp(logits, 0))
@@ -309,15 +309,15 @@ def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids):
     parts = model.loss(rows)
     states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
     torch.testing.assert_close(parts["codes"], -model.head(states, model.vectors.node[targets]).mean())
-    torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_vectors()[1:].T, targets - 1))
+    torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_embeddings()[1:].T, targets - 1))
     torch.testing.assert_close(parts["loss"], 2 * parts["codes"] + parts["items"])
 
 
 def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothing(ids):
     model = fresh(ids).model
-    vectors = model.item_vectors()
+    vectors = model.item_embeddings()
     torch.testing.assert_close(vectors, model.items.weight + FEATURES.double() @ model.project.weight.T)
-    torch.testing.assert_close(model.item_vectors(torch.tensor([[8], [3]])), vectors[[8, 3]][:, None])
+    torch.testing.assert_close(model.item_embeddings(torch.tensor([[8], [3]])), vectors[[8, 3]][:, None])
     assert torch.equal(vectors[4], model.items.weight[4])  # has none
     model.loss(torch.tensor([[1, 2]]))["loss"].backward()
     assert bool(model.project.weight.grad.any())
@@ -348,7 +348,7 @@ def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(k, data, i
     recommender = fresh(ids)
     history, targets, users = data.history("test"), data.targets("test"), np.arange(data.n_users)
     whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, targets, k)
-    for mask in (lambda scores: scores, lambda scores: mask_history(scores, history, users)):
+    for mask in (lambda scores: scores, lambda scores: filter_seen(scores, history, users)):
         for found, wanted in zip(
             rank_scores(mask(part), targets, k), rank_scores(mask(whole), targets, k), strict=True
         ):

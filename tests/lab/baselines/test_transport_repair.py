@@ -79,7 +79,7 @@ def test_ids_repaired_by_transport_are_those_before_the_repair_after_it(data, tm
     assert (ids.sizes, ids.learned) == (plain.ids.sizes, plain.ids.learned)
     assert done.health["before"] == plain.health["before"] == health(ids.raw_codes, ids.sizes)
     assert done.health["after"] == health(ids.code_ids, ids.sizes)
-    assert done.history == plain.history
+    assert done.log == plain.log
     for name in ("signal_codes", "signal_vectors", "present", "codebook"):
         assert np.array_equal(getattr(ids, name), getattr(plain.ids, name))
 

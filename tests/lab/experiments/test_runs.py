@@ -260,7 +260,7 @@ def test_a_killed_row_goes_on_where_it_stopped(data, store, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.glob("run-*.partial")]
     monkeypatch.setattr(runs, "make_tokenized", None)  # must not be called again
     directory = run_variant(data, "no-reweighting", config, mine).directory
-    assert [row["epoch"] for row in json.loads((directory / "run.json").read_text())["history"]] == [1, 2, 3]
+    assert [row["epoch"] for row in json.loads((directory / "run.json").read_text())["log"]] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

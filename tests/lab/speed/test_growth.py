@@ -57,7 +57,7 @@ def test_bytes_are_those_of_the_things_themselves(curves: pl.DataFrame) -> None:
     held = {row["stage"]: row for row in curves.filter(pl.col("cost") == "bytes", pl.col("size") == 40).to_dicts()}
     assert held["encode vectors"]["value"] == 40 * (4 * small().tokenizer.code_width + 2)
     tree = build_tree(random_ids(40, 4, 4, signals=()).code_ids)
-    parts = [*tree.first, *tree.code, *tree.parent, tree.leaf, tree.items, tree.starts, tree.widest]
+    parts = [*tree.first, *tree.code, *tree.parent, tree.leaf, tree.items, tree.starts, tree.max_fanout]
     assert held["build the tree"]["value"] == sum(4 * len(part) for part in parts)  # all numbers have 32 bits
     model = build_recommender(40, None, replace(small().recommender, output="items"), 0).model
     weights = sum(parameter.numel() for parameter in model.parameters())
@@ -138,7 +138,7 @@ def test_a_billion_items_are_what_linear_costs_say(data: Dataset) -> None:
     assert rows["encode all items"]["high"] == pytest.approx(1000 * 5 / 3 / 3600)
     assert rows["build the tree"]["GB"] == pytest.approx(5 / 3)
     events = len(data.train().items) / data.n_items
-    steps = events * 1e9 / (config.recommender.batch_users * config.recommender.history)
+    steps = events * 1e9 / (config.recommender.batch_users * config.recommender.max_events)
     assert rows["an epoch of sasrec"]["high"] == pytest.approx(1000 * steps / 3600)
     assert rows["an epoch of bbqrec"]["high"] == pytest.approx(1000 * steps / 3600 * 5 / 3)
     assert rows["a request"]["high"] == pytest.approx(3 * 5 / 3, rel=1e-3)

@@ -22,7 +22,7 @@ ROWS = torch.tensor([HISTORY, [9, 2, 8, 0, 0]])
 
 def small(**changes: object) -> Config:
     config = make_config(
-        "smoke", 0, {"codes": 4, "levels": 3, "beam": 3, "recommender.history": 5, "evaluation.batch": 7}
+        "smoke", 0, {"codes": 4, "levels": 3, "beam": 3, "recommender.max_events": 5, "evaluation.batch": 7}
     )
     return replace(config, recommender=recommender_config(**changes))
 
