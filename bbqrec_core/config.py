@@ -48,22 +48,17 @@ def at_least(default: object, low: float, below: float = math.inf) -> object:
 class TokenizerConfig(Checked):
     """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
 
-    Args: signals: modalities that enter; empty is all. A named one that the data lack gives way to the first they have.
-        joined: lay the features of all modalities side by side, as one signal. levels, codes, code_width: L, K, E.
+    Args: signals: modalities that enter; empty is all.
+        id_signal: a learned vector for each item, one more signal. levels, codes, code_width: L, K, E.
         specific, specific_width: whether modalities keep a part that behaviour need not explain, and its width.
-        shared_codebook: one codebook for all signals, or one for each.
-        combine: how the signals become one ID: `fused` quantizes their gated mean, `concat` joins their codes, `chain`
-            joins them too, each signal quantizing what the signals before it left over.
         gradient, codebook_update: estimator through the quantizer; how codebooks learn.
         w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
-        w_align: pull of the items' vectors towards a SASRec's item embeddings (LETTER's collaborative alignment).
         uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or the `nearest` free last code.
         batch_items, batch_users, max_events: items for reconstruction, histories for the sequence term, their length.
         epoch_steps: the most steps an epoch may take, drawn anew each time; 0 takes all.
     """
 
     signals: tuple[str, ...] = ()
-    joined: bool = False
     id_signal: bool = True
     specific: bool = True
     specific_width: int = at_least(8, 1)
@@ -72,8 +67,6 @@ class TokenizerConfig(Checked):
     codes: int = at_least(128, 2)
     code_width: int = at_least(64, 2)
     hidden: int = at_least(128, 1)
-    shared_codebook: bool = True
-    combine: Literal["fused", "concat", "chain"] = "fused"
     gradient: Literal["straight-through", "rotation"] = "straight-through"
     codebook_update: Literal["ema", "gradient"] = "ema"
     ema_decay: float = at_least(0.95, 0.0, 1.0)
@@ -84,8 +77,6 @@ class TokenizerConfig(Checked):
     w_mi: float = at_least(0.05, 0.0)
     w_cross: float = at_least(0.02, 0.0)
     w_seq: float = at_least(1.0, 0.0)
-    w_use: float = at_least(0.0, 0.0)
-    w_align: float = at_least(0.0, 0.0)
     temperature: float = at_least(0.1, 1e-3)
     mi_steps: int = at_least(3, 1)
     uniqueness: Literal["none", "extra", "nearest"] = "nearest"
@@ -103,7 +94,6 @@ class RecommenderConfig(Checked):
 
     Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over the catalogue), or `both`:
             losses add up in training and log-probabilities in scoring, those of the codes times `w_codes`.
-        features: add a linear map of the scaled modality features to the item embeddings, in and out.
         width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
         dropout: share dropped from embeddings and from each branch of a block.
         reweight: add the discretized similarity bias. buckets: S per channel, quantile or uniform edges.
@@ -115,12 +105,11 @@ class RecommenderConfig(Checked):
         lr, weight_decay: AdamW's, the rate at its peak. epochs: at most. batch_users: windows of histories a step.
         epoch_steps: as in `TokenizerConfig`. min_steps: on small data, more epochs until they have as many steps.
         evaluate_every: epochs between validations. patience: validations without a better one before training stops.
-    Raises: ValueError for `features` without items, and for a width that heads do not divide.
+    Raises: ValueError for a width that heads do not divide.
     """
 
     output: Literal["codes", "items", "both"] = "codes"
     w_codes: float = at_least(0.3, 1e-3)
-    features: bool = False
     width: int = at_least(64, 2)
     layers: int = at_least(2, 1)
     heads: int = at_least(2, 1)
@@ -149,8 +138,6 @@ class RecommenderConfig(Checked):
             raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
         if self.buckets > 250:
             raise ValueError(f"buckets must be at most 250, so that a bucket fits a byte, got {self.buckets}")
-        if self.features and self.output == "codes":
-            raise ValueError("features are added to item embeddings: set output to items or both, got output=codes")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """The dataset as arrays, its leave-one-out split, and histories as padded batches."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
+from jaxtyping import Bool, Float32, Int, Int32, Int64
 from torch import Tensor
 
 MIN_EVENTS = 3  # of a user: one to train on, one to validate on, one to test on
@@ -95,13 +94,6 @@ def _back(part: str) -> int:
     if part not in ("valid", "test"):
         raise ValueError(f"part must be 'valid' or 'test', got {part!r}")
     return 2 if part == "valid" else 1
-
-
-def joined_features(data: Dataset, names: Sequence[str]) -> tuple[Float[np.ndarray, "N d"], Bool[np.ndarray, "N"]]:
-    """Scaled features of several modalities side by side, 0 (the mean) where one is missing, and who has any."""
-    present = np.stack([data.presence[name] for name in names], 1)
-    parts = [data.features[name] * present[:, [index]] for index, name in enumerate(names)]
-    return np.concatenate(parts, 1), present.any(1)
 
 
 def gather_padded(

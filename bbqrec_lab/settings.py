@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bbqrec_core import RecommenderConfig
+from bbqrec_core import RecommenderConfig, TokenizerConfig
 from bbqrec_core.config import Checked, at_least
 
 
@@ -44,22 +44,45 @@ class IdsConfig(Checked):
 
 
 @dataclass(frozen=True)
+class RowTokenizerConfig(TokenizerConfig):
+    """Stage 1 with the switches that only rivals and ablations use.
+
+    Args: those of `TokenizerConfig`, of which `signals` may name a modality that the data lack, and
+        joined: put the features of all modalities side by side, as one signal.
+        shared_codebook: one codebook for all signals, or one for each.
+        combine: how the signals become one ID: `fused` quantizes their gated mean, `concat` joins their codes, `chain`
+            joins them too, and each signal quantizes what the signals before it left over.
+        w_use: pull towards codes that are used evenly.
+        w_align: pull of the items' vectors towards a SASRec's item embeddings (LETTER's collaborative alignment).
+    """
+
+    joined: bool = False
+    shared_codebook: bool = True
+    combine: Literal["fused", "concat", "chain"] = "fused"
+    w_use: float = at_least(0.0, 0.0)
+    w_align: float = at_least(0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class RowConfig(RecommenderConfig):
     """Stage 2 with the switches that only rivals and ablations use.
 
     Args: those of `RecommenderConfig`, and
         loss: of `items`: full cross-entropy (`ce`), SASRec's binary one with one negative (`bce`), or a softmax over
             the target and `negatives` uniform ones shared by a batch (`sampled`).
+        features: add a linear map of the scaled modality features to the item embeddings, in and out.
         granularity: of `codes`: one position an `item`, or one a `code`, the flattened sequence as in TIGER; other
             outputs have one an item. Rows of `code` are made by beam search.
         similarity: what is compared: the `quantized` vectors, the behaviour `signals` before quantization, or the
             frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
         block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
-    Raises: as `RecommenderConfig`; ValueError for a `loss` other than `ce` without `items` alone as output.
+    Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
+        unless `items` alone is the output.
     """
 
     loss: Literal["ce", "bce", "sampled"] = "ce"
     negatives: int = at_least(256, 1)
+    features: bool = False
     granularity: Literal["item", "code"] = "item"
     similarity: Literal["quantized", "signals", "features"] = "quantized"
     similarity_form: Literal["buckets", "linear"] = "buckets"
@@ -67,6 +90,8 @@ class RowConfig(RecommenderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.features and self.output == "codes":
+            raise ValueError("features are added to item embeddings: set output to items or both, got output=codes")
         if self.loss != "ce" and self.output != "items":
             raise ValueError(f"loss must be ce unless output is items, got loss={self.loss}, output={self.output}")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ..config import EvaluationConfig, RecommenderConfig
-from ..dataset import Dataset, Sequences, gather_padded, history_batches, joined_features, window_batches
+from ..dataset import Dataset, Sequences, gather_padded, history_batches, window_batches
 from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from ..tokenizer.prefix_tree import PrefixTree, build_tree
 from ..tokenizer.semantic_ids import SemanticIds
@@ -20,7 +20,7 @@ from ..training import Progress, Task, TrainingLog, best_device, epochs_for, fit
 from .decoding import beam_search, exact_scores
 from .sequence_model import SequenceModel
 
-ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig, Tensor | None], SequenceModel]
+ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig], SequenceModel]
 
 
 @dataclass(frozen=True)
@@ -129,23 +129,11 @@ def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, eval
     return float(per_user(ranks)["ndcg@10"].mean())
 
 
-def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
-    """Scaled features of all modalities side by side, 0 where one is missing; None where the data have no modality.
-
-    Choice: divided by sqrt(d), so that an item's features are about as long as a unit vector whatever their number.
-    """
-    if not data.features:
-        return None
-    joined, _ = joined_features(data, list(data.features))
-    return torch.from_numpy(joined / np.float32(joined.shape[1] ** 0.5))
-
-
 def build_recommender(
     n_items: int,
     ids: SemanticIds | None,
     config: RecommenderConfig,
     seed: int,
-    features: Float[Tensor, "N d"] | None = None,
     seen: Bool[np.ndarray, "N"] | None = None,
     make: ModelMaker = SequenceModel,
 ) -> Recommender:
@@ -156,7 +144,7 @@ def build_recommender(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = make(n_items, ids, config, features)
+        model = make(n_items, ids, config)
     tree = None if model.head is None else build_tree(ids.code_ids, seen if config.unseen == "backoff" else None)
     return Recommender(model.eval(), tree)
 
@@ -179,8 +167,7 @@ def fit_recommender(
         progress: called after every step.
     Raises: FloatingPointError on a non-finite loss.
     """
-    features = item_features(data) if config.features else None
-    recommender = build_recommender(data.n_items, ids, config, seed, features, data.train_counts() > 0, make)
+    recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make)
     recommender = recommender.to(best_device())
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)

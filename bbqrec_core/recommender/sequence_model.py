@@ -26,9 +26,8 @@ class SequenceModel(nn.Module):
     An item enters as the sum of what the model holds of it: its code embeddings where there are IDs, and its vector
     (`item_embeddings`) where items are scored, which without IDs they always are: that is SASRec.
 
-    Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. features: (N+1, d), fixed, added to the
-        item embeddings through a linear map; None adds nothing. block: class of the backbone's blocks.
-        reweighting: makes the similarity reweighting, called as `build_reweighting` is.
+    Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. block: class of the backbone's
+        blocks. reweighting: makes the similarity reweighting, called as `build_reweighting` is.
     Source: Kang and McAuley 2018 (SASRec) for the item softmax; method.md, stage 2, for codes and reweighting.
     """
 
@@ -37,7 +36,6 @@ class SequenceModel(nn.Module):
         n_items: int,
         ids: SemanticIds | None,
         config: RecommenderConfig,
-        features: Float[Tensor, "N d"] | None = None,
         block: type[Block] = Block,
         reweighting: Callable[..., SignalPairs] = build_reweighting,
     ) -> None:
@@ -45,21 +43,21 @@ class SequenceModel(nn.Module):
         self.config, self.per_item = config, 1  # positions that an item takes
         self.position = nn.Embedding(config.max_events, config.width)
         self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout, block)
-        self.items = self.project = self.vectors = self.head = self.reweighting = None
+        self.items = self.vectors = self.head = self.reweighting = None
         if ids is None or config.output != "codes":
             self.items = nn.Embedding(n_items + 1, config.width)
         if ids is not None:
             self.vectors = CodeVectors(ids.code_ids, ids.sizes, config.width, config.prefixes)
         if ids is not None and config.output != "items":
             self.head = self.make_head()
-        if features is not None:
-            self.register_buffer("features", features)  # saved with the weights: a run is loaded without its data
-            self.project = nn.Linear(features.shape[1], config.width, bias=False)
-        for table in (self.position, self.items, self.project):
-            if table is not None:
-                nn.init.normal_(table.weight, std=INIT_STD)
+        for table in self.tables():
+            nn.init.normal_(table.weight, std=INIT_STD)
         if ids is not None and ids.signals:
             self._use_signals(ids, reweighting)
+
+    def tables(self) -> list[nn.Module]:
+        """What starts from N(0, INIT_STD), beside the codes' vectors."""
+        return [self.position] if self.items is None else [self.position, self.items]
 
     def make_head(self) -> CodeOutputs:
         """The head that emits codes."""
@@ -90,11 +88,8 @@ class SequenceModel(nn.Module):
             self.vectors.codes[position].weight.copy_(codebook[position])
 
     def item_embeddings(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
-        """Item embeddings plus projected features of given rows, or of all N+1: the same going in and coming out."""
-        vectors = self.items.weight if item_ids is None else pick(self.items.weight, item_ids)
-        if self.project is None:
-            return vectors
-        return vectors + self.project(self.features if item_ids is None else self.features[item_ids])
+        """Item embeddings of given rows, or of all N+1: the same going in and coming out."""
+        return self.items.weight if item_ids is None else pick(self.items.weight, item_ids)
 
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """What the backbone reads of items, before positions: the sum of all that the model holds of them."""

@@ -1,7 +1,6 @@
 """Stage 1, the work: train the tokenizer on a dataset and write down the semantic ID of every item."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Generator, Tensor
 from torch.optim import AdamW
 
 from ..config import TokenizerConfig
-from ..dataset import Dataset, joined_features, window_batches
+from ..dataset import Dataset, window_batches
 from ..training import Progress, Task, best_device, fit
 from .model import Parts, Tokenizer
 from .semantic_ids import SemanticIds, append_extra, health, move_to_free
@@ -40,6 +39,7 @@ class EncodedItems(NamedTuple):
     specific: np.ndarray
 
 
+TokenizerMaker = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, TokenizerConfig], Tokenizer]
 INIT_SAMPLE = 16_384  # items whose signals initialise the codebook: enough for 256 codes with 64 points each
 
 
@@ -59,34 +59,20 @@ class Tokenized(NamedTuple):
     residual: Float[np.ndarray, "N E"]
 
 
-def resolve(config: TokenizerConfig, data: Dataset) -> TokenizerConfig:
-    """Name the modalities that will enter: all of the data's when none is named; a missing one gives way to the first.
+def build_model(data: Dataset, config: TokenizerConfig, make: TokenizerMaker = Tokenizer) -> Tokenizer:
+    """The stage-1 model over a dataset's scaled features, made by `make`.
 
-    Choice: a text-only tokenizer on data without text uses the first modality there is, and the ID signal where there
-    is none. So every row exists on every dataset; what was chosen is part of the run's configuration.
+    Raises: ValueError for a modality that the data lack.
     """
-    wanted = config.signals or tuple(data.features)
-    found = [name for name in wanted if name in data.features] or list(data.features)[:1]
-    return replace(config, signals=tuple(found), id_signal=config.id_signal or not found)
-
-
-def build_model(data: Dataset, config: TokenizerConfig, collaborative: np.ndarray | None = None) -> Tokenizer:
-    """The stage-1 model over a dataset's scaled features; `config` must be resolved.
-
-    Args: collaborative: item embeddings of another model, (N+1, D), for `w_align`.
-    """
-    features = {name: data.features[name] for name in config.signals}
-    presence = {name: data.presence[name] for name in config.signals}
-    if config.joined and len(features) > 1:
-        name = "+".join(config.signals)
-        array, there = joined_features(data, config.signals)
-        features, presence = {name: array}, {name: there}
-    return Tokenizer(
-        {name: torch.from_numpy(array) for name, array in features.items()},
-        {name: torch.from_numpy(there) for name, there in presence.items()},
+    names = config.signals or tuple(data.features)
+    if lacking := [name for name in names if name not in data.features]:
+        there = ", ".join(data.features) or "none"
+        raise ValueError(f"signals name {lacking[0]!r}, the modalities of the data are: {there}; name some of these")
+    return make(
+        {name: torch.from_numpy(data.features[name]) for name in names},
+        {name: torch.from_numpy(data.presence[name]) for name in names},
         torch.from_numpy(data.train_counts()),
         config,
-        None if collaborative is None else torch.from_numpy(collaborative),
     )
 
 
@@ -106,7 +92,7 @@ def initialise(model: Tokenizer, rows: Int[np.ndarray, "warm"], seed: int) -> No
     generator = Generator().manual_seed(seed)
     _, units, present = all_parts(model, torch.from_numpy(rows))
     drawn = torch.randperm(len(rows), generator=generator)[:INIT_SAMPLE]
-    model.quantizer.initialise(units[drawn], present[drawn], generator)
+    model.quantizer.initialise(units[drawn], generator, present[drawn])
 
 
 def train(
@@ -153,28 +139,19 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def encode_items(model: Tokenizer) -> EncodedItems:
-    """Encode every item row.
-
-    `fused` takes the codes of the fused unit. `concat` and `chain` join the signals' codes in the order of
-    `model.signals`; the mean of the present signals stands in for an absent one, so that every ID has full length.
-    """
+    """Encode every item row."""
     model.eval()
     parts, units, present = all_parts(model, torch.arange(len(model.counts), device=model.counts.device))
-    joins, count, quantizer = model.config.combine != "fused", len(model.signals), model.quantizer
-    if joins:
-        mean = (units * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp_min(1)[:, None, None]
-        units, present = torch.where(present[..., None], units, mean), torch.ones_like(present)
-    seen = quantizer(units, present)
-    books = [quantizer.book(index).codebook for index in range(units.shape[1])]
-    table = seen.codes.flatten(1) if joins else seen.codes[:, -1]
+    seen, table, codebook = model.encode(units, present)
+    count = len(model.signals)
     return EncodedItems(
         _array(table),
         (model.config.codes,) * table.shape[1],
-        _array(torch.cat(books if joins else books[-1:])),
+        _array(codebook),
         _array(seen.residuals[-1][:, -1]),
         model.signals,
         _array(seen.codes[:, :count]),
-        _array(quantizer.decode(seen.codes)[:, :count]),
+        _array(model.quantizer.decode(seen.codes)[:, :count]),
         _array(parts.present),
         _array(parts.signals),
         _array(parts.specific),
@@ -215,21 +192,19 @@ def fit_tokenizer(
     config: TokenizerConfig,
     seed: int,
     directory: Path,
-    collaborative: np.ndarray | None = None,
+    make: TokenizerMaker = Tokenizer,
     progress: Callable[[Progress], None] | None = None,
 ) -> Tokenized:
     """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
 
     It trains on a GPU where there is one.
 
-    Args: collaborative: a SASRec's item embeddings, (N+1, D), where the configuration asks for them.
-        progress: called after every step.
-    Raises: FloatingPointError on a non-finite loss.
+    Args: make: gives the model, called as `Tokenizer` is. progress: called after every step.
+    Raises: ValueError for a modality that the data lack, FloatingPointError on a non-finite loss.
     """
-    config = resolve(config, data)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(data, config, collaborative)
+        model = build_model(data, config, make)
         initialise(model, data.warm_rows(), seed)
     model.to(best_device())
     log = train(data, model, config, seed, directory, progress)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..config import TokenizerConfig
 from ..kernels import mean_square, softmax_loss
 from ..transformer import INIT_STD, Transformer, causal_mask
-from .quantizer import Quantized, UnitQuantizer
+from .quantizer import Quantized, ResidualQuantizer
 
 LOG_VARIANCE = 3.0  # bound of the variational Gaussian's log-variance; unbounded, CLUB's contrast diverges
 
@@ -93,7 +93,6 @@ class Tokenizer(nn.Module):
 
     Args: features: modality -> (N+1, d_m) scaled features, row 0 zero. presence: modality -> (N+1,).
         counts: training events per item row, (N+1,). config: sizes, switches and weights.
-        collaborative: item embeddings of another model that items are pulled towards, (N+1, D); needed by `w_align`.
     Source: method.md, stage 1; arXiv 2504.06636 for dual encoders, CLUB, shared codebook and both contrasts.
     """
 
@@ -103,7 +102,6 @@ class Tokenizer(nn.Module):
         presence: dict[str, Bool[Tensor, "N"]],
         counts: Int[Tensor, "N"],
         config: TokenizerConfig,
-        collaborative: Float[Tensor, "N D"] | None = None,
     ) -> None:
         super().__init__()
         self.config, self.modalities = config, tuple(features)
@@ -127,24 +125,22 @@ class Tokenizer(nn.Module):
         if config.normalise:
             self.standardise = Standardise(len(self.signals), width)
         self.gates = nn.Parameter(torch.zeros(len(self.signals)))
-        units = len(self.signals) + (config.combine == "fused" and len(self.signals) > 1)
-        self.quantizer = UnitQuantizer(
-            units,
-            config.shared_codebook,
-            config.combine == "chain",
+        self.quantizer = self.make_quantizer()
+        self.encoder = Transformer(1, width, heads=1, dropout=0.1)
+        self.position = nn.Embedding(config.max_events, width)
+
+    def make_quantizer(self) -> nn.Module:
+        """The one codebook of all signals."""
+        config = self.config
+        return ResidualQuantizer(
             config.levels,
             config.codes,
-            width,
+            config.code_width,
             commitment=config.commitment,
             gradient=config.gradient,
             ema_decay=config.ema_decay if config.codebook_update == "ema" else None,
             revive_every=config.revive_every,
         )
-        if config.w_align:
-            self.register_buffer("collaborative", collaborative, persistent=False)
-            self.align = nn.Linear(collaborative.shape[1], width)
-        self.encoder = Transformer(1, width, heads=1, dropout=0.1)
-        self.position = nn.Embedding(config.max_events, width)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -187,8 +183,8 @@ class Tokenizer(nn.Module):
     def units(
         self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]
     ) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
-        """What is quantized: every signal, and for `fused` IDs of several signals their gated mean behind them."""
-        if self.config.combine != "fused" or signals.shape[1] == 1:
+        """What is quantized: every signal and, where there are several, their gated mean behind them."""
+        if signals.shape[1] == 1:
             return signals, present
         weight = self.gates.masked_fill(~present, float("-inf")).softmax(-1).nan_to_num(0.0)
         fused = (weight[..., None] * signals).sum(1)
@@ -196,15 +192,19 @@ class Tokenizer(nn.Module):
         return torch.cat([signals, fused[:, None]], 1), torch.cat([present, present.any(1, keepdim=True)], 1)
 
     def quantized_items(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Float[Tensor, "R E"]:
-        """One quantized vector an item: its fused unit's, its chain's last, or the mean over its present signals."""
-        if vectors.shape[1] > len(self.signals):
-            return vectors[:, -1]
-        if vectors.shape[1] == 1:
-            return vectors[:, 0] * present
-        if self.config.combine == "chain":
-            last = (present * torch.arange(present.shape[1], device=present.device)).argmax(1)
-            return vectors[torch.arange(len(vectors), device=present.device), last] * present.any(1, keepdim=True)
-        return (vectors * present[..., None]).sum(1) / present.sum(1, keepdim=True).clamp_min(1)
+        """One quantized vector an item: of its gated mean, or of its only signal."""
+        return vectors[:, -1] if vectors.shape[1] > 1 else vectors[:, 0] * present
+
+    def quantize(self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Quantized:
+        """The units of items through the quantizer."""
+        return self.quantizer(units)
+
+    def encode(
+        self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]
+    ) -> tuple[Quantized, Int[Tensor, "R L"], Float[Tensor, "L K E"]]:
+        """All units quantized, the codes that make the items' IDs, and the codebook of each of their positions."""
+        seen = self.quantize(units, present)
+        return seen, seen.codes[:, -1], self.quantizer.codebook
 
     def losses(
         self,
@@ -227,7 +227,7 @@ class Tokenizer(nn.Module):
         features = self.features(rows)
         signals = self.signal_vectors(rows, features)
         units, present = self.units(signals, self.present[rows])
-        seen = self.quantizer(units, present)
+        seen = self.quantize(units, present)
         if learn:
             self.quantizer.observe(seen, present)
         items = self.quantized_items(seen.vectors, present)
@@ -245,11 +245,14 @@ class Tokenizer(nn.Module):
             out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors[:count], parts.present)
         if config.w_seq:
             out["sequence"] = config.w_seq * self.sequence(item_ids, grid, rows, items)
-        if config.w_align:
-            out["alignment"] = config.w_align * self.alignment(drawn, items[:count])
-        if config.w_use:
-            out["usage"] = config.w_use * self.usage(seen, present)
+        out |= self.more_losses(drawn, items[:count], seen, present)
         return {"loss": sum(out.values()), **out}
+
+    def more_losses(
+        self, drawn: Int[Tensor, "R"], items: Float[Tensor, "R E"], seen: Quantized, present: Bool[Tensor, "P U"]
+    ) -> dict[str, Tensor]:
+        """Terms that a subclass adds, of the drawn items' quantized vectors and of all units: none here."""
+        return {}
 
     def reconstruction(
         self, features: dict[str, Tensor], parts: Parts, vectors: Float[Tensor, "R U E"], items: Float[Tensor, "R E"]
@@ -302,14 +305,6 @@ class Tokenizer(nn.Module):
                 losses.append(info_nce(vectors[both, i], vectors[both, j], self.config.temperature))
         return torch.stack(losses).mean() if losses else vectors.new_zeros(())
 
-    def alignment(self, rows: Int[Tensor, "R"], items: Float[Tensor, "R E"]) -> Tensor:
-        """InfoNCE between the items' quantized vectors and their collaborative embeddings, trained items only, in nats.
-
-        Source: Wang et al. 2024 (LETTER), section 3.2, collaborative regularization.
-        """
-        trained = self.counts[rows] > 0
-        return info_nce(items[trained], self.align(self.collaborative[rows[trained]]), self.config.temperature)
-
     def sequence(self, item_ids: Tensor, grid: Tensor, rows: Tensor, items: Float[Tensor, "R E"]) -> Tensor:
         """Cross-entropy of each window's next item among the batch's distinct targets, popularity corrected, in nats.
 
@@ -325,15 +320,3 @@ class Tokenizer(nn.Module):
         log_q = torch.log1p(-((1 - share).clamp_max(1 - 1e-7) ** int(real.sum())).clamp_max(1 - 1e-7))
         asked = F.normalize(states[real], dim=-1) / self.config.temperature  # divided here: the logits are far larger
         return softmax_loss(asked, F.normalize(items[candidates], dim=-1), target, -log_q.to(asked))
-
-    def usage(self, seen: Quantized, present: Tensor) -> Tensor:
-        """log K minus the entropy of the mean soft assignment, mean over levels, nats: 0 when used evenly."""
-        gaps = []
-        for index, book in enumerate(self.quantizer.books):
-            own = present.clone()
-            own[:, torch.arange(own.shape[1], device=own.device) % len(self.quantizer.books) != index] = False
-            for table, residual in zip(book.codebook, seen.residuals, strict=True):
-                distance = torch.cdist(residual[own], table).square() / table.shape[1]
-                mean = (-distance / self.config.temperature).softmax(-1).mean(0)
-                gaps.append((mean * mean.clamp_min(1e-9).log()).sum() + torch.log(mean.new_tensor(float(len(mean)))))
-        return torch.stack(gaps).mean()

@@ -1,4 +1,4 @@
-"""Residual quantization: codebooks of L levels of K vectors, shared by the signals that pass through them or not."""
+"""Residual quantization: a codebook of L levels of K vectors, shared by all signals that pass through it."""
 
 from typing import NamedTuple
 
@@ -160,9 +160,14 @@ class ResidualQuantizer(nn.Module):
         return sum(F.embedding(codes[..., level], table) for level, table in enumerate(self.codebook))
 
     @torch.no_grad()
-    def initialise(self, signals: Float[Tensor, "P E"], generator: Generator) -> None:
-        """Set each level's codes to the k-means centres of what the levels before leave of `signals`."""
-        residual = signals
+    def initialise(
+        self, signals: Float[Tensor, "*S E"], generator: Generator, present: Bool[Tensor, "*S"] | None = None
+    ) -> None:
+        """Set each level's codes to the k-means centres of what the levels before leave of `signals`.
+
+        Args: present: False leaves a signal out.
+        """
+        residual = signals.flatten(0, -2) if present is None else signals[present]
         for level in range(len(self.codebook)):
             centres = kmeans(residual, self.codebook.shape[1], generator)
             self.codebook[level].copy_(centres)
@@ -202,64 +207,3 @@ class ResidualQuantizer(nn.Module):
         self.codebook[level, dead] = picks
         self.sums[level, dead] = picks
         self.counts[level, dead] = 1.0
-
-
-AXES = (1, 1, 2, 1)  # of `Quantized`'s fields: where units of items (R, U) stand
-
-
-class UnitQuantizer(nn.Module):
-    """Quantize the units of items (signals, and their fused mean), by one codebook for all of them or one for each.
-
-        chain: u_s = unit_s - said_(s-1);  said_s = said_(s-1) + q(u_s) where the item has s, else said_(s-1)
-
-    Args: units: U. shared: whether units share one codebook. chain: whether each unit quantizes what those before it
-        left over; the vectors are then the running sums. levels, codes, width, options: of each `ResidualQuantizer`.
-    """
-
-    def __init__(self, units: int, shared: bool, chain: bool, levels: int, codes: int, width: int, **options) -> None:
-        super().__init__()
-        self.chain = chain
-        count = 1 if shared else units
-        self.books = nn.ModuleList(ResidualQuantizer(levels, codes, width, **options) for _ in range(count))
-
-    def book(self, unit: int) -> ResidualQuantizer:
-        """The quantizer of one unit."""
-        return self.books[unit % len(self.books)]
-
-    def forward(self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Quantized:
-        """As `ResidualQuantizer.forward`, over the units of items."""
-        if len(self.books) == 1 and not self.chain:
-            return self.books[0](units)
-        said, parts = torch.zeros_like(units[:, 0]), []
-        for index in range(units.shape[1]):
-            part = self.book(index)(units[:, index] - said)
-            part = part._replace(vectors=said + part.vectors)
-            if self.chain:
-                said = torch.where(present[:, index, None], part.vectors.detach(), said)
-            parts.append(part)
-        return Quantized(
-            *(torch.stack(field, axis) for field, axis in zip(zip(*parts, strict=True), AXES, strict=True))
-        )
-
-    def decode(self, codes: Int[Tensor, "R U L"]) -> Float[Tensor, "R U E"]:
-        """The quantized vector of every unit of items that have them all."""
-        vectors = torch.stack([self.book(index).decode(codes[:, index]) for index in range(codes.shape[1])], 1)
-        return vectors.cumsum(1) if self.chain else vectors
-
-    @torch.no_grad()
-    def initialise(self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"], generator: Generator) -> None:
-        """K-means initialisation, on all present units together or on each unit's own."""
-        if len(self.books) == 1:
-            self.books[0].initialise(units[present], generator)
-            return
-        for index, book in enumerate(self.books):
-            book.initialise(units[:, index][present[:, index]], generator)
-
-    def observe(self, seen: Quantized, present: Bool[Tensor, "R U"]) -> None:
-        """Learn from one batch, each codebook from the units that it quantized."""
-        if len(self.books) == 1:
-            self.books[0].observe(seen, present)
-            return
-        for index, book in enumerate(self.books):
-            own = (field.select(axis, index) for field, axis in zip(seen, AXES, strict=True))
-            book.observe(Quantized(*own), present[:, index])

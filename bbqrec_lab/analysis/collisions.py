@@ -8,17 +8,16 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
-from bbqrec_core import SemanticIds, Tokenized, TokenizerConfig, health
-from bbqrec_core.tokenizer.fit import resolve
+from bbqrec_core import SemanticIds, Tokenized, health
 from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free
 from bbqrec_lab.analysis.neighbours import prefix_purity
-from bbqrec_lab.baselines.control_tokenizers import resolve_source
+from bbqrec_lab.baselines.control_tokenizers import resolve_signals, resolve_source
 from bbqrec_lab.baselines.transport_repair import spread_by_transport
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
 from bbqrec_lab.experiments.variants import VARIANTS, variant_config
-from bbqrec_lab.settings import IdsConfig
+from bbqrec_lab.settings import IdsConfig, RowTokenizerConfig
 from bbqrec_lab.store import Store
 
 REPAIRS = ("none", "nearest", "sinkhorn", "extra")
@@ -58,15 +57,15 @@ def reached(
     return found
 
 
-def tokenizer_config(data: NamedDataset, variant: str, config: Config) -> TokenizerConfig:
+def tokenizer_config(data: NamedDataset, variant: str, config: Config) -> RowTokenizerConfig:
     """The settings of a variant's tokenizer on these data, resolved."""
-    return resolve(variant_config(variant, config).tokenizer, data)
+    return resolve_signals(variant_config(variant, config).tokenizer, data)
 
 
 def ids_source(data: NamedDataset, variant: str, config: Config) -> IdsConfig:
     """Where a variant's IDs come from on these data."""
     config = variant_config(variant, config)
-    return resolve_source(config.ids, resolve(config.tokenizer, data), data)
+    return resolve_source(config.ids, resolve_signals(config.tokenizer, data), data)
 
 
 def distinct_tokenizers(data: NamedDataset, config: Config, names: Sequence[str]) -> list[str]:
@@ -142,7 +141,7 @@ def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
     return out
 
 
-def stored_vectors(ids: SemanticIds, config: TokenizerConfig, source: str) -> int:
+def stored_vectors(ids: SemanticIds, config: RowTokenizerConfig, source: str) -> int:
     """Codebook vectors that a tokenizer keeps, used or not; 0 where codes have no vectors.
 
         vectors = sets * L * K;  sets: 1 if shared, else one per quantized unit
@@ -158,7 +157,7 @@ def stored_vectors(ids: SemanticIds, config: TokenizerConfig, source: str) -> in
 
 def shape_table(
     tokenizers: Mapping[str, Tokenized],
-    configs: Mapping[str, TokenizerConfig],
+    configs: Mapping[str, RowTokenizerConfig],
     sources: Mapping[str, str],
     likeness: Callable[[np.ndarray, np.ndarray], np.ndarray],
     rows: Int[np.ndarray, "R"],

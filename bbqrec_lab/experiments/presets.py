@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, get_type_hints
 
-from bbqrec_core import EvaluationConfig, TokenizerConfig
+from bbqrec_core import EvaluationConfig
 from bbqrec_core.config import Checked
-from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig, RowTokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Config(Checked):
     seed: int
     data: DataConfig
     ids: IdsConfig
-    tokenizer: TokenizerConfig
+    tokenizer: RowTokenizerConfig
     recommender: RowConfig
     evaluation: EvaluationConfig
 
@@ -99,5 +99,5 @@ def make_config(preset: str = "quick", seed: int = 0, overrides: Mapping[str, ob
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    base = Config(preset, seed, DataConfig(), IdsConfig(), TokenizerConfig(), RowConfig(), EvaluationConfig())
+    base = Config(preset, seed, DataConfig(), IdsConfig(), RowTokenizerConfig(), RowConfig(), EvaluationConfig())
     return with_overrides(with_overrides(base, PRESETS[preset]), overrides or {})

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,15 +23,14 @@ from bbqrec_core import (
     SemanticIds,
     Sequences,
     Tokenized,
-    TokenizerConfig,
     build_recommender,
     fit_recommender,
     metrics,
 )
 from bbqrec_core.recommender.fit import beam_ranks
-from bbqrec_core.tokenizer.fit import resolve
 from bbqrec_lab.baselines import counting
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_source
+from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_signals, resolve_source
+from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
@@ -39,7 +39,7 @@ from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import ONCE, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
-from bbqrec_lab.settings import RowConfig
+from bbqrec_lab.settings import RowConfig, RowTokenizerConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
 
 
@@ -52,7 +52,8 @@ def load_scorer(directory: Path) -> Recommender | counting.Popularity | counting
     state = load_file(directory / "model.safetensors")
     settings = RowConfig(**notes["config"]["recommender"])
     seen = np.append(False, pl.read_parquet(directory / "items.parquet")["training_events"].to_numpy() > 0)
-    recommender = build_recommender(notes["n_items"], ids, settings, 0, state.get("features"), seen, make_model)
+    make = partial(make_model, features=state.get("features"))
+    recommender = build_recommender(notes["n_items"], ids, settings, 0, seen, make)
     recommender.model.load_state_dict(state)
     return recommender
 
@@ -117,7 +118,7 @@ def with_compared(
     )
 
 
-def save_tokenized(done: Tokenized, config: TokenizerConfig, directory: Path) -> None:
+def save_tokenized(done: Tokenized, config: RowTokenizerConfig, directory: Path) -> None:
     """Write IDs, signals, history and health figures into `directory`."""
     done.ids.save(directory / "ids.npz")
     save_arrays(directory / "signals.npz", behaviour=done.behaviour, specific=done.specific, residual=done.residual)
@@ -177,7 +178,7 @@ def _sasrec_embeddings(data: NamedDataset, config: Config, store: Store) -> tupl
 
 def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
     """The tokenizer of a configuration, trained if the store does not hold it, and its directory."""
-    tokenizer, embeddings = resolve(config.tokenizer, data), None
+    tokenizer, embeddings = resolve_signals(config.tokenizer, data), None
     ids = resolve_source(config.ids, tokenizer, data)
     key = _data_key(data, config, code_hash(*TOKENIZER_CODE)) | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
     if ids.source == "sasrec" or tokenizer.w_align:
@@ -205,7 +206,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
     if kind in ("ids", "items"):
         key["recommender"] = asdict(config.recommender)
     if kind == "ids":
-        tokenizer = resolve(config.tokenizer, data)
+        tokenizer = resolve_signals(config.tokenizer, data)
         key |= {"tokenizer": asdict(tokenizer), "ids": asdict(resolve_source(config.ids, tokenizer, data))}
     directory = store.get("run", key, lambda path: _make_run(data, kind, config, store, path))
     notes = json.loads((directory / "run.json").read_text())
@@ -226,7 +227,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
     if kind == "ids":
         tokenized, home = run_tokenizer(data, config, store)
         tokenizing, start = json.loads((home / "cost.json").read_text())["seconds"], time.monotonic()
-        features = {name: data.features[name] for name in resolve(config.tokenizer, data).signals}
+        features = {name: data.features[name] for name in resolve_signals(config.tokenizer, data).signals}
         what = config.recommender.similarity
         ids = with_compared(tokenized.ids, what, tokenized.behaviour, features, data.presence)
         ids.save(directory / "ids.npz")
@@ -267,12 +268,11 @@ def _fit(
         found.save(directory)
         return found, [{"trial": trial.settings, "score": trial.ndcg} for trial in found.trials]
     where, bar = directory / "checkpoints", TrainingBar()
-    recommender, history = fit_recommender(
-        data, ids, config.recommender, config.evaluation, config.seed, where, make_model, bar
-    )
+    make = partial(make_model, features=item_features(data) if config.recommender.features else None)
+    recommender, log = fit_recommender(data, ids, config.recommender, config.evaluation, config.seed, where, make, bar)
     state = {name: value.contiguous().to("cpu", copy=True) for name, value in recommender.model.state_dict().items()}
     save_file(state, directory / "model.safetensors")
-    return recommender, history.epochs
+    return recommender, log.epochs
 
 
 def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:

@@ -1,0 +1,56 @@
+"""A rival that reads features: SASRec with a linear map of the modality features added to its item embeddings."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bbqrec_core import Dataset, SemanticIds, SequenceModel
+from bbqrec_lab.datasets.features import joined_features
+from bbqrec_lab.settings import RowConfig
+
+
+def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
+    """Scaled features of all modalities side by side, 0 where one is missing; None where the data have no modality.
+
+    Choice: divided by sqrt(d), so that an item's features are about as long as a unit vector whatever their number.
+    """
+    if not data.features:
+        return None
+    joined, _ = joined_features(data, list(data.features))
+    return torch.from_numpy(joined / np.float32(joined.shape[1] ** 0.5))
+
+
+class FeaturesModel(SequenceModel):
+    """The core's model, whose item embeddings have projected features added, going in and coming out.
+
+    Args: those of `SequenceModel`, and features: (N+1, d), fixed; None adds nothing.
+    """
+
+    def __init__(
+        self,
+        n_items: int,
+        ids: SemanticIds | None,
+        config: RowConfig,
+        features: Float[Tensor, "N d"] | None = None,
+        **options: object,
+    ) -> None:
+        self._features_width = 0 if features is None else features.shape[1]
+        super().__init__(n_items, ids, config, **options)
+        if features is not None:
+            self.register_buffer("features", features)  # saved with the weights: a run is loaded without its data
+
+    def tables(self) -> list[nn.Module]:
+        """The core's tables, then the map of the features."""
+        tables = super().tables()
+        if self._features_width:
+            self.project = nn.Linear(self._features_width, self.config.width, bias=False)
+            tables.append(self.project)
+        return tables
+
+    def item_embeddings(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
+        """Item embeddings plus projected features of given rows, or of all N+1."""
+        vectors = super().item_embeddings(item_ids)
+        if not self._features_width:
+            return vectors
+        return vectors + self.project(self.features if item_ids is None else self.features[item_ids])
