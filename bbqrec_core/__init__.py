@@ -2,20 +2,20 @@
 
 Stage 1, `fit_tokenizer`, turns what is known of an item into its semantic ID:
 
-1. Encoders split each modality's features into a part that helps to tell what users do next (the behaviour signal) and
-   the rest. A learned vector per item, the ID signal, stands beside the modalities.
-2. One residual codebook quantizes all signals: level by level, take the nearest vector and go on with what is left. The
-   codes of the gated mean of an item's signals are its semantic ID.
+1. Encoders split the features of each modality into a behaviour signal, which helps to predict the next item, and a
+   modality-specific rest. A learned vector per item, the ID signal, is one more signal.
+2. One residual codebook quantizes all signals: level by level, it takes the nearest vector and continues with the
+   residual. The codes of the gated mean of an item's signals are its semantic ID.
 3. Contrastive losses bind the codes to behaviour: the signals of one item attract each other, and the quantized history
-   of a user must pick the next item out of the batch.
-4. Items that collide get the nearest free last code, so that every ID names one item.
+   of a user must identify the next item within the batch.
+4. Colliding items get the nearest free last code, so each ID belongs to one item.
 
 Stage 2, `fit_recommender`, generates the ID of the next item:
 
-5. A transformer reads the history; an item enters as the sum of vectors of its codes and of its prefixes.
-6. Its attention is reweighted: a learned number per layer, head and bucket of similarity is added to the logit of two
-   items, by how alike their quantized signals are.
-7. A depth transformer emits codes one after another. `beam_search` follows only prefixes of IDs that exist, and
+5. A transformer reads the history; the input vector of an item is the sum of the vectors of its codes and prefixes.
+6. Its attention is reweighted: the logit of two items gets a learned offset per layer, head and bucket of the
+   similarity of their quantized signals.
+7. A depth transformer generates the codes one by one. `beam_search` follows only prefixes of existing IDs;
    `exact_scores` sums the same log-probabilities for every item. `rank_users` and `per_user` turn scores into metrics.
 
     >>> import numpy as np, pathlib, tempfile
@@ -25,7 +25,7 @@ Stage 2, `fit_recommender`, generates the ID of the next item:
     >>> data = Dataset(n_items=50, sequences=Sequences(np.arange(101) * 8, events), features={"text": text})
     >>> ids = fit_tokenizer(data, TokenizerConfig(levels=2, codes=8, epochs=1), 0, folder / "tokenizer").ids
     >>> stage_2 = RecommenderConfig(epochs=1, min_steps=0), EvaluationConfig(), 0, folder / "recommender"
-    >>> model, history = fit_recommender(data, ids, *stage_2)
+    >>> model, log = fit_recommender(data, ids, *stage_2)
     >>> ranks = rank_users(model.scores, data.history("test"), data.targets("test"), np.arange(100))
     >>> bool(0 <= per_user(ranks["filtered"])["ndcg@10"].mean() <= 1)
     True

@@ -1,4 +1,4 @@
-"""The settings of both stages and of the evaluation as frozen dataclasses that check their values."""
+"""Settings of both stages and of the evaluation: frozen dataclasses that check their values."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 
 class Checked:
-    """Refuse values of the wrong type, outside a Literal, or below the field's stated minimum."""
+    """Reject values of the wrong type, outside a Literal, or outside the range of `at_least`."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -15,13 +15,13 @@ class Checked:
             value = getattr(self, spec.name)
             object.__setattr__(self, spec.name, _checked(spec.name, value, hints[spec.name]))
             low, below = spec.metadata.get("low"), spec.metadata.get("below", math.inf)
-            if low is not None and not low <= getattr(self, spec.name) < below:  # refuses NaN and infinity too
+            if low is not None and not low <= getattr(self, spec.name) < below:  # rejects NaN and infinity too
                 top = f" and below {below:g}" if hints[spec.name] is float else ""
                 raise ValueError(f"{spec.name} must be at least {low}{top}, got {value!r}")
 
 
 def _checked(name: str, value: object, hint: object) -> object:
-    """`value` as `hint` wants it (lists become tuples, ints floats), or a ValueError that says what is allowed."""
+    """Return `value` in the type of `hint` (lists become tuples, ints become floats); ValueError if it does not fit."""
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ValueError(f"{name} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}")
@@ -40,7 +40,7 @@ def _checked(name: str, value: object, hint: object) -> object:
 
 
 def at_least(default: object, low: float, below: float = math.inf) -> object:
-    """A dataclass field whose values must be at least `low` and less than `below`."""
+    """A dataclass field with values of at least `low` and less than `below`."""
     return field(default=default, metadata={"low": low, "below": below})
 
 
@@ -48,14 +48,14 @@ def at_least(default: object, low: float, below: float = math.inf) -> object:
 class TokenizerConfig(Checked):
     """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
 
-    Args: signals: modalities that enter; empty is all.
-        id_signal: a learned vector for each item, one more signal. levels, codes, code_width: L, K, E.
-        specific, specific_width: whether modalities keep a part that behaviour need not explain, and its width.
-        gradient, codebook_update: estimator through the quantizer; how codebooks learn.
-        w_*: loss weights, see method.md; `w_codes_only` weighs reconstruction from the codes alone.
+    Args: signals: names of the modalities to use; empty uses all.
+        id_signal: add a learned vector per item as one more signal. levels, codes, code_width: L, K, E.
+        specific, specific_width: keep a modality-specific part next to the behaviour part, and its width.
+        gradient: estimator through the quantizer. codebook_update: how the codebook learns.
+        w_*: loss weights (method.md); `w_codes_only` is the weight of the reconstruction from the codes alone.
         uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or the `nearest` free last code.
-        batch_items, batch_users, max_events: items for reconstruction, histories for the sequence term, their length.
-        epoch_steps: the most steps an epoch may take, drawn anew each time; 0 takes all.
+        batch_items: items per step for the terms on single items. batch_users, max_events: histories per step for the
+            sequence term, and their length. epoch_steps: limit of steps per epoch, drawn at random; 0 is no limit.
     """
 
     signals: tuple[str, ...] = ()
@@ -92,19 +92,19 @@ class TokenizerConfig(Checked):
 class RecommenderConfig(Checked):
     """Stage 2 (method.md): backbone, reweighting, output, training.
 
-    Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over the catalogue), or `both`:
-            losses add up in training and log-probabilities in scoring, those of the codes times `w_codes`.
+    Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over all items), or `both`, which
+            adds the losses in training and the log-probabilities in scoring; `w_codes` is the weight of the codes.
         width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
-        dropout: share dropped from embeddings and from each branch of a block.
-        reweight: add the discretized similarity bias. buckets: S per channel, quantile or uniform edges.
-        channels: `all` adds cross-modal channels to those of equal signals.
-        unseen: codes that no target of training had score as the head has them (`model`) or, below the deepest prefix
-            that training saw, an even share (`backoff`, see `decoding.backed_off`).
-        prefixes: a vector for every prefix of an ID from its second code on, going in and coming out (`CodeVectors`).
-        init_from_codebook: start stage 2's code vectors from stage 1's codebook. max_events: T, events a model reads.
-        lr, weight_decay: AdamW's, the rate at its peak. epochs: at most. batch_users: windows of histories a step.
-        epoch_steps: as in `TokenizerConfig`. min_steps: on small data, more epochs until they have as many steps.
-        evaluate_every: epochs between validations. patience: validations without a better one before training stops.
+        dropout: dropout rate of the embeddings and of each branch of a block.
+        reweight: add the discretized similarity bias. buckets, bucket_edges: S per channel, and how they are cut.
+        channels: `same` compares each signal with itself; `all` adds the pairs of different modalities.
+        unseen: score of items that training did not see: from the head (`model`), or an even share below the deepest
+            prefix that training saw (`backoff`, see `decoding.backed_off`).
+        prefixes: add a vector per prefix of two codes or more, on the input and the output side (`CodeVectors`).
+        init_from_codebook: start the code vectors from the codebook of stage 1. max_events: T, events that are read.
+        lr, weight_decay: of AdamW; `lr` is the peak. epochs: maximum. batch_users: windows of histories per step.
+        epoch_steps: as in `TokenizerConfig`. min_steps: small datasets train more epochs until they reach it.
+        evaluate_every: epochs between validations. patience: validations without improvement before training stops.
     Raises: ValueError for a width that heads do not divide.
     """
 
@@ -142,10 +142,10 @@ class RecommenderConfig(Checked):
 
 @dataclass(frozen=True)
 class EvaluationConfig(Checked):
-    """How models are judged.
+    """How models are evaluated.
 
-    Args: early_users: fixed sample for early stopping. beam: width of beam search. batch: users scored at a time.
-        exact_items: the largest catalogue scored exactly; above it IDs are found by beam, and the rows say so.
+    Args: early_users: size of the user sample for early stopping. beam: width of beam search. batch: users per batch.
+        exact_items: largest catalogue that is scored exactly; larger ones use beam search, and their rows say so.
     """
 
     early_users: int = at_least(2000, 1)

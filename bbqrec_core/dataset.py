@@ -1,4 +1,4 @@
-"""The dataset as arrays, its leave-one-out split, and histories as padded batches."""
+"""The dataset as arrays, its leave-one-out split, and padded batches of histories."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 from torch import Tensor
 
-MIN_EVENTS = 3  # of a user: one to train on, one to validate on, one to test on
+MIN_EVENTS = 3  # per user: one for training, one for validation, one for test
 
 
 class Sequences(NamedTuple):
-    """Histories end to end: user u's item rows are `items[offsets[u]:offsets[u + 1]]`, oldest first."""
+    """All histories in one array: the item rows of user u are `items[offsets[u]:offsets[u + 1]]`, oldest first."""
 
     offsets: Int64[np.ndarray, "U+1"]
     items: Int32[np.ndarray, "events"]
@@ -20,15 +20,15 @@ class Sequences(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Who did what in which order, and what is known of each item: item rows 1..N, row 0 for padding.
+    """Interactions in order, and the features of each item: item rows 1..N, row 0 is padding.
 
-    Per-item arrays have N + 1 rows, the first of them zero or False.
+    Per-item arrays have N + 1 rows; row 0 is zero or False.
 
     Args:
-        n_items: N, padding not counted. sequences: all events of every user, oldest first.
-        features: (N+1, d) by modality, scaled. presence: (N+1,), False where an item lacks the modality; by default an
-            item lacks it where its features are all zero.
-        cold: items held out of training, (N+1,), which stay in the catalogue and in evaluation; None holds out none.
+        n_items: N, without padding. sequences: all events of every user, oldest first.
+        features: modality -> (N+1, d), scaled. presence: modality -> (N+1,), False if an item lacks the modality; by
+            default an item lacks it if its features are all zero.
+        cold: (N+1,), items that are held out of training but stay in the catalogue and in evaluation; None is none.
     Raises: ValueError if a user has fewer than three events.
     """
 
@@ -48,11 +48,11 @@ class Dataset:
 
     @property
     def n_users(self) -> int:
-        """U."""
+        """The number of users, U."""
         return len(self.sequences.offsets) - 1
 
     def train(self) -> Sequences:
-        """Each user's events but the last two, those on cold items left out: all that training may see."""
+        """The events that training may see: all but the last two of each user, without cold items."""
         offsets, items = self._without_last(2)
         if self.cold is None:
             return Sequences(offsets, items)
@@ -60,18 +60,18 @@ class Dataset:
         return Sequences(np.append(0, np.cumsum(seen))[offsets], items[seen])
 
     def warm_rows(self) -> Int64[np.ndarray, "warm"]:
-        """Rows of the items that training may look at."""
+        """Rows of the items that training may see."""
         return np.flatnonzero(np.arange(self.n_items + 1) > 0 if self.cold is None else ~self.cold)
 
     def history(self, part: str) -> Sequences:
-        """What is known before the target of `part` (`valid` or `test`): the test history holds the validation item.
+        """The events before the target of `part` (`valid` or `test`); the test history contains the validation item.
 
         Raises: ValueError for any other part.
         """
         return self._without_last(_back(part))
 
     def targets(self, part: str) -> Int32[np.ndarray, "U"]:
-        """The item row to predict for each user: the last event (`test`) or the last but one (`valid`).
+        """The item row to predict for each user: the last event (`test`) or the second to last (`valid`).
 
         Raises: ValueError for any other part.
         """
@@ -90,7 +90,7 @@ class Dataset:
 
 
 def _back(part: str) -> int:
-    """How far from the end the target of `part` stands."""
+    """Position of the target of `part`, counted from the end."""
     if part not in ("valid", "test"):
         raise ValueError(f"part must be 'valid' or 'test', got {part!r}")
     return 2 if part == "valid" else 1
@@ -99,7 +99,7 @@ def _back(part: str) -> int:
 def gather_padded(
     items: Int[np.ndarray, "events"], starts: Int[np.ndarray, "B"], sizes: Int[np.ndarray, "B"]
 ) -> Int[Tensor, "B T"]:
-    """`items[starts[b] : starts[b] + sizes[b]]` as rows, padded with 0 on the right to the longest of them."""
+    """`items[starts[b] : starts[b] + sizes[b]]` as rows, padded with 0 on the right."""
     step = np.arange(max(int(sizes.max(initial=0)), 1))
     inside = step < sizes[:, None]
     index = np.where(inside, starts[:, None] + step, 0)
@@ -109,11 +109,11 @@ def gather_padded(
 def windows(
     sequences: Sequences, length: int, rng: np.random.Generator
 ) -> tuple[Int[np.ndarray, "W"], Int[np.ndarray, "W"]]:
-    """Cut every sequence into windows of at most `length` targets, all events but the first a target exactly once.
+    """Cut every sequence into windows of at most `length` targets; every event but the first is a target once.
 
-    The first window of a user ends at a random event, so that the cuts move from epoch to epoch.
+    The first window of a user ends at a random event, so the cuts differ between epochs.
 
-    Returns: position in `sequences.items` of each window's first input, and its number of targets.
+    Returns: for each window, the position of its first input in `sequences.items`, and its number of targets.
     Raises: ValueError if no sequence has a second event.
     """
     targets = np.maximum(np.diff(sequences.offsets) - 1, 0)
@@ -134,11 +134,11 @@ def windows(
 def window_batches(
     sequences: Sequences, length: int, batch: int, seed: tuple[int, ...], limit: int = 0
 ) -> list[Int[Tensor, "B T"]]:
-    """One epoch of training windows, (B, targets + 1) item rows each, similar lengths together, in random order.
+    """Training windows of one epoch, in batches of similar length (B, targets + 1), in random order.
 
-    A row holds its inputs and the last target: inputs are `rows[:, :-1]`, targets `rows[:, 1:]`; 0 pads.
+    Inputs are `rows[:, :-1]`, targets are `rows[:, 1:]`; 0 is padding.
 
-    Args: limit: batches at most, drawn at random; 0 gives all.
+    Args: limit: maximum number of batches, drawn at random; 0 gives all.
     """
     rng = np.random.default_rng(seed)
     starts, sizes = windows(sequences, length, rng)
@@ -153,7 +153,7 @@ def window_batches(
 def history_batches(
     history: Sequences, users: Int[np.ndarray, "U"], length: int, batch: int
 ) -> list[tuple[Int[np.ndarray, "B"], Int[Tensor, "B T"]]]:
-    """The last `length` events of users in batches of similar length: (users, item rows padded with 0 on the right)."""
+    """The last `length` events of users in batches of similar length: (users, item rows, 0 pads on the right)."""
     sizes = np.minimum(np.diff(history.offsets)[users], length)
     order = np.argsort(sizes, kind="stable")
     groups = [users[part] for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]

@@ -1,4 +1,4 @@
-"""Fast ways of plain formulas; each is held to its one-line reference in a test."""
+"""Fast versions of plain formulas; a test compares each with its one-line reference."""
 
 import warnings
 
@@ -7,25 +7,24 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-with warnings.catch_warnings():  # torch says once a process that these are in beta; what is used of them is tested
+with warnings.catch_warnings():  # torch warns once that sparse CSR is in beta; a test covers the use here
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0, 1], [0], [0.0], check_invariants=False)
 
 
 def pick(table: Float[Tensor, "rows D"], index: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape D"]:
-    """`table[index]`, by the one of torch's ways whose gradient is a plain sum: half of indexing's time on CPU."""
+    """`table[index]` by `index_select`, whose gradient takes half the time of indexing on CPU."""
     return table.index_select(0, index.flatten()).view(*index.shape, table.shape[1])
 
 
 class _Products(torch.autograd.Function):
-    """`out[p] . table[r]` of the pairs (p, r) of a sparse matrix: no row is copied once a pair."""
+    """`out[p] . table[r]` for the pairs (p, r) of a sparse matrix, without a copy of the rows for each pair."""
 
     @staticmethod
     def forward(context: object, out: Tensor, table: Tensor, begins: Tensor, row: Tensor) -> Tensor:
         context.save_for_backward(out, table, begins, row)
-        pairs = torch.sparse_csr_tensor(
-            begins, row, out.new_zeros(len(row)), (len(out), len(table)), check_invariants=False
-        )
+        zeros, size = out.new_zeros(len(row)), (len(out), len(table))
+        pairs = torch.sparse_csr_tensor(begins, row, zeros, size, check_invariants=False)
         return torch.sparse.sampled_addmm(pairs, out, table.T, beta=0).values()
 
     @staticmethod
@@ -35,12 +34,12 @@ class _Products(torch.autograd.Function):
         return pairs @ table, pairs.mT @ out, None, None
 
 
-LOSS_ROWS = 128  # states whose logits are held at a time, on the CPU
-LOSS_NUMBERS = 2**26  # logits held at a time on a GPU, where more at once are faster: 256 MB
+LOSS_ROWS = 128  # states per block of logits on CPU
+LOSS_NUMBERS = 2**26  # logits per block on GPU, where larger blocks are faster: 256 MB
 
 
 class _SoftmaxLoss(torch.autograd.Function):
-    """`softmax_loss`; its gradient is made on the way, block by block, while the probabilities are in the cache."""
+    """`softmax_loss`; the forward pass also computes the gradient, block by block, while the block is in cache."""
 
     @staticmethod
     def forward(context: object, states: Tensor, table: Tensor, targets: Tensor, offset: Tensor) -> Tensor:
@@ -52,7 +51,7 @@ class _SoftmaxLoss(torch.autograd.Function):
             x = torch.addmm(offset, state, table.T, out=logits[: len(state)])
             top, own = x.amax(1), x.gather(1, target)[:, 0]
             probability = x.softmax(1)
-            total += (top - own - probability.amax(1).log()).sum()  # the largest logit's share is 1 / sum exp(x - top)
+            total += (top - own - probability.amax(1).log()).sum()  # p(largest) = 1 / sum exp(x - top)
             probability.scatter_add_(1, target, torch.full_like(target, -1, dtype=x.dtype))
             torch.mm(probability, table, out=grad)
             by_table.addmm_(probability.T, state)
@@ -74,14 +73,14 @@ def softmax_loss(
 ) -> Float[Tensor, ""]:
     """Mean of `-log softmax(states . table + offset)[target]` in nats; `offset` gets no gradient.
 
-    Choice: logits of a few states at a time and never all of them: less memory and 1.2 to 1.8 times as fast on CPU as
-    `cross_entropy` of a matrix product, over 1,700 to 50,000 rows.
+    Choice: logits are computed for a few states at a time. This needs less memory and is 1.2 to 1.8 times as fast on
+    CPU as `cross_entropy` of a matrix product, over 1,700 to 50,000 rows.
     """
     return _SoftmaxLoss.apply(states, table, targets, states.new_zeros(1) if offset is None else offset)
 
 
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
-    """Dropout that draws a byte an element, so `share` is met to 1/256: 2.5 times as fast as drawing numbers on CPU."""
+    """Dropout with one random byte per element: `share` is exact to 1/256; 2.5 times as fast as torch's on CPU."""
     if not training or not share:
         return x
     cut = round(share * 256)
@@ -91,9 +90,9 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
 
 
 def argmin_rows(distance: Float[Tensor, "P K"]) -> Int[Tensor, "P"]:
-    """Index of the least entry of each row, the lowest of equals.
+    """Index of the smallest entry of each row; the lowest index wins ties.
 
-    Choice: numpy's on the CPU: the same answer, by vector instructions, in a tenth of torch's time on 256 columns.
+    Choice: numpy on CPU: the same result in a tenth of torch's time on 256 columns.
     """
     if distance.device.type != "cpu":
         return distance.argmin(-1)
@@ -101,7 +100,7 @@ def argmin_rows(distance: Float[Tensor, "P K"]) -> Int[Tensor, "P"]:
 
 
 class _MeanSquare(torch.autograd.Function):
-    """`mean_square`, in one pass forward and one product backward, where two operators take three and two."""
+    """`mean_square` with one pass forward and one product backward, instead of three and two."""
 
     @staticmethod
     def forward(context: object, values: Tensor) -> Tensor:
@@ -120,10 +119,10 @@ def mean_square(values: Float[Tensor, "*S E"]) -> Float[Tensor, "*S"]:
 
 
 def bucket_of(cosine: Float[Tensor, "C *pairs"], edges: Float[Tensor, "C edges"]) -> UInt8[Tensor, "C *pairs"]:
-    """The number of its channel's edges below each value.
+    """For each value, the number of edges of its channel that are below it.
 
-    Choice: counted edge by edge in numpy on the CPU: as `torch.searchsorted`, in a tenth of its time over a batch's
-        pairs. Compiled, the comparisons are one loop.
+    Choice: numpy counts edge by edge on CPU: a tenth of the time of `torch.searchsorted` on the pairs of a batch. The
+        compiler fuses the comparisons into one loop.
     """
     values = cosine.flatten(1)
     if torch.compiler.is_compiling():
@@ -138,7 +137,7 @@ def bucket_of(cosine: Float[Tensor, "C *pairs"], edges: Float[Tensor, "C edges"]
 
 
 class _LookUp(torch.autograd.Function):
-    """`out[b, h, i, j] = sum_c table[c, bucket[c, b, i, j], h]`; its gradient counts instead of sorting indices."""
+    """`out[b, h, i, j] = sum_c table[c, bucket[c, b, i, j], h]`; its gradient counts instead of sorting."""
 
     @staticmethod
     def forward(context: object, table: Tensor, bucket: Tensor) -> Tensor:

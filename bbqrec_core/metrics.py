@@ -1,8 +1,7 @@
 """Ranking metrics over the full catalogue.
 
-The unit of everything here is one user with one target item. A score table is ranked once (`rank_scores`, or
-`ranks_from_lists` for beam search); every metric, mean and interval follows from the `Ranks` that come out.
-Scores, lists and rows may be renumbered freely: no metric depends on an item's number.
+One user has one target item. Scores are ranked once (`rank_scores`, or `ranks_from_lists` for beam search), and all
+metrics, means and intervals are computed from the resulting `Ranks`. No metric depends on the numbering of items.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,18 +21,18 @@ Scorer = Callable[[Sequences, Int[np.ndarray, "B"]], Float[Tensor, "B rows"]]  #
 
 
 class Ranks(NamedTuple):
-    """Where each user's target landed, one row per user; a tie is kept as a tie, not broken."""
+    """The rank of each user's target, one row per user; ties are kept, not broken."""
 
     greater: Int32[np.ndarray, "U"]  # items scored strictly above the target
-    ties: Int32[np.ndarray, "U"]  # items scored exactly as the target, itself included; 0: the target is not retrieved
-    top: Int32[np.ndarray, "U k"]  # recommended item rows, best first; 0 where there are fewer
+    ties: Int32[np.ndarray, "U"]  # items with the score of the target, including itself; 0: not retrieved
+    top: Int32[np.ndarray, "U k"]  # recommended item rows, best first, padded with 0
 
 
 def _top(scores: Float[Tensor, "B W"], rows: Int[Tensor, "B W"], k: int) -> Int[Tensor, "B k"]:
-    """Rows of the k best scores; among equals the leftmost columns win, which `topk` alone does not promise."""
+    """Rows of the k best scores; the leftmost column wins ties, which `topk` does not guarantee."""
     width = min(k, scores.shape[1])
     kth = scores.topk(width, dim=1).values[:, -1:]
-    line, column = (scores >= kth).nonzero(as_tuple=True)  # at least `width` per line: those level with the last stay
+    line, column = (scores >= kth).nonzero(as_tuple=True)  # at least `width` per line: ties with the last one stay
     order = scores[line, column].argsort(descending=True, stable=True)
     order = order[line[order].argsort(stable=True)]  # by line, then best first, then left to right
     size = line.bincount(minlength=len(scores))
@@ -44,9 +43,9 @@ def _top(scores: Float[Tensor, "B W"], rows: Int[Tensor, "B W"], k: int) -> Int[
 
 
 def _ranks(scores: Float[Tensor, "B W"], target: Float[Tensor, "B 1"], rows: Int[Tensor, "B W"], k: int) -> Ranks:
-    """Count what stands above and level with each target's score; a target at -inf is not retrieved."""
+    """Count the scores above and equal to each target's; a target at -inf is not retrieved."""
     if scores.isnan().any():
-        raise ValueError(f"{int(scores.isnan().sum())} scores are NaN and cannot be ranked; look for a diverged model")
+        raise ValueError(f"{int(scores.isnan().sum())} scores are NaN: check whether training diverged")
     greater = (scores > target).sum(1)
     ties = (scores == target).sum(1).masked_fill(target[:, 0] == -torch.inf, 0)
     return Ranks(*(part.to("cpu", torch.int32).numpy() for part in (greater, ties, _top(scores, rows, k))))
@@ -58,13 +57,13 @@ def rank_scores(scores: Float[Tensor, "B rows"], targets: Int[np.ndarray | Tenso
         greater[b] = #{j : scores[b, j] > scores[b, target_b]},  ties[b] = #{j : scores[b, j] = scores[b, target_b]}
 
     Args:
-        scores: (B, N+1), any monotone unit; column 0 (padding) is ignored, excluded items hold -inf.
+        scores: (B, N+1), any monotone unit; column 0 (padding) is ignored, -inf excludes an item.
         targets: (B,), item rows 1..N.
         k: length of the recommended list kept in `top`.
     Returns: Ranks of B users, on the CPU.
     Raises: ValueError for a target outside 1..N or a NaN score.
-    Choice: a target that was itself excluded (-inf) counts as not retrieved; equal scores enter `top` by lower row,
-        which favours nobody since rows are permuted at load.
+    Choice: an excluded target (-inf) counts as not retrieved. `top` orders equal scores by row; rows are permuted at
+        load, so this favours no item.
     """
     aim = torch.as_tensor(targets, device=scores.device).long()
     n_items = scores.shape[1] - 1
@@ -78,40 +77,39 @@ def rank_scores(scores: Float[Tensor, "B rows"], targets: Int[np.ndarray | Tenso
 def ranks_from_lists(
     lists: Int[Tensor, "B W"], targets: Int[np.ndarray | Tensor, "B"], scores: Float[Tensor, "B W"], k: int = 20
 ) -> Ranks:
-    """Rank each user's target within a beam's candidates: missing means not retrieved, so every metric is zero.
+    """Rank each user's target among the candidates of a beam; a missing target has all metrics zero.
 
     Args:
-        lists: (B, W), distinct item rows in any order, 0 where the beam found fewer.
+        lists: (B, W), distinct item rows in any order, padded with 0.
         targets: (B,), item rows 1..N.
         scores: (B, W), log-probabilities in nats (or any monotone unit) of the listed items.
         k: length of the recommended list kept in `top`.
-    Returns: Ranks; `greater` counts listed items only. Items that share an ID must be listed together, or the ties cut
-        off by the beam's edge are not counted.
+    Returns: Ranks; `greater` counts listed items only. List all items that share an ID, or ties are missed.
     Raises: ValueError for an item listed twice for one user, or a NaN score.
     """
-    lists, order = lists.sort(dim=1)  # by row, so that equal scores meet the same rule as in `rank_scores`
+    lists, order = lists.sort(dim=1)  # by row, so that ties have the same order as in `rank_scores`
     twice = (lists[:, 1:] == lists[:, :-1]) & (lists[:, 1:] > 0)
     if twice.any():
-        raise ValueError(f"item row {int(lists[:, 1:][twice][0])} is listed twice for a user; merge its beams first")
+        raise ValueError(f"item row {int(lists[:, 1:][twice][0])} is listed twice for a user: merge its beams first")
     scores = scores.gather(1, order).masked_fill(lists == 0, -torch.inf)
     found = lists == torch.as_tensor(targets, device=lists.device)[:, None]
     return _ranks(scores, scores.masked_fill(~found, -torch.inf).amax(1, keepdim=True), lists, k)
 
 
 def concat_ranks(parts: Sequence[Ranks]) -> Ranks:
-    """Join the Ranks of consecutive batches. Raises: ValueError when there is none."""
+    """Concatenate the Ranks of batches. Raises: ValueError if there is none."""
     if not parts:
-        raise ValueError("got no Ranks to join; rank at least one batch of users")
+        raise ValueError("got no Ranks to concatenate: rank at least one batch of users")
     return Ranks(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def filter_seen(
     scores: Float[Tensor, "B rows"], history: Sequences, users: Int[np.ndarray, "B"]
 ) -> Float[Tensor, "B rows"]:
-    """Copy scores with -inf on every item of the user's history: `seen_items = filtered` in the tables."""
+    """Copy of the scores with -inf for the items of each user's history: `seen_items = filtered` in the tables."""
     lengths = np.diff(history.offsets)[users]
     line = np.repeat(np.arange(len(users)), lengths)
-    first = history.offsets[users] - (np.cumsum(lengths) - lengths)  # so that first[line] + arange walks each history
+    first = history.offsets[users] - (np.cumsum(lengths) - lengths)  # first[line] + arange enumerates each history
     items = history.items[first[line] + np.arange(len(line))]
     masked = scores.clone()
     masked[torch.from_numpy(line), torch.from_numpy(items).long()] = -torch.inf
@@ -126,12 +124,12 @@ def rank_users(
     kinds: tuple[str, ...] = ("included", "filtered"),
     batch: int = 256,
 ) -> dict[str, Ranks]:
-    """Score users batch by batch, once, and rank with the seen items included in the catalogue and masked out of it.
+    """Score users in batches, once, and rank with seen items included and filtered.
 
     Args:
-        scorer: gives (B, N+1) scores for the users it is handed; column 0 is ignored.
-        history: evaluation histories of all users; targets: (U,), their item rows; users: (S,), who is scored.
-        kinds: which of "included" and "filtered" to rank; batch: users scored at a time, without effect on the result.
+        scorer: (histories, users) -> scores (B, N+1); column 0 is ignored.
+        history: evaluation histories of all users. targets: (U,), their item rows. users: (S,), the users to score.
+        kinds: "included", "filtered" or both. batch: users per batch; the result does not depend on it.
     Returns: Ranks for each kind, in the order of `users`.
     Raises: ValueError for another kind.
     """
@@ -148,20 +146,20 @@ def rank_users(
 
 
 def sample_users(n_users: int, limit: int = 2000) -> Int[np.ndarray, "S"]:
-    """Draw the fixed, sorted sample of at most `limit` users on which training stops and baselines are tuned."""
+    """The fixed, sorted sample of at most `limit` users for early stopping and for tuning baselines."""
     return np.sort(np.random.default_rng(0).choice(n_users, min(limit, n_users), replace=False))
 
 
 def per_user(ranks: Ranks) -> dict[str, Float64[np.ndarray, "U"]]:
-    """Recall@{1,5,10,20} and NDCG@{5,10,20} of each user, averaged over the orders of tied items.
+    """Recall@{1,5,10,20} and NDCG@{5,10,20} per user, averaged over all orders of tied items.
 
         metric@k = (1 / ties) * sum over r = greater+1 .. greater+ties of gain_k(r)
         gain_k(r) = [r <= k] for Recall, [r <= k] / log2(r + 1) for NDCG
 
-    Computed from cumulative gains. This is the mean of the metric, not the metric of the mean rank.
+    This is the mean of the metric, not the metric of the mean rank.
 
-    Args: ranks: one target per user, so Recall is also the hit rate and the ideal DCG is 1.
-    Returns: metric name -> values in [0, 1]; zero where the target was not retrieved.
+    Args: ranks: one target per user, so Recall is the hit rate and the ideal DCG is 1.
+    Returns: metric name -> values in [0, 1]; 0 if the target was not retrieved.
     """
     discount = 1 / np.log2(np.arange(2, max(RECALL_AT + NDCG_AT) + 2))
     wanted = [(f"recall@{k}", np.ones(k)) for k in RECALL_AT] + [(f"ndcg@{k}", discount[:k]) for k in NDCG_AT]

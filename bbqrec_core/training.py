@@ -1,4 +1,4 @@
-"""The one training loop: batches, progress, early stopping, checkpoints and resumption for every model here."""
+"""The training loop of every model here: progress, early stopping, checkpoints, resuming."""
 
 import json
 import math
@@ -19,21 +19,21 @@ from torch.optim import Optimizer
 
 
 def best_device() -> torch.device:
-    """The GPU of CUDA where torch finds one, else the CPU; CUDA_VISIBLE_DEVICES chooses among several, or none."""
+    """The CUDA GPU if torch finds one, else the CPU; CUDA_VISIBLE_DEVICES selects among several."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | tuple[Tensor, ...]:
-    """A batch on another device."""
+    """Move a batch to another device."""
     return batch.to(device) if isinstance(batch, Tensor) else tuple(part.to(device) for part in batch)
 
 
 @contextmanager
 def training_precision(device: torch.device) -> Iterator[None]:
-    """Mixed precision while training on a GPU: factors of products are rounded to TF32, sums stay float32.
+    """Training on a GPU uses TF32 matrix products with float32 sums; nothing changes on the CPU.
 
-    Choice: not bfloat16, whose casts are kernels of their own, while models as narrow as these wait for launches; and
-    not in ranking, where a beam's scores and exact ones are the same numbers. On the CPU nothing changes.
+    Choice: no bfloat16, because its casts are extra kernels and models this narrow are bound by launches. Ranking stays
+    in float32, so beam scores equal exact scores.
     """
     before = torch.get_float32_matmul_precision()
     if device.type != "cpu":
@@ -46,15 +46,14 @@ def training_precision(device: torch.device) -> Iterator[None]:
 
 @dataclass
 class Task:
-    """What the loop has to know of one model.
+    """A model and everything the loop needs to train it.
 
-    Args: name: shown beside the progress bar. model: all parameters and buffers that a checkpoint must hold; batches
-            are moved to the device that it is on.
-        optimizers: the first is stepped by the loop on `loss`; others are stepped inside `loss`, by whoever made it.
-        batches: batches of an epoch; must depend on nothing but the epoch's number.
-        loss: the loss to minimise under "loss" and its parts, of one batch.
-        score: validation score, higher is better; None trains all epochs and keeps the last.
-        watch: figures recorded after each epoch, such as code usage.
+    Args: name: shown next to the progress bar. model: holds all state of a checkpoint; batches move to its device.
+        optimizers: the loop steps the first on `loss`; `loss` itself must step the others.
+        batches: epoch -> batches; must depend on the epoch number alone.
+        loss: batch -> the loss to minimise under "loss", and its parts.
+        score: validation score, higher is better; None trains all epochs and keeps the last weights.
+        watch: figures to record after each epoch, such as code usage.
     """
 
     name: str
@@ -67,12 +66,12 @@ class Task:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
 
 class TrainingLog(NamedTuple):
-    """One dict an epoch (`epoch`, mean of each loss part, `score` where measured, `watch` figures), and the best."""
+    """One dict per epoch (`epoch`, mean loss parts, `score` if measured, `watch` figures), and the best epoch."""
 
     epochs: list[dict[str, object]]
     best_epoch: int
@@ -80,10 +79,10 @@ class TrainingLog(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where a training stands, handed to a callback after every step.
+    """The state of a training, passed to a callback after every step.
 
-    name: of the task. epoch, epochs: the running one, from 1, and how many are planned. step, steps: likewise, in it.
-    loss: mean of the epoch so far. best: the best score so far, None before the first. seconds: of finished epochs.
+    name: of the task. epoch, epochs: the current one, from 1, and the planned number. step, steps: the same within the
+    epoch. loss: mean of the epoch so far. best: best score so far, None at first. seconds: time of finished epochs.
     """
 
     name: str
@@ -113,7 +112,7 @@ def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None
 
 
 def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
-    """Restore what `save_checkpoint` wrote into the task's model and optimizers; returns the progress."""
+    """Load a checkpoint into the task's model and optimizers; return its progress."""
     with safe_open(path, "pt") as file:
         progress = json.loads(file.metadata()["progress"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -130,16 +129,16 @@ def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
 
 
 def learning_rate(done: float) -> float:
-    """Share of the full learning rate when `done` (0..1) of all planned steps are over.
+    """Fraction of the peak learning rate after a fraction `done` of all planned steps.
 
-    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %; a pure function of the step, so that a
+    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %. It depends on the step alone, so a
     resumed run needs no scheduler state.
     """
     return min(1.0, (done + 1e-3) / 0.05) * (0.55 + 0.45 * math.cos(math.pi * done))
 
 
 def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, float], None]) -> dict[str, object]:
-    """Train one epoch; the mean of each part of the loss. `report` is told step, steps and mean loss."""
+    """Train one epoch and return the mean of each loss part; `report` receives step, steps and mean loss."""
     task.model.train()
     totals: dict[str, float] = {}
     batches = task.batches(epoch)
@@ -151,9 +150,7 @@ def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, f
         parts = task.loss(moved(batch, task.device))
         values = dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).cpu().tolist(), strict=True))
         if not math.isfinite(values["loss"]):
-            raise FloatingPointError(
-                f"{task.name}: the loss is not finite in epoch {epoch + 1}: lower the learning rate"
-            )
+            raise FloatingPointError(f"{task.name}: loss is not finite in epoch {epoch + 1}: lower the learning rate")
         task.optimizers[0].zero_grad(set_to_none=True)
         parts["loss"].backward()
         nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], 1.0)
@@ -165,12 +162,12 @@ def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, f
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
-    """A stream of its own for each epoch, so that resuming needs no saved generator state."""
+    """A separate seed per epoch, so resuming needs no saved generator state."""
     return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
 
 
 def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
-    """Epochs to plan: `epochs`, or as many more as make `steps`, since a small dataset has few steps in each."""
+    """The planned number of epochs: `epochs`, or more if a small dataset needs more to reach `steps`."""
     return max(epochs, -(-steps // max(steps_per_epoch, 1)))
 
 
@@ -184,10 +181,10 @@ def fit(
     patience: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainingLog:
-    """Train until `epochs` are over or the score has not improved for `patience` evaluations; leaves the best weights.
+    """Train for `epochs`, or until the score has not improved for `patience` evaluations; keep the best weights.
 
-    Every epoch ends with an atomic checkpoint in `directory`; called again after a kill, training goes on behind the
-    last one, and the result equals an uninterrupted run bit for bit on CPU.
+    Every epoch ends with an atomic checkpoint in `directory`. A second call after an interruption resumes from the last
+    one; on CPU the result equals an uninterrupted run bit for bit.
 
     Args: progress: called after every step; None is silent.
     Raises: FloatingPointError when the loss is not finite.

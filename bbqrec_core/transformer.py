@@ -1,4 +1,4 @@
-"""The transformer blocks that every sequence model here is built from, with an additive attention bias."""
+"""Transformer blocks with an additive attention bias, used by every sequence model here."""
 
 import torch
 import torch.nn.functional as F
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from .kernels import dropout
 
 INIT_STD = 0.02  # standard deviation of embeddings at the start
-FEW = 8  # keys up to which attention is written as sums of products
+FEW = 8  # up to this many keys, attention uses sums of products
 
 
 def causal_mask(length: int, device: torch.device | None = None) -> Float[Tensor, "T T"]:
-    """Additive mask: 0 where a position may look (itself and earlier), -inf where it may not."""
+    """Additive mask: 0 for a position itself and earlier ones, -inf for later ones."""
     return torch.full((length, length), float("-inf"), device=device).triu(1)
 
 
 def select_query(pairs: Tensor, row: Int[Tensor, "B"]) -> Tensor:
-    """One query's row for each user of what is known of every pair, (#B, #H, T, R) -> (B, #H, 1, R)."""
+    """Select the row of one query per user, (#B, #H, T, R) -> (B, #H, 1, R)."""
     return pairs.expand(len(row), -1, -1, -1)[torch.arange(len(row), device=row.device), :, row][:, :, None]
 
 
@@ -27,10 +27,10 @@ def attention(
     value: Float[Tensor, "B H R d"],
     bias: Float[Tensor, "... T R"],
 ) -> tuple[Float[Tensor, "B H T d"], Float[Tensor, "B H T R"]]:
-    """Attended values and weights, `softmax(q.k/sqrt(d) + bias)`: the one attention kernel, with or without a bias.
+    """Attended values and weights, `softmax(q.k/sqrt(d) + bias)`; a bias of 0 is plain attention.
 
-    Choice: written out instead of a fused kernel: as fast on CPU with a learned bias, and it shows its weights. Over
-    few keys (the codes of one ID) sums of products take half the time of matrix products, which are overhead there.
+    Choice: no fused kernel: this is as fast on CPU with a learned bias, and it returns the weights. For few keys (the
+    codes of one ID), sums of products take half the time of matrix products.
     """
     if key.shape[-2] > FEW:
         weights = (query @ key.mT / query.shape[-1] ** 0.5 + bias).softmax(-1)
@@ -43,7 +43,7 @@ def attention(
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + feed-forward(norm(x)), with ReLU as in SASRec.
 
-    Args: width: D. heads: H, divides D. dropout: share dropped from each branch.
+    Args: width: D. heads: H, divides D. dropout: dropout rate of each branch.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -58,16 +58,16 @@ class Block(nn.Module):
         return self._heads(self.qkv(self.norm_attention(x)), 3)
 
     def _heads(self, x: Float[Tensor, "B T nD"], count: int) -> tuple[Tensor, ...]:
-        """`count` projections side by side, each as (B, H, T, D/H)."""
+        """Split `count` concatenated projections, each (B, H, T, D/H)."""
         return tuple(part.transpose(1, 2) for part in x.unflatten(-1, (count, self.heads, -1)).unbind(-3))
 
     def merge(self, x: Float[Tensor, "B T D"], attended: Float[Tensor, "B H T d"]) -> Float[Tensor, "B T D"]:
-        """Add the attended values, then the feed-forward branch, to the stream."""
+        """Add the attended values, then the feed-forward branch, to the residual stream."""
         x = x + dropout(self.out(attended.transpose(1, 2).flatten(-2)), self.dropout, self.training)
         return x + dropout(self.down(F.relu(self.up(self.norm_forward(x)))), self.dropout, self.training)
 
     def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "... T T"]) -> tuple[Tensor, Tensor]:
-        """The new stream (B, T, D) and the attention weights (B, H, T, T)."""
+        """The new residual stream (B, T, D) and the attention weights (B, H, T, T)."""
         query, key, value = self.project(x)
         attended, weights = attention(query, key, value, bias)
         return self.merge(x, attended), weights
@@ -75,7 +75,7 @@ class Block(nn.Module):
     def last_position(
         self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "B #H one T"], last: Int[Tensor, "B"]
     ) -> Tensor:
-        """`forward`'s new stream at one position a user, (B, 1, D), given the bias there: no more is computed."""
+        """The new stream of `forward` at one position per user, (B, 1, D); `bias` holds that position's row."""
         user, width, normed = torch.arange(len(x), device=x.device), x.shape[-1], self.norm_attention(x)
         weight, offset = self.qkv.weight, self.qkv.bias
         (query,) = self._heads(F.linear(normed[user, last][:, None], weight[:width], offset[:width]), 1)
@@ -83,7 +83,7 @@ class Block(nn.Module):
         return self.merge(x[user, last][:, None], attention(query, key, value, bias)[0])
 
     def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
-        """One more position behind cached ones: the new stream (B, 1, D) and the longer cache of keys and values."""
+        """Append one position to cached ones: the new stream (B, 1, D) and the extended cache of keys and values."""
         query, key, value = self.project(x)
         grown = torch.stack([key, value])
         if cache is None:
@@ -94,9 +94,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks with a final norm.
+    """A stack of blocks with a final layer norm.
 
-    Args: layers, width, heads, dropout: as in `Block`. kind: `Block` or `GatedBlock`.
+    Args: layers, width, heads, dropout: as in `Block`. kind: class of the blocks.
     """
 
     def __init__(self, layers: int, width: int, heads: int, dropout: float, kind: type[Block] = Block) -> None:
@@ -105,7 +105,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "B T D"], biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (B, T, D) and each block's attention weights (B, H, T, T), given one additive bias a block."""
+        """Outputs (B, T, D) and each block's attention weights (B, H, T, T), with one additive bias per block."""
         maps = []
         for block, bias in zip(self.blocks, biases, strict=True):
             x, weights = block(x, bias)
@@ -115,13 +115,13 @@ class Transformer(nn.Module):
     def last_position(
         self, x: Float[Tensor, "B T D"], biases: list[Tensor], last: Int[Tensor, "B"]
     ) -> Float[Tensor, "B D"]:
-        """`forward`'s output at one position a user; the last block's bias is the one there, as of `select_query`."""
+        """The output of `forward` at one position per user; the last bias is that position's, from `select_query`."""
         for block, bias in zip(self.blocks[:-1], biases, strict=False):
             x, _ = block(x, bias)
         return self.norm(self.blocks[-1].last_position(x, biases[-1], last))[:, 0]
 
     def extend(self, x: Float[Tensor, "B one D"], caches: list[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
-        """One more position for every block, causal by construction: outputs (B, 1, D) and the longer caches."""
+        """Append one position to every block, causal by construction: outputs (B, 1, D) and the extended caches."""
         grown = []
         for block, cache in zip(self.blocks, caches, strict=True):
             x, cache = block.extend(x, cache)

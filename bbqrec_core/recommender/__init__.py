@@ -1,5 +1,5 @@
-"""Stage 2: histories of items become a ranking of the next one.
+"""Stage 2: rank the next item from a history of items.
 
-`sequence_model` is the transformer and the head that emits codes, `similarity_bias` the reweighting of its attention,
-`code_embeddings` the vectors of codes. `decoding` searches the tree of IDs; `fit` trains and ranks.
+`sequence_model` is the transformer, `similarity_bias` the reweighting of its attention, `code_embeddings` the vectors
+of codes, `code_head` the head that generates codes. `decoding` searches the tree of IDs; `fit` trains and ranks.
 """

@@ -1,4 +1,4 @@
-"""The vectors of codes that stage 2 reads and emits: one a code, and one for every longer prefix of an ID."""
+"""The vectors of codes for the input and output of stage 2: one per code, and one per longer prefix of an ID."""
 
 import numpy as np
 import torch
@@ -11,19 +11,17 @@ from ..transformer import INIT_STD
 
 
 class CodeVectors(nn.Module):
-    """A vector e for each code of each position and, with `prefixes`, a vector p for every prefix of two codes or more.
+    """A vector e per code of each position and, with `prefixes`, a vector p per prefix of two codes or more.
 
         v(c_1 .. c_l) = e_l(c_l) + p_l(c_1 .. c_l)
 
-    A code of a later position refines the codes before it; on its own it has to mean the same below each of them. The
-    longest prefix is the whole ID: at the end of its path an item has a vector of its own, as in SASRec, while items
-    that share a beginning share what was learned of it.
+    A later code refines the codes before it, so its meaning depends on them; e alone cannot express this. The longest
+    prefix is the whole ID, so each item has its own vector, as in SASRec, and items share vectors of common prefixes.
 
-    Args: code_ids, sizes: of `SemanticIds`. width: D. prefixes: False leaves p out.
+    Args: code_ids, sizes: of `SemanticIds`. width: D. prefixes: False omits p.
     Source: n-grams of semantic IDs, Singh et al. 2024 (arXiv 2306.08121); prefixes, Zheng et al. 2025 (arXiv
-        2504.02137), both for the input of a ranking model. Choice: they stand on the output side too, so that a head
-        over codes can tell what a softmax over items can. p starts at zero: that is the model without it, and what
-        training never met adds nothing.
+        2504.02137), both for the input of a ranking model. Choice: the output side uses them too, so that a head over
+        codes can express what a softmax over items can. p starts at zero, so prefixes that training never saw add 0.
     """
 
     def __init__(
@@ -37,34 +35,33 @@ class CodeVectors(nn.Module):
         self.prefixes = nn.ModuleList(nn.Embedding(len(code), width) for code in tree.code[1:] if prefixes)
         for table in self.prefixes:
             nn.init.zeros_(table.weight)
-        self.register_buffer(
-            "node", paths(tree, tree.leaf.clamp_min(0)), persistent=False
-        )  # (N+1, sid_len): the item's node at each depth
-        self.max_fanout = tree.max_fanout.tolist()  # most children of a node at each depth
+        node = paths(tree, tree.leaf.clamp_min(0))  # (N+1, sid_len): the item's node at each depth
+        self.register_buffer("node", node, persistent=False)
+        self.max_fanout = tree.max_fanout.tolist()  # maximum number of children of a node at each depth
         for depth, (code, first) in enumerate(zip(tree.code, tree.first, strict=True)):
             self.register_buffer(f"code_{depth}", code, persistent=False)
             self.register_buffer(f"first_{depth}", first, persistent=False)
 
     def __len__(self) -> int:
-        """Codes in one ID."""
+        """Number of codes in one ID."""
         return len(self.codes)
 
     def code_of(self, position: int, node: Int[Tensor, "*nodes"]) -> Int[Tensor, "*nodes"]:
-        """The last code of the prefixes that nodes of the tree stand for; `position` counts from 0."""
+        """The last code of the prefixes of tree nodes; `position` counts from 0."""
         return getattr(self, f"code_{position}")[node]
 
     def forward(self, position: int, node: Int[Tensor, "*nodes"]) -> Float[Tensor, "*nodes D"]:
-        """v of the prefixes that nodes of the tree at depth `position` + 1 stand for."""
+        """v of the prefixes of tree nodes at depth `position` + 1."""
         vectors = pick(self.codes[position].weight, self.code_of(position, node))
         return vectors + pick(self.prefixes[position - 1].weight, node) if self.prefixes and position else vectors
 
     def logits(self, out: Float[Tensor, "P D"], position: int, above: Int[Tensor, "P"]) -> Float[Tensor, "P K"]:
-        """`out` . v for all K codes behind the prefixes `above`; a code that leads nowhere has no p."""
+        """`out` . v for all K codes after the prefixes `above`; a code without a node has no p."""
         logits = out @ self.codes[position].weight.T
         if not (self.prefixes and position):
             return logits
         first, table = getattr(self, f"first_{position}"), self.prefixes[position - 1].weight
-        if torch.compiler.is_compiling() or out.device.type != "cpu":  # no sizes that depend on what is asked
+        if torch.compiler.is_compiling() or out.device.type != "cpu":  # sizes must not depend on the input
             child, real = padded_children(first, above, self.max_fanout[position])
             own = (out[:, None] * pick(table, child)).sum(-1).masked_fill(~real, 0)
             return logits.scatter_add(1, self.code_of(position, child).long(), own)

@@ -1,4 +1,4 @@
-"""The head of stage 2: from a state to log-probabilities of codes, one level after another."""
+"""The head of stage 2: log-probabilities of codes, level by level, from a state."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from .code_embeddings import CodeVectors
 
 
 class CodeOutputs(nn.Module):
-    """What heads over codes share: the codes' `vectors`, tied to the input side, and `biases`, one a level's code."""
+    """Shared by all heads over codes: the `vectors`, tied to the input side, and `biases`, one per code and level."""
 
     def __init__(self, vectors: CodeVectors) -> None:
         super().__init__()
@@ -17,11 +17,11 @@ class CodeOutputs(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in vectors.codes)
 
     def log_probs(self, out: Float[Tensor, "P D"], level: int, above: Int[Tensor, "P"]) -> Float[Tensor, "P K"]:
-        """Log-probabilities in nats over all codes of a level, legal or not, behind the prefixes of nodes `above`."""
+        """Log-probabilities in nats of all codes of a level, legal or not, after the prefixes of nodes `above`."""
         return (self.vectors.logits(out, level, above) + self.biases[level]).log_softmax(-1)
 
     def log_prob(self, out: Float[Tensor, "P L D"], nodes: Int[Tensor, "P L"]) -> Float[Tensor, "P"]:
-        """Log-probability in nats of whole IDs, given as paths of nodes and the output ahead of each code."""
+        """Log-probability in nats of whole IDs, from their paths of nodes and the output before each code."""
         above, picked = torch.zeros_like(nodes[:, 0]), []
         for level, node in enumerate(nodes.unbind(1)):
             code = self.vectors.code_of(level, node)
@@ -31,7 +31,7 @@ class CodeOutputs(nn.Module):
 
 
 class CodeHead(CodeOutputs):
-    """Depth transformer: the next item's codes one after another, each given the state and the codes before.
+    """Depth transformer: predicts the codes of the next item one by one, from the state and the codes before.
 
         log p(ID | h) = sum_l log softmax(out_l . v_l)[c_l],  out_l from h, v_1(c_1), v_1(c_1) + v_2(c_1, c_2), ...
 
@@ -46,7 +46,7 @@ class CodeHead(CodeOutputs):
         self.blocks = Transformer(layers, width, heads, dropout)
 
     def forward(self, states: Float[Tensor, "P D"], nodes: Int[Tensor, "P L"]) -> Float[Tensor, "P"]:
-        """Log-probability in nats of whole IDs, given as paths of nodes, all levels in one pass (teacher forcing)."""
+        """Log-probability in nats of whole IDs, from their paths of nodes, in one pass (teacher forcing)."""
         tokens = [self.start(states)]
         for level in range(nodes.shape[1] - 1):
             before = tokens[-1] if level else torch.zeros_like(states)

@@ -1,7 +1,7 @@
-"""From a state to ranked items: exact scores of every ID in the prefix tree, and beam search over it.
+"""Rank items from a state: exact scores of every ID in the prefix tree, and beam search over the tree.
 
-Both sum un-renormalised log-probabilities over all K codes of a level; a code that leads nowhere in the tree is left
-out after the log-softmax (method.md, stage 2.3), so a beam as wide as the tree gives exact scoring's numbers.
+Both sum log-probabilities over all K codes of a level, without renormalising over legal codes; illegal codes are
+removed after the log-softmax (method.md, stage 2.3). So a beam as wide as the tree gives the exact scores.
 """
 
 from abc import ABC, abstractmethod
@@ -14,37 +14,36 @@ from torch import Tensor
 from ..tokenizer.prefix_tree import PrefixTree, children, padded_children, paths
 from .code_head import CodeHead
 
-FEWER = 4  # about how many times fewer prefixes a floor leaves; only the speed depends on it
-BLOCK = 2**21  # numbers a block of logits may hold: 8 MB in float32, near the caches, is twice as fast as 32 MB
+FEWER = 4  # typical reduction of prefixes by a floor; affects speed only
+BLOCK = 2**21  # numbers per block of logits: 8 MB in float32 fit the cache and are twice as fast as 32 MB
 
 
 class Extendable(ABC):
-    """What beam search needs of a frontier: `log_probs` (rows, K) of the next codes, and a way to extend rows."""
+    """The interface of beam search: `log_probs` (rows, K) of the next codes, and `advance` to extend rows."""
 
     log_probs: Tensor
 
     @abstractmethod
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
-        """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
+        """Extend each given row to one child node; rows may repeat or be omitted."""
 
 
 class Frontier(Extendable):
-    """Partial IDs being extended: their depth-transformer caches and summed code vectors, one row each.
+    """Partial IDs: their depth-transformer caches and summed code vectors, one row each.
 
     Rows are (B users x P prefixes), users outermost.
     """
 
     def __init__(self, head: CodeHead, states: Float[Tensor, "B D"]) -> None:
         self.head, self.states, self.level = head, states, 0
-        out, self.caches = head.blocks.extend(
-            (head.start(states) + head.depth[0])[:, None], [None] * len(head.blocks.blocks)
-        )
+        start = (head.start(states) + head.depth[0])[:, None]
+        out, self.caches = head.blocks.extend(start, [None] * len(head.blocks.blocks))
         self.summed = torch.zeros_like(states)
         root = torch.zeros(len(states), dtype=torch.long, device=states.device)
         self.log_probs = head.log_probs(out[:, 0], 0, root)  # (rows, K), nats
 
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
-        """Extend the given rows to one child each, nodes of the tree; rows may repeat or be left out."""
+        """Extend each given row to one child node; rows may repeat or be omitted."""
         head = self.head
         self.summed = self.summed.index_select(0, rows) + head.vectors(self.level, nodes)
         self.level += 1
@@ -56,13 +55,13 @@ class Frontier(Extendable):
 def backed_off(
     steps: Float[Tensor, "*nodes"], tree: PrefixTree, depth: int, node: Int[Tensor, "*nodes"] | slice
 ) -> Float[Tensor, "*nodes"]:
-    """Log-probabilities of nodes given their parents, in nats, those that training never saw at an even share.
+    """Log-probabilities of nodes given their parents, in nats, with an even share for nodes that training never saw.
 
-        log p(node | parent) = -log(children of the parent)   where no item below the node was seen in training
+        log p(node | parent) = -log(children of the parent)   if no item below the node was seen in training
 
-    A head learns that a code which no target ever had never comes; a new item would be ranked last whatever its
-    content. Below the deepest prefix that training saw, nothing is known but the number of children.
-    Choice: the shares of seen children stay, so that seen items are scored as without new ones; the sum may pass 1.
+    A head learns that a code without targets has probability 0, so it would rank new items last for any content. Below
+    the deepest prefix that training saw, only the number of children is known.
+    Choice: the shares of seen children do not change, so seen items keep their scores; the sum may exceed 1.
     Source: the backoff of n-gram models; TIGER (Rajput et al. 2023, section 4.3) has new items share a prefix's rank.
     """
     if not tree.unseen:
@@ -73,13 +72,13 @@ def backed_off(
 
 
 def exact_leaves(head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
-    """Log-probability in nats of every leaf for a block of users: each prefix is computed once and shared below it."""
+    """Log-probability in nats of every leaf for a block of users; each prefix is computed once."""
     users = len(states)
     line = torch.arange(users, device=states.device)[:, None]
     frontier = Frontier(head, states)
     score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
     for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
-        above = line * score.shape[1] + parent  # (B, nodes): frontier row of each new node's parent
+        above = line * score.shape[1] + parent  # (B, nodes): frontier row of the parent of each node
         score = score[:, parent] + backed_off(frontier.log_probs[above, code], tree, depth, slice(None))
         if depth + 1 < len(tree.code):
             node = torch.arange(len(code), device=states.device)
@@ -105,9 +104,9 @@ def leaf_scores(
 def leaves_above(
     head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"]
 ) -> Float[Tensor, "B leaves"]:
-    """`exact_leaves` of those at or above a user's floor, in nats; others may be -inf.
+    """`exact_leaves` for leaves at or above the floor of a user, in nats; others may be -inf.
 
-    A prefix is at least as probable as any ID below it, so what lies below the floor is never extended.
+    A prefix is at least as probable as any ID below it, so prefixes below the floor are not extended.
     """
     users = torch.arange(len(states), device=states.device)
     node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
@@ -130,7 +129,7 @@ def exact_scores(
 ) -> Float[Tensor, "B rows"]:
     """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf.
 
-    Args: floor: scores of a user below which items do not matter and may be -inf, see `leaves_above`.
+    Args: floor: score per user below which items may be -inf, see `leaves_above`.
     """
     most_nodes = max(len(code) for code in tree.code)
     largest = max(table.num_embeddings for table in head.vectors.codes)
@@ -146,17 +145,17 @@ def exact_scores(
 
 
 def among(values: Int[Tensor, "B *shape"], listed: Int[Tensor, "B H"]) -> Bool[Tensor, "B *shape"]:
-    """Which values are in the sorted list of their user."""
+    """Which values are in the sorted list of the same user."""
     flat = values.flatten(1).contiguous()
     place = torch.searchsorted(listed, flat).clamp_max(listed.shape[1] - 1)
     return (listed.gather(1, place) == flat).view_as(values)
 
 
 def dead_nodes(tree: PrefixTree, rows: Int[Tensor, "B H"]) -> list[Int[Tensor, "B H"]]:
-    """Nodes of each depth (1 .. sid_len) that lead to no item when a user's sorted `rows` (0 pads) are gone, sorted.
+    """Nodes of each depth (1 .. sid_len) without items after the removal of a user's sorted `rows` (0 pads), sorted.
 
-    Where a list has fewer than H, it ends in what is no node. Only nodes above the rows are looked at, so that the time
-    does not grow with the catalogue.
+    Lists shorter than H are padded with an invalid node. Only nodes above the rows are examined, so the time does not
+    grow with the catalogue.
     """
     real = F.pad(rows[:, 1:] != rows[:, :-1], (1, 0), value=True) & (rows > 0)
     leaf, dead = tree.leaf[rows], []
@@ -176,10 +175,10 @@ def beam_search(
 ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
     """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
 
-    Args: frontier: fresh, one row a user.
-        masked: item rows that leave a user's tree before decoding, 0 pads; None keeps all.
-    Returns: item rows (0 where fewer are left) and scores (-inf there); all items of a colliding ID are listed, so W is
-        `width` times the largest group.
+    Args: frontier: new, one row per user.
+        masked: item rows to remove from the tree of a user, 0 pads; None removes none.
+    Returns: item rows (0 pads) and scores (-inf pads); all items of a colliding ID are listed, so W is `width`
+        times the largest group.
     """
     users, device = len(frontier.log_probs), frontier.log_probs.device
     masked = None if masked is None else masked.sort(1).values
@@ -205,7 +204,7 @@ def beam_search(
 
 
 def _items_of(tree: PrefixTree, leaf: Tensor, score: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Item rows behind leaves, groups side by side, best first, without masked rows, which are sorted."""
+    """Items of leaves, best first, without the sorted `masked` rows."""
     largest = int(tree.max_fanout[-1])
     slot, real = padded_children(tree.starts, leaf, largest)  # (B, W, largest)
     real = real & (score > -torch.inf)[..., None]

@@ -1,4 +1,4 @@
-"""Stage 2: training a sequence model, and from its states to ranked items: exact scores, or beam search over IDs."""
+"""Train a sequence model, and rank items with it by exact scores or by beam search over IDs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig], SequenceMode
 
 @dataclass(frozen=True)
 class Recommender:
-    """A trained sequence model and what turns its states into rankings.
+    """A trained sequence model that scores and ranks items.
 
         score = log p(ID), or the item's logit, or with both heads w_codes log p(ID) + log softmax(logits)[item]
 
-    Args: model: in eval mode. tree: prefix tree of the IDs; None where the model emits none.
-    Choice: with both heads the beam finds candidates by their IDs alone and the sum then ranks them, so that beam and
-        exact scores are the same numbers.
+    Args: model: in eval mode. tree: prefix tree of the IDs; None if the model generates none.
+    Choice: with both heads, the beam finds candidates by their IDs alone and ranks them by the sum, so beam and exact
+        scores are equal.
     """
 
     model: SequenceModel
@@ -39,16 +39,16 @@ class Recommender:
 
     @property
     def device(self) -> torch.device:
-        """Where the model and the tree are: scores and lists are there too."""
+        """The device of the model, the tree, and all scores and lists."""
         return self.model.position.weight.device
 
     def to(self, device: torch.device | str) -> "Recommender":
-        """The recommender with its model moved to another device, and the tree there too."""
+        """Move model and tree to a device."""
         return Recommender(self.model.to(device), None if self.tree is None else self.tree.to(device))
 
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
-        """Exact scores (B, N+1) of every item for users' histories, nats where codes are emitted; column 0 is -inf."""
+        """Exact scores (B, N+1) of every item for users' histories, in nats with codes; column 0 is -inf."""
         rows = self._rows(history, users)
         if self.model.items is None:
             return self.model.id_scores(rows, self.tree)
@@ -59,7 +59,7 @@ class Recommender:
         return self.model.config.w_codes * scores + self._logits(states).log_softmax(-1)
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
-        """The last events of users' histories, as many as the model reads, 0 pads."""
+        """The last events of each history, as many as the model reads, 0 pads."""
         sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.max_events)
         return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes).to(self.device)
 
@@ -67,9 +67,9 @@ class Recommender:
     def ranking_scores(
         self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
     ) -> Float[Tensor, "B rows"]:
-        """`scores`, but -inf for items that change neither the rank of a user's target nor a list of the best k.
+        """`scores`, but -inf for items that affect neither the rank of a user's target nor the list of the best k.
 
-        Equal to `scores` where items have logits.
+        Equal to `scores` if items have logits.
         """
         if self.tree is None or self.model.items is not None:
             return self.scores(history, users)
@@ -88,7 +88,7 @@ class Recommender:
     def beam(
         self, rows: Int[Tensor, "B T"], width: int, masked: Tensor | None = None
     ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
-        """Best items (0 where fewer) and scores in nats by beam search; `masked` rows leave the tree first."""
+        """Best items (0 pads) and scores in nats by beam search, without the `masked` rows."""
         frontier = self.model.frontier(rows)
         items, scores = beam_search(frontier, self.tree, width, masked)
         if self.model.items is None:
@@ -106,7 +106,7 @@ def beam_ranks(
     evaluation: EvaluationConfig,
     masked: bool = False,
 ) -> Ranks:
-    """Ranks of users' targets in their beams, in the order of `users`; a target that no beam reached counts as zero."""
+    """Ranks of users' targets in their beams, in the order of `users`; a target outside the beam counts as zero."""
     history, targets, parts, order = data.history(part), data.targets(part), [], []
     length = recommender.model.config.max_events
     for asked, rows in history_batches(history, users, length, evaluation.batch):
@@ -120,7 +120,7 @@ def beam_ranks(
 
 
 def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    """Validation NDCG@10, seen items included, of a fixed sample: by beam where IDs are emitted, else exact."""
+    """Validation NDCG@10 of a user sample, seen items included: by beam with IDs, else exact."""
     if recommender.tree is not None:
         ranks = beam_ranks(recommender, data, "valid", users, evaluation)
     else:
@@ -137,10 +137,10 @@ def build_recommender(
     seen: Bool[np.ndarray, "N"] | None = None,
     make: ModelMaker = SequenceModel,
 ) -> Recommender:
-    """A fresh recommender; equal arguments give equal parameters.
+    """A new recommender; equal arguments give equal parameters.
 
-    Args: as of `SequenceModel`. seen: item rows that training sees, which `unseen="backoff"` asks for; None is all.
-        make: gives the sequence model, called as `SequenceModel` is.
+    Args: as of `SequenceModel`. seen: item rows that training sees, for `unseen="backoff"`; None is all.
+        make: builds the sequence model, with the arguments of `SequenceModel`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -161,7 +161,7 @@ def fit_recommender(
 ) -> tuple[Recommender, TrainingLog]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
-    It trains on a GPU where there is one, and what is returned ranks there; it starts from the same weights anywhere.
+    It trains and ranks on a GPU if there is one; the initial weights do not depend on the device.
 
     Args: ids: semantic IDs, or None for SASRec. seed: initialisation and batches. make: as in `build_recommender`.
         progress: called after every step.

@@ -1,4 +1,4 @@
-"""The model of stage 2: a transformer over items that emits semantic IDs code by code, scores items, or both."""
+"""The model of stage 2: a transformer over items that generates semantic IDs, scores items, or does both."""
 
 from collections.abc import Callable
 
@@ -17,17 +17,17 @@ from .code_head import CodeHead, CodeOutputs
 from .decoding import Frontier
 from .similarity_bias import SignalPairs, build_reweighting
 
-SLACK = 1e-3  # nats; sums of the same terms in another order differ by less
+SLACK = 1e-3  # nats, above the rounding error of sums in another order
 
 
 class SequenceModel(nn.Module):
     """Transformer over a user's items, with a head for their codes, a softmax over the items, or both.
 
-    An item enters as the sum of what the model holds of it: its code embeddings where there are IDs, and its vector
-    (`item_embeddings`) where items are scored, which without IDs they always are: that is SASRec.
+    The input of an item is the sum of its code vectors (with IDs) and of its item embedding (if items are scored).
+    Without IDs, items are always scored: that is SASRec.
 
-    Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. block: class of the backbone's
-        blocks. reweighting: makes the similarity reweighting, called as `build_reweighting` is.
+    Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. block: class of the transformer
+        blocks. reweighting: builds the reweighting, with the arguments of `build_reweighting`.
     Source: Kang and McAuley 2018 (SASRec) for the item softmax; method.md, stage 2, for codes and reweighting.
     """
 
@@ -40,7 +40,7 @@ class SequenceModel(nn.Module):
         reweighting: Callable[..., SignalPairs] = build_reweighting,
     ) -> None:
         super().__init__()
-        self.config, self.per_item = config, 1  # positions that an item takes
+        self.config, self.per_item = config, 1  # positions per item
         self.position = nn.Embedding(config.max_events, config.width)
         self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout, block)
         self.items = self.vectors = self.head = self.reweighting = None
@@ -56,16 +56,16 @@ class SequenceModel(nn.Module):
             self._use_signals(ids, reweighting)
 
     def tables(self) -> list[nn.Module]:
-        """What starts from N(0, INIT_STD), beside the codes' vectors."""
+        """The modules to initialise from N(0, INIT_STD), without the code vectors."""
         return [self.position] if self.items is None else [self.position, self.items]
 
     def make_head(self) -> CodeOutputs:
-        """The head that emits codes."""
+        """The head that generates codes."""
         config = self.config
         return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
 
     def _use_signals(self, ids: SemanticIds, reweighting: Callable[..., SignalPairs]) -> None:
-        """What the meaning of the codes gives: a start for their tables and the reweighting of attention."""
+        """Initialise the code vectors from the codebook, and build the reweighting, as configured."""
         config = self.config
         if config.init_from_codebook:
             self._start_from(ids)
@@ -75,10 +75,10 @@ class SequenceModel(nn.Module):
 
     @torch.no_grad()
     def _start_from(self, ids: SemanticIds) -> None:
-        """Copy stage 1's codebook into the codes of the learned positions, scaled to the usual size of embeddings.
+        """Copy the codebook of stage 1 to the vectors of the learned positions, scaled to the size of embeddings.
 
-        Choice: one scale for all levels keeps coarse codes larger than fine ones; a width other than E is reached by a
-        random projection.
+        Choice: one scale for all levels keeps coarse codes larger than fine ones; a random projection changes the width
+        if it is not E.
         """
         codebook = torch.from_numpy(ids.codebook)
         if codebook.shape[2] != self.config.width:
@@ -88,35 +88,35 @@ class SequenceModel(nn.Module):
             self.vectors.codes[position].weight.copy_(codebook[position])
 
     def item_embeddings(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
-        """Item embeddings of given rows, or of all N+1: the same going in and coming out."""
+        """Item embeddings of given rows, or of all N+1, tied between input and output."""
         return self.items.weight if item_ids is None else pick(self.items.weight, item_ids)
 
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """What the backbone reads of items, before positions: the sum of all that the model holds of them."""
+        """Input vectors of items, without positions."""
         parts = [] if self.items is None else [self.item_embeddings(item_ids)]
         return sum(parts + self.code_vectors(item_ids))
 
     def code_vectors(self, item_ids: Int[Tensor, "*rows"]) -> list[Float[Tensor, "*rows D"]]:
-        """Vectors of the items' codes, one entry a level; none without IDs."""
+        """Vectors of the items' codes, one entry per level; empty without IDs."""
         if self.vectors is None:
             return []
         return [self.vectors(level, node) for level, node in enumerate(self.vectors.node[item_ids].unbind(-1))]
 
     def enter(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B P D"]:
-        """The stream ahead of the first block, at P = T x `per_item` positions."""
+        """The input of the first block, at P = T x `per_item` positions."""
         x = self.embed(item_ids) * self.config.width**0.5 + self.positions(item_ids.shape[1])
         return dropout(x, self.config.dropout, self.training)
 
     def positions(self, length: int) -> Float[Tensor, "T D"]:
-        """What is added for the place of each of the first `length` items."""
+        """Position vectors of the first `length` items."""
         return self.position.weight[:length]
 
     def biases(
         self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
     ) -> list[Float[Tensor, "#B #H _ T"]]:
-        """Additive attention bias of each layer: the causal mask, plus the reweighting where there is one.
+        """Additive attention bias of each layer: the causal mask, plus the reweighting if there is one.
 
-        Args: last: the only position of each user that the last layer is asked for, as (B, #H, 1, T); None is all.
+        Args: last: if given, the bias of the last layer is that of one position per user, (B, #H, 1, T).
         """
         mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
         masks = [mask] * (self.config.layers - 1) + [mask if last is None else select_query(mask, last)]
@@ -125,11 +125,11 @@ class SequenceModel(nn.Module):
         return [mask + offset for mask, offset in zip(masks, self.reweighting(item_ids, last), strict=True)]
 
     def states(self, item_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B P D"], list[Float[Tensor, "B H P P"]]]:
-        """Backbone outputs and each layer's attention weights at P = T x `per_item` positions; 0 pads on the right."""
+        """Outputs and attention weights of each layer at P = T x `per_item` positions; 0 pads on the right."""
         return self.blocks(self.enter(item_ids), self.biases(item_ids))
 
     def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
-        """State behind each user's last event, from which the next item is predicted."""
+        """State after the last event of each user, which predicts the next item."""
         last = (item_ids > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
         return self.blocks.last_position(self.enter(item_ids), self.biases(item_ids, last), last)
 
@@ -138,7 +138,7 @@ class SequenceModel(nn.Module):
         return softmax_loss(states, self.item_embeddings()[1:], targets - 1)
 
     def frontier(self, item_ids: Int[Tensor, "B T"]) -> Frontier:
-        """Where beam search starts behind users' histories."""
+        """The start of beam search after the histories of users."""
         return Frontier(self.head, self.last_states(item_ids))
 
     def id_scores(self, item_ids: Int[Tensor, "B T"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
@@ -153,10 +153,10 @@ class SequenceModel(nn.Module):
         masked: Int[Tensor, "B H"],
         targets: Int[Tensor, "B"],
     ) -> Float[Tensor, "B rows"]:
-        """`id_scores`, but -inf for items that change neither a target's rank nor a list of the best k.
+        """`id_scores`, but -inf for items that affect neither the rank of a target nor the list of the best k.
 
-        Those are below the target and below the k-th of a beam without the `masked` items, which a list of k has at
-        least; on a wide catalogue most of the tree is then never visited.
+        Such items score below the target and below the k-th item of a beam without the `masked` items. In a large
+        catalogue this skips most of the tree.
         """
         states = self.last_states(item_ids)
         best = decoding.beam_search(Frontier(self.head, states), tree, k, masked)[1]
@@ -165,9 +165,9 @@ class SequenceModel(nn.Module):
         return decoding.exact_scores(self.head, states, tree, torch.minimum(least, own) - SLACK)
 
     def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """Mean loss over each window's next items in nats: of their codes (summed over levels), of items, or of both.
+        """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.
 
-        With both heads the two terms stand beside their sum, in which the codes' weighs `w_codes`.
+        With both heads, "loss" is the sum with weight `w_codes` of the codes, and the two terms are returned too.
         """
         inputs, targets = rows[:, :-1], rows[:, 1:]
         states, _ = self.states(inputs)

@@ -1,4 +1,4 @@
-"""Similarity reweighting: a learned offset of attention for each bucket of how alike two items' signals are."""
+"""Similarity reweighting: a learned attention offset per bucket of the similarity of two items' signals."""
 
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from ..config import RecommenderConfig
 from ..kernels import _LookUp, bucket_of, pick
 from ..transformer import select_query
 
-PAIR_BYTES = 2**28  # the largest table of all pairs that is kept: 7,300 items in five channels
-SPECIAL = 3  # pairs that have no cosine, with offsets of their own: the item itself, a missing signal, padding
+PAIR_BYTES = 2**28  # size limit of the table of all pairs: 7,300 items in five channels
+SPECIAL = 3  # extra buckets for pairs without a cosine: the same item, a missing signal, padding
 
 
 class Channel(NamedTuple):
-    """Which signal of the attending item i is compared with which signal of the attended item j (signal indices)."""
+    """Compares signal `query` of the attending item with signal `key` of the attended item (signal indices)."""
 
     name: str
     query: int
@@ -26,8 +26,7 @@ class Channel(NamedTuple):
 def channels(signals: list[str], which: str) -> list[Channel]:
     """Channels over named signals: `same` compares each signal with itself, `all` adds the ordered pairs of modalities.
 
-    The last signal may be the ID signal, named `id`; it is compared with itself only, since an ID vector has no
-    counterpart in a modality.
+    The ID signal, named `id`, is compared with itself only, because ID vectors are not comparable with a modality.
     """
     same = [Channel(f"{name}-{name}", index, index) for index, name in enumerate(signals)]
     if which == "same":
@@ -45,9 +44,9 @@ def bucket_edges(
     kind: str,
     generator: Generator,
 ) -> Float[Tensor, "edges"]:
-    """The S - 1 inner edges of a channel's buckets.
+    """The S - 1 inner edges of the buckets of a channel.
 
-    Args: kind: `uniform` cuts [-1, 1] evenly; `quantile` cuts a sample of pairs of different items into equal shares.
+    Args: kind: `uniform` cuts [-1, 1] evenly; `quantile` cuts a sample of pairs of different items into equal parts.
     """
     even = torch.linspace(-1, 1, buckets + 1, dtype=vectors.dtype)[1:-1]
     rows = present.any(-1).nonzero().squeeze(-1)
@@ -59,21 +58,21 @@ def bucket_edges(
         return even
     first, second = first[keep], second[keep]
     cosine = F.cosine_similarity(vectors[first, channel.query], vectors[second, channel.key], dim=-1)
-    # many pairs of quantized vectors lie exactly on a quantile: a hair above them, rounding cannot part equal pairs
+    # many pairs of quantized vectors lie exactly on a quantile: a small shift keeps rounding from separating them
     return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1, dtype=cosine.dtype)[1:-1]) + 1e-5
 
 
 def mark(values: Shaped[Tensor, "*pairs"], special: tuple[Tensor, ...], first: int) -> Shaped[Tensor, "*pairs"]:
-    """Write over values of pairs without a cosine: `first` for self, + 1 a missing signal, + 2 padding; last wins."""
+    """Overwrite pairs without a cosine: `first` for the same item, + 1 missing signal, + 2 padding; the last wins."""
     for kind, pairs in enumerate(special):
         values.masked_fill_(pairs, first + kind)
     return values
 
 
 class SignalPairs(nn.Module):
-    """What every form of reweighting needs: unit vectors of the signals, channels, a table of offsets, at first zero.
+    """Base of all reweighting: unit vectors of the signals, channels, and a table of offsets that starts at zero.
 
-    Args: slots: offsets (or slopes) of a channel in one layer and head.
+    Args: slots: number of offsets (or slopes) per channel, layer and head.
     """
 
     def __init__(
@@ -98,14 +97,14 @@ class SignalPairs(nn.Module):
     def _signals(
         self, rows: Int[Tensor, "B T"], signal: Int[Tensor, "C"]
     ) -> tuple[Float[Tensor, "C B T E"], Bool[Tensor, "C B T"]]:
-        """The vectors of each channel's signal, and who has it."""
+        """The vectors of the signal of each channel, and which items have it."""
         slot = rows * self.present.shape[1] + signal[:, None, None]
         return pick(self.vectors.flatten(0, 1), slot), self.present.flatten()[slot]
 
     def compare(
         self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]
     ) -> tuple[Float[Tensor, "C B T R"], tuple[Bool[Tensor, "..."], ...]]:
-        """In each channel the cosine of every pair, and which pairs have none, as `mark` takes them."""
+        """The cosine of every pair per channel, and the pairs without one, in the order of `mark`."""
         same = rows[:, :, None] == columns[:, None, :]
         padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
         (queries, there), (keys, here) = self._signals(rows, self.query), self._signals(columns, self.key)
@@ -119,13 +118,13 @@ class SimilarityBias(SignalPairs):
         bias[layer][b, h, i, j] = sum_channel table[layer, channel, bucket(cos(q_i, k_j)), h]
         weight = softmax(q.k / sqrt(D/H) + bias): each weight is multiplied by exp(bias) before normalisation
 
-    Buckets are integers, so gradient reaches `table` and never the vectors.
+    Buckets are integers, so the gradient reaches `table` but not the vectors.
 
     Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
         signals: their names. layers, heads: of the backbone. buckets: S. edges: `quantile` or `uniform`.
         which: `same` or `all` channels.
     Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours (method.md).
-    Choice: a zero table, so that training starts from plain attention; own buckets for self, missing and padding.
+    Choice: a zero table, so training starts from plain attention; extra buckets for same item, missing and padding.
     """
 
     def __init__(
@@ -148,15 +147,15 @@ class SimilarityBias(SignalPairs):
         self.register_buffer("pairs", self._compare_all(), persistent=False)
 
     def _buckets(self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]) -> UInt8[Tensor, "C B T R"]:
-        """Bucket of every pair in every channel, from the vectors."""
+        """Compute the bucket of every pair and channel from the vectors."""
         cosine, special = self.compare(rows, columns)
         return mark(bucket_of(cosine, self.edges), special, self.buckets)
 
     @torch.no_grad()
     def _compare_all(self) -> UInt8[Tensor, "rows_rows C"] | None:
-        """Buckets of all pairs of items, a byte each, where they fit: training then looks them up.
+        """Buckets of all pairs of items, one byte each, if they fit into `PAIR_BYTES`; None otherwise.
 
-        The channels of a pair are neighbours in memory, so that a pair costs one access.
+        The channels of a pair are adjacent in memory, so a pair costs one access.
         """
         everyone = torch.arange(len(self.vectors))
         if len(self.channels) * len(everyone) ** 2 > PAIR_BYTES:
@@ -165,7 +164,7 @@ class SimilarityBias(SignalPairs):
         return torch.cat(blocks).contiguous()
 
     def bucket_ids(self, item_ids: Int[Tensor, "B T"]) -> Int[Tensor, "C B T T"]:
-        """Bucket of every pair of positions in every channel; 0..S-1 by cosine, then self, missing, padding."""
+        """Bucket of every pair of positions per channel: 0..S-1 by cosine, then same item, missing, padding."""
         if self.pairs is None:
             return self._buckets(item_ids, item_ids).int()
         pair = item_ids[:, :, None] * len(self.vectors) + item_ids[:, None, :]
@@ -174,9 +173,9 @@ class SimilarityBias(SignalPairs):
     def forward(
         self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
     ) -> list[Float[Tensor, "B H _ T"]]:
-        """Each layer's offset in logits; the caller adds its causal mask.
+        """The offset of each layer in logits, without the causal mask.
 
-        Args: last: the only position of each user that the last layer is asked for, as (B, H, 1, T).
+        Args: last: if given, the last layer's offset is that of one position per user, (B, H, 1, T).
         """
         bucket = self.bucket_ids(item_ids)
         top = bucket if last is None else select_query(bucket.transpose(0, 1), last).transpose(0, 1)
@@ -186,6 +185,6 @@ class SimilarityBias(SignalPairs):
 def build_reweighting(
     vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RecommenderConfig
 ) -> SimilarityBias:
-    """The reweighting that a configuration asks for; vectors, present and signals as for `SimilarityBias`."""
+    """The reweighting of a configuration; vectors, present and signals as for `SimilarityBias`."""
     sizes = {"layers": config.layers, "heads": config.heads, "buckets": config.buckets}
     return SimilarityBias(vectors, present, signals, edges=config.bucket_edges, which=config.channels, **sizes)

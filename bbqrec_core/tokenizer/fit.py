@@ -1,4 +1,4 @@
-"""Stage 1, the work: train the tokenizer on a dataset and write down the semantic ID of every item."""
+"""Train the tokenizer on a dataset and compute the semantic ID of every item."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +18,13 @@ from .semantic_ids import SemanticIds, append_extra, health, move_to_free
 
 
 class EncodedItems(NamedTuple):
-    """IDs before the repair and what they came from, row 0 padding throughout.
+    """IDs before the repair, and the signals and vectors behind them; row 0 is padding.
 
-    table: (N+1, learned). sizes: codes possible at each of its positions.
-    codebook: (learned, K, E), the vectors of each position's codes; zero where codes have none.
-    residual: what the last position was asked to quantize, (N+1, E).
-    signals: names; signal_codes (N+1, S, L), vectors (N+1, S, E) quantized, present (N+1, S).
-    behaviour: (N+1, S, E), specific: (N+1, M, W), both before quantization.
+    table: (N+1, learned). sizes: number of codes at each position.
+    codebook: (learned, K, E), vectors of the codes of each position; zero if codes have no vectors.
+    residual: (N+1, E), input of the last position.
+    signals: names; signal_codes (N+1, S, L), quantized vectors (N+1, S, E), present (N+1, S).
+    behaviour (N+1, S, E), specific (N+1, M, W): before quantization.
     """
 
     table: np.ndarray
@@ -40,15 +40,15 @@ class EncodedItems(NamedTuple):
 
 
 TokenizerMaker = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, TokenizerConfig], Tokenizer]
-INIT_SAMPLE = 16_384  # items whose signals initialise the codebook: enough for 256 codes with 64 points each
+INIT_SAMPLE = 16_384  # items for the initialisation of the codebook: 64 points for each of 256 codes
 
 
 class Tokenized(NamedTuple):
-    """A finished stage 1.
+    """The result of stage 1.
 
-    ids: the semantic IDs. log: one dict an epoch (losses, code usage). health: figures before and after the repair.
-    behaviour (N+1, S, E), specific (N+1, M, W): the signals before quantization, empty for random IDs.
-    residual (N+1, E): what the last position was asked to quantize, from which repairs choose.
+    ids: the semantic IDs. log: one dict per epoch (losses, code usage). health: figures before and after the repair.
+    behaviour (N+1, S, E), specific (N+1, M, W): before quantization, empty for random IDs.
+    residual (N+1, E): input of the last position, which repairs use.
     """
 
     ids: SemanticIds
@@ -60,7 +60,7 @@ class Tokenized(NamedTuple):
 
 
 def build_model(data: Dataset, config: TokenizerConfig, make: TokenizerMaker = Tokenizer) -> Tokenizer:
-    """The stage-1 model over a dataset's scaled features, made by `make`.
+    """The stage-1 model for the scaled features of a dataset.
 
     Raises: ValueError for a modality that the data lack.
     """
@@ -78,7 +78,7 @@ def build_model(data: Dataset, config: TokenizerConfig, make: TokenizerMaker = T
 
 @torch.no_grad()
 def all_parts(model: Tokenizer, items: Int[Tensor, "R"]) -> tuple[Parts, Float[Tensor, "R U E"], Tensor]:
-    """Parts, units and presence of units of many item rows, computed in blocks."""
+    """Parts, units and presence of many item rows, computed in blocks."""
     blocks = []
     for rows in items.split(8192):
         parts = model.parts(rows)
@@ -88,7 +88,7 @@ def all_parts(model: Tokenizer, items: Int[Tensor, "R"]) -> tuple[Parts, Float[T
 
 
 def initialise(model: Tokenizer, rows: Int[np.ndarray, "warm"], seed: int) -> None:
-    """Set the codebook by k-means over the units of items drawn at random from some rows."""
+    """Initialise the codebook by k-means over the units of a random sample of item rows."""
     generator = Generator().manual_seed(seed)
     _, units, present = all_parts(model, torch.from_numpy(rows))
     drawn = torch.randperm(len(rows), generator=generator)[:INIT_SAMPLE]
@@ -103,7 +103,7 @@ def train(
     directory: Path,
     progress: Callable[[Progress], None] | None = None,
 ) -> list[dict]:
-    """Train stage 1 with the shared loop; one dict an epoch with losses, used codes and perplexity per level."""
+    """Train stage 1; return one dict per epoch with losses, used codes and perplexity per level."""
     sequences, warm = data.train(), data.warm_rows()
     inner = [value for name, value in model.named_parameters() if name.startswith("variational.")]
     outer = [value for name, value in model.named_parameters() if not name.startswith("variational.")]
@@ -159,18 +159,18 @@ def encode_items(model: Tokenizer) -> EncodedItems:
 
 
 def repaired(encoded: EncodedItems, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The ID table after the configured uniqueness repair, and the number of codes possible at each position."""
+    """The ID table after the configured repair, and the number of codes at each position."""
     if config.uniqueness == "none":
         return encoded.table, encoded.sizes
     if config.uniqueness == "extra":
         table, largest = append_extra(encoded.table)
         return table, (*encoded.sizes, largest)
-    vectors = encoded.codebook[-1][: encoded.sizes[-1]]  # without what pads a position of fewer codes than others have
+    vectors = encoded.codebook[-1][: encoded.sizes[-1]]  # without padding, if other positions have more codes
     return move_to_free(encoded.table, encoded.residual, vectors), encoded.sizes
 
 
 def finish(encoded: EncodedItems, config: TokenizerConfig, log: list[dict]) -> Tokenized:
-    """Repair the IDs, measure them before and after, and pack."""
+    """Repair the IDs, and measure their health before and after."""
     code_ids, sizes = repaired(encoded, config)
     figures = {"before": health(encoded.table, encoded.sizes), "after": health(code_ids, sizes)}
     ids = SemanticIds(
@@ -197,9 +197,9 @@ def fit_tokenizer(
 ) -> Tokenized:
     """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
 
-    It trains on a GPU where there is one.
+    It trains on a GPU if there is one.
 
-    Args: make: gives the model, called as `Tokenizer` is. progress: called after every step.
+    Args: make: builds the model, with the arguments of `Tokenizer`. progress: called after every step.
     Raises: ValueError for a modality that the data lack, FloatingPointError on a non-finite loss.
     """
     with torch.random.fork_rng(devices=[]):

@@ -13,11 +13,11 @@ ENCODE_BLOCK = 1024  # vectors encoded at a time: their distances to 256 codes t
 
 
 class Quantized(NamedTuple):
-    """What the quantizer makes of signals (any leading axes, written *S).
+    """The result of quantizing signals (any leading axes, written *S).
 
-    vectors: sum of the chosen codebook vectors; gradients reach the signals by the chosen estimator.
-    codes: chosen code per level. residuals: what each level was asked to quantize; gradient reaches the signals.
-    loss: codebook + commitment loss of each signal, mean over E, summed over levels.
+    vectors: sum of the chosen codebook vectors; the gradient reaches the signals through the estimator.
+    codes: chosen code per level. residuals: input of each level, with gradient to the signals.
+    loss: codebook + commitment loss per signal, mean over E, summed over levels.
     """
 
     vectors: Float[Tensor, "*S E"]
@@ -31,7 +31,7 @@ def nearest_code(
 ) -> Int[Tensor, "*S"]:
     """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties.
 
-    Args: squares: |C[k]|^2 where they are at hand.
+    Args: squares: |C[k]|^2, if already computed.
     """
     flat, squares = residual.reshape(-1, residual.shape[-1]), table.square().sum(-1) if squares is None else squares
     distance = torch.addmm(squares, flat, table.T, alpha=-2)  # |r|^2 is the same for every k
@@ -39,7 +39,7 @@ def nearest_code(
 
 
 def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
-    """`target`, written as a fixed rotation and scaling of `signal`, so that gradients turn with it.
+    """`target` as a fixed rotation and scaling of `signal`, so that the gradient is rotated too.
 
     Source: Fifty et al. 2024, "Restructuring vector quantization with the rotation trick", section 4.2.
     """
@@ -51,7 +51,7 @@ def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> F
 
 
 def kmeans_plus_plus(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
-    """k-means++: centres drawn from the points, each with chances as the squared distance to those drawn before.
+    """k-means++: draw centres from the points with probability proportional to the squared distance to earlier ones.
 
     Source: Arthur and Vassilvitskii 2007.
     """
@@ -59,16 +59,16 @@ def kmeans_plus_plus(points: Float[Tensor, "P E"], clusters: int, generator: Gen
     gap = torch.full((len(points),), torch.inf)
     for _ in range(clusters - 1):
         gap = torch.minimum(gap, (points - points[picks[-1]]).square().sum(-1))
-        picks.append(int(torch.multinomial(gap + 1e-12, 1, generator=generator)))  # equal points have no distance
+        picks.append(int(torch.multinomial(gap + 1e-12, 1, generator=generator)))  # distances of equal points are 0
     return points[picks].clone()
 
 
 def kmeans(
     points: Float[Tensor, "P E"], clusters: int, generator: Generator, iterations: int = 10
 ) -> Float[Tensor, "K E"]:
-    """Lloyd's algorithm from `kmeans_plus_plus`; an empty cluster moves to the point that is served worst.
+    """Lloyd's algorithm after `kmeans_plus_plus`; an empty cluster moves to the point with the largest error.
 
-    Fewer points than clusters: points are repeated with a little noise, so that every code starts somewhere.
+    If there are fewer points than clusters, points are repeated with a little noise.
     """
     if len(points) < clusters:
         picks = torch.randint(len(points), (clusters - len(points),), generator=generator)
@@ -87,18 +87,18 @@ def kmeans(
 
 
 class ResidualQuantizer(nn.Module):
-    """Quantize in L steps, each level coding what the levels before left over.
+    """Quantize in L steps; each level quantizes the residual of the level before.
 
         r_0 = b;  c_l = argmin_k |r_{l-1} - C_l[k]|;  r_l = r_{l-1} - C_l[c_l];  q(b) = sum_l C_l[c_l]
 
     Args: levels, codes, width: L, K, E.
         commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`.
         gradient: estimator from q(b) to b: `straight-through` or `rotation`.
-        ema_decay: None trains the codebook by gradient on `|sg r_{l-1} - C_l[c_l]|^2`; a number in [0, 1) by
+        ema_decay: None trains the codebook by gradient on `|sg r_{l-1} - C_l[c_l]|^2`; a number in [0, 1) uses
             exponential moving averages of the residuals that chose each code.
-        revive_every: steps between revivals of codes that nothing chose; 0 never.
+        revive_every: steps between revivals of unused codes; 0 never revives.
     Source: Lee et al. 2022 (RQ-VAE) section 3.1; van den Oord et al. 2017 appendix A.1 for the moving averages.
-    Choice: k-means initialisation level by level; a dead code moves onto a random residual of the current batch.
+    Choice: k-means initialisation level by level; a dead code moves to a random residual of the current batch.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ResidualQuantizer(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, signal: Float[Tensor, "*S E"]) -> Quantized:
-        """Quantize signals; reads state, changes none (`observe` does)."""
+        """Quantize signals without changing state (`observe` does that)."""
         codes, residuals, loss = [], [signal], 0.0
         for table, squares in zip(self.codebook, self.codebook.detach().square().sum(-1), strict=True):
             code = nearest_code(residuals[-1].detach(), table.detach(), squares)
@@ -136,14 +136,14 @@ class ResidualQuantizer(nn.Module):
             codes.append(code)
             residuals.append(residuals[-1] - chosen.detach())
         left, codes = torch.stack(residuals), torch.stack(codes, -1)
-        loss = loss + self.commitment * mean_square(left[1:]).sum(0)  # what a level leaves is its distance to its code
+        loss = loss + self.commitment * mean_square(left[1:]).sum(0)  # the next residual is the distance to the code
         turned = self.gradient == "rotation"
         vectors = rotate_to(signal, self.decode(codes)) if turned else signal - left[-1].detach()
         return Quantized(vectors, codes, left[:-1], loss)
 
     @torch.no_grad()
     def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
-        """Codes alone, the fast path: equal to `forward(signal).codes`, in blocks whose distances stay in cache."""
+        """Fast path to `forward(signal).codes`, in blocks whose distances stay in cache."""
         flat, squares = signal.reshape(-1, signal.shape[-1]), self.codebook.square().sum(-1)
         codes = torch.empty(len(flat), len(self.codebook), dtype=torch.long, device=flat.device)
         scratch = flat.new_empty(min(len(flat), ENCODE_BLOCK), self.codebook.shape[1])
@@ -163,9 +163,9 @@ class ResidualQuantizer(nn.Module):
     def initialise(
         self, signals: Float[Tensor, "*S E"], generator: Generator, present: Bool[Tensor, "*S"] | None = None
     ) -> None:
-        """Set each level's codes to the k-means centres of what the levels before leave of `signals`.
+        """Set the codes of each level to the k-means centres of its residuals.
 
-        Args: present: False leaves a signal out.
+        Args: present: False excludes a signal.
         """
         residual = signals.flatten(0, -2) if present is None else signals[present]
         for level in range(len(self.codebook)):
@@ -177,15 +177,15 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, seen: Quantized, present: Tensor | None = None) -> None:
-        """Learn from one batch: moving averages (if so configured), usage, revival of dead codes.
+        """Update from one batch: moving averages (if configured), code usage, revival of dead codes.
 
-        Args: present: boolean over the leading axes of the signals; False leaves a signal out.
+        Args: present: False excludes a signal.
         """
         levels, size, width = self.codebook.shape
         codes, residuals = seen.codes.reshape(-1, levels).T, seen.residuals.reshape(levels, -1, width)
         keep = torch.ones_like(codes[0], dtype=torch.bool) if present is None else present.reshape(-1)
         place = codes.where(keep, size) + torch.arange(levels, device=codes.device)[:, None] * (size + 1)
-        place = place.flatten()  # all levels at once; what is left out goes to one code more than a level has
+        place = place.flatten()  # all levels at once; excluded signals go to an extra code per level
         count = torch.bincount(place, minlength=levels * (size + 1)).view(levels, -1)[:, :size]
         self.usage += count
         self.steps += 1
@@ -193,7 +193,7 @@ class ResidualQuantizer(nn.Module):
             total = residuals.new_zeros(levels * (size + 1), width).index_add_(0, place, residuals.flatten(0, 1))
             self.sums.lerp_(total.view(levels, -1, width)[:, :size], 1 - self.ema_decay)
             self.counts.lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
-            weight = self.counts[..., None]  # near 0, a mean says nothing: the code stays where it is
+            weight = self.counts[..., None]  # near 0 the mean is undefined: the code stays unchanged
             self.codebook.copy_(torch.where(weight > 1e-3, self.sums / weight.clamp_min(1e-3), self.codebook))
         if self.revive_every > 0 and int(self.steps) % self.revive_every == 0:
             for level in range(levels if keep.any() else 0):
@@ -201,7 +201,7 @@ class ResidualQuantizer(nn.Module):
             self.usage.zero_()
 
     def _revive(self, level: int, residuals: Float[Tensor, "P E"]) -> None:
-        """Move the codes of a level that nothing chose since the last revival onto random residuals."""
+        """Move the codes of a level that were unused since the last revival to random residuals."""
         dead = (self.usage[level] == 0).nonzero().squeeze(-1)
         picks = residuals[torch.randint(len(residuals), (len(dead),))]
         self.codebook[level, dead] = picks

@@ -1,4 +1,4 @@
-"""Semantic IDs: the integer table, its prefix tree, its health figures and the repairs that make IDs unique."""
+"""Semantic IDs: the integer table, its health figures, and the repairs that make IDs unique."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,15 @@ from .prefix_tree import build_tree
 
 @dataclass(frozen=True)
 class SemanticIds:
-    """The IDs of a catalogue and what stage 2 and the pictures need beside them. Row 0 is padding.
+    """The IDs of a catalogue, with the codes and vectors that stage 2 and the plots need. Row 0 is padding.
 
-    Args: code_ids: (N+1, sid_len). sizes: codes possible at each of the sid_len positions.
-        learned: how many of the positions come from the codebook (the others disambiguate).
-        signals: names of the quantized signals, modalities then `id`; empty for IDs without meaning.
-        signal_codes: (N+1, S, L). present: (N+1, S). signal_vectors: what stage 2 compares, (N+1, S, V), the quantized
-            vectors (V = E) unless it was told otherwise.
+    Args: code_ids: (N+1, sid_len). sizes: number of codes at each of the sid_len positions.
+        learned: number of positions that come from the codebook (the others disambiguate).
+        signals: names of the quantized signals, modalities then `id`; empty for IDs without signals.
+        signal_codes: (N+1, S, L). present: (N+1, S). signal_vectors: (N+1, S, V), compared by the reweighting; by
+            default the quantized vectors (V = E).
         codebook: (learned, K, E), the table of each learned position.
-        raw_codes: (N+1, sid_len before the repair), to judge collisions by.
+        raw_codes: (N+1, learned), the IDs before the repair, to measure collisions.
     """
 
     code_ids: Int[np.ndarray, "N sid_len"]
@@ -34,7 +34,7 @@ class SemanticIds:
 
     @property
     def sid_len(self) -> int:
-        """Integers in one semantic ID."""
+        """Number of codes in one semantic ID."""
         return self.code_ids.shape[1]
 
     def save(self, path: Path) -> None:
@@ -53,17 +53,16 @@ class SemanticIds:
 
 
 def group_sizes(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "groups"], Int[np.ndarray, "N-1"]]:
-    """How many items share each distinct ID, and the group of every item (row 0, padding, is left out of both)."""
+    """Number of items per distinct ID, and the group of every item, both without row 0."""
     _, group, size = np.unique(code_ids[1:], axis=0, return_inverse=True, return_counts=True)
     return size, group.reshape(-1)
 
 
 def health(code_ids: Int[np.ndarray, "N sid_len"], sizes: tuple[int, ...]) -> dict[str, float | list[float]]:
-    """Figures that show what is wrong with a set of IDs, before or after a repair.
+    """Figures that show problems of a set of IDs, before or after a repair.
 
-    Returns: `collision_rate` = 1 - distinct IDs / items; `colliding_items`, the items that share an ID;
-        `largest_group`; and per position: `used`, `dead` codes, `perplexity` of their use (1 .. size), and
-        `fan_out`, mean children of a prefix.
+    Returns: `collision_rate` = 1 - distinct IDs / items; `colliding_items`, items that share an ID; `largest_group`;
+        per position: `used` and `dead` codes, `perplexity` of code use (1 .. size), and `fan_out`, children per prefix.
     """
     size, _ = group_sizes(code_ids)
     table, tree = code_ids[1:], build_tree(code_ids)
@@ -85,9 +84,9 @@ def health(code_ids: Int[np.ndarray, "N sid_len"], sizes: tuple[int, ...]) -> di
 
 
 def append_extra(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "N longer"], int]:
-    """TIGER's repair: one more position numbers the items of a colliding group; returns the table and its size.
+    """TIGER's repair: a new position numbers the items of each colliding group; returns the table and the size.
 
-    Rows are permuted at load, so the number says nothing of an item's original number.
+    Rows are permuted at load, so these numbers carry no information about the item.
     Source: Rajput et al. 2023 (TIGER), section 3.1.
     """
     _, group = group_sizes(code_ids)
@@ -104,10 +103,10 @@ def append_extra(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray
 def move_to_free(
     code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
 ) -> Int[np.ndarray, "N sid_len"]:
-    """Give colliding items the nearest last code that is free below their prefix; the best served item stays.
+    """Give colliding items the nearest free last code below their prefix; the item nearest to its code keeps it.
 
-    Args: residual: what the last level was asked to quantize. table: its codes.
-    Returns: the new table. Items stay colliding where a prefix has no free code left.
+    Args: residual: input of the last level. table: its codebook.
+    Returns: the new table. Items still collide if their prefix has no free code left.
     """
     repaired = code_ids.copy()
     size, group = group_sizes(code_ids)
@@ -120,7 +119,9 @@ def move_to_free(
         waiting = []
         for index in np.argsort(own, kind="stable"):
             code = int(code_ids[members[index] + 1, -1])
-            waiting.append(index) if code in taken else taken.add(code)
+            if code in taken:
+                waiting.append(index)
+            taken.add(code)
         for index in waiting:
             free = [code for code in np.argsort(gap[index], kind="stable") if int(code) not in taken]
             if free:
