@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, bad):
     task = noisy_task()
     before = copy.deepcopy(task.model["main"].state_dict())
     task.loss = lambda batch: {"loss": task.model["main"](batch).mean() * bad}
-    with pytest.raises(FloatingPointError, match="noisy: the loss is not finite in epoch 1: lower the learning rate"):
+    with pytest.raises(FloatingPointError, match="noisy: loss is not finite in epoch 1: lower the learning rate"):
         fit(task, seed=0, epochs=1, directory=tmp_path)
     assert same_tensors(task.model["main"].state_dict(), before)
 
