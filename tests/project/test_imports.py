@@ -30,6 +30,7 @@ LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
     ("cli",),
 )
 MOST_SOURCES = 5
+MOST_LINES, MOST_MODULES = 3000, 17  # of the core, which a reader of the paper reads whole
 
 
 def sources(root: Path) -> dict[str, str]:
@@ -129,6 +130,12 @@ def sentences(text: str) -> int:
 @pytest.fixture(scope="module")
 def texts(root: Path) -> dict[str, str]:
     return sources(root)
+
+
+def test_the_core_stays_small(root: Path) -> None:
+    core = {name: text for name, text in sources(root).items() if name.split(".")[0] == CORE}
+    assert sum(len(text.splitlines()) for text in core.values()) <= MOST_LINES
+    assert len(set(core) - packages(core)) <= MOST_MODULES
 
 
 def test_the_core_asks_for_nothing_but_four_packages(texts: dict[str, str]) -> None:
