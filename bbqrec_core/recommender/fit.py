@@ -145,7 +145,8 @@ def build_recommender(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(n_items, ids, config)
-    tree = None if model.head is None else build_tree(ids.code_ids, seen if config.unseen == "backoff" else None)
+    seen = seen if config.unseen == "backoff" else None
+    tree = None if model.head is None else build_tree(ids.code_ids, seen)
     return Recommender(model.eval(), tree)
 
 
