@@ -139,7 +139,7 @@ def stage_one(plan: Plan) -> list[Row]:
     batches = [torch.from_numpy(rng.integers(1, items + 1, config.batch_items)) for _ in range(steps)]
     with torch.no_grad():
         start = model.signal_vectors(torch.arange(1, min(items, 4096) + 1))[:, 0]
-        model.quantizer.books[0].initialise(start, torch.Generator().manual_seed(0))
+        model.quantizer.initialise(start, torch.Generator().manual_seed(0))
     peer = PlainRqVae(dims, config.hidden, config.levels, config.codes, config.code_width)
     checked = _same_objective(model, peer, features, batches[0])
     grid = torch.ones(1, 2, dtype=torch.long)
@@ -167,7 +167,7 @@ def _same_objective(model: Tokenizer, peer: PlainRqVae, features: Tensor, rows: 
     """Give the peer our weights and codes, and hold both reconstruction errors against each other."""
     peer.encoder.load_state_dict(model.behaviour["text"].state_dict())
     peer.decoder.load_state_dict(model.decoders["text"].state_dict())
-    for layer, table in zip(peer.quantizer.layers, model.quantizer.books[0].codebook, strict=True):
+    for layer, table in zip(peer.quantizer.layers, model.quantizer.codebook, strict=True):
         for moving in (layer._codebook.embed, layer._codebook.embed_avg):
             moving.copy_(table[None])
         layer._codebook.cluster_size.fill_(1)
