@@ -1,18 +1,18 @@
-# bbqrec: two commands do everything, `make reproduce` and `make test`; each does the set-up it needs.
+# bbqrec: `make reproduce` and `make test` do everything; each target runs the set-up that it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test unit browser lab inspector book figures bench clean
 
-# Two threads on a busy machine are many times slower than one, and one thread makes tables equal for any number of jobs.
+# Two threads on a busy machine are many times slower than one; with one thread, tables do not depend on `--jobs`.
 export OMP_NUM_THREADS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
-# The first of these that is a supported Python (a name on the PATH may be a launcher without that version behind it).
+# The first supported Python of this list. Each name is tried, because it may be a launcher without that version.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	"$$name" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$name"; exit; }; done)
 IS_SUPPORTED = $(if $(PYTHON),$(shell "$(PYTHON)" -c '$(SUPPORTED)' >/dev/null 2>&1 && echo yes))
-FOUND = $(if $(PYTHON),$(shell "$(PYTHON)" --version 2>&1),$(shell python3 --version 2>/dev/null || echo 'no python3 at all'))
+FOUND = $(if $(PYTHON),$(shell "$(PYTHON)" --version 2>&1),$(shell python3 --version 2>/dev/null || echo 'no python3'))
 REFUSED = bbqrec needs Python 3.11, 3.12 or 3.13 (found $(FOUND)): install one, or run \
 	`make $(or $(MAKECMDGOALS),test) PYTHON=/path/to/python3.12`
 
@@ -22,25 +22,24 @@ STAMP := $(VENV)/.stamp
 ARGS ?=
 
 help: ## list these targets
-	@echo 'make reproduce   set up .venv, get the data, run every notebook, write tables and figures below runs/'
-	@echo '                 (others: make reproduce ARGS="--dataset ml-1m --preset full --seeds 0,1,2 --jobs 4")'
-	@echo 'make test        set up .venv, run ruff, the unit tests and the notebook suite on planted data'
-	@echo 'make unit        the unit tests alone; under another Python: make unit PYTHON=python3.13 VENV=.venv-3.13'
-	@echo 'make browser     set up .venv, move every control of the widgets in a real Chromium (must be installed)'
-	@echo 'make lab         set up .venv, open JupyterLab on the notebooks (this machine only, with a token)'
-	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (this machine only)'
-	@echo 'make book        set up .venv, make a web site of the executed notebooks, to read offline: runs/book/ml-100k/quick'
-	@echo '                 (after make reproduce; another run: make book ARGS="--dataset planted --preset smoke")'
-	@echo 'make figures     set up .venv, run the default job, copy the figures and tables that the pages name to figures/'
-	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), time the core against them: runs/bench/bench.csv'
-	@echo '                 (single rows, small: make bench ARGS="--only quantize --scale 0.01")'
-	@echo 'make setup       only set up .venv (minutes the first time, nothing when it is there)'
-	@echo 'make clean       delete .venv*, .uv, .peers, runs/ and caches of tools in this folder; downloaded data and encoders stay'
+	@echo 'make reproduce   set up .venv, get the data, run all notebooks, write tables and figures to runs/'
+	@echo '                 (other options: make reproduce ARGS="--dataset ml-1m --preset full --seeds 0,1,2 --jobs 4")'
+	@echo 'make test        set up .venv, run ruff, the unit tests, and all notebooks on planted data'
+	@echo 'make unit        only the unit tests; with another Python: make unit PYTHON=python3.13 VENV=.venv-3.13'
+	@echo 'make browser     set up .venv, test every widget control in Chromium (must be installed)'
+	@echo 'make lab         set up .venv, open the notebooks in JupyterLab (on this machine only, with a token)'
+	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (on this machine only)'
+	@echo 'make book        set up .venv, build an offline web site of the executed notebooks: runs/book/ml-100k/quick'
+	@echo '                 (run make reproduce first; for another run: make book ARGS="--dataset planted --preset smoke")'
+	@echo 'make figures     set up .venv, run make reproduce, copy the figures and tables of README and notebooks to figures/'
+	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), compare the speed of the core with them: runs/bench/bench.csv'
+	@echo '                 (one row, small scale: make bench ARGS="--only quantize --scale 0.01")'
+	@echo 'make setup       only set up .venv (takes minutes the first time)'
+	@echo 'make clean       delete .venv*, .uv, .peers, runs/ and tool caches in this folder; keep downloaded data and encoders'
 
 setup: $(STAMP)
 
-# Where the machine has no supported Python, uv brings one along, if the network lets it. A PYTHON that was named is used
-# or refused.
+# Without a supported Python on the machine, uv downloads one. If PYTHON is given, make uses it or stops with an error.
 UV := .uv/bin/uv
 BY_UV = "$$(command -v python3 || command -v python)" -m pip install -q --disable-pip-version-check --target .uv uv \
 	&& $(UV) venv -q --seed --clear --python 3.12 $(VENV)
@@ -49,20 +48,20 @@ $(STAMP): constraints.txt pyproject.toml
 	$(if $(PYTHON),$(if $(IS_SUPPORTED),,$(error $(REFUSED))))
 	@if $(BIN)/python -c '$(SUPPORTED)' 2>/dev/null; then :; \
 	elif [ -z "$(PYTHON)" ]; then \
-		echo 'bbqrec: no Python 3.11, 3.12 or 3.13 here; fetching one with uv' >&2; \
+		echo 'bbqrec: no Python 3.11, 3.12 or 3.13 found; downloading one with uv' >&2; \
 		{ $(BY_UV); } >/dev/null 2>&1 || { echo '$(REFUSED)' >&2; exit 1; }; \
 	else "$(PYTHON)" -m venv --clear $(VENV) \
 		|| { echo 'bbqrec: cannot make $(VENV): install the venv module (Debian: apt install python3-venv)' >&2; exit 1; }; \
 	fi
-	@echo 'bbqrec: setting up $(VENV) from constraints.txt (once; 1 to 4 minutes plus download, 2 to 6 GB with the torch build)' >&2
+	@echo 'bbqrec: setting up $(VENV) from constraints.txt (only once; 1 to 4 minutes plus download, 2 to 6 GB depending on the torch build)' >&2
 	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' \
 		| while IFS= read -r line; do case "$$line" in \
 			Collecting*) n=$$((n + 1)); ((n % 25)) || echo "bbqrec:   $$n of about 150 packages found, $$SECONDS s" >&2;; \
-			'Installing collected'*) echo "bbqrec:   unpacking them, $$SECONDS s so far (about 1 minute)" >&2;; \
+			'Installing collected'*) echo "bbqrec:   installing them, $$SECONDS s so far (takes about 1 minute)" >&2;; \
 		esac; done \
-		|| { echo 'bbqrec: the packages could not be installed: see the pip message above, then run make again' >&2; exit 1; }
+		|| { echo 'bbqrec: pip could not install the packages: see its message above, then run make again' >&2; exit 1; }
 	@$(BIN)/python -m ipykernel install --sys-prefix --name bbqrec --display-name bbqrec >/dev/null \
-		|| { echo 'bbqrec: the notebook kernel could not be registered in $(VENV): run make clean, then make again' >&2; exit 1; }
+		|| { echo 'bbqrec: could not register the notebook kernel in $(VENV): run make clean, then run make again' >&2; exit 1; }
 	@touch $(STAMP)
 	@echo 'bbqrec: $(VENV) is ready' >&2
 
@@ -70,33 +69,33 @@ reproduce: $(STAMP) ## data, rows, notebooks, tables
 	@$(BIN)/bbqrec reproduce $(ARGS)
 
 UNIT = $(BIN)/python -m pytest -m 'not suite and not browser' $(ARGS) \
-	|| { echo 'make $@: unit tests failed, listed above' >&2; exit 1; }
+	|| { echo 'make $@: unit tests failed, see the list above' >&2; exit 1; }
 
-unit: $(STAMP) ## the unit tests alone
+unit: $(STAMP) ## only the unit tests
 	@$(UNIT)
 
-test: $(STAMP) ## what CI runs
+test: $(STAMP) ## the command that CI runs
 	@echo 'bbqrec: 1 of 3, ruff (seconds)' >&2
 	@$(BIN)/ruff check . --no-cache || { echo 'make test: ruff check found the problems above' >&2; exit 1; }
-	@$(BIN)/ruff format --check . --no-cache || { echo 'make test: files above are not formatted: run .venv/bin/ruff format .' >&2; exit 1; }
+	@$(BIN)/ruff format --check . --no-cache || { echo 'make test: the files above are not formatted: run .venv/bin/ruff format .' >&2; exit 1; }
 	@echo 'bbqrec: 2 of 3, unit tests (4 to 6 minutes)' >&2
 	@$(UNIT)
-	@echo 'bbqrec: 3 of 3, every notebook on planted data (4 to 6 minutes)' >&2
-	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook suite failed, see above' >&2; exit 1; }
+	@echo 'bbqrec: 3 of 3, all notebooks on planted data (4 to 6 minutes)' >&2
+	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook tests failed, see above' >&2; exit 1; }
 
 lab: $(STAMP) ## JupyterLab on notebooks/
 	@$(BIN)/bbqrec lab
 
-browser: $(STAMP) ## widgets in a real browser
-	@$(BIN)/python -m pytest -m browser -s $(ARGS) || { echo 'make browser: the widgets failed, see above' >&2; exit 1; }
+browser: $(STAMP) ## widget tests in a browser
+	@$(BIN)/python -m pytest -m browser -s $(ARGS) || { echo 'make browser: the widget tests failed, see above' >&2; exit 1; }
 
-inspector: $(STAMP) ## notebook 07 as a web page, through Voila
+inspector: $(STAMP) ## notebook 07 as a web page, with Voila
 	@$(BIN)/bbqrec inspector $(ARGS)
 
-book: $(STAMP) ## the executed suite as a web site
+book: $(STAMP) ## the executed notebooks as a web site
 	@$(BIN)/bbqrec book $(ARGS)
 
-figures: reproduce ## the only writer of figures/
+figures: reproduce ## the only target that writes figures/
 	@$(BIN)/python -c 'from bbqrec_lab.suite import reproduce; reproduce.promote()'
 
 PEERS := .peers
@@ -105,15 +104,15 @@ PEER_PINS_recbole :=
 
 $(PEERS)/%/.stamp: benchmarks/peers_%.txt constraints.txt
 	$(if $(IS_SUPPORTED),,$(error $(REFUSED)))
-	@echo 'bbqrec: setting up $(PEERS)/$* from $< (once; 1 to 3 minutes plus download)' >&2
+	@echo 'bbqrec: setting up $(PEERS)/$* from $< (only once; 1 to 3 minutes plus download)' >&2
 	@"$(PYTHON)" -m venv --clear $(PEERS)/$*
 	@$(PEERS)/$*/bin/python -m pip install --disable-pip-version-check --progress-bar off -q $(PEER_PINS_$*) -r $< \
-		|| { echo 'bbqrec: the peers could not be installed: see the pip message above' >&2; exit 1; }
+		|| { echo 'bbqrec: pip could not install the peer libraries: see its message above' >&2; exit 1; }
 	@touch $@
 
-bench: $(STAMP) $(PEERS)/main/.stamp $(PEERS)/recbole/.stamp ## the core against its peers
+bench: $(STAMP) $(PEERS)/main/.stamp $(PEERS)/recbole/.stamp ## speed of the core and of peer libraries
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-clean: ## nothing outside this folder is touched
+clean: ## deletes nothing outside this folder
 	rm -rf .venv .venv-* .uv $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
-"""Everything a laboratory adds to `bbqrec_core`: data, baselines, experiments, analysis, plots, widgets, the suite.
+"""The laboratory around `bbqrec_core`: data, baselines, experiments, analysis, plots, widgets, the suite.
 
-Arrows run from here to the core, and inside from a room to those below it (docs/design.md lists the floors). A notebook
-starts from `Workspace`, which finds or makes everything that its parameters name.
+The laboratory imports the core, and each of its packages imports only lower ones (docs/design.md lists the order). A
+notebook starts from `Workspace`, which loads or computes everything that its parameters name.
 """
 
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ __all__ = ["Workspace"]
 
 
 def __getattr__(name: str) -> object:
-    """`Workspace`, imported when it is asked for, so that the command line starts at once."""
+    """`Workspace`, imported on first use, so the command line starts at once."""
     if name == "Workspace":
         from bbqrec_lab.notebook import Workspace
 

@@ -1,4 +1,4 @@
-"""The `bbqrec` command: thin, over the public functions. Results go to standard output, progress to standard error."""
+"""The `bbqrec` command, a thin layer over public functions; results go to stdout, progress goes to stderr."""
 
 import argparse
 import json
@@ -17,24 +17,24 @@ WORDS = {"True": True, "False": False, "None": None}
 
 
 class _Parser(argparse.ArgumentParser):
-    """Argparse whose errors are one line."""
+    """An argument parser that prints each error on one line."""
 
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message} (try {self.prog} --help)\n")
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """`0,1,2` as (0, 1, 2)."""
+    """Parse `0,1,2` into (0, 1, 2)."""
     return tuple(int(part) for part in text.split(","))
 
 
 def names(text: str) -> tuple[str, ...]:
-    """`02,05` as ("02", "05"); blanks around a name do not count."""
+    """Parse `02,05` into ("02", "05"), without the blanks around a name."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def overrides(text: str) -> dict[str, object]:
-    """Config fields by name, from `k=v,k=v` or from a JSON object (which also takes lists).
+    """Parse config fields by name from `k=v,k=v` or from a JSON object (which also accepts lists).
 
     Raises: argparse.ArgumentTypeError naming the part that is neither.
     """
@@ -47,7 +47,7 @@ def overrides(text: str) -> dict[str, object]:
     for part in names(text):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
-            raise argparse.ArgumentTypeError(f"wanted name=value, got {part!r}")
+            raise argparse.ArgumentTypeError(f"expected name=value, got {part!r}")
         pairs[name.strip()] = _literal(value.strip())
     return pairs
 
@@ -69,7 +69,7 @@ def _list(_: argparse.Namespace) -> int:
     there = ["yes" if (home / name).exists() else "no" for name in sources.REGISTRY]
     about = [str(entry) for entry in sources.REGISTRY.values()]
     frame = pl.DataFrame({"dataset": list(sources.REGISTRY), "here": there, "what and terms": about})
-    tables.show(frame, f"datasets by name, kept below {home}")
+    tables.show(frame, f"registered datasets, stored below {home}")
     return 0
 
 
@@ -89,7 +89,7 @@ def _encoders(_: argparse.Namespace) -> int:
 
 
 def _read(dataset: str) -> object:
-    """A bundle by path or registered name, checked, without encoding anything."""
+    """Read and check a bundle by path or registered name; encode nothing."""
     from bbqrec_lab.datasets import reading, sources
 
     path = sources.get(dataset) if dataset in sources.REGISTRY else dataset
@@ -98,7 +98,7 @@ def _read(dataset: str) -> object:
 
 def _check(args: argparse.Namespace) -> int:
     bundle = _read(args.path)
-    print(f"{bundle.name} ({bundle.data_hash}): good, {bundle.n_users} users, {bundle.n_items} items")
+    print(f"{bundle.name} ({bundle.data_hash}): valid, {bundle.n_users} users, {bundle.n_items} items")
     for what, value in bundle.report.items():
         print(f"{what}: {value}")
     return 0
@@ -119,7 +119,7 @@ def _variants(_: argparse.Namespace) -> int:
     from bbqrec_lab.experiments import tables, variants
 
     lines = [(name, variant.group, variant.note) for name, variant in variants.VARIANTS.items()]
-    tables.show(pl.DataFrame(lines, schema=["variant", "group", "note"], orient="row"), "rows that bbqrec fit can make")
+    tables.show(pl.DataFrame(lines, schema=["variant", "group", "note"], orient="row"), "variants for bbqrec fit")
     return 0
 
 
@@ -138,7 +138,7 @@ def _fit(args: argparse.Namespace) -> int:
     from bbqrec_lab.store import Store
 
     if args.variant not in variants.VARIANTS:
-        raise ValueError(f"no variant {args.variant!r}: there are {', '.join(variants.VARIANTS)}")
+        raise ValueError(f"no variant {args.variant!r}: choose one of {', '.join(variants.VARIANTS)}")
     settings = presets.make_config(args.preset, args.seed, args.overrides)
     data = sources.load(args.dataset, settings.data)
     result = runs.run_variant(data, args.variant, settings, Store(args.out / "artefacts"))
@@ -152,12 +152,12 @@ def _recommend(args: argparse.Namespace) -> int:
     from bbqrec_lab.experiments import runs, tables
 
     if not args.directory.is_dir():
-        raise ValueError(f"no run at {args.directory}: bbqrec fit prints the folder that --run wants")
+        raise ValueError(f"no run at {args.directory}: give --run the folder that bbqrec fit prints")
     found = runs.recommend(args.directory, list(args.items), args.k)
     if args.json:
         print(json.dumps(found.to_dicts(), ensure_ascii=False, indent=1))
     else:
-        tables.show(found, f"next after {', '.join(args.items)}")
+        tables.show(found, f"recommended after {', '.join(args.items)}")
     return 0
 
 
@@ -181,7 +181,7 @@ def _lab(_: argparse.Namespace) -> int:
 
     command = [sys.executable, "-m", "jupyterlab", str(notebooks.notebook_folder()), "--ServerApp.ip=127.0.0.1"]
     command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback and token still guard it
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback address and token still protect it
         command.append("--allow-root")
     return subprocess.call(command)
 
@@ -200,7 +200,7 @@ def _book(args: argparse.Namespace) -> int:
 
 
 def _add(commands: argparse._SubParsersAction, name: str, run: Callable, what: str) -> argparse.ArgumentParser:
-    """A command that calls `run`; --debug works after its name as well as before."""
+    """Add a command that calls `run`; it accepts --debug before and after its name."""
     command = commands.add_parser(name, help=what, description=what)
     command.set_defaults(run=run)
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
@@ -214,47 +214,47 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_run_commands(commands: argparse._SubParsersAction) -> None:
-    job = _add(commands, "reproduce", _reproduce, "run all rows and notebooks; writes tables and figures")
+    job = _add(commands, "reproduce", _reproduce, "run all variants and notebooks; writes tables and figures")
     _add_run_options(job)
     job.add_argument("--seeds", default=(0, 1, 2), type=seeds, metavar="N,N,...", help="default 0,1,2")
-    job.add_argument("--only", default=(), type=names, metavar="NN,NN", help="these notebooks, e.g. 02,05")
+    job.add_argument("--only", default=(), type=names, metavar="NN,NN", help="only these notebooks, e.g. 02,05")
     job.add_argument(
-        "--jobs", type=int, metavar="N", help="rows or notebooks at a time; default: one a core, at most 8"
+        "--jobs", type=int, metavar="N", help="parallel variants or notebooks; default: one per core, at most 8"
     )
-    fit = _add(commands, "fit", _fit, "train and evaluate one variant; prints its row")
+    fit = _add(commands, "fit", _fit, "train and evaluate one variant; prints its results")
     _add_run_options(fit)
     fit.add_argument("--variant", required=True, metavar="NAME", help="see bbqrec variants")
     fit.add_argument("--seed", default=0, type=int, metavar="N", help="default 0")
     fit.add_argument("--overrides", default={}, type=overrides, metavar="K=V,...", help="config fields, or JSON")
-    again = _add(commands, "recommend", _recommend, "what comes next after some items")
-    again.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="printed by fit")
+    again = _add(commands, "recommend", _recommend, "recommend the next items after a history")
+    again.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="folder printed by fit")
     again.add_argument("--items", required=True, type=names, metavar="ID,ID,...", help="oldest first")
-    again.add_argument("--k", default=10, type=int, metavar="N", help="how many; default 10")
-    again.add_argument("--json", action="store_true", help="a list of objects instead of a table")
-    ids = _add(commands, "ids", _ids, "write a run's semantic IDs; fit reads them again (source=file, ids_file=...)")
-    ids.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="printed by fit")
+    again.add_argument("--k", default=10, type=int, metavar="N", help="number of items; default 10")
+    again.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    ids = _add(commands, "ids", _ids, "write the semantic IDs of a run; fit can read them (source=file, ids_file=...)")
+    ids.add_argument("--run", dest="directory", required=True, type=Path, metavar="DIR", help="folder printed by fit")
     ids.add_argument("--to", required=True, type=Path, metavar="FILE", help="ending in .parquet, or .json (index.json)")
-    _add(commands, "variants", _variants, "the rows that fit can make")
-    page = _add(commands, "inspector", _inspector, "the codebook inspector as a web page, on this machine only")
+    _add(commands, "variants", _variants, "list the variants that fit can train")
+    page = _add(commands, "inspector", _inspector, "serve the codebook inspector as a web page, on this machine only")
     _add_run_options(page)
     page.add_argument("--port", default=8866, type=int, metavar="N", help="default 8866")
-    page.add_argument("--notebook", default="07", metavar="NN", help="another one as a page, e.g. 02 or 04; default 07")
-    _add_run_options(_add(commands, "book", _book, "the executed notebooks as a web site to read offline"))
-    _add(commands, "lab", _lab, "JupyterLab on the notebooks, on this machine only")
+    page.add_argument("--notebook", default="07", metavar="NN", help="notebook to serve, e.g. 02 or 04; default 07")
+    _add_run_options(_add(commands, "book", _book, "build an offline web site of the executed notebooks"))
+    _add(commands, "lab", _lab, "open the notebooks in JupyterLab, on this machine only")
 
 
 def _add_data_commands(parts: argparse._SubParsersAction) -> None:
-    _add(parts, "list", _list, "datasets by name, with their terms")
-    get = _add(parts, "get", _get, "fetch and build a dataset; prints its folder")
+    _add(parts, "list", _list, "list the registered datasets and their terms of use")
+    get = _add(parts, "get", _get, "download and build a dataset; prints its folder")
     get.add_argument("name")
     get.add_argument("--posters", default="", metavar="DIR", help="pictures for MovieLens: a folder, or `get`")
-    _add(parts, "check", _check, "read a bundle and report what is wrong or dropped").add_argument("path")
-    _add(parts, "stats", _stats, "numbers of a bundle or registered dataset").add_argument("path")
-    _add(parts, "encoders", _encoders, "fetch the frozen text and image encoders")
+    _add(parts, "check", _check, "check a bundle; reports faults and dropped rows").add_argument("path")
+    _add(parts, "stats", _stats, "statistics of a bundle or registered dataset").add_argument("path")
+    _add(parts, "encoders", _encoders, "download the frozen text and image encoders")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; imports nothing slow, so that --help is instant."""
+    """The argument parser; imports nothing slow, so --help is instant."""
     top = _Parser(prog="bbqrec", description="Behaviour-bound semantic IDs for sequential recommendation.")
     top.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
@@ -271,20 +271,20 @@ def _interrupt(signum: int, frame: object) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one command.
 
-    Returns: 0 done; 1 work that was started failed; 2 the request, a file or the data are wrong; 130 interrupted.
+    Returns: 0 success; 1 the work failed; 2 the request, a file or the data are wrong; 130 interrupted.
     """
     args = parser().parse_args(argv)
     use_one_thread()
-    previous = signal.signal(signal.SIGTERM, _interrupt)  # so that a plain kill also stops the workers
+    previous = signal.signal(signal.SIGTERM, _interrupt)  # a plain kill then stops the workers too
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("bbqrec: interrupted; what is finished is kept, the same command goes on", file=sys.stderr)
+        print("bbqrec: interrupted; finished results are kept, run the same command to continue", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader (for example `head`) closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # the last stop: one line for the user, the traceback on request
+    except Exception as error:  # top level: one line for the user, the traceback with --debug
         if args.debug:
             traceback.print_exc()
         return _one_line(error)
@@ -293,13 +293,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> int:
-    """Print cause and remedy; the exit code says whether the caller can mend it (2) or the work failed (1)."""
+    """Print cause and remedy; return 2 if the caller can fix the error, 1 if the work failed."""
     text = " ".join(str(error).split())
     if isinstance(error, ValueError):
         print(f"bbqrec: {text}", file=sys.stderr)
         return 2
     if isinstance(error, OSError):
-        print(f"bbqrec: {text}: check that the file is there, readable and the disk has room", file=sys.stderr)
+        print(f"bbqrec: {text}: check that the file exists, is readable, and the disk has space", file=sys.stderr)
         return 2
-    print(f"bbqrec: {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+    print(f"bbqrec: {type(error).__name__}: {text} (--debug prints the traceback)", file=sys.stderr)
     return 1

@@ -1,7 +1,7 @@
-"""Keys of results by the code that makes them, so that changed code never meets old results.
+"""Hashes of the code that makes a result, for its key, so changed code never loads old results.
 
-A key covers the named modules and every module of this project that they import, directly or not. What is hashed is the
-parsed code, so that comments, docstrings and layout do not count.
+A hash covers the named modules and every module of this project that they import, directly or not. It is computed from
+the parsed code, so comments, docstrings and layout do not count.
 """
 
 import ast
@@ -10,15 +10,15 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # the folder that holds both packages
+ROOT = Path(__file__).resolve().parent.parent  # the folder that contains both packages
 PACKAGES = ("bbqrec_core", "bbqrec_lab")
 
 
 def code_hash(*modules: str, alone: Collection[str] = (), root: Path = ROOT) -> str:
-    """12 hex digits over what modules, by dotted name, and those that they import compute.
+    """Hash of the code of modules (dotted names) and of the project modules that they import, 12 hex digits.
 
-    Args: alone: modules that count without what they import. root: the folder that holds the packages.
-    Raises: FileNotFoundError for a module that is not there.
+    Args: alone: modules that count without their imports. root: the folder that contains the packages.
+    Raises: FileNotFoundError for a module that does not exist.
     """
     return _hash(modules, tuple(alone), root)
 
@@ -58,7 +58,7 @@ def _bare(tree: ast.Module) -> ast.Module:
 
 
 def _imported(name: str, root: Path) -> list[str]:
-    """The project's modules that a module imports anywhere in it; of a package, those that define the names."""
+    """The project modules that a module imports anywhere; for a package, the modules that define the names."""
     found = []
     for node in ast.walk(_parsed(name, root)):
         if not isinstance(node, ast.ImportFrom):
@@ -70,7 +70,7 @@ def _imported(name: str, root: Path) -> list[str]:
 
 
 def _absolute(node: ast.ImportFrom, name: str, root: Path) -> str:
-    """The dotted name that an import means, seen from module `name`."""
+    """The absolute dotted name of an import in module `name`."""
     if not node.level:
         return node.module or ""
     is_package = _file(name, root).name == "__init__.py"
@@ -80,7 +80,7 @@ def _absolute(node: ast.ImportFrom, name: str, root: Path) -> str:
 
 
 def _home(source: str, name: str, root: Path) -> str:
-    """The module behind `from source import name`: a submodule, or where a package's `__init__` has the name from."""
+    """The module that defines `name` of `from source import name`; the `__init__` of a package is followed."""
     if _file(source, root).name != "__init__.py":
         return source
     submodule = f"{source}.{name}"

@@ -1,4 +1,4 @@
-"""How anything is timed here: interleaved repetitions after a warm-up, all of them kept for medians and spreads."""
+"""Timing: interleaved repetitions after a warm-up; all of them are kept, for medians and spreads."""
 
 import resource
 import time
@@ -14,11 +14,10 @@ import torch
 
 @dataclass(frozen=True)
 class Plan:
-    """How things are timed.
+    """How to time.
 
-    Args: scale: share of the full size, so that tests take seconds. repetitions: timed runs of each side after one
-        that warms up. clock: `wall`, or `cpu`, the processor time of this process and its children, for a machine with
-        other work.
+    Args: scale: share of the full size; tests use a small one. repetitions: timed runs of each side, after the warm-up.
+        clock: `wall`, or `cpu`: processor time of this process and its children, for a machine with other load.
     """
 
     scale: float = 1.0
@@ -26,7 +25,7 @@ class Plan:
     clock: str = "wall"
 
     def size(self, full: int, least: int = 1) -> int:
-        """A size scaled down, `least` at least."""
+        """A scaled size, at least `least`."""
         return max(round(full * self.scale), least)
 
     def now(self) -> float:
@@ -38,23 +37,23 @@ class Plan:
 
 
 class Side(NamedTuple):
-    """One of those that take turns: `run` is a repetition, `amount` its units of work (vectors, targets, users)."""
+    """One of the alternatives to time: `run` is a repetition, `amount` its work in units (vectors, targets, users)."""
 
     run: Callable[[], object]
     amount: float = 1.0
 
 
 def timed(run: Callable[[], object], plan: Plan) -> float:
-    """Seconds that one call takes."""
+    """Duration of one call in seconds."""
     start = plan.now()
     run()
     return plan.now() - start
 
 
 def interleave(sides: Mapping[Hashable, Side], plan: Plan, warm_up: int = 1) -> dict[Hashable, np.ndarray]:
-    """Seconds of every repetition of every side: all sides in turn, and each second round in the opposite order.
+    """Seconds of every repetition of every side: sides take turns, and every second round runs in reverse order.
 
-    So whatever else the machine does meets all sides alike, and neither always runs behind the other.
+    Other load on the machine then affects all sides alike, and no side always runs after the same other side.
     """
     seconds: dict[Hashable, list[float]] = {name: [] for name in sides}
     for _ in range(warm_up):
@@ -67,18 +66,18 @@ def interleave(sides: Mapping[Hashable, Side], plan: Plan, warm_up: int = 1) -> 
 
 
 def forget_peak_memory() -> None:
-    """Start to measure peak memory anew, where the system can (Linux): a worker does many rows."""
+    """Reset the peak memory of this process if the system can (Linux), because one worker runs many variants."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory() -> float:
-    """The most resident memory of this process since `forget_peak_memory`, in GB; elsewhere since it started."""
+    """Peak resident memory of this process in GB since `forget_peak_memory`, or since its start if not on Linux."""
     with suppress(OSError, IndexError):
         return round(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20, 2)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def device_name(device: torch.device) -> str:
-    """`cpu`, or the kind of device and its model, for tables."""
+    """The type of a device, for CUDA with the model, for tables."""
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

@@ -1,4 +1,4 @@
-"""What a notebook starts from, a workspace, and what it tells beside figures: tables, what to notice, checks."""
+"""Tools of a notebook: the workspace, and the display of tables, of what to notice, and of checks of answers."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +20,11 @@ from bbqrec_lab.store import Store
 
 @dataclass(frozen=True)
 class Workspace:
-    """One dataset, preset and seed, with everything made for it below `out_dir`; opens nothing until asked.
+    """One dataset, preset and seed, and all results for them below `out_dir`; loads nothing before it is needed.
 
     Args: dataset: a registered name, or a path to a bundle. preset, seed, overrides: as in `presets.make_config`.
-        out_dir: tables and figures land in `out_dir/DATASET/PRESET`, trained results in `out_dir/artefacts`.
-    Raises: ValueError for a wrong dataset, preset, seed or override, as soon as it is built.
+        out_dir: tables and figures go to `out_dir/DATASET/PRESET`, trained results to `out_dir/artefacts`.
+    Raises: ValueError for a wrong dataset, preset, seed or override, on construction.
     """
 
     dataset: str
@@ -39,41 +39,41 @@ class Workspace:
 
     @property
     def config(self) -> Config:
-        """The configuration asked for."""
+        """The configuration of preset, seed and overrides."""
         return make_config(self.preset, self.seed, self.overrides)
 
     @cached_property
     def data(self) -> NamedDataset:
-        """The dataset, with encoded and scaled features; read once."""
+        """The dataset with encoded and scaled features; read once."""
         return sources.load(self.dataset, self.config.data)
 
     @property
     def store(self) -> Store:
-        """Where trained results are kept, shared by all notebooks below one `out_dir`."""
+        """The store of trained results, shared by all notebooks with the same `out_dir`."""
         return Store(Path(self.out_dir).resolve() / "artefacts")
 
     @property
     def folder(self) -> Path:
-        """`out_dir/DATASET/PRESET`, holding `tables`, `figures` and `notebooks`."""
+        """`out_dir/DATASET/PRESET`, which contains `tables`, `figures` and `notebooks`."""
         return run_folder(Path(self.out_dir).resolve(), self.dataset, self.preset, self.data)
 
     def tokenizer(self, variant: str = "bbqrec") -> Tokenized:
-        """Stage 1 of a variant: loaded if it was made before, else trained now."""
+        """Stage 1 of a variant: loaded if it exists, otherwise trained."""
         config = variants.variant_config(variant, self.config)
         return runs.run_tokenizer(self.data, config, self.store)[0]
 
     def run(self, variant: str = "bbqrec", seed: int | None = None) -> Result:
-        """Both stages and the evaluation of a variant: loaded if made before, else made now."""
+        """Both stages and the evaluation of a variant: loaded if they exist, otherwise computed."""
         config = make_config(self.preset, self.seed if seed is None else seed, self.overrides)
         return runs.run_variant(self.data, variant, config, self.store)
 
     def truth(self) -> dict[str, Int[np.ndarray, "rows"]]:
-        """Planted factors by item row where the dataset has a truth, else nothing."""
+        """Planted factors by item row; empty if the dataset has no known truth."""
         path = self._bundle()
         return planted.load_truth(path, self.data) if (path / "truth.json").exists() else {}
 
     def oracle(self, part: str) -> Float[np.ndarray, "U rows"]:
-        """Chances of every item to be each user's target of `part`, from the process that made planted data.
+        """Probability of every item to be each user's target of `part`, from the process that made the planted data.
 
         Raises: ValueError for data without a planted truth.
         """
@@ -84,11 +84,11 @@ class Workspace:
         return sources.get(self.dataset) if self.dataset in sources.REGISTRY else Path(self.dataset)
 
 
-NOT_YET = "Not answered yet: put your answer in place of None and run the cell again."
+NOT_YET = "Not answered yet: replace None with your answer and run the cell again."
 
 
 def notice(*points: str) -> None:
-    """Display what to notice in the picture above, one bullet a point; points quote numbers of this very run."""
+    """Display what to notice in the figure above, one bullet per point; points quote numbers of this run."""
     _say("\n".join(["**What to notice.**", "", *(f"- {point}" for point in points)]))
 
 
@@ -100,22 +100,22 @@ def show_table(
     most: int = 40,
     shown: pl.DataFrame | None = None,
 ) -> None:
-    """Save a table by `tables.save_table` and display its first `most` rows, or what is `shown` instead."""
+    """Save a table with `tables.save_table` and display its first `most` rows, or `shown` if it is given."""
     shown = frame.head(most) if shown is None else shown
     tables.save_table(frame, name, folder, caption, shown)
     _say(tables.markdown(shown, caption))
 
 
 def verdict(answer: object, right: object, tolerance: float = 0.0) -> str:
-    """What to tell a reader about an answer: not there yet, right, or to look again; never the right answer itself.
+    """Feedback on an answer: not answered yet, right, or look again; it never contains the right answer.
 
-    Args: answer: None, a number, a text or a list of them. tolerance: allowed difference of numbers.
+    Args: answer: None, a number, a string or a list of these. tolerance: allowed difference of numbers.
     """
     if answer is None:
         return NOT_YET
     asked, given = np.atleast_1d(np.asarray(right)), np.atleast_1d(np.asarray(answer))
     if asked.shape != given.shape:
-        return f"Look again: {len(asked)} values were asked for, this is {len(given)}."
+        return f"Look again: the exercise asks for {len(asked)} values, the answer has {len(given)}."
     if asked.dtype.kind in "US" or given.dtype.kind in "US":
         same = np.char.lower(asked.astype(str)) == np.char.lower(given.astype(str))
     else:
@@ -131,7 +131,7 @@ def check(answer: object, right: object, tolerance: float = 0.0) -> None:
 def solve(answer: object, right: object, tolerance: float = 0.0) -> None:
     """Display the answer of a solved exercise with its verdict.
 
-    Raises: AssertionError if the check of the exercise would not take it.
+    Raises: AssertionError if the check of the exercise rejects it.
     """
     said = verdict(answer, right, tolerance)
     assert said == "Right.", f"{answer!r}: {said}"

@@ -1,4 +1,4 @@
-"""The settings that the laboratory adds to the core's: what is read, where IDs come from, which rival is trained."""
+"""The settings that the laboratory adds to the core: reading of data, source of IDs, switches of the baselines."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,14 +9,14 @@ from bbqrec_core.config import Checked, at_least
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    """What is read and how it is split.
+    """How a dataset is read and split.
 
-    Args: split_seed: fixes time ties, item permutation and evaluation samples, the same for all models and seeds.
-        time_ties: `shuffle` (seeded) or `file` order among events of one user at one time.
-        k_core: drop users and items with fewer events until none is left; 0 keeps all.
-        modalities: names to use; empty uses every one that the bundle has.
-        cold_items: share of items, drawn by split_seed, that no training sees: new items, known by content alone.
-        posters: for `ml-100k` and `ml-1m`: a folder of pictures, or `get`; empty leaves pictures out.
+    Args: split_seed: seed of time ties, item permutation and evaluation samples, the same for all models and seeds.
+        time_ties: order of events of one user at one time: `shuffle` (seeded) or `file`.
+        k_core: repeatedly drop users and items with fewer events; 0 keeps all.
+        modalities: names to use; empty uses all modalities of the bundle.
+        cold_items: share of items, drawn by split_seed, that are held out of training: new items with content only.
+        posters: for `ml-100k` and `ml-1m`: a folder of pictures, or `get` to download them; empty uses no pictures.
     """
 
     split_seed: int = at_least(0, 0)
@@ -29,13 +29,13 @@ class DataConfig(Checked):
 
 @dataclass(frozen=True)
 class IdsConfig(Checked):
-    """Where a row's IDs come from.
+    """The source of the semantic IDs of a variant.
 
-    Args: source: `learned` by stage 1; or, as controls of the same shape, `random` ones, RQ-k-means of the joined
-            features (`kmeans`: at unit length, on E leading axes) or of a SASRec's item embeddings (`sasrec`), the
-            codes that a bundle has `published`, or IDs from a `file`.
-        ids_file: of `file`: parquet or index.json, see `datasets.id_files`.
-        transport: part colliding items by entropic transport, whatever `tokenizer.uniqueness` says.
+    Args: source: `learned` by stage 1, or a control of the same shape: `random` codes, RQ-k-means of joined features
+            (`kmeans`: unit length, first E principal axes) or of the item embeddings of a SASRec (`sasrec`), the
+            `published` codes of a bundle, or IDs from a `file`.
+        ids_file: for `file`: parquet or index.json, see `datasets.id_files`.
+        transport: separate colliding items by entropic transport instead of by `tokenizer.uniqueness`.
     """
 
     source: Literal["learned", "random", "kmeans", "sasrec", "published", "file"] = "learned"
@@ -45,15 +45,15 @@ class IdsConfig(Checked):
 
 @dataclass(frozen=True)
 class RowTokenizerConfig(TokenizerConfig):
-    """Stage 1 with the switches that only rivals and ablations use.
+    """Stage 1 with the switches that only baselines and ablations use.
 
-    Args: those of `TokenizerConfig`, of which `signals` may name a modality that the data lack, and
-        joined: put the features of all modalities side by side, as one signal.
-        shared_codebook: one codebook for all signals, or one for each.
-        combine: how the signals become one ID: `fused` quantizes their gated mean, `concat` joins their codes, `chain`
-            joins them too, and each signal quantizes what the signals before it left over.
-        w_use: pull towards codes that are used evenly.
-        w_align: pull of the items' vectors towards a SASRec's item embeddings (LETTER's collaborative alignment).
+    Args: those of `TokenizerConfig` (here `signals` may name a modality that the data lack), and
+        joined: concatenate the features of all modalities into one signal.
+        shared_codebook: one codebook for all signals, or one per signal.
+        combine: how the signals form one ID: `fused` quantizes their gated mean, `concat` concatenates their codes,
+            `chain` concatenates them too, but each signal quantizes the residual of the signals before it.
+        w_use: weight of the loss for even use of the codes.
+        w_align: weight of LETTER's collaborative alignment with the item embeddings of a SASRec.
     """
 
     joined: bool = False
@@ -65,19 +65,19 @@ class RowTokenizerConfig(TokenizerConfig):
 
 @dataclass(frozen=True)
 class RowConfig(RecommenderConfig):
-    """Stage 2 with the switches that only rivals and ablations use.
+    """Stage 2 with the switches that only baselines and ablations use.
 
     Args: those of `RecommenderConfig`, and
-        loss: of `items`: full cross-entropy (`ce`), SASRec's binary one with one negative (`bce`), or a softmax over
-            the target and `negatives` uniform ones shared by a batch (`sampled`).
-        features: add a linear map of the scaled modality features to the item embeddings, in and out.
-        granularity: of `codes`: one position an `item`, or one a `code`, the flattened sequence as in TIGER; other
-            outputs have one an item. Rows of `code` are made by beam search.
-        similarity: what is compared: the `quantized` vectors, the behaviour `signals` before quantization, or the
-            frozen `features`. similarity_form: an offset for each of its `buckets`, or one `linear` in the cosine.
+        loss: for `items`: full cross-entropy (`ce`), SASRec's binary cross-entropy with one negative (`bce`), or a
+            softmax over the target and `negatives` uniform items that a batch shares (`sampled`).
+        features: add a linear map of the scaled modality features to the item embeddings, on input and output side.
+        granularity: for `codes`: one position per `item`, or one per `code` (the flattened sequence of TIGER); other
+            outputs use one per item. Rankings of `code` come from beam search.
+        similarity: vectors to compare: the `quantized` vectors, the behaviour `signals` before quantization, or the
+            frozen `features`. similarity_form: one offset per bucket (`buckets`), or one `linear` in the cosine.
         block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
     Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
-        unless `items` alone is the output.
+        if `output` is not `items`.
     """
 
     loss: Literal["ce", "bce", "sampled"] = "ce"
@@ -97,5 +97,5 @@ class RowConfig(RecommenderConfig):
 
     @property
     def by_code(self) -> bool:
-        """Whether histories are read code by code, so that only a beam of the best IDs is ranked."""
+        """Whether histories are read code by code; then beam search ranks only the best IDs."""
         return self.granularity == "code" and self.output == "codes"

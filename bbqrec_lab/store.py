@@ -1,4 +1,4 @@
-"""The store: one directory per result, keyed by exactly what made it, complete or absent, never half there."""
+"""The store: one directory per result, keyed by everything that determines it; a directory is complete or absent."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ MANIFEST = "manifest.json"
 
 
 def key_hash(key: Mapping[str, object]) -> str:
-    """12 hex digits over the canonical JSON of `key`; equal keys give equal hashes in every process."""
+    """Hash of the canonical JSON of `key`, 12 hex digits; equal keys give equal hashes in every process."""
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -25,7 +25,7 @@ def file_hash(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part (temporary sibling, then rename)."""
+    """Write a temporary sibling, then rename it: a reader sees the old or the new content, but never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -33,7 +33,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 class Store:
-    """Results below `root`, each in a directory `KIND-HASH` that is made once and then only read.
+    """Results below `root`, each in a directory `KIND-HASH` that is written once and then only read.
 
     Args: root: directory of the store; created on first use.
     """
@@ -42,16 +42,16 @@ class Store:
         self.root = Path(root)
 
     def path(self, kind: str, key: Mapping[str, object]) -> Path:
-        """Where the result of `kind` with `key` is, or will be."""
+        """The directory of the result of `kind` with `key`; it may not exist yet."""
         return self.root / f"{kind}-{key_hash(key)}"
 
     def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], None]) -> Path:
-        """The finished directory, made by `make(directory)` unless it is there already.
+        """Return the finished directory; if it does not exist, call `make(directory)` first.
 
-        A process that is killed leaves `KIND-HASH.partial`, which the next call hands to `make` again, so that
-        checkpoints inside are found; processes that want the same result wait for the first.
+        A process that is killed leaves `KIND-HASH.partial`. The next call passes it to `make` again, so checkpoints
+        inside it are found. Processes that need the same result wait for the first.
 
-        Raises: ValueError if a finished result's files do not match the checksums written with them.
+        Raises: ValueError if the files of a finished result do not match their checksums.
         """
         final = self.path(kind, key)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Store:
 def verify(directory: Path) -> None:
     """Check a finished result against its manifest.
 
-    Raises: ValueError naming the first file that is missing or differs, and what to delete.
+    Raises: ValueError naming the first file that is missing or differs, and the directory to delete.
     """
     remedy = f"is damaged or missing: delete {directory} and run again"
     try:

@@ -1,6 +1,6 @@
-"""`python -m benchmarks`: every row in the environment of its peer, a table on the screen, bench.csv and the machine.
+"""`python -m benchmarks`: measure each row in the environment of its peer; write bench.csv and bench_machine.csv.
 
-Each group of rows runs in a process of its own, so that none finds the memory of another warm or full.
+Each group of rows runs in its own process, so memory and caches of one group do not affect another.
 """
 
 import argparse
@@ -32,13 +32,13 @@ GROUPS = {  # name: environment below .peers, module, function
 
 
 def run_group(name: str, options: list[str], peers: Path) -> list[Row]:
-    """The rows of one group, measured in their environment.
+    """The rows of one group, measured in its environment.
 
-    Raises: RuntimeError when the process fails, or when it finds that both sides compute different things.
+    Raises: RuntimeError if the process fails, or if both sides compute different results.
     """
     environment, module, function = GROUPS[name]
     python = peers / environment / "bin" / "python"
-    with TemporaryDirectory(prefix="bench") as folder:  # some peers write logs wherever they stand
+    with TemporaryDirectory(prefix="bench") as folder:  # some peers write logs into the working folder
         done = subprocess.run(
             [str(python), "-m", "benchmarks.worker", module, function, *options],
             cwd=folder,
@@ -53,7 +53,7 @@ def run_group(name: str, options: list[str], peers: Path) -> list[Row]:
 
 
 def machine(options: argparse.Namespace) -> dict[str, object]:
-    """What the figures were measured on and how."""
+    """The machine and the options of the measurement."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
@@ -73,30 +73,32 @@ def machine(options: argparse.Namespace) -> dict[str, object]:
 
 
 def shown(row: Row) -> str:
-    """A row as one line of the table on the screen."""
+    """A row as one line of the printed table."""
     spread = f"{row.ratio_low:.2f} to {row.ratio_high:.2f}" if row.repetitions > 1 else ""
-    met = ("met" if row.met else "MISSED") if row.aim else ""
+    met = ""
+    if row.aim:
+        met = "met" if row.met else "MISSED"
     figures = f"{row.ours:>12,.1f} {row.theirs:>12,.1f} {row.unit:<17} {row.ratio:>8.2f} {spread:<16} {row.aim:<10}"
     return f"{figures} {met:<6} {row.work} | {row.peer}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Time the core against its peers.")
-    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups of rows, of {', '.join(GROUPS)}")
+    parser.add_argument("--only", default=",".join(GROUPS), help=f"groups of rows, from {', '.join(GROUPS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full sizes")
-    parser.add_argument("--repetitions", type=int, default=5, help="timed runs of each side, after one that warms up")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu suits a machine with other work")
+    parser.add_argument("--repetitions", type=int, default=5, help="timed runs per side, after one warm-up run")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="use cpu on a machine with other work")
     parser.add_argument("--peers", type=Path, default=ROOT / ".peers", help="folder of the environments")
     parser.add_argument("--to", type=Path, default=ROOT / "runs" / "bench", help="folder for the two tables")
     given = parser.parse_args()
     given.only = given.only.split(",")
     if unknown := set(given.only) - set(GROUPS):
-        parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+        parser.error(f"no rows {', '.join(sorted(unknown))}: choose from {', '.join(GROUPS)}")
     return given
 
 
 def main() -> int:
-    """Run the groups that were asked for; 1 when one of them failed, never for an aim that was missed."""
+    """Run the requested groups; returns 1 if a group fails. A missed aim is not a failure."""
     given = _arguments()
     options = [f"--scale={given.scale}", f"--repetitions={given.repetitions}", f"--clock={given.clock}"]
     facts, rows, failed = machine(given), [], 0
@@ -111,13 +113,13 @@ def main() -> int:
             continue
         rows += found
         print("\n".join(map(shown, found)), flush=True)
-        _write(given.to / "bench.csv", Row._fields, rows)  # at once, so that a stopped run keeps what it measured
+        _write(given.to / "bench.csv", Row._fields, rows)  # after each group, so a stopped run keeps its results
     _write(given.to / "bench_machine.csv", ("what", "value"), facts.items())
     return failed
 
 
 def _write(path: Path, columns: tuple[str, ...], rows: object) -> None:
-    """A small table as csv, figures at six digits."""
+    """Write a small table as CSV, with six digits per float."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)

@@ -1,4 +1,4 @@
-"""The prefix tree of a large catalogue against a trie of dicts: time to build, bytes an item."""
+"""The prefix tree of a large catalogue against a trie of dicts: build time and bytes per item."""
 
 import sys
 from dataclasses import replace
@@ -17,7 +17,7 @@ LEVELS, CODES = 4, 256
 
 
 def dict_trie(rows: list[list[int]]) -> dict[int, dict]:
-    """A trie of dicts, item rows (from 1) at its leaves: what one writes down first."""
+    """The simplest implementation: a trie of dicts with item rows (from 1) at the leaves."""
     root: dict[int, dict] = {}
     for item, code in enumerate(rows, start=1):
         node = root
@@ -28,28 +28,28 @@ def dict_trie(rows: list[list[int]]) -> dict[int, dict]:
 
 
 def dict_bytes(node: dict) -> int:
-    """Bytes of a trie's dicts and of the item rows in it (small numbers are shared, so codes take none)."""
+    """Bytes of a trie's dicts and item rows (Python shares small integers, so codes need no memory)."""
     below = (dict_bytes(child) if isinstance(child, dict) else sys.getsizeof(child) for child in node.values())
     return sys.getsizeof(node) + sum(below)
 
 
 def _same_tree(tree: PrefixTree, trie: dict, codes: np.ndarray) -> str:
-    """Follow a thousand items down both, and count the leaves."""
+    """Follow a thousand items down both trees, and compare children and leaves."""
     for item in range(1, len(codes), max(len(codes) // 1000, 1)):
         node, place = trie, 0
         for depth, code in enumerate(codes[item].tolist()):
             children = slice(int(tree.first[depth][place]), int(tree.first[depth][place + 1]))
             if len(node) != children.stop - children.start:
-                raise ArithmeticError(f"item {item}, depth {depth}: {len(node)} children, ours {children}")
+                raise ArithmeticError(f"item {item}, depth {depth}: the trie has {len(node)} children, ours {children}")
             place = children.start + int(torch.searchsorted(tree.code[depth][children].int(), code))
             node = node[code]
         if node != item or int(tree.leaf[item]) != place or int(tree.items[tree.starts[place]]) != item:
-            raise ArithmeticError(f"item {item} is found at leaf {place}, where {node} is")
-    return "a thousand items found at equal places, equal children on the way"
+            raise ArithmeticError(f"item {item} is at leaf {place} of the tree, the trie has item {node} there")
+    return "a thousand items have equal leaves and equal numbers of children on their paths"
 
 
 def tree(plan: Plan) -> list[Row]:
-    """A tree over ten million distinct IDs of four codes."""
+    """Build a tree of ten million distinct IDs with four codes."""
     items = plan.size(10_000_000, 5_000)
     number = distinct(np.random.default_rng(0), items, CODES**LEVELS)
     codes = np.zeros((items + 1, LEVELS), np.int64)

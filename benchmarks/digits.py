@@ -1,10 +1,10 @@
-"""Whether two versions of the code give the same tables, to the last digit.
+"""Check that two versions of the code give the same tables, to the last digit.
 
-    python -m benchmarks.digits run OUT             every row of VARIANTS at `smoke` on `planted-smoke` into OUT
-    python -m benchmarks.digits compare BEFORE AFTER  main_results.csv and intervals.csv of two folders
+    python -m benchmarks.digits run OUT               run all variants at `smoke` on `planted-smoke`, write to OUT
+    python -m benchmarks.digits compare BEFORE AFTER  compare main_results.csv and intervals.csv of two folders
 
-`compare` ignores `config_hash`, which names settings and code, and maps the labels of older tables; it says what it
-mapped, prints rows that differ, and exits with 1 if there are any. It needs no package of the project to read tables.
+`compare` ignores `config_hash` (a hash of settings and code) and maps the labels of older tables. It prints what it
+mapped and which rows differ, and exits with 1 if any row differs. It imports no package of the project.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from pathlib import Path
 import polars as pl
 
 TABLES = ("main_results.csv", "intervals.csv")
-COLUMNS = {"history": "seen_items"}  # name in older tables -> name
+COLUMNS = {"history": "seen_items"}  # name in older tables -> current name
 VALUES = {"kept": "included", "masked": "filtered"}  # of `seen_items`
 IGNORED = "config_hash"
-SHOWN = 20  # differing rows that are printed
+SHOWN = 20  # maximum number of differing rows to print
 
 
 def run(out: Path) -> None:
-    """Run every variant once, with one thread and seed 0, and write both tables."""
+    """Run each variant once, with one thread and seed 0, and write both tables."""
     import torch
 
     from bbqrec_lab.datasets import sources
@@ -40,7 +40,7 @@ def run(out: Path) -> None:
 
 
 def read(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """A table as text, so that no digit is rounded, without `config_hash`; and the labels that were mapped."""
+    """A table as text (no digit is rounded) without `config_hash`, and the labels that were mapped."""
     table, mapped = pl.read_csv(path, infer_schema=False), []
     for old, new in COLUMNS.items():
         if old in table.columns:
@@ -50,7 +50,7 @@ def read(path: Path) -> tuple[pl.DataFrame, list[str]]:
 
 
 def compare(before: Path, after: Path) -> bool:
-    """Print what differs between the tables of two folders; whether nothing does."""
+    """Print the differences between the tables of two folders; returns whether the tables are equal."""
     same = True
     for name in TABLES:
         (old, old_mapped), (new, new_mapped) = read(before / name), read(after / name)
@@ -67,12 +67,12 @@ def compare(before: Path, after: Path) -> bool:
         if gone.is_empty() and came.is_empty():
             print("  the rows are equal, but their order or number differs")
         with pl.Config(tbl_rows=SHOWN, tbl_cols=-1, fmt_str_lengths=40, tbl_width_chars=200):
-            print(f"  before alone:\n{gone.head(SHOWN)}\n  after alone:\n{came.head(SHOWN)}")
+            print(f"  only before:\n{gone.head(SHOWN)}\n  only after:\n{came.head(SHOWN)}")
     return same
 
 
 def main() -> int:
-    """Parse the command line; 1 if tables differ."""
+    """Run the command line; returns 1 if tables differ."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.digits", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run every variant").add_argument("out", type=Path)
@@ -87,7 +87,7 @@ def main() -> int:
     missing = [str(folder / name) for folder in (asked.before, asked.after) for name in TABLES
                if not (folder / name).exists()]  # fmt: skip
     if missing:
-        parser.error(f"{missing[0]} does not exist: give two folders that hold {' and '.join(TABLES)}")
+        parser.error(f"{missing[0]} does not exist: give two folders that contain {' and '.join(TABLES)}")
     return 0 if compare(asked.before, asked.after) else 1
 
 

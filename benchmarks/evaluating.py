@@ -1,4 +1,4 @@
-"""Full-catalogue evaluation against RecBole's, equal sizes of the model, the seen items included in the ranking."""
+"""Full-catalogue evaluation, ours against RecBole's, with equal model sizes and seen items included in the ranking."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ METRICS = ("recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20")
 
 
 def evaluate(plan: Plan) -> list[Row]:
-    """Scores of 17,000 users over 6,000 items by a SASRec, their ranks and metrics."""
+    """SASRec scores for 17,000 users over 6,000 items, their ranks and metrics."""
     users, items = plan.size(17_000, 300), plan.size(6_000, 200)
     config, batch = RecommenderConfig(output="items"), EvaluationConfig().batch
     events = histories(users, items, mean=12, longest=config.max_events + 1)
@@ -52,7 +52,7 @@ def evaluate(plan: Plan) -> list[Row]:
 
 @torch.no_grad()
 def _same_metrics(peer: recbole_side.Peer) -> str:
-    """Rank the peer's own scores by our code and hold the metrics against those that it prints."""
+    """Rank the peer's scores with our code and compare the metrics with those of the peer."""
     theirs = peer.trainer.evaluate(peer.test, load_best_model=False)
     parts = []
     for interaction, _, _, positive in peer.test:
@@ -61,5 +61,5 @@ def _same_metrics(peer: recbole_side.Peer) -> str:
     ours = {name: float(values.mean()) for name, values in per_user(concat_ranks(parts)).items()}
     gap = max(abs(ours[name] - float(theirs[name])) for name in METRICS)
     if not gap < 1e-6:
-        raise ArithmeticError(f"of the same scores, ours are {ours}, RecBole's {dict(theirs)}")
-    return f"of the same scores, six metrics differ by {gap:.0e} at most"
+        raise ArithmeticError(f"metrics of the same scores differ: ours {ours}, RecBole's {dict(theirs)}")
+    return f"for the same scores, six metrics differ by at most {gap:.0e}"

@@ -1,4 +1,4 @@
-"""Generation of IDs against Hugging Face's T5: users a second in batches, and the time of a single request."""
+"""Generation of IDs against Hugging Face's T5: users per second in batches, and latency of single requests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,17 +19,17 @@ from bbqrec_lab.speed.compiled_search import CompiledBeam, compile_beam
 from .harness import Row, cost_row, make_row, rate_row
 
 LEVELS, CODES, BEAM, HISTORY = 4, 256, 20, 50
-FIRST = 2  # token of code 0 at level 0; 0 pads and starts, 1 would end
-NATS = 1e-3  # scores of a beam are sums of float32 in another order
+FIRST = 2  # token of code 0 at level 0; token 0 is padding and start, token 1 is end of sequence
+NATS = 1e-3  # tolerance for scores, which are float32 sums in a different order
 
 
 def _tokens(codes: Tensor) -> Tensor:
-    """Codes (..., LEVELS) as tokens: every level has its own range."""
+    """Codes (..., LEVELS) as tokens: each level has its own range."""
     return codes + FIRST + CODES * torch.arange(LEVELS)
 
 
 def _t5(config: RecommenderConfig) -> T5ForConditionalGeneration:
-    """A T5 of our width, heads and depth: as many encoder blocks as our backbone, decoder blocks as our depth head."""
+    """A T5 with our width and heads; encoder blocks as in our backbone, decoder blocks as in our code head."""
     logging.set_verbosity_error()
     torch.manual_seed(0)
     sizes = T5Config(
@@ -46,7 +46,7 @@ def _t5(config: RecommenderConfig) -> T5ForConditionalGeneration:
 
 
 def _allowed(ids: SemanticIds) -> Callable[[int, Tensor], list[int]]:
-    """What the peer asks at every step of every beam: the tokens that go on to an item, from a trie of dicts."""
+    """The peer's `prefix_allowed_tokens_fn`: the valid next tokens of a prefix, from a trie of dicts."""
     root: dict[int, dict] = {}
     for code in _tokens(torch.from_numpy(ids.code_ids[1:])).tolist():
         node = root
@@ -56,14 +56,14 @@ def _allowed(ids: SemanticIds) -> Callable[[int, Tensor], list[int]]:
     def allowed(user: int, tokens: Tensor) -> list[int]:
         node = root
         for token in tokens.tolist()[1:]:
-            node = node.get(token, {})  # dead beams carry on with what is no ID
+            node = node.get(token, {})  # dead beams continue with invalid prefixes
         return list(node) or [0]
 
     return allowed
 
 
 def _generate(model: T5ForConditionalGeneration, tokens: Tensor, allowed: Callable, scored: bool = False) -> Tensor:
-    """The peer's lists: tokens (B, BEAM, LEVELS), best first, or their scores in nats (B, BEAM)."""
+    """The peer's lists, best first: tokens (B, BEAM, LEVELS), or their scores in nats (B, BEAM)."""
     out = model.generate(
         tokens,
         num_beams=BEAM,
@@ -80,7 +80,7 @@ def _generate(model: T5ForConditionalGeneration, tokens: Tensor, allowed: Callab
 
 
 class _T5Frontier(Extendable):
-    """The peer's model under our search: the whole prefix is read anew at every step."""
+    """The peer's model in our search; it reads the whole prefix again at each step."""
 
     def __init__(self, model: T5ForConditionalGeneration, tokens: Tensor, tree: PrefixTree) -> None:
         self.model, self.tree, self.level = model, tree, 0
@@ -94,7 +94,7 @@ class _T5Frontier(Extendable):
         self.log_probs = logits.log_softmax(-1)[:, start : start + CODES]
 
     def advance(self, rows: Tensor, nodes: Tensor) -> None:
-        """Extend the given rows to one child each, nodes of the tree."""
+        """Extend each given row by one child, given as a node of the tree."""
         token = self.tree.code[self.level][nodes] + FIRST + CODES * self.level
         self.encoded = self.encoded[rows]
         self.prefix = torch.cat([self.prefix[rows], token[:, None]], 1)
@@ -103,17 +103,17 @@ class _T5Frontier(Extendable):
 
 
 def _same_search(model: T5ForConditionalGeneration, tree: PrefixTree, tokens: Tensor, allowed: Callable) -> str:
-    """Let our search and the peer's walk the same model over the same tree, and compare the scores of their lists."""
+    """Run our search and the peer's search on the same model and tree, and compare the scores of their lists."""
     theirs = _generate(model, tokens, allowed, scored=True)
     _, ours = beam_search(_T5Frontier(model, tokens, tree), tree, BEAM)
     gap = float((ours.sort(descending=True).values - theirs.sort(descending=True).values).abs().max())
     if not gap < NATS:
-        raise ArithmeticError(f"the same model searched by both gave scores {gap} nats apart")
-    return f"over the same model, scores of both lists differ by {gap:.0e} nats at most"
+        raise ArithmeticError(f"scores of both searches on the same model differ by {gap} nats")
+    return f"on the same model, scores of both lists differ by at most {gap:.0e} nats"
 
 
 class _Rivals:
-    """Both sides over one catalogue and the same histories."""
+    """Both sides on one catalogue and the same histories."""
 
     def __init__(self, plan: Plan, users: int) -> None:
         items, config = plan.size(10_000, 300), RecommenderConfig()
@@ -126,7 +126,7 @@ class _Rivals:
         self.words = f"beam {BEAM}, {LEVELS} codes, {items:,} items, histories of {HISTORY}"
 
     def side(self, which: str, start: int, count: int) -> Callable[[], object]:
-        """Generation for some users: by our model, by it as a program, or by the peer."""
+        """Generation for some users: by our model, by our compiled program, or by the peer."""
         users = slice(start, start + count)
         if which == "ours":
             return lambda: self.ours.beam(self.rows[users], BEAM)
@@ -135,7 +135,7 @@ class _Rivals:
         return lambda: _generate(self.theirs, self.tokens[users], self.allowed)
 
     def compile(self, plan: Plan, users: int) -> str:
-        """Make our search a program for so many users, compare it with the model, and say what it takes to start."""
+        """Compile our search for batches of `users`, compare it with the model, and return its start-up times."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "beam.pt2"
             compiling = timed(lambda: compile_beam(self.ours, BEAM, path, users=users), plan)
@@ -145,7 +145,7 @@ class _Rivals:
         for rows in self.rows[: 3 * users].split(users):
             gap = float((self.compiled(rows)[1] - self.ours.beam(rows, BEAM)[1]).abs().max())
             if not gap < NATS:
-                raise ArithmeticError(f"the compiled search gave scores {gap} nats from the model's")
+                raise ArithmeticError(f"scores of the compiled search and of the model differ by {gap} nats")
         return f"compiled once in {compiling:.0f} s and loaded in {1000 * loading:.0f} ms"
 
 
@@ -154,7 +154,7 @@ PEER = "Hugging Face T5 generate with prefix_allowed_tokens_fn, equal width and 
 
 @torch.inference_mode()
 def beam(plan: Plan) -> list[Row]:
-    """Users a second, by batches of 64."""
+    """Users per second, in batches of 64."""
     users = plan.size(64, 4)
     rivals = _Rivals(plan, users)
     started = rivals.compile(plan, users)
@@ -170,7 +170,7 @@ def beam(plan: Plan) -> list[Row]:
 
 @torch.inference_mode()
 def request(plan: Plan) -> list[Row]:
-    """One request at a time: median and 99th percentile, 40 requests of each a repetition."""
+    """Latency of single requests: median and 99th percentile, 40 requests per side and repetition."""
     count = plan.size(40, 3) * plan.repetitions
     rivals = _Rivals(plan, count)
     started = rivals.compile(plan, 1)

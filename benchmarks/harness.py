@@ -1,4 +1,4 @@
-"""Rows of two sides timed in turn: medians, spreads and a ratio that meets its aim or does not."""
+"""Rows of the benchmark table: medians and quartiles of two sides that are timed in turn, their ratio, and its aim."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ from bbqrec_lab.measure import Side
 class Row(NamedTuple):
     """A line of bench.csv. `low` and `high` are quartiles; `ratio` is the median over pairs of repetitions.
 
-    A ratio with an aim of `>=` says how many times faster (or smaller) ours is; with `<=`, how many times as much ours
-    takes. `checked` says what both sides were found to agree in before anything was timed.
+    With an aim of `>=` the ratio is how many times faster (or smaller) our side is; with `<=` it is our cost over
+    theirs. `checked` states on what both sides agreed before the timing.
     """
 
     work: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 def judge(aim: str, ratio: float, ours: float) -> bool:
-    """Whether an aim is met: `>= 2` and `<= 2` speak of the ratio, `ours <= 40` of our own figure, empty of nothing."""
+    """Whether an aim is met: `>= 2` and `<= 2` bound the ratio, `ours <= 40` bounds our value, empty is always met."""
     if not aim:
         return True
     subject, _, bound = aim.rpartition("= ")
@@ -44,7 +44,7 @@ def judge(aim: str, ratio: float, ours: float) -> bool:
 def make_row(
     work: str, peer: str, unit: str, ours: np.ndarray, theirs: np.ndarray, ratio: np.ndarray, aim: str, checked: str
 ) -> Row:
-    """A row from the figures of every repetition (one of each where a figure has no spread)."""
+    """A row from the values of all repetitions (a single value if it has no spread)."""
     (low, middle, high), (their_low, their_middle, their_high), (ratio_low, ratio_middle, ratio_high) = (
         (float(value) for value in np.percentile(np.atleast_1d(part), (25, 50, 75))) for part in (ours, theirs, ratio)
     )
@@ -62,16 +62,16 @@ def rate_row(
     aim: str,
     checked: str,
 ) -> Row:
-    """A row of rates, units of work a second: how many times as fast ours is, pair by pair."""
+    """A row of rates (units of work per second); the ratio is ours over theirs, pair by pair."""
     ours, theirs = (side.amount / spent for side, spent in zip(sides, seconds, strict=True))
     return make_row(work, peer, f"{unit}/s", ours, theirs, ours / theirs, aim, checked)
 
 
 def cost_row(work: str, peer: str, unit: str, ours: np.ndarray, theirs: np.ndarray, aim: str, checked: str) -> Row:
-    """A row of costs (seconds, bytes): how many times as much ours takes, pair by pair."""
+    """A row of costs (seconds, bytes); the ratio is ours over theirs, pair by pair."""
     return make_row(work, peer, unit, ours, theirs, ours / theirs, aim, checked)
 
 
 def gain_row(work: str, peer: str, unit: str, ours: np.ndarray, theirs: np.ndarray, aim: str, checked: str) -> Row:
-    """A row of costs read the other way round: how many times less ours takes, pair by pair."""
+    """A row of costs with the inverse ratio, theirs over ours, pair by pair."""
     return make_row(work, peer, unit, ours, theirs, theirs / ours, aim, checked)

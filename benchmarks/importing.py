@@ -1,4 +1,4 @@
-"""How long the core takes to import, against torch, which it cannot do without."""
+"""Import time of the core against that of torch, its largest dependency."""
 
 import subprocess
 import sys
@@ -18,14 +18,14 @@ def _start(code: str) -> None:
 
 
 def importing(plan: Plan) -> list[Row]:
-    """A fresh interpreter that imports the package, all of its model, or torch alone."""
+    """Time of a fresh interpreter that imports the package, all of its model, or only torch."""
     codes = {"package": "import bbqrec_core", "core": CORE, "torch": "import torch", "nothing": "pass"}
     sides = {name: Side(lambda code=code: _start(code)) for name, code in codes.items()}
     seconds = interleave(sides, plan)
     milliseconds = {name: 1000 * spent for name, spent in seconds.items()}
-    start = np.median(milliseconds["nothing"])  # varies by more than an empty package takes: then that is 0
+    start = np.median(milliseconds["nothing"])  # varies by more than an empty package takes, so clip at 0 below
     own = {name: np.maximum(spent - start, 0.0) for name, spent in milliseconds.items()}
-    note = "a fresh interpreter each, its own start taken off"
+    note = "a fresh interpreter each, start time subtracted"
     return [
         cost_row(words, "import torch", "ms", own[name], own["torch"], "<= 1.3", note)
         for name, words in (("package", "import bbqrec_core"), ("core", "import of stage 1, stage 2 and metrics"))

@@ -1,4 +1,4 @@
-"""Stage 1 against its peers: codes of many vectors, and training steps of a plain RQ-VAE."""
+"""Stage 1 against its peers: encoding of many vectors, and training steps of a plain RQ-VAE."""
 
 from functools import partial
 
@@ -18,12 +18,12 @@ from bbqrec_lab.measure import Plan, Side, interleave
 from .harness import Row, rate_row
 
 LEVELS, CODES, WIDTH = 4, 256, 64
-PEER_BLOCK = 16_384  # vectors the peer is handed at a time: on whole tables it is slower still
-EQUAL = 0.999  # share of vectors with equal codes; two codes at equal distance are told apart by rounding alone
+PEER_BLOCK = 16_384  # vectors per call of the peer, which is slower on whole tables
+EQUAL = 0.999  # minimum share of vectors with equal codes; rounding decides between codes at equal distance
 
 
 def _peer(codebook: Tensor) -> ResidualVQ:
-    """The peer over our codebook, in eval mode."""
+    """The peer with our codebook, in eval mode."""
     peer = ResidualVQ(dim=WIDTH, num_quantizers=LEVELS, codebook_size=CODES, freeze_codebook=True)
     for layer, table in zip(peer.layers, codebook, strict=True):
         layer._codebook.embed.copy_(table[None])
@@ -32,7 +32,7 @@ def _peer(codebook: Tensor) -> ResidualVQ:
 
 
 def _faiss(codebook: Tensor) -> faiss.ResidualQuantizer:
-    """The library's greedy residual quantizer over our codebook, on one thread."""
+    """faiss's greedy residual quantizer with our codebook, on one thread."""
     faiss.omp_set_num_threads(1)
     peer = faiss.ResidualQuantizer(WIDTH, LEVELS, CODES.bit_length() - 1)
     peer.max_beam_size = 1
@@ -42,7 +42,7 @@ def _faiss(codebook: Tensor) -> faiss.ResidualQuantizer:
 
 
 def _products(vectors: Tensor, codebook: Tensor) -> None:
-    """The matrix products of encoding and nothing else, block by block into one buffer: what no code can beat."""
+    """Only the matrix products of encoding, block by block into one buffer: a lower bound on the time."""
     out = torch.empty(1024, CODES)  # 1 MB: larger buffers are slower
     for block in vectors.split(len(out)):
         for table in codebook:
@@ -51,7 +51,7 @@ def _products(vectors: Tensor, codebook: Tensor) -> None:
 
 @torch.inference_mode()
 def encode(plan: Plan) -> list[Row]:
-    """Codes of a million vectors by 4 x 256 codes, the codebook from k-means over a sample."""
+    """Encode a million vectors with 4 x 256 codes; the codebook comes from k-means on a sample."""
     count = plan.size(1_000_000, 20_000)
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(count, WIDTH, generator=generator) * torch.linspace(1.5, 0.2, WIDTH)
@@ -75,7 +75,7 @@ def encode(plan: Plan) -> list[Row]:
         "faiss": float((codes.numpy() == fa.compute_codes(array)).all(1).mean()),
     }
     if min(equal.values()) < EQUAL:
-        raise ArithmeticError(f"equal codebooks gave other codes: share of equal codes {equal}")
+        raise ArithmeticError(f"equal codebooks gave different codes: share of equal codes {equal}")
     seconds = interleave(sides, plan)
     work = f"encode {count:,} vectors by {LEVELS} x {CODES} codes, width {WIDTH}"
     row = partial(rate_row, work, unit="vectors")
@@ -93,7 +93,7 @@ def encode(plan: Plan) -> list[Row]:
 
 
 class PlainRqVae(nn.Module):
-    """What a user of the peer writes down: encoder, ResidualVQ with moving averages, decoder, squared error."""
+    """A typical use of the peer: encoder, ResidualVQ with moving averages, decoder, squared error."""
 
     def __init__(self, inputs: int, hidden: int, levels: int, codes: int, width: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class PlainRqVae(nn.Module):
 
 
 def _plain_epoch(model: PlainRqVae, optimizer: AdamW, features: Tensor, batches: list[Tensor]) -> None:
-    """The plain loop: one step a batch."""
+    """The plain training loop: one step per batch."""
     model.train()
     for rows in batches:
         loss = model(features[rows])
@@ -120,14 +120,14 @@ def _plain_epoch(model: PlainRqVae, optimizer: AdamW, features: Tensor, batches:
 
 
 def _plain_config() -> TokenizerConfig:
-    """TIGER's objective in our tokenizer: one signal, reconstruction and commitment, nothing else."""
+    """TIGER's objective in our tokenizer: one signal, only reconstruction and commitment."""
     return TokenizerConfig(
         id_signal=False, specific=False, normalise=False, w_mi=0.0, w_cross=0.0, w_seq=0.0, uniqueness="none"
     )
 
 
 def stage_one(plan: Plan) -> list[Row]:
-    """Training steps at the plain RQ-VAE objective, equal sizes and batches."""
+    """Training steps of the plain RQ-VAE objective, with equal sizes and batches."""
     items, dims, steps = plan.size(20_000, 600), 384, plan.size(200, 10)
     config = _plain_config()
     rng = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def stage_one(plan: Plan) -> list[Row]:
 
 @torch.no_grad()
 def _same_objective(model: Tokenizer, peer: PlainRqVae, features: Tensor, rows: Tensor) -> str:
-    """Give the peer our weights and codes, and hold both reconstruction errors against each other."""
+    """Copy our weights and codes to the peer, and compare both reconstruction errors."""
     peer.encoder.load_state_dict(model.behaviour["text"].state_dict())
     peer.decoder.load_state_dict(model.decoders["text"].state_dict())
     for layer, table in zip(peer.quantizer.layers, model.quantizer.codebook, strict=True):
@@ -177,5 +177,5 @@ def _same_objective(model: Tokenizer, peer: PlainRqVae, features: Tensor, rows: 
     theirs = float(functional.mse_loss(peer.decoder(vectors), features[rows]))
     ours = float(model.eval().losses(torch.ones(1, 2, dtype=torch.long), rows, learn=False)["reconstruction"])
     if abs(ours - theirs) > 1e-3 * theirs:
-        raise ArithmeticError(f"equal weights gave other reconstruction errors: ours {ours}, theirs {theirs}")
+        raise ArithmeticError(f"equal weights gave different reconstruction errors: ours {ours}, theirs {theirs}")
     return f"reconstruction {ours:.5f} and {theirs:.5f}"

@@ -1,7 +1,7 @@
-"""Reading and checking a large bundle against the same checks in pandas: seconds, and memory at the peak.
+"""Reading and checking a large bundle, ours against the same checks in pandas: seconds and peak memory.
 
-Every repetition is a process of its own, so that the peak of one is not that of another: `python -m
-benchmarks.reading ours FOLDER` reads, and prints both figures.
+Each repetition runs in its own process, so each has its own memory peak: `python -m benchmarks.reading ours FOLDER
+wall` reads a bundle and prints both values.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +18,11 @@ from bbqrec_lab.measure import Plan
 
 from .harness import Row, cost_row, make_row
 
-COLUMNS = 3 * 8  # bytes of a row of interactions as it is read: two ids and a time of 64 bits
+COLUMNS = 3 * 8  # bytes per row of interactions: two ids and a time of 64 bits each
 
 
 def write_bundle(folder: Path, rows: int) -> None:
-    """A bundle of many events in the order of time, ids far from 0, a few rows that are to be dropped or sorted."""
+    """Write a bundle with many events sorted by time, except a few late rows and a few null users; ids far from 0."""
     import polars as pl
 
     rng = np.random.default_rng(0)
@@ -29,7 +30,7 @@ def write_bundle(folder: Path, rows: int) -> None:
     user = rng.integers(0, users, rows) * 7 + 1_000
     item = (rng.random(rows) ** 2 * items).astype(np.int64) * 3 + 500
     time = np.sort(rng.integers(1_000_000_000, 1_700_000_000, rows))
-    time[:: max(rows // 1000, 2)] -= 200_000_000  # late for their place
+    time[:: max(rows // 1000, 2)] -= 200_000_000  # older than the rows before them
     table = pl.DataFrame({"user_id": user, "item_id": item, "timestamp": time})
     table = table.with_columns(user_id=pl.when(pl.int_range(rows) % 9_973 == 7).then(None).otherwise(pl.col("user_id")))
     table.write_parquet(folder / "interactions.parquet")
@@ -45,8 +46,18 @@ def by_ours(folder: Path) -> object:
     return read_checked(folder)
 
 
-def by_pandas(folder: Path) -> object:
-    """The same checks in pandas: ids, nulls, unknown items, times, rows out of order; ids become ranks."""
+class PandasTables(NamedTuple):
+    """The tables that pandas reads, with counts of dropped rows per column and of late rows."""
+
+    events: object
+    users: object
+    items: object
+    dropped: dict[str, int]
+    late: int
+
+
+def by_pandas(folder: Path) -> PandasTables:
+    """Run the same checks in pandas: ids, nulls, unknown items, times, rows out of order; ids become ranks."""
     import pandas as pd
 
     items = pd.read_parquet(folder / "items.parquet")
@@ -69,7 +80,7 @@ def by_pandas(folder: Path) -> object:
     item = pd.Index(items["item_id"]).get_indexer(events["item_id"].astype("int64"))
     found = pd.DataFrame({"user": user, "item": item, "time": events["timestamp"], "row": events.index})
     late = int((found.groupby("user")["time"].diff() < 0).sum())
-    return found, users, items, dropped, late
+    return PandasTables(found, users, items, dropped, late)
 
 
 READERS = {"ours": by_ours, "pandas": by_pandas}
@@ -77,7 +88,7 @@ LIBRARIES = {"ours": "bbqrec_lab.datasets.bundle", "pandas": "pandas, pyarrow.pa
 
 
 def same_tables(folder: Path) -> str:
-    """Hold what both read against each other."""
+    """Compare the tables that both sides read."""
     ours, (found, users, items, dropped, late) = by_ours(folder), by_pandas(folder)
     pairs = [(ours.events[name].to_numpy(), found[name].to_numpy()) for name in ("user", "item", "time", "row")]
     pairs += [(ours.users.to_numpy(), np.asarray(users)), (ours.items["item_id"].to_numpy(), items["item_id"])]
@@ -85,24 +96,24 @@ def same_tables(folder: Path) -> str:
     report["sorted: rows older than their user's row before"] = late
     other = {name: (ours.report[name], count) for name, count in report.items() if ours.report[name] != count}
     if other or not all(np.array_equal(one, two) for one, two in pairs):
-        raise ArithmeticError(f"both read other tables; counts that differ: {other}")
+        raise ArithmeticError(f"the two sides read different tables; differing counts: {other}")
     return f"equal events, users, items and counts ({len(found):,} rows kept, {late} late)"
 
 
 def _peak() -> int:
-    """Largest memory of this process so far, in bytes; `resource` would count what its parent held at the fork."""
+    """Peak memory of this process so far, in bytes; `resource` would include the memory of its parent at the fork."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 def _child(which: str, folder: Path, clock: str) -> tuple[float, int]:
-    """Seconds and growth of memory of one reading in a process of its own."""
+    """Seconds and growth of peak memory of one reading in its own process."""
     command = [sys.executable, "-m", "benchmarks.reading", which, str(folder), clock]
     return tuple(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def bundle(plan: Plan) -> list[Row]:
-    """A bundle of twenty million rows, both sides in turn."""
+    """Read a bundle of twenty million rows, both sides in turn."""
     rows = plan.size(20_000_000, 20_000)
     figures: dict[str, list[tuple[float, int]]] = {name: [] for name in READERS}
     with TemporaryDirectory() as place:
@@ -114,7 +125,7 @@ def bundle(plan: Plan) -> list[Row]:
         for repetition in range(plan.repetitions + 1):
             for name in list(READERS)[:: -1 if repetition % 2 else 1]:
                 figures[name].append(_child(name, folder, plan.clock))
-    (ours, our_peak), (theirs, their_peak) = (np.array(figures[name][1:]).T for name in READERS)  # the first warms up
+    (ours, our_peak), (theirs, their_peak) = (np.array(figures[name][1:]).T for name in READERS)  # first: warm-up
     work, peer = f"reading and checking {rows:,} rows", "the same checks in pandas"
     return [
         make_row(work, peer, "rows/s", rows / ours, rows / theirs, theirs / ours, ">= 5", checked),
@@ -124,12 +135,12 @@ def bundle(plan: Plan) -> list[Row]:
 
 
 def _columns(rows: int) -> np.ndarray:
-    """Megabytes of the columns that are read."""
+    """Size of the columns that are read, in megabytes."""
     return np.array(rows * COLUMNS / 1e6)
 
 
 def _main(which: str, folder: str, clock: str) -> None:
-    """Read once, with everything imported beforehand."""
+    """Read once, with all imports done before the timing."""
     for name in LIBRARIES[which].split(", "):
         __import__(name)
     before = _peak()

@@ -1,4 +1,4 @@
-"""RecBole's SASRec as it ships, over made-up histories written in its own file format."""
+"""RecBole's SASRec with its default settings, on synthetic histories in its own file format."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ from recbole.utils import init_seed
 
 from bbqrec_core import Sequences
 
-SETTINGS = {  # sizes equal to ours, the rest as shipped; its progress bars and files off
+SETTINGS = {  # our sizes, otherwise defaults; no progress bars and no files
     "hidden_size": 64,
     "inner_size": 256,
     "n_layers": 2,
@@ -38,7 +38,7 @@ SETTINGS = {  # sizes equal to ours, the rest as shipped; its progress bars and 
 
 
 class Peer(NamedTuple):
-    """Its parts. `train` and `test` are its data loaders; `row_of` gives our item row of each of its item numbers."""
+    """RecBole's objects. `train` and `test` are data loaders; `row_of` maps its item numbers to our item rows."""
 
     model: SASRec
     trainer: Trainer
@@ -48,7 +48,7 @@ class Peer(NamedTuple):
 
 
 def build(sequences: Sequences, items: int, seed: int = 0) -> Peer:
-    """Its model, trainer and loaders over our histories, `items` items in the catalogue."""
+    """RecBole's model, trainer and loaders for our histories and a catalogue of `items` items."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     folder = Path(mkdtemp(prefix="bench"))

@@ -1,4 +1,4 @@
-"""Training of stage 2 against its peers: SASRec's targets a second, and what reweighting costs a step."""
+"""Training of stage 2 against its peers: targets per second of SASRec, and the cost of reweighting per step."""
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from bbqrec_lab.speed.growth import epoch_side
 
 from .harness import Row, cost_row, make_row, rate_row
 
-WINDOWS = 128  # in a batch, ours and of the plain loop
+WINDOWS = 128  # per batch, in our loop and in the plain loop
 
 
 class PlainSasRec(nn.Module):
-    """What one writes down first: library layers, every window filled up to full length, logits at every position."""
+    """The simplest implementation: library layers, windows padded to full length, logits at each position."""
 
     def __init__(self, items: int, config: RecommenderConfig) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class PlainSasRec(nn.Module):
         self.dropout, self.width = nn.Dropout(config.dropout), width
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The mean loss of all targets."""
+        """The mean loss over all targets."""
         inputs, targets = rows[:, :-1], rows[:, 1:]
         mask = nn.Transformer.generate_square_subsequent_mask(inputs.shape[1])
         x = self.dropout(self.items(inputs) * self.width**0.5 + self.position.weight[: inputs.shape[1]])
@@ -41,7 +41,7 @@ class PlainSasRec(nn.Module):
 
     @torch.no_grad()
     def copy(self, model: SequenceModel) -> None:
-        """Take over our weights."""
+        """Copy our weights."""
         self.items.weight.copy_(model.items.weight)
         self.position.weight.copy_(model.position.weight)
         self.blocks.norm.load_state_dict(model.blocks.norm.state_dict())
@@ -55,7 +55,7 @@ class PlainSasRec(nn.Module):
 
 
 def _plain_epoch(model: PlainSasRec, optimizer: AdamW, batches: list[Tensor]) -> None:
-    """The plain loop over batches."""
+    """The plain training loop over batches."""
     model.train()
     for rows in batches:
         loss = model(rows)
@@ -65,7 +65,7 @@ def _plain_epoch(model: PlainSasRec, optimizer: AdamW, batches: list[Tensor]) ->
 
 
 def _full_length(sequences: Sequences, length: int) -> list[Tensor]:
-    """Every user's last `length` + 1 events in the order of users, filled up with zeros on the right."""
+    """The last `length` + 1 events of each user, in the order of users, padded with zeros on the right."""
     table = np.zeros((len(sequences.offsets) - 1, length + 1), np.int64)
     for user, (start, end) in enumerate(zip(sequences.offsets[:-1], sequences.offsets[1:], strict=True)):
         table[user, : end - start] = sequences.items[start:end]
@@ -73,16 +73,16 @@ def _full_length(sequences: Sequences, length: int) -> list[Tensor]:
 
 
 def sasrec(plan: Plan) -> list[Row]:
-    """Epochs of SASRec over the same events, 6,000 and 50,000 items, by ours, RecBole's and a plain loop."""
+    """Epochs of SASRec on the same events, with 6,000 and 50,000 items, by our loop, RecBole's and a plain loop."""
     return [row for items in (6_000, 50_000) for row in _sasrec(plan, plan.size(items, 300))]
 
 
 def _sasrec(plan: Plan, items: int) -> list[Row]:
-    from . import recbole_side  # only its environment has it
+    from . import recbole_side  # RecBole is installed only in its own environment
 
     config = RecommenderConfig(output="items")
     events = histories(plan.size(640, 60), items, mean=20, longest=config.max_events + 3)
-    kept = np.ones(len(events.items), bool)  # leave-one-out: the last two events are no training events
+    kept = np.ones(len(events.items), bool)  # leave-one-out: the last two events are held out
     kept[events.offsets[1:] - 1] = kept[events.offsets[1:] - 2] = False
     train = Sequences(events.offsets - 2 * np.arange(len(events.offsets)), events.items[kept])
     peer = recbole_side.build(events, items)
@@ -96,37 +96,37 @@ def _sasrec(plan: Plan, items: int) -> list[Row]:
         "plain": Side(lambda: _plain_epoch(plain, optimizer, full), ours.amount),
     }
     if len(peer.train.dataset) != ours.amount:
-        raise ArithmeticError(f"{ours.amount} targets in an epoch of ours, {len(peer.train.dataset)} in RecBole's")
+        raise ArithmeticError(f"targets per epoch differ: ours {ours.amount}, RecBole's {len(peer.train.dataset)}")
     equal = _equal_losses(model, plain, full[0])
     seconds = interleave(sides, plan)
     work = f"SASRec, {items:,} items, width {config.width}, {config.layers} layers, full softmax, histories of 2 to 51"
-    count = f"{ours.amount:,} targets in an epoch of both"
+    count = f"{ours.amount:,} targets per epoch in both"
     rows = [
         rate_row(work, peer_name, "targets", (ours, sides[name]), (seconds["ours"], seconds[name]), aim, checked)
         for name, peer_name, aim, checked in (
-            ("recbole", "RecBole 1.2.1 as it ships, one target a sequence", ">= 3", count),
-            ("plain", f"plain loop over all positions, {WINDOWS} windows a batch", ">= 1.3", equal),
+            ("recbole", "RecBole 1.2.1 with defaults, one target per sequence", ">= 3", count),
+            ("plain", f"plain loop over all positions, {WINDOWS} windows per batch", ">= 1.3", equal),
         )
     ]
     read = sum(int((part[:, :-1] > 0).sum()) for part in window_batches(train, config.max_events, WINDOWS, (0, 0)))
-    padded = len(peer.train.dataset) * config.max_events  # each of its sequences is filled up to full length
+    padded = len(peer.train.dataset) * config.max_events  # RecBole pads each sequence to full length
     mine, theirs = read / seconds["ours"], padded / seconds["recbole"]
-    note = "the other count: it reads a history once for each target and fills it up; no aim"
+    note = "counts padded positions: RecBole reads a padded history once per target; no aim"
     return [*rows, make_row(work, rows[0].peer, "positions read/s", mine, theirs, mine / theirs, "", note)]
 
 
 @torch.no_grad()
 def _equal_losses(model: SequenceModel, plain: PlainSasRec, rows: Tensor) -> str:
-    """Hold both losses of one batch against each other at equal weights."""
+    """Compare both losses of one batch at equal weights."""
     plain.copy(model)
     ours, theirs = float(model.eval().loss(rows)["loss"]), float(plain.eval()(rows))
     if abs(ours - theirs) > 1e-4 * theirs:
-        raise ArithmeticError(f"equal weights gave other losses: ours {ours}, the plain loop's {theirs}")
+        raise ArithmeticError(f"equal weights gave different losses: ours {ours}, the plain loop's {theirs}")
     return f"losses {ours:.5f} and {theirs:.5f}"
 
 
 def reweighting(plan: Plan) -> list[Row]:
-    """Training steps over histories of 50 with and without reweighting, all else equal."""
+    """Training steps on histories of 50 events with and without reweighting; everything else is equal."""
     items, steps = plan.size(6_000, 200), plan.size(60, 4)
     sides, losses, config = {}, {}, RecommenderConfig()
     ids = random_ids(items, 3, 128)
@@ -140,9 +140,9 @@ def reweighting(plan: Plan) -> list[Row]:
         losses[name] = float(model.eval().loss(batches[0])["loss"].detach())
         sides[name] = epoch_side(model, batches)
     if losses[True] != losses[False]:
-        raise ArithmeticError(f"offsets of zero changed the loss: {losses}")
+        raise ArithmeticError(f"zero offsets changed the loss: {losses}")
     seconds = interleave(sides, plan)
-    channels, checked = len(model.reweighting.channels), f"losses at offsets of zero {losses[True]:.5f}, both"
+    channels, checked = len(model.reweighting.channels), f"both losses at zero offsets are {losses[True]:.5f}"
     work = f"training step with reweighting, {config.batch_users} histories of {config.max_events}, {channels} channels"
     milliseconds = [1000 * seconds[name] / steps for name in (True, False)]
     return [cost_row(work, "the same model without", "ms", *milliseconds, "<= 1.15", checked)]

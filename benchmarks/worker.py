@@ -1,4 +1,4 @@
-"""One row in a process of its own, in the environment that its peer needs: rows as JSON on standard output."""
+"""Measure one group of rows in the environment of its peer; print the rows as JSON on standard output."""
 
 import argparse
 import importlib
@@ -10,7 +10,7 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", POLARS_MAX_THR
 
 
 def main() -> None:
-    """Run what `python -m benchmarks` asks for."""
+    """Run the function that `python -m benchmarks` names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("module")
     parser.add_argument("function")
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     given = parser.parse_args()
-    out = os.dup(1)  # what libraries print on standard output goes to standard error: only rows come out here
+    out = os.dup(1)  # standard output is only for the rows; prints of libraries go to standard error
     os.dup2(2, 1)
     import torch
 

@@ -1,4 +1,5 @@
-"""What trained tokenizers and recommenders are like: probes, neighbours, collisions, planted truth, explanations.
+"""Analysis of trained tokenizers and recommenders: probes, neighbours, collisions, planted truth, explanations.
 
-Every function takes finished results and returns numbers or tables. Nothing here draws.
+Functions take finished results and return numbers or tables; `sweeps` and parts of `collisions` train missing runs.
+Nothing here draws.
 """

@@ -1,4 +1,4 @@
-"""Collisions of every tokenizer side by side: each repair, the codebooks they cost, and what their runs reached."""
+"""Comparison of tokenizers: collisions under each repair, size of the codebooks, and accuracy of the runs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,12 +24,12 @@ REPAIRS = ("none", "nearest", "sinkhorn", "extra")
 
 
 class _Shelf(Store):
-    """A store that only looks: what is not there is not made."""
+    """A read-only store: it never computes a missing result."""
 
     def get(self, kind: str, key: Mapping[str, object], make: Callable[[Path], None]) -> Path:
-        """As `Store.get`, but LookupError where the result is not there."""
+        """As `Store.get`, but raises LookupError if the result is missing."""
         if not self.path(kind, key).exists():
-            raise LookupError(f"{self.path(kind, key)} is not there")
+            raise LookupError(f"{self.path(kind, key)} does not exist")
         return super().get(kind, key, make)
 
 
@@ -41,7 +41,7 @@ def reached(
     metric: str = "ndcg@10",
     seen_items: str = "filtered",
 ) -> dict[str, float]:
-    """What each variant scored over all users, NaN where the store holds no run of it; never trains."""
+    """The metric of each variant over all users, NaN if the store has no run of it; never trains."""
     found = dict.fromkeys(names, float("nan"))
     for name in names:
         try:
@@ -58,18 +58,18 @@ def reached(
 
 
 def tokenizer_config(data: NamedDataset, variant: str, config: Config) -> RowTokenizerConfig:
-    """The settings of a variant's tokenizer on these data, resolved."""
+    """The resolved tokenizer settings of a variant on these data."""
     return resolve_signals(variant_config(variant, config).tokenizer, data)
 
 
 def ids_source(data: NamedDataset, variant: str, config: Config) -> IdsConfig:
-    """Where a variant's IDs come from on these data."""
+    """The resolved source of a variant's IDs on these data."""
     config = variant_config(variant, config)
     return resolve_source(config.ids, resolve_signals(config.tokenizer, data), data)
 
 
 def distinct_tokenizers(data: NamedDataset, config: Config, names: Sequence[str]) -> list[str]:
-    """Those of the named variants that have IDs, without the ones whose IDs before the repair an earlier one has.
+    """The named variants that have IDs; of variants with equal IDs before the repair only the first.
 
     Raises: ValueError for an unknown variant.
     """
@@ -86,16 +86,16 @@ def distinct_tokenizers(data: NamedDataset, config: Config, names: Sequence[str]
 def ids_of_seeds(
     data: NamedDataset, variant: str, config: Config, seeds: Sequence[int], store: Store
 ) -> list[Int[np.ndarray, "N _"]]:
-    """The IDs of a variant before the repair, one table a seed; tokenizers that the store lacks are trained."""
+    """The IDs of a variant before the repair, one table per seed; missing tokenizers are trained."""
     configs = [variant_config(variant, replace(config, seed=seed)) for seed in seeds]
     return [run_tokenizer(data, one, store)[0].ids.raw_codes for one in configs]
 
 
 def repair_with(repair: str, done: Tokenized) -> tuple[Int[np.ndarray, "N sid_len"], tuple[int, ...]]:
-    """The IDs that a tokenizer had before its repair, after another one; and the codes possible at each position.
+    """Apply another repair to a tokenizer's unrepaired IDs; returns the IDs and the codebook size per position.
 
-    Which items move depends on what the last level was asked to quantize. How many collide afterwards does not: m items
-    below one prefix end with min(m, K) different IDs by `nearest` and by `sinkhorn`.
+    The input vectors of the last level decide which items move. They do not change how many items collide afterwards: m
+    items below one prefix get min(m, K) different IDs by `nearest` and by `sinkhorn`.
 
     Args: repair: one of `REPAIRS`.
     Raises: ValueError for another repair.
@@ -114,10 +114,10 @@ def repair_with(repair: str, done: Tokenized) -> tuple[Int[np.ndarray, "N sid_le
 
 
 def repair_table(tokenizers: Mapping[str, Tokenized]) -> pl.DataFrame:
-    """What every repair would make of every tokenizer's IDs.
+    """Collisions of each tokenizer's IDs under each repair.
 
-    Returns: columns tokenizer, repair, collision_rate, colliding_items, largest_group, moved (items whose code changed,
-        or whose added code is not 0), sid_len.
+    Returns: columns tokenizer, repair, collision_rate, colliding_items, largest_group, moved (items with a changed code
+        or an added code other than 0), sid_len.
     """
     rows = []
     for name, done in tokenizers.items():
@@ -133,7 +133,7 @@ def repair_table(tokenizers: Mapping[str, Tokenized]) -> pl.DataFrame:
 
 
 def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
-    """A column of `repair_table` or `shape_table` as `plots.ledger` takes it: tokenizer -> case -> value."""
+    """A column of `repair_table` or `shape_table` in the form for `plots.ledger`: tokenizer -> case -> value."""
     cases = frame["repair"] if "repair" in frame.columns else [""] * len(frame)
     out: dict[str, dict[str, float]] = {}
     for tokenizer, case, value in zip(frame["tokenizer"], cases, frame[column], strict=True):
@@ -142,15 +142,17 @@ def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
 
 
 def stored_vectors(ids: SemanticIds, config: RowTokenizerConfig, source: str) -> int:
-    """Codebook vectors that a tokenizer keeps, used or not; 0 where codes have no vectors.
+    """Number of codebook vectors of a tokenizer, used or not; 0 if its codes have no vectors.
 
         vectors = sets * L * K;  sets: 1 if shared, else one per quantized unit
 
-    Args: config: of the tokenizer, resolved. source: of its IDs, resolved.
+    Args: config: resolved settings of the tokenizer. source: resolved source of its IDs.
     """
     if not len(ids.signals):
         return 0
-    units = len(ids.signals) + (config.combine == "fused" and len(ids.signals) > 1)
+    units = len(ids.signals)
+    if config.combine == "fused" and units > 1:
+        units += 1
     sets = 1 if config.shared_codebook or source != "learned" else units
     return sets * config.levels * ids.codebook.shape[1]
 
@@ -163,14 +165,14 @@ def shape_table(
     rows: Int[np.ndarray, "R"],
     seed: int = 0,
 ) -> pl.DataFrame:
-    """One row a tokenizer, all before the repair: collisions, use of codes, fan-out, likeness below a code, memory.
+    """One row per tokenizer, before the repair: collisions, code usage, fan-out, likeness below a first code, memory.
 
-    Args: configs: resolved settings by tokenizer. sources: of their IDs, resolved. likeness, rows, seed: as of
-        `neighbours.prefix_purity`.
-    Returns: columns tokenizer, collision_rate, colliding_items, largest_group, codes (of an ID), used, perplexity and
-        fan_out (each per position, as text), even_use (perplexity of the first code over the codes possible there),
-        first_fan_out (children of a first code), purity (likeness of two items below one first code over that of any
-        two), codebook_vectors, codebook_width.
+    Args: configs: resolved settings by tokenizer. sources: resolved sources of the IDs by tokenizer. likeness, rows,
+        seed: as in `neighbours.prefix_purity`.
+    Returns: columns tokenizer, collision_rate, colliding_items, largest_group, codes (per ID), used, perplexity and
+        fan_out (each per position, as text), even_use (perplexity of the first code over its codebook size),
+        first_fan_out (mean children of a first code), purity (likeness of two items with the same first code over that
+        of any two items), codebook_vectors, codebook_width.
     """
     out = []
     for name, done in tokenizers.items():

@@ -1,4 +1,4 @@
-"""Why an item may have been recommended: what its semantic ID shares with a history, and what usually follows it."""
+"""Explanations of a recommendation: attention, beam, shared codes, leave-one-out scores, steps between codes."""
 
 import copy
 from collections.abc import Collection, Sequence
@@ -17,41 +17,41 @@ from bbqrec_core.recommender import decoding
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Whatever ranks items after a history: a recommender, or a baseline that counts."""
+    """A model that scores items after a history: a recommender or a counting baseline."""
 
     def scores(self, history: Sequences, users: np.ndarray) -> Tensor: ...
 
 
 def readable(recommender: object) -> Recommender:
-    """The recommender itself, if these views can show it.
+    """Return the recommender if these views support it.
 
-    Raises: ValueError for one that reads codes instead of items, whose attention has a row for every code.
+    Raises: ValueError for a model without attention, or one that reads codes: its attention has one row per code.
     """
     if not isinstance(recommender, Recommender):
         raise ValueError(
             f"{type(recommender).__name__} has no attention and no beam: choose a run with a sequence model"
         )
     if recommender.model.per_item > 1:
-        raise ValueError("this run reads histories code by code: choose one with granularity item")
+        raise ValueError("this run reads histories code by code: choose a run with granularity item")
     return recommender
 
 
 def signal_names(recommender: Recommender) -> tuple[str, ...]:
-    """Signals that the reweighting compares, in their order; none where there is no reweighting."""
+    """Signals that the reweighting compares, in order; empty without reweighting."""
     table = recommender.model.reweighting
     return tuple(dict.fromkeys(c.name.split("-")[0] for c in table.channels)) if table is not None else ()
 
 
 def channels_of(recommender: Recommender, signals: Collection[str]) -> list[str]:
-    """Names of the channels that compare one of the given signals, with itself or with another."""
+    """Names of the channels that compare one of the given signals with itself or with another signal."""
     table = recommender.model.reweighting
     return [c.name for c in table.channels if set(c.name.split("-")) & set(signals)] if table is not None else []
 
 
 def rescaled(recommender: Recommender, scale: float = 1.0, off: Collection[str] = ()) -> Recommender:
-    """The same recommender with every learned offset times `scale`, and times 0 in channels that compare signals `off`.
+    """The recommender with each learned offset times `scale`, and times 0 in channels that compare signals in `off`.
 
-    Scale 1 is the model itself and scale 0 the same weights without offsets, both bit for bit. All other parameters are
+    Scale 1 equals the model and scale 0 equals the model without offsets, both bit for bit. All other parameters are
     shared with the original.
     """
     if recommender.model.reweighting is None:
@@ -66,7 +66,7 @@ def rescaled(recommender: Recommender, scale: float = 1.0, off: Collection[str] 
 
 
 def read_part(recommender: Recommender, rows: Sequence[int]) -> Int[Tensor, "one T"]:
-    """The last events of a history, as many as the model reads.
+    """The last events of a history, at most as many as the model reads.
 
     Raises: ValueError for an empty history.
     """
@@ -77,14 +77,14 @@ def read_part(recommender: Recommender, rows: Sequence[int]) -> Int[Tensor, "one
 
 @torch.no_grad()
 def attention(recommender: Recommender, rows: Sequence[int]) -> Float[Tensor, "layers H T T"]:
-    """Attention weights between the events that the model reads, of every layer and head; rows sum to 1."""
+    """Attention weights between the events that the model reads, for each layer and head; rows sum to 1."""
     return torch.stack([weights[0] for weights in recommender.model.states(read_part(recommender, rows))[1]])
 
 
 def all_scores(
     scorer: Scorer, histories: Sequence[Sequence[int]], known: Collection[int] = ()
 ) -> Float[Tensor, "B rows"]:
-    """Exact scores of every item after each history, as the scorer has them; -inf for padding and for `known` rows."""
+    """Exact scores of each item after each history, in the scorer's units; -inf for padding and for `known` rows."""
     sizes = np.array([len(rows) for rows in histories])
     items = np.concatenate([np.asarray(rows, dtype=np.int32) for rows in histories])
     asked = Sequences(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), items)
@@ -94,7 +94,7 @@ def all_scores(
 
 
 def ranking(scores: Float[Tensor, "rows"]) -> Int[np.ndarray, "rows"]:
-    """Rank of every item row, 1 for the best, equal scores by row; 0 where an item is left out."""
+    """Rank of each item row, 1 for the best, ties broken by row; 0 for items with score -inf."""
     order = scores.sort(descending=True, stable=True).indices.numpy()
     ranks = np.zeros(len(order), dtype=np.int64)
     ranks[order] = np.arange(1, len(order) + 1)
@@ -102,7 +102,7 @@ def ranking(scores: Float[Tensor, "rows"]) -> Int[np.ndarray, "rows"]:
 
 
 def best(ranks: Int[np.ndarray, "rows"], k: int) -> list[int]:
-    """Item rows with ranks 1 to k, fewer where fewer are left."""
+    """Item rows with ranks 1 to k, fewer if fewer items have a rank."""
     order = np.argsort(np.where(ranks == 0, len(ranks) + 1, ranks), kind="stable")
     return order[: min(k, int((ranks > 0).sum()))].tolist()
 
@@ -110,8 +110,8 @@ def best(ranks: Int[np.ndarray, "rows"], k: int) -> list[int]:
 class Depth(NamedTuple):
     """The beam at one depth of the prefix tree, best first.
 
-    prefixes: (W, depth). scores: log-probability in nats. parent: line of the depth above. items: how many items of the
-    catalogue lie below, those of the history left out. nodes: prefixes of this depth in the whole tree.
+    prefixes: (W, depth). scores: log-probability in nats. parent: index of the parent in the depth above. items: number
+    of catalogue items below, without those of the history. nodes: number of prefixes of this depth in the whole tree.
     """
 
     prefixes: Int[np.ndarray, "W depth"]
@@ -122,7 +122,7 @@ class Depth(NamedTuple):
 
 
 def cut(tree: PrefixTree, depth: int) -> PrefixTree:
-    """The prefix tree down to `depth` (1 .. sid_len): its leaves hold all items below them."""
+    """The prefix tree down to `depth` (1 .. sid_len); each leaf holds all items below it."""
     node = tree.leaf[tree.items]
     for parent in reversed(tree.parent[depth:]):
         node = parent[node]
@@ -137,11 +137,11 @@ def cut(tree: PrefixTree, depth: int) -> PrefixTree:
 
 @torch.no_grad()
 def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[Depth]:
-    """The beam of `Recommender.beam` depth by depth, the history's items out of the tree.
+    """The beam of `Recommender.beam` at each depth, with the items of the history removed from the tree.
 
-    A search that stops early has the same beam as a longer one at that depth, so the tree is cut and searched again.
+    A search that stops early has the same beam at that depth as a full one, so each depth searches a cut tree.
 
-    Raises: ValueError for a model that emits no codes, or an empty history.
+    Raises: ValueError for a model without a code head, or an empty history.
     """
     if recommender.tree is None:
         raise ValueError("this run scores items directly: it has no codes to unfold")
@@ -155,7 +155,7 @@ def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[De
         real = items[0] > 0
         node = tree.leaf[items[0][real]].numpy()
         _, first, size = np.unique(node, return_index=True, return_counts=True)
-        lines = np.argsort(first)  # one line a prefix, in the beam's order
+        lines = np.argsort(first)  # one line per prefix, in beam order
         prefixes = codes[items[0][real]][:, :depth].numpy()[first[lines]]
         above = {tuple(prefix): line for line, prefix in enumerate(depths[-1].prefixes.tolist())} if depths else {(): 0}
         parent = np.array([above[tuple(prefix[:-1])] for prefix in prefixes.tolist()], dtype=np.int64)
@@ -164,7 +164,7 @@ def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[De
 
 
 def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> list[int]:
-    """Items that a beam finds after a history, best first, the history's own left out; no more than `width`."""
+    """Items found by beam search after a history, best first, without items of the history; at most `width`."""
     gone = torch.tensor([sorted(set(map(int, rows)))])
     items, _ = recommender.beam(read_part(recommender, rows), width, gone)
     return items[0][items[0] > 0][:width].tolist()
@@ -174,9 +174,9 @@ def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> lis
 def without_each(
     recommender: Recommender, rows: Sequence[int], items: Sequence[int]
 ) -> tuple[Float[Tensor, "k"], Float[Tensor, "T k"]]:
-    """Scores of `items` after the history that is read, and after it without its event t, for every t.
+    """Scores of `items` after the read part of a history, and after the same part without event t, for each t.
 
-    A history of one event has no shorter one: its second part is empty, (0, k).
+    For a history of one event the second result is empty, (0, k).
     """
     kept = read_part(recommender, rows)[0].tolist()
     shorter = [kept[:t] + kept[t + 1 :] for t in range(len(kept))] if len(kept) > 1 else []
@@ -196,7 +196,7 @@ def without_each(
 def shared_codes(code_ids: Int[np.ndarray, "N sid_len"], item: int, rows: Sequence[int]) -> tuple[int, int]:
     """The longest prefix that an item's ID shares with a history: the latest event that has it, and its length.
 
-    Returns: (place in `rows`, shared codes); (0, 0) where not even the first code is shared.
+    Returns: (place in `rows`, number of shared codes); (0, 0) if no event shares the first code.
     """
     found = (0, 0)
     for place, row in enumerate(rows):
@@ -210,18 +210,18 @@ def shared_codes(code_ids: Int[np.ndarray, "N sid_len"], item: int, rows: Sequen
 def shared_prefix(
     first: Int[np.ndarray, "R positions"], second: Int[np.ndarray, "H positions"]
 ) -> Int[np.ndarray, "R H"]:
-    """How many leading codes the IDs of each pair of items share, from 0 to the number of positions."""
+    """Number of leading codes that the IDs of each pair of items share, from 0 to the number of positions."""
     same = first[:, None] == second[None]
-    return np.cumprod(same, axis=-1, dtype=np.int64).sum(-1)  # after the first difference nothing counts
+    return np.cumprod(same, axis=-1, dtype=np.int64).sum(-1)  # the product is 0 after the first difference
 
 
 def longest_shared(
     ids: SemanticIds, history: Sequences, users: Int[np.ndarray, "U"], lists: Int[np.ndarray, "U k"]
 ) -> Int[np.ndarray, "U k"]:
-    """For each listed item the longest prefix of learned codes that it shares with any item of the user's history.
+    """For each listed item, the length of the longest learned prefix that it shares with an item of the history.
 
-    Args: history: of all users, each of one item at least. users: whose lists these are. lists: item rows, 0 (no item)
-        shares nothing.
+    Args: history: of all users, each with at least one item. users: one user per list. lists: item rows; for row 0 (no
+        item) the result is 0.
     """
     codes, found = ids.code_ids[:, : ids.learned], np.zeros(lists.shape, np.int64)
     for line, user in enumerate(users):
@@ -233,7 +233,7 @@ def longest_shared(
 def draw_others(
     history: Sequences, users: Int[np.ndarray, "U"], n_items: int, k: int, rng: np.random.Generator
 ) -> Int[np.ndarray, "U k"]:
-    """For each user k item rows drawn evenly from those that the history lacks; 0 where fewer are left."""
+    """For each user, k item rows drawn uniformly from items outside the history; padded with 0 if fewer are left."""
     drawn = np.zeros((len(users), k), np.int64)
     for line, user in enumerate(users):
         past = history.items[history.offsets[user] : history.offsets[user + 1]]
@@ -243,15 +243,16 @@ def draw_others(
 
 
 def step_lift(codes: Int[np.ndarray, "N"], train: Sequences, size: int) -> Float64[np.ndarray, "K K"]:
-    """How many times as often as by chance one code comes right after another in the events of a user.
+    """Lift of each pair of codes in consecutive events of a user: observed count over the count expected by chance.
 
-        lift[a, b] = n(a, b) n / (n(a, .) n(., b)),  n(a, b) = steps from an item of code a to one of code b
+        lift[a, b] = n(a, b) n / (n(a, .) n(., b)),  n(a, b) = steps from an item with code a to one with code b
 
-    Args: codes: of each item row at one level. train: training events. size: K. Returns: 0 where a step never happened.
+    Args: codes: of each item row at one level. train: training events. size: K.
+    Returns: (K, K), 0 for a step that never occurs.
     """
     inside = np.ones(len(train.items), bool)
     begins = train.offsets[:-1]
-    inside[begins[begins < len(inside)]] = False  # from one user to the next is no step
+    inside[begins[begins < len(inside)]] = False  # a change of user is not a step
     before, after = codes[train.items[:-1]][inside[1:]], codes[train.items[1:]][inside[1:]]
     steps = np.bincount(before * size + after, minlength=size * size).reshape(size, size)
     chance = np.outer(steps.sum(1), steps.sum(0)) / max(steps.sum(), 1)

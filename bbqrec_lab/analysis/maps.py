@@ -1,4 +1,4 @@
-"""What a set of vectors knows: linear probes of known factors, dependence of two parts, and a map in the plane."""
+"""Maps of vectors in the plane, by PCA or UMAP."""
 
 import hashlib
 import warnings
@@ -18,15 +18,15 @@ from bbqrec_lab.store import Store, load_arrays, save_arrays
 def project(
     vectors: Float[np.ndarray, "R d"], method: Literal["pca", "umap"], seed: int, store: Store
 ) -> Float[np.ndarray, "R 2"]:
-    """Lay vectors out in the plane, kept in the store by their content.
+    """Project vectors to the plane; the result is stored under a hash of the vectors.
 
-    Args: method: `pca`, linear and quick, or `umap`, which keeps neighbourhoods; distances in it mean nothing.
+    Args: method: `pca` (linear and fast) or `umap` (preserves neighbourhoods; distances have no meaning).
     Raises: ValueError for an unknown method, or fewer than three vectors.
     """
     if method not in ("pca", "umap"):
         raise ValueError(f"method must be pca or umap, got {method!r}")
     if len(vectors) < 3:
-        raise ValueError(f"a map needs three vectors, got {len(vectors)}")
+        raise ValueError(f"a map needs at least three vectors, got {len(vectors)}")
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     digest = hashlib.sha256(vectors).hexdigest()[:16]
     package = "umap-learn" if method == "umap" else "scikit-learn"
@@ -42,8 +42,10 @@ def project(
 def map_codes(
     done: Tokenized, method: Literal["pca", "umap"], seed: int, store: Store
 ) -> tuple[Float[np.ndarray, "N 2"], list[Float[np.ndarray, "_ 2"]]]:
-    """Items and codebook vectors on one map: the mean behaviour signal of every item; the codes in use at level 1;
-    and, where there is a second level, its codes in use below the largest first code, each added to that code.
+    """Items and codebook vectors on one map.
+
+    Items are their mean behaviour signals. Codes are the used vectors of level 1 and, if there is a second level, its
+    used vectors below the most frequent first code, each added to the vector of that code.
 
     Args: as in `project`.
     """
@@ -58,9 +60,9 @@ def map_codes(
 
 
 def _umap(vectors: Float[np.ndarray, "R d"], seed: int) -> Float[np.ndarray, "R 2"]:
-    """UMAP of seeded layout; imported here, because the import alone takes seconds."""
+    """UMAP with a seeded layout; imported here because the import takes seconds."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # umap warns that a seed means one thread, and through its own imports
+        warnings.simplefilter("ignore")  # umap warns that a seed forces one thread, and its imports warn too
         from umap import UMAP
 
         return UMAP(n_neighbors=min(15, len(vectors) - 1), min_dist=0.1, random_state=seed, n_jobs=1).fit_transform(

@@ -1,4 +1,4 @@
-"""Who is close to whom: nearest items, shared audiences, agreement of signals, neighbourhoods of the prefix tree."""
+"""Neighbourhoods of items: nearest items, shared audiences, purity of prefixes, agreement of signals, words."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from bbqrec_core import Sequences
 
 
 def mean_signals(behaviour: Float[np.ndarray, "N S E"], present: Bool[np.ndarray, "N S"]) -> Float[np.ndarray, "N E"]:
-    """One direction an item: the mean of its present signals, scaled to length sqrt(E); zero where it has none."""
+    """One vector per item: the mean of its present signals, scaled to length sqrt(E); zero without signals."""
     mean = (behaviour * present[..., None]).sum(1)
     length = np.linalg.norm(mean, axis=1, keepdims=True)
     return (mean / np.maximum(length, 1e-12) * np.sqrt(behaviour.shape[-1])).astype(np.float32)
@@ -21,13 +21,13 @@ def mean_signals(behaviour: Float[np.ndarray, "N S E"], present: Bool[np.ndarray
 def nearest(
     vectors: Float[np.ndarray, "N d"], present: Bool[np.ndarray, "N"], rows: Int[np.ndarray, "Q"], k: int
 ) -> Int[np.ndarray, "Q k"]:
-    """The k present item rows of highest cosine with each asked row, best first, itself left out.
+    """The k present item rows with the highest cosine to each query row, best first, without the query row.
 
     Raises: ValueError if fewer than k + 1 items are present.
     """
     others = np.flatnonzero(present)
     if len(others) <= k:
-        raise ValueError(f"asked for {k} neighbours of {len(others)} items: ask for fewer")
+        raise ValueError(f"{k} neighbours need more items than {len(others)}: choose a smaller k")
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found = []
     for block in np.array_split(rows, max(1, len(rows) // 512)):
@@ -44,7 +44,7 @@ def shared_audience(
     users = np.repeat(np.arange(len(sequences.offsets) - 1), np.diff(sequences.offsets))
     height = max(int(rows.max(initial=0)) for rows in (sequences.items, first, second)) + 1
     seen = sparse.csr_array((np.ones(len(users)), (sequences.items, users)), (height, len(sequences.offsets) - 1))
-    seen.data[:] = 1  # a user who comes back counts once
+    seen.data[:] = 1  # repeated events of a user count once
     size = np.diff(seen.indptr)
     common = seen[first].multiply(seen[second]).sum(1)
     with np.errstate(invalid="ignore"):
@@ -54,10 +54,10 @@ def shared_audience(
 def audience_of_nearest(
     vectors: Float[np.ndarray, "N d"], present: Bool[np.ndarray, "N"], sequences: Sequences, seed: int = 0, k: int = 10
 ) -> tuple[float, float]:
-    """Do items that are close in a space share users? Mean shared audience with the k nearest, and its standard error.
+    """Mean shared audience of items and their k nearest neighbours in a space, and its standard error.
 
-    Args: sequences: events that count; items without one have no audience and take no part. k: at most, fewer if fewer
-        items are present. Up to 500 items are asked.
+    Args: sequences: events that define audiences; items without events are left out. k: maximum number of neighbours;
+        fewer if fewer items are present. At most 500 query items are drawn.
     Raises: ValueError if fewer than two items with an event are present.
     """
     active = present & (np.bincount(sequences.items, minlength=len(present)) > 0)
@@ -68,9 +68,9 @@ def audience_of_nearest(
 
 
 class Purity(NamedTuple):
-    """Likeness of random pairs of items by the depth of the prefix they share (entry 0: any two items).
+    """Likeness of random pairs of items by the length of the prefix they share (entry 0: any two items).
 
-    mean, error: (depths,) mean likeness and its standard error, NaN without any pair. pairs: different ones drawn.
+    mean, error: (depths,) mean likeness and its standard error, NaN without pairs. pairs: number of distinct pairs.
     """
 
     mean: Float[np.ndarray, "depths"]
@@ -85,11 +85,11 @@ def prefix_purity(
     seed: int = 0,
     draws: int = 4000,
 ) -> Purity:
-    """Are items that share a prefix alike in something else? Pairs are drawn below common prefixes of each length.
+    """Likeness of items that share a prefix; pairs are drawn below common prefixes of each length.
 
-    Args: code_ids: with the padding row. rows: items that take part. likeness: of two arrays of item rows, such as
-        `shared_audience` of some events. draws: pairs drawn per depth.
-    Choice: an item is drawn first, then a partner from its group, so that a large group does not rule the mean.
+    Args: code_ids: with the padding row. rows: the items to draw from. likeness: of two arrays of item rows, for
+        example `shared_audience` of some events. draws: pairs drawn per depth.
+    Choice: an item is drawn first, then a partner from its group, so a large group does not dominate the mean.
     """
     rng = np.random.default_rng(seed)
     mean, error, pairs = [], [], []
@@ -99,7 +99,7 @@ def prefix_purity(
         values = likeness(rows[first], rows[second])
         pairs.append(len(np.unique(np.sort([first, second], axis=0), axis=1).T))
         mean.append(values.mean() if len(values) else np.nan)
-        # A pair drawn twice tells nothing new: where few share a prefix, more draws must not shrink the error.
+        # A repeated pair adds no information: if few items share a prefix, more draws must not shrink the error.
         error.append(values.std(ddof=1) / np.sqrt(pairs[-1]) if len(values) > 1 else np.nan)
     return Purity(np.array(mean), np.array(error), np.array(pairs))
 
@@ -107,7 +107,7 @@ def prefix_purity(
 def _pairs(
     group: Int[np.ndarray, "R"], rng: np.random.Generator, draws: int
 ) -> tuple[Int[np.ndarray, "P"], Int[np.ndarray, "P"]]:
-    """Random items that are not alone in their group, and for each another member of it."""
+    """Random items from groups of at least two, and for each one another member of its group."""
     order = np.argsort(group, kind="stable")
     size = np.bincount(group)
     start = np.cumsum(size) - size
@@ -123,16 +123,16 @@ def _pairs(
 
 
 class Agreement(NamedTuple):
-    """How often two signals of an item chose the same code, and how often by chance; both (L, S, S) in [0, 1]."""
+    """How often two signals of an item have the same code, measured and by chance; both (L, S, S) in [0, 1]."""
 
     share: Float[np.ndarray, "L S S"]
     chance: Float[np.ndarray, "L S S"]
 
 
 def code_agreement(signal_codes: Int[np.ndarray, "N S L"], present: Bool[np.ndarray, "N S"]) -> Agreement:
-    """Agreement of the signals level by level, over items that have both; NaN where no item has.
+    """Agreement of each pair of signals at each level, over items that have both; NaN if there are none.
 
-    chance = sum_k share of signal i's items with code k * that of signal j
+    chance = sum_k (share of items with code k for signal i) * (share of items with code k for signal j)
     """
     n_signals, levels = signal_codes.shape[1:]
     share, chance = (np.full((levels, n_signals, n_signals), np.nan) for _ in range(2))
@@ -150,12 +150,12 @@ def code_agreement(signal_codes: Int[np.ndarray, "N S L"], present: Bool[np.ndar
 def distinctive_words(
     texts: Sequence[str | None], member: Bool[np.ndarray, "N"], most: int = 5
 ) -> list[tuple[str, int, int]]:
-    """Words that texts of a group have and others have not, best first.
+    """Words that are typical of the texts of a group, best first.
 
         score = texts of the group with the word * log(smoothed share inside / smoothed share outside)
 
     Args: texts: one per item or None. member: which items belong to the group.
-    Returns: (word, texts of the group that have it, texts outside that have it), for words in two texts of the group.
+    Returns: (word, texts with it inside the group, texts with it outside), for words in at least two texts inside.
     """
     sets = [set(re.findall(r"[^\W\d_]{3,}", (text or "").lower())) for text in texts]
     inside = np.array([bool(words) for words in sets]) & member

@@ -1,4 +1,4 @@
-"""What a set of vectors knows: linear probes of known factors, dependence of two parts, and a map in the plane."""
+"""Information in vectors: linear probes of known factors, and dependence of two parts (HSIC)."""
 
 import warnings
 from typing import NamedTuple
@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 from bbqrec_core import Dataset, Tokenized
 
 FOLDS = 5
-UNKNOWN = -1  # label of an item whose factor is not known, the padding row among them
+UNKNOWN = -1  # label of items with an unknown factor, and of the padding row
 
 
 class Probe(NamedTuple):
-    """Balanced accuracy in [0, 1] of a linear classifier on items it has not seen: mean, per fold, and by chance."""
+    """Balanced accuracy in [0, 1] of a linear classifier on held-out items: mean, per fold, and by chance."""
 
     accuracy: float
     folds: Float[np.ndarray, "folds"]
@@ -28,26 +28,26 @@ class Probe(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """Share of the way from chance to certainty: 0 knows nothing of the factor, 1 all."""
+        """Accuracy rescaled so that 0 is chance and 1 is perfect."""
         return (self.accuracy - self.chance) / (1 - self.chance)
 
 
 class Dependence(NamedTuple):
-    """Normalised HSIC in [0, 1], and the value that 95 % of random pairings of the same vectors stay below."""
+    """Normalised HSIC in [0, 1], and its 95 % quantile over random pairings of the same vectors."""
 
     value: float
     by_chance: float
 
 
 def linear_probe(vectors: Float[np.ndarray, "R d"], labels: Int[np.ndarray, "R"], seed: int = 0) -> Probe:
-    """How well a linear classifier reads a factor off vectors, by cross-validation in five stratified folds.
+    """Accuracy of a linear classifier that predicts a factor from vectors, by five-fold stratified cross-validation.
 
         accuracy = mean over folds of the mean over classes of recall;  chance = 1 / classes
 
-    Args: vectors: one row per item. labels: the factor's value; items with a negative one, and classes of fewer than
-        five items, are left out. seed: of the folds.
+    Args: vectors: one row per item. labels: value of the factor; items with a negative label and classes with fewer
+        than five items are left out. seed: of the folds.
     Raises: ValueError if fewer than two classes have five items.
-    Choice: standardised columns, logistic regression with unit L2 penalty, every class of the same weight.
+    Choice: standardised columns, logistic regression with unit L2 penalty, equal class weights.
     """
     values, counts = np.unique(labels[labels >= 0], return_counts=True)
     known = np.isin(labels, values[counts >= FOLDS])
@@ -59,7 +59,7 @@ def linear_probe(vectors: Float[np.ndarray, "R d"], labels: Int[np.ndarray, "R"]
     for fit, held in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(vectors, labels):
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, class_weight="balanced"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a probe a little short of its optimum still probes
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a probe need not reach its exact optimum
             model.fit(vectors[fit], labels[fit])
         scores.append(balanced_accuracy_score(labels[held], model.predict(vectors[held])))
     return Probe(float(np.mean(scores)), np.array(scores), 1 / classes)
@@ -71,10 +71,10 @@ def probe_table(
     present: Bool[np.ndarray, "N"],
     seed: int = 0,
 ) -> pl.DataFrame:
-    """Probe every factor from every part over the present items.
+    """Probe each factor from each part over the present items.
 
-    Returns: columns part, factor, accuracy, low and high (worst and best fold), chance, gain; factors that too few
-        items have are left out.
+    Returns: columns part, factor, accuracy, low and high (worst and best fold), chance, gain; factors without two
+        classes of five items are left out.
     """
     rows = []
     for factor, labels in factors.items():
@@ -91,9 +91,9 @@ def probe_table(
 def probe_signals(
     data: Dataset, done: Tokenized, factors: dict[str, Int[np.ndarray, "rows"]], seed: int = 0
 ) -> pl.DataFrame:
-    """Probe every part of every signal of a finished tokenizer: raw feature, behaviour, quantized, specific.
+    """Probe each part of each signal of a finished tokenizer: raw feature, behaviour, quantized, specific.
 
-    Args: factors: by item row; one named `SIGNAL_nuisance` is asked of that signal alone, as `own nuisance`.
+    Args: factors: by item row; a factor `SIGNAL_nuisance` is probed only from that signal, as `own nuisance`.
     Returns: as `probe_table`; parts are named `SIGNAL: KIND`. Parts that the tokenizer does not have are left out.
     """
     tables = []
@@ -110,7 +110,7 @@ def probe_signals(
 
 
 def mean_gains(table: pl.DataFrame) -> dict[str, dict[str, float]]:
-    """Factor -> kind of part -> gain, mean over signals, of a table of `probe_signals`."""
+    """Factor -> kind of part -> gain, mean over signals, from a table of `probe_signals`."""
     kind = pl.col("part").str.split(": ").list.last().alias("kind")
     out: dict[str, dict[str, float]] = {}
     for factor, name, gain in table.group_by("factor", kind, maintain_order=True).agg(pl.mean("gain")).iter_rows():
@@ -119,9 +119,9 @@ def mean_gains(table: pl.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def category_factors(categories: pl.Series, most: int = 4) -> dict[str, Int[np.ndarray, "rows"]]:
-    """The commonest categories as factors of item rows: 1 where an item has it, 0 where not, -1 where nothing is known.
+    """The most common categories as factors of item rows: 1 if an item has it, 0 if not, -1 without categories.
 
-    Args: categories: N lists of names or nulls. most: how many, among those that 5 to 95 % of the known items have.
+    Args: categories: N lists of names or nulls. most: at most this many, from categories of 5 to 95 % of known items.
     """
     known = categories.is_not_null().to_numpy()
     if not known.any():
@@ -138,16 +138,17 @@ def category_factors(categories: pl.Series, most: int = 4) -> dict[str, Int[np.n
 def hsic(
     first: Float[np.ndarray, "R d"], second: Float[np.ndarray, "R e"], seed: int = 0, most: int = 500, draws: int = 100
 ) -> Dependence:
-    """Dependence of two parts of the same items, linear or not.
+    """Linear and nonlinear dependence of two parts of the same items.
 
         HSIC(X, Y) = tr(K_X K_Y) / R^2 with centred Gaussian kernels;  value = HSIC(X, Y) / sqrt(HSIC(X, X) HSIC(Y, Y))
 
-    Args: most: items used, drawn at random. draws: random pairings for the value by chance.
+    Args: most: maximum number of items, drawn at random. draws: random pairings for the value by chance.
     Raises: ValueError for fewer than 10 items.
-    Source: Gretton et al. 2005; width of each kernel: median distance of its own vectors.
+    Source: Gretton et al. 2005.
+    Choice: the width of each kernel is the median distance of its vectors.
     """
     if len(first) < 10:
-        raise ValueError(f"HSIC needs 10 items, got {len(first)}")
+        raise ValueError(f"HSIC needs at least 10 items, got {len(first)}")
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(first))[:most]
     kernels = [_kernel(vectors[rows].astype(np.float64)) for vectors in (first, second)]
@@ -158,7 +159,7 @@ def hsic(
 
 
 def _kernel(vectors: Float[np.ndarray, "R d"]) -> Float[np.ndarray, "R R"]:
-    """Centred Gaussian kernel of median width."""
+    """Centred Gaussian kernel with the median distance as width."""
     square = (vectors**2).sum(1)
     distance = np.maximum(square[:, None] + square - 2 * vectors @ vectors.T, 0)
     kernel = np.exp(-distance / max(np.median(distance[distance > 1e-9]) if (distance > 1e-9).any() else 1, 1e-9))

@@ -1,4 +1,4 @@
-"""Learned codes against planted truth and against other seeds: agreement of trees, and what a codebook recovers."""
+"""Agreement of learned codes with the planted tree and with the codes of other seeds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -8,61 +8,61 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.metrics import adjusted_mutual_info_score
 
-MOST_ITEMS = 3000  # of which an agreement is computed: its correction for chance is quadratic in the groups
+MOST_ITEMS = 3000  # items per agreement, because the correction for chance is quadratic in the number of groups
 
 
 def prefix_groups(codes: Int[np.ndarray, "R sid_len"]) -> Int[np.ndarray, "sid_len R"]:
-    """The group of every row by its first code, its first two, and so on, numbered from 0."""
+    """The group of each row by its first code, by its first two codes, and so on; groups are numbered from 0."""
     lengths = range(1, codes.shape[1] + 1)
     groups = [np.unique(codes[:, :length], axis=0, return_inverse=True)[1].reshape(-1) for length in lengths]
     return np.array(groups, dtype=np.int64).reshape(codes.shape[1], len(codes))
 
 
 def true_tree(truth: Mapping[str, Int[np.ndarray, "rows"]]) -> Int[np.ndarray, "rows depth"]:
-    """Digits of the planted tree by item row, root first, of `planted.load_truth`; -1 where nothing is known.
+    """Digits of the planted tree by item row, root first, from `planted.load_truth`; -1 if unknown.
 
     Raises: ValueError if `truth` has no `level_1`.
     """
     levels = [name for name in sorted(truth) if name.startswith("level_")]
     if not levels:
-        raise ValueError(f"a true tree has level_1, level_2, ..., got {sorted(truth) or 'nothing'}")
+        raise ValueError(f"a true tree needs level_1, level_2, ..., got {sorted(truth) or 'nothing'}")
     return np.stack([truth[name] for name in levels], 1)
 
 
 def tree_agreement(
     codes: Int[np.ndarray, "rows sid_len"], tree: Int[np.ndarray, "rows depth"], seed: int = 0
 ) -> Float[np.ndarray, "sid_len depth"]:
-    """How far the groups below a learned prefix are those below a true node, for every length and every level.
+    """Agreement of groups below learned prefixes with groups below true nodes, for each prefix length and tree level.
 
         AMI(U, V) = (I(U; V) - E I) / ((H(U) + H(V)) / 2 - E I), with E I for groups of the same sizes drawn at random
 
-    Args: codes: learned IDs. tree: digits of the true path, one row each as in `codes`; rows with a negative one (the
-        padding, items without truth) are left out. seed: of the items drawn where there are more than `MOST_ITEMS`.
-    Returns: 1 for the same groups, 0 on average for unrelated ones; NaN where every item of either is alone.
+    Args: codes: learned IDs. tree: digits of the true path, same rows as `codes`; rows with a negative digit (padding,
+        items without truth) are left out. seed: of the drawn items if there are more than `MOST_ITEMS`.
+    Returns: 1 for equal groups, 0 on average for unrelated groups; NaN if each group of one side has a single item.
     Raises: ValueError if fewer than two items have a truth.
     Source: Vinh, Epps and Bailey 2010 (adjusted for chance, arithmetic mean of the entropies).
     """
     known = np.flatnonzero((tree >= 0).all(1))
     if len(known) < 2:
-        raise ValueError(f"agreement needs two items of known place in the tree, got {len(known)}")
+        raise ValueError(f"agreement needs at least two items with a known place in the tree, got {len(known)}")
     known = np.random.default_rng(seed).permutation(known)[:MOST_ITEMS]
     learned, true = prefix_groups(codes[known]), prefix_groups(tree[known])
     return np.array([[_agreement(prefix, node) for node in true] for prefix in learned])
 
 
 def _agreement(one: Int[np.ndarray, "R"], two: Int[np.ndarray, "R"]) -> float:
-    """Adjusted mutual information; NaN where a grouping groups nothing, which leaves it without a scale."""
+    """Adjusted mutual information; NaN if all groups of one side have a single item, because it has no scale then."""
     if max(one.max(), two.max()) + 1 == len(one):
         return float("nan")
     return float(adjusted_mutual_info_score(one, two))
 
 
 class Stability(NamedTuple):
-    """How alike the IDs of several seeds are by prefix length, each the mean over pairs of seeds.
+    """Similarity of the IDs of several seeds by prefix length, each value the mean over pairs of seeds.
 
-    agreement: (lengths,) adjusted mutual information, 0 on average for unrelated IDs, NaN where nothing is shared.
-    together: (lengths,) share of the pairs of items with a common prefix under one seed that have one under the other.
-    by_chance: (lengths,) share of all pairs of items that have one: what `together` is for unrelated IDs.
+    agreement: (lengths,) adjusted mutual information, 0 on average for unrelated IDs, NaN if no prefix is shared.
+    together: (lengths,) share of item pairs with a common prefix under one seed that have one under the other seed too.
+    by_chance: (lengths,) share of all item pairs that have a common prefix; the value of `together` for unrelated IDs.
     """
 
     agreement: Float[np.ndarray, "lengths"]
@@ -71,15 +71,15 @@ class Stability(NamedTuple):
 
 
 def seed_stability(tables: Sequence[Int[np.ndarray, "N _"]], seed: int = 0) -> Stability:
-    """Do seeds put the same items together? Codes are names only, so groups are compared, never numbers.
+    """Compare the item groups of several seeds. Code numbers are arbitrary, so groups are compared, not numbers.
 
-    Args: tables: ID tables with the padding row, one a seed; of tables of different length the common length counts.
-        seed: of the items drawn where there are more than `MOST_ITEMS`.
+    Args: tables: ID tables with the padding row, one per seed; longer IDs are cut to the common length. seed: of the
+        drawn items if there are more than `MOST_ITEMS`.
     Raises: ValueError for fewer than two tables, or tables of different catalogues.
     """
     sizes = [len(table) for table in tables]
     if len(tables) < 2 or len(set(sizes)) > 1:
-        raise ValueError(f"stability compares two or more tables of one catalogue, got tables of {sizes} rows")
+        raise ValueError(f"stability needs at least two tables of one catalogue, got tables of {sizes} rows")
     drawn = np.random.default_rng(seed).permutation(np.arange(1, sizes[0]))[:MOST_ITEMS]
     length = min(table.shape[1] for table in tables)
     groups = [prefix_groups(table[drawn][:, :length]) for table in tables]
@@ -88,7 +88,7 @@ def seed_stability(tables: Sequence[Int[np.ndarray, "N _"]], seed: int = 0) -> S
 
 
 def _compared(one: Int[np.ndarray, "R"], two: Int[np.ndarray, "R"]) -> tuple[float, float, float]:
-    """Agreement of two groupings; of pairs together in one, the share that are in the other; and by chance."""
+    """Agreement of two groupings; the share of pairs together in one that are together in the other; and by chance."""
     both = _pairs(np.unique(np.stack([one, two]), axis=1, return_counts=True)[1])
     apart = [_pairs(np.bincount(group)) for group in (one, two)]
     shares = [both / pairs for pairs in apart if pairs]
@@ -97,5 +97,5 @@ def _compared(one: Int[np.ndarray, "R"], two: Int[np.ndarray, "R"]) -> tuple[flo
 
 
 def _pairs(sizes: Int[np.ndarray, "groups"]) -> float:
-    """Pairs of members within groups of these sizes."""
+    """Number of pairs within groups of these sizes."""
     return float((sizes * (sizes - 1)).sum() / 2)

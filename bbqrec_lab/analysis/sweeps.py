@@ -1,4 +1,4 @@
-"""Sizes are curves, not switches: one size of the method varied at a time, everything else left alone."""
+"""Sweeps: accuracy as one size of the method varies, and recovery as the signal ratio of planted data varies."""
 
 import json
 import shutil
@@ -19,20 +19,20 @@ from bbqrec_lab.experiments.presets import Config, with_overrides
 from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
 from bbqrec_lab.store import Store, write_atomic
 
-SIZES = {  # symbol of method.md -> (setting, what it is)
+SIZES = {  # symbol of method.md -> (setting, label)
     "S": ("recommender.buckets", "similarity buckets S"),
     "L": ("tokenizer.levels", "levels L"),
-    "K": ("tokenizer.codes", "codes a level K"),
+    "K": ("tokenizer.codes", "codes per level K"),
     "E": ("tokenizer.code_width", "code width E"),
     "D": ("recommender.width", "model width D"),
-    "T": ("recommender.max_events", "history T"),
+    "T": ("recommender.max_events", "history length T"),
 }
 
 
 def size_values(config: Config, factors: Sequence[float] = (0.5, 2.0)) -> dict[str, list[int]]:
-    """Values of each size around those of `config`: times each factor (L: one less and one more), itself among them.
+    """Values of each size: the one of `config`, and this value times each factor (L: one less and one more).
 
-    Choice: an ID has few levels, and twice as many are another kind of ID.
+    Choice: L does not use factors, because an ID has few levels and twice as many would be a different kind of ID.
     """
     found = {}
     for symbol, (setting, _) in SIZES.items():
@@ -46,10 +46,10 @@ def size_values(config: Config, factors: Sequence[float] = (0.5, 2.0)) -> dict[s
 def size_curves(
     data: NamedDataset, config: Config, values: Mapping[str, Sequence[int]], seeds: Sequence[int], store: Store
 ) -> pl.DataFrame:
-    """NDCG@10 of `bbqrec` on validation and test as one size varies at a time; rows are kept in the store.
+    """NDCG@10 of `bbqrec` on validation and test as one size varies at a time; the store keeps each run.
 
-    Args: values: by symbol of `SIZES`, those to try; the value that `config` has is one row for all curves.
-    Returns: columns size, value, own (whether `config` has it), seed, valid (seen items included), and
+    Args: values: values to try by symbol of `SIZES`; all curves share the run with the value of `config`.
+    Returns: columns size, value, own (whether `config` has this value), seed, valid (seen items included), and
         included, filtered (test).
     """
     rows = []
@@ -72,8 +72,8 @@ def size_curves(
 
 
 SMALL = PlantedConfig(users=200, items=120, branching=(4, 3), features="direct", missing=0.0)
-# Overrides on `smoke` under which the parts of planted data come apart: a strong cross-modal pull, some CLUB, and no
-# demand that codes alone rebuild a feature, which would call the nuisance back in.
+# Overrides on `smoke` that separate the parts of planted data: a strong cross-modal loss, a weak CLUB penalty, and no
+# reconstruction from the codes only, because that loss would put the nuisance into the codes.
 SEPARATING: dict[str, object] = {
     "w_cross": 1.0,
     "w_mi": 0.2,
@@ -88,9 +88,9 @@ SEPARATING: dict[str, object] = {
 def quantized_gains(
     data: NamedDataset, done: Tokenized, truth: Mapping[str, np.ndarray], seed: int = 0
 ) -> dict[str, float]:
-    """What the quantized vectors of the modalities know of the planted factors, by linear probes; mean over modalities.
+    """Gains of linear probes of the planted factors from the quantized vectors, mean over modalities.
 
-    Returns: `behaviour` (the leaf of the true tree) and `nuisance` (each modality its own), 0 by chance, 1 for all.
+    Returns: `behaviour` (leaf of the true tree) and `nuisance` (of the same modality), 0 by chance, 1 if perfect.
     """
     gains: dict[str, list[float]] = {"behaviour": [], "nuisance": []}
     for index, name in enumerate(done.ids.signals):
@@ -110,12 +110,12 @@ def phase_diagram(
     store: Store,
     planted: PlantedConfig = SMALL,
 ) -> pl.DataFrame:
-    """What codes recover of behaviour and of nuisance, as the ratio of the two in the features varies.
+    """Recovery of behaviour and nuisance by the codes, as the ratio of the two in the features varies.
 
     Args: config: of the tokenizer; its seed is replaced. settings: name of a line -> overrides on `config`.
-        ratios: energy of behaviour over energy of nuisance, in text and image alike. seeds: each one dataset and one
-        training. store: keeps the datasets, the tokenizers and every measured point. planted: the other knobs.
-    Returns: columns setting, ratio, seed, behaviour, nuisance (gains, as of `quantized_gains`).
+        ratios: energy of behaviour over energy of nuisance, the same in text and image. seeds: one dataset and one
+        training run per seed. store: keeps datasets, tokenizers and measured points. planted: the other options.
+    Returns: columns setting, ratio, seed, behaviour, nuisance (gains of `quantized_gains`).
     """
     rows = []
     for ratio in ratios:
@@ -135,7 +135,7 @@ def planted_bundle(knobs: PlantedConfig, store: Store) -> Path:
     """The bundle of a planted dataset, kept in the store."""
 
     def make(directory: Path) -> None:
-        shutil.rmtree(directory / "bundle", ignore_errors=True)  # what a killed process left
+        shutil.rmtree(directory / "bundle", ignore_errors=True)  # left by a killed process
         write_planted(directory / "bundle", knobs)
 
     code = code_hash("bbqrec_lab.datasets.planted")
@@ -143,7 +143,7 @@ def planted_bundle(knobs: PlantedConfig, store: Store) -> Path:
 
 
 def _point(data: NamedDataset, bundle: Path, config: Config, store: Store) -> dict[str, float]:
-    """The gains of one tokenizer, measured once."""
+    """The gains of one tokenizer, measured once and stored."""
     done, home = run_tokenizer(data, config, store)
 
     def make(directory: Path) -> None:

@@ -1,5 +1,5 @@
-"""What the method is compared with: counting baselines, SASRec's family, control tokenizers, TIGER's granularity.
+"""Baselines: counting models, the SASRec family, control tokenizers, and the code granularity of TIGER.
 
-Counting baselines are fitted by `counting`; learned rivals are variations of the core's sequence model. Control
-tokenizers give IDs that no stage 1 learned.
+`counting` fits the counting baselines. Learned baselines are variations of the core's sequence model. Control
+tokenizers give IDs without training stage 1.
 """

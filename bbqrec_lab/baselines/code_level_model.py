@@ -1,4 +1,4 @@
-"""Code granularity of stage 2: one position per code instead of one per item, as in TIGER, and its beam's frontier."""
+"""Code granularity of stage 2 as in TIGER: one position per code instead of one per item, and its beam search."""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,34 +12,34 @@ from bbqrec_core.transformer import INIT_STD, attention, causal_mask, select_que
 
 
 class TokenHead(CodeOutputs):
-    """Outputs of a backbone that reads codes: its state at a token gives the next code.
+    """Outputs of a backbone that reads codes: its state at a token predicts the next code.
 
     Args: vectors: of the codes, shared with the input side. width: D.
     """
 
     def __init__(self, vectors: CodeVectors, width: int) -> None:
         super().__init__(vectors)
-        self.depth = nn.Parameter(torch.randn(len(vectors), width) * INIT_STD)  # tells the levels apart, going in
+        self.depth = nn.Parameter(torch.randn(len(vectors), width) * INIT_STD)  # level embeddings of the input
 
 
 class TokenModel(SequenceModel):
-    """Transformer over the codes of a user's items, L tokens an item; each token's state predicts the next code.
+    """Transformer over the codes of a user's items, L tokens per item; each state predicts the next code.
 
         log p(ID | history) = sum_l log softmax(state of the token before code l . v_l)[c_l]
 
-    Similarity reweighting: tokens inherit their item's offsets, but a token in the middle of an item may not read what
-    its item's missing codes would tell. So a query has the offsets of the last *complete* item up to it, and the codes
-    of an item under way have, for the queries inside it, the offset of padding.
+    Similarity reweighting: tokens use the offsets of their items. But these depend on all codes of an item, and a token
+    must not see later codes. So a query uses the offsets of the last *complete* item up to it, and the codes of an
+    incomplete item have the offset of padding for the queries inside it.
 
     Source: Rajput et al. 2023 (TIGER), section 3.2, for the flattened sequence.
-    Choice: a decoder alone instead of their encoder and decoder, so that both granularities stand on the same blocks; a
-        token's position is its item's plus its level's.
+    Choice: a decoder only instead of their encoder and decoder, so both granularities use the same blocks; a token's
+        position vector is that of its item plus that of its level.
     """
 
     def __init__(self, n_items: int, ids: SemanticIds, config: RecommenderConfig, **options: object) -> None:
         super().__init__(n_items, ids, config, **options)
         self.per_item = len(ids.sizes)
-        self.position = nn.Embedding(config.max_events + 1, config.width)  # the item being generated has one too
+        self.position = nn.Embedding(config.max_events + 1, config.width)  # one more for the item that is generated
         nn.init.normal_(self.position.weight, std=INIT_STD)
 
     def frontier(self, item_ids: Int[Tensor, "B T"]) -> "TokenFrontier":
@@ -47,13 +47,13 @@ class TokenModel(SequenceModel):
         return TokenFrontier(self, item_ids)
 
     def id_scores(self, item_ids: Int[Tensor, "B T"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
-        """As `SequenceModel.id_scores`, by a beam for each user that drops nothing."""
+        """As `SequenceModel.id_scores`, by a beam search per user that drops nothing."""
         return torch.cat([self._whole_beam(row[row > 0][None], tree) for row in item_ids])
 
     def ranking_scores(
         self, item_ids: Int[Tensor, "B T"], tree: PrefixTree, k: int, masked: Tensor, targets: Tensor
     ) -> Float[Tensor, "B rows"]:
-        """`id_scores`: nothing is left out."""
+        """The same as `id_scores`: no item is left out."""
         return self.id_scores(item_ids, tree)
 
     def _whole_beam(self, row: Int[Tensor, "one T"], tree: PrefixTree) -> Float[Tensor, "one rows"]:
@@ -63,7 +63,7 @@ class TokenModel(SequenceModel):
         return whole
 
     def make_head(self) -> TokenHead:
-        """Outputs alone: the backbone itself emits the codes."""
+        """A head without depth transformer: the backbone itself predicts the codes."""
         return TokenHead(self.vectors, self.config.width)
 
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B TL D"]:
@@ -71,13 +71,13 @@ class TokenModel(SequenceModel):
         return torch.stack(self.code_vectors(item_ids), 2).flatten(1, 2)
 
     def positions(self, length: int) -> Float[Tensor, "TL D"]:
-        """What is added for each token of the first `length` items: the item's place and the code's level."""
+        """The position vector of each token of the first `length` items: that of the item plus that of the level."""
         return (self.position.weight[:length, None] + self.head.depth).flatten(0, 1)
 
     def biases(
         self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
     ) -> list[Float[Tensor, "#B #H _ TL"]]:
-        """As `SequenceModel.biases`, between tokens: the causal mask, plus inherited offsets of items."""
+        """As `SequenceModel.biases`, between tokens: the causal mask plus the offsets of their items."""
         *lower, top = self._between_all(item_ids)
         return [*lower, top if last is None else select_query(top, last)]
 
@@ -87,7 +87,7 @@ class TokenModel(SequenceModel):
         mask = causal_mask(length * self.per_item, item_ids.device)[None, None]
         if self.reweighting is None:
             return [mask] * self.config.layers
-        item = torch.arange(1, length + 1, device=item_ids.device).repeat_interleave(self.per_item)  # 0: none before
+        item = torch.arange(1, length + 1, device=item_ids.device).repeat_interleave(self.per_item)  # 0 is no item
         complete = item - 1
         complete[self.per_item - 1 :: self.per_item] += 1
         key = torch.where(item > complete[:, None], 0, item)  # (queries, keys)
@@ -98,12 +98,12 @@ class TokenModel(SequenceModel):
         """Mean negative log-probability of each window's next items in nats, summed over their codes."""
         states, _ = self.states(rows)
         real, levels = rows[:, 1:] > 0, self.per_item
-        before = states[:, levels - 1 : -1].unflatten(1, (-1, levels))[real]  # (P, L, D): what stands before each code
+        before = states[:, levels - 1 : -1].unflatten(1, (-1, levels))[real]  # (P, L, D): the state before each code
         return {"loss": -self.head.log_prob(before, self.vectors.node[rows[:, 1:][real]]).mean()}
 
 
 class TokenFrontier(Extendable):
-    """Partial IDs being extended behind users' histories: keys and values of a history are kept once for all beams.
+    """Partial IDs that extend users' histories: all beams of a user share the keys and values of the history.
 
     Rows are (B users x P prefixes), users outermost, as in `decoding.Frontier`.
     """
@@ -112,7 +112,7 @@ class TokenFrontier(Extendable):
         self.model, self.level = model, 0
         self.sizes = (item_ids > 0).sum(1)
         users, tokens = torch.arange(len(item_ids), device=item_ids.device), item_ids.shape[1] * model.per_item
-        first = self.sizes * model.per_item  # where the first new token stands
+        first = self.sizes * model.per_item  # position of the first new token
         grown = torch.cat([item_ids, item_ids.new_zeros(len(item_ids), 1)], 1)
         x = model.enter(item_ids)
         self.past, self.bias, self.own_bias, self.own = [], [], [], []
@@ -120,7 +120,7 @@ class TokenFrontier(Extendable):
             query, key, value = block.project(x)
             inside = bias[..., :tokens, :tokens]
             x = block.merge(x, attention(query, key, value, inside)[0])
-            seen = bias.expand(len(users), *bias.shape[1:])[users, :, first]  # (B, #H, tokens): what a new token reads
+            seen = bias.expand(len(users), *bias.shape[1:])[users, :, first]  # (B, #H, tokens): row of a new token
             hidden = torch.arange(tokens, device=first.device) >= first[:, None]
             self.past.append((key, value))
             self.bias.append(seen[..., :tokens].masked_fill(hidden[:, None], -torch.inf)[:, :, None])
@@ -131,12 +131,12 @@ class TokenFrontier(Extendable):
         )
 
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
-        """Extend the given rows to one child each; rows may repeat or be left out, every user has equally many."""
+        """Extend each given row to one child node; rows may repeat or be omitted; each user has the same number."""
         model, users = self.model, len(self.sizes)
         x = model.vectors(self.level, nodes).unflatten(0, (users, -1)) * model.config.width**0.5
         x = x + model.position(self.sizes)[:, None] + model.head.depth[self.level]
         for layer, block in enumerate(model.blocks.blocks):
-            query, key, value = block.project(x)  # (B, H, P, d): prefixes stand side by side
+            query, key, value = block.project(x)  # (B, H, P, d): one position per prefix
             new = torch.stack([key, value]).transpose(2, 3).flatten(1, 2)[..., None, :]
             self.own[layer] = torch.cat([self.own[layer][:, rows], new], -2)  # (2, B P, H, t, d)
             x = block.merge(x, self._attend(layer, query))
@@ -144,7 +144,7 @@ class TokenFrontier(Extendable):
         self.log_probs = model.head.log_probs(model.blocks.norm(x).flatten(0, 1), self.level, nodes)
 
     def _attend(self, layer: int, query: Float[Tensor, "B H P d"]) -> Float[Tensor, "B H P d"]:
-        """`transformer.attention` over a history that all prefixes share and each prefix's own tokens."""
+        """`transformer.attention` over the history, which all prefixes share, and over each prefix's own tokens."""
         own_key, own_value = self.own[layer].unflatten(1, (len(query), -1)).transpose(2, 3)  # (B, H, P, t, d)
         key, value = self.past[layer]
         scale = query.shape[-1] ** 0.5

@@ -1,4 +1,4 @@
-"""Where IDs come from when stage 1 does not learn them: random, RQ-k-means, published or imported codes."""
+"""IDs that stage 1 does not learn: random, RQ-k-means, published or imported codes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,10 +21,10 @@ from bbqrec_lab.settings import IdsConfig, RowTokenizerConfig
 
 
 def resolve_signals(config: RowTokenizerConfig, data: Dataset) -> RowTokenizerConfig:
-    """Name the modalities that will enter: all of the data's when none is named; a missing one gives way to the first.
+    """Set `signals` to the modalities to use: those named that the data have (all if none is named), else the first.
 
-    Choice: a text-only tokenizer on data without text uses the first modality there is, and the ID signal where there
-    is none. So every row exists on every dataset; what was chosen is part of the run's configuration.
+    Choice: a text-only tokenizer on data without text uses the first modality, or the ID signal if there is none. So
+    every variant exists on every dataset; the configuration of the run records the choice.
     """
     wanted = config.signals or tuple(data.features)
     found = [name for name in wanted if name in data.features] or list(data.features)[:1]
@@ -32,10 +32,10 @@ def resolve_signals(config: RowTokenizerConfig, data: Dataset) -> RowTokenizerCo
 
 
 def resolve_source(config: IdsConfig, tokenizer: RowTokenizerConfig, data: NamedDataset) -> IdsConfig:
-    """The source that the data allow; `tokenizer` must be resolved.
+    """Replace a source that the data do not allow; `tokenizer` must be resolved.
 
-    Choice: RQ-k-means stands in for published codes that a bundle lacks, and random codes for RQ-k-means where there is
-    nothing to cluster. So every row exists on every dataset; what was chosen is part of the run's configuration.
+    Choice: RQ-k-means replaces published codes that a bundle lacks, and random codes replace RQ-k-means if there is
+    nothing to cluster. So every variant exists on every dataset; the configuration of the run records the choice.
     """
     source = config.source
     if source == "published" and not data.codes:
@@ -46,7 +46,7 @@ def resolve_source(config: IdsConfig, tokenizer: RowTokenizerConfig, data: Named
 
 
 def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConfig) -> EncodedItems:
-    """A draft of codes that no signal or vector stands behind."""
+    """Encoded items that have only codes, without signals and vectors."""
     none = np.zeros((len(table), 0, config.levels), dtype=np.int64)
     vectors = np.zeros((len(table), 0, config.code_width), dtype=np.float32)
     codebook = np.zeros((len(sizes), max(sizes), config.code_width), dtype=np.float32)
@@ -69,9 +69,9 @@ def kmeans_codes(
     config: TokenizerConfig,
     seed: int,
 ) -> EncodedItems:
-    """Control: residual k-means (RQ-k-means) of given vectors, one signal, nothing learned beside the centres.
+    """Control: residual k-means (RQ-k-means) of given vectors as one signal; only the centres are learned.
 
-    Args: name: of the signal. rows: items that training may look at; centres are theirs, codes everybody's.
+    Args: name: of the signal. rows: items that training may see; they determine the centres, and all items get codes.
     """
     generator = Generator().manual_seed(seed)
     quantizer = ResidualQuantizer(config.levels, config.codes, vectors.shape[1])
@@ -97,19 +97,19 @@ def kmeans_codes(
 def leading_axes(
     vectors: Float[np.ndarray, "N d"], rows: Int[np.ndarray, "warm"], width: int
 ) -> Float32[np.ndarray, "N width"]:
-    """Vectors at unit length on their leading principal axes, at most `width`, found on some rows alone.
+    """Vectors at unit length on at most `width` leading principal axes, which are fitted on `rows` only.
 
-    K-means of raw wide features spends its codes on a few outliers and leaves most items in one cluster.
+    K-means of raw wide features spends its codes on a few outliers and puts most items into one cluster.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    _, axes = np.linalg.eigh(np.cov(unit[rows], rowvar=False))  # ascending
+    _, axes = np.linalg.eigh(np.cov(unit[rows], rowvar=False))  # ascending eigenvalues
     return ((unit - unit[rows].mean(0)) @ axes[:, ::-1][:, :width]).astype(np.float32)
 
 
 def control_codes(
     data: NamedDataset, ids: IdsConfig, config: RowTokenizerConfig, seed: int, collaborative: np.ndarray | None
 ) -> EncodedItems:
-    """The codes of a tokenizer that learns nothing; `ids` and `config` must be resolved."""
+    """The codes of a control tokenizer; `ids` and `config` must be resolved."""
     if ids.source == "file":
         table = read_ids(Path(ids.ids_file), data)
         return codes_alone(table, tuple(int(size) for size in table.max(0) + 1), config)
@@ -127,7 +127,7 @@ def control_codes(
 
 
 def join_modalities(data: Dataset, config: RowTokenizerConfig) -> tuple[Dataset, RowTokenizerConfig]:
-    """A dataset whose only modality is all of `signals` side by side, and the settings that name it."""
+    """A dataset whose only modality joins the features of all `signals`, and the settings that name it."""
     name = "+".join(config.signals)
     features, present = joined_features(data, config.signals)
     return replace(data, features={name: features}, presence={name: present}), replace(config, signals=(name,))
@@ -142,9 +142,9 @@ def make_tokenized(
     collaborative: np.ndarray | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Tokenized:
-    """A finished stage 1, whatever its IDs come from; arguments as of `fit_tokenizer`.
+    """A finished stage 1 for any source of IDs; arguments as for `fit_tokenizer`.
 
-    Args: collaborative: a SASRec's item embeddings, (N+1, D), where the settings ask for them.
+    Args: collaborative: item embeddings of a SASRec, (N+1, D), if the settings need them.
     """
     config = resolve_signals(config, data)
     ids = resolve_source(ids, config, data)

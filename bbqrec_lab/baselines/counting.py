@@ -1,7 +1,7 @@
-"""Rivals that learn by counting: popularity, item-item cosine, and a Markov chain that looks three steps back.
+"""Counting baselines: popularity, item-item cosine, and a Markov chain over the last three items.
 
-All are fitted on training events alone (`Dataset.train`) and score evaluation histories through the same ranking as
-every model (`metrics.rank_users`). Each can be saved into a run's folder and loaded from there.
+All are fitted on training events only (`Dataset.train`) and are ranked by the same code as every model
+(`metrics.rank_users`). Each can be saved into the folder of a run and loaded from it.
 """
 
 import itertools
@@ -24,12 +24,12 @@ LAG_WEIGHTS = ((1.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.5, 0.25), (1.0, 0.8, 0.
 PSEUDO_COUNTS = (1.0, 3.0, 10.0, 30.0, 100.0)
 DECAYS = (1.0, 0.8, 0.6, 0.4, 0.2)
 SHRINKAGES = (0.0, 3.0, 10.0, 30.0, 100.0)
-NEIGHBOURS = 1000  # kept of each item: 50,000 items then take 600 MB at most
+NEIGHBOURS = 1000  # kept per item: 50,000 items take at most 600 MB
 BLOCK = 256  # items compared with all others at a time
 
 
 class Trial(NamedTuple):
-    """One setting of a rival and its validation NDCG@10 (seen items included) on the tuning sample."""
+    """One setting of a baseline and its validation NDCG@10 (seen items included) on the tuning sample."""
 
     settings: tuple[float, ...]
     ndcg: float
@@ -43,7 +43,7 @@ def _valid_ndcg(data: Dataset, scorer: Scorer) -> float:
 
 
 def _dense(scores: Num[np.ndarray, "B rows"]) -> Float32[Tensor, "B rows"]:
-    """Hand scores over as a tensor of their own, with the padding item out of reach."""
+    """Copy scores into a float32 tensor, with -inf for the padding item."""
     table = torch.from_numpy(scores.astype(np.float32))
     table[:, 0] = -torch.inf
     return table
@@ -51,10 +51,10 @@ def _dense(scores: Num[np.ndarray, "B rows"]) -> Float32[Tensor, "B rows"]:
 
 @dataclass(frozen=True)
 class Popularity:
-    """Score every item by its number of training events, whoever asks."""
+    """Score every item by its number of training events, the same for every user."""
 
     counts: Int[np.ndarray, "rows"]  # (N+1,), events
-    trials: tuple[Trial, ...] = field(default=())  # all that was tried: nothing is tuned
+    trials: tuple[Trial, ...] = field(default=())  # empty: nothing is tuned
 
     @classmethod
     def fit(cls, data: Dataset) -> "Popularity":
@@ -71,13 +71,13 @@ class Popularity:
         return cls(load_arrays(directory / "popularity.npz")["counts"])
 
     def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
-        """Give (B, N+1) scores in events, the same for each user; column 0 is -inf."""
+        """Return (B, N+1) scores in events, the same for each user; column 0 is -inf."""
         asked = np.arange(len(history.offsets) - 1)[users]
         return _dense(np.tile(self.counts, (len(asked), 1)))
 
 
 def transition_counts(train: Sequences, lag: int, n_items: int) -> sparse.csr_array:
-    """Count how often item j came `lag` steps after item i in one user's sequence: entry (i, j), (N+1, N+1)."""
+    """Count how often item j came `lag` steps after item i in a user's sequence: entry (i, j), (N+1, N+1)."""
     owner = np.repeat(np.arange(len(train.offsets) - 1), np.diff(train.offsets))
     same = owner[lag:] == owner[:-lag]
     pairs = train.items[:-lag][same], train.items[lag:][same]
@@ -86,7 +86,7 @@ def transition_counts(train: Sequences, lag: int, n_items: int) -> sparse.csr_ar
 
 
 def _steps_back(history: Sequences, users: Int[np.ndarray, "B"], lag: int) -> Int[np.ndarray, "B"]:
-    """Item `lag` steps before the target (1 = the last of the history), row 0 where the history is shorter."""
+    """Item `lag` steps before the target (1 is the last of the history), row 0 if the history is shorter."""
     end = history.offsets[users + 1]
     present = end - lag >= history.offsets[users]
     return np.where(present, history.items[np.where(present, end - lag, 0)], 0)
@@ -100,24 +100,24 @@ class Markov:
         P_s(j | i) = (C_s[i, j] + e * pop(j)) / (sum over j of C_s[i, j] + e)
 
     C_s counts training pairs s steps apart, pop is the share of training events, e the pseudo-count (in transitions)
-    that pulls rare items towards popularity. An item never followed, and a step before the history began, count as
-    pop alone, so an empty history falls back to `Popularity`'s order.
+    that pulls rare items towards popularity. An item without a successor, and a step before the start of the history,
+    give pop only, so an empty history gives the order of `Popularity`.
 
-    Source: the strong simple rival named in method.md; form and grid are ours.
+    Source: the strong simple baseline named in method.md; form and grid are ours.
     """
 
     weights: tuple[float, ...]  # w_s, unitless
     pseudo_count: float  # e, transitions
     shares: Float[np.ndarray, "rows"]  # pop, sums to 1
     counts: tuple[sparse.csr_array, ...]  # C_s, (N+1, N+1) each
-    trials: tuple[Trial, ...] = field(default=())  # all that was tried
+    trials: tuple[Trial, ...] = field(default=())  # all settings that were tried
 
     @classmethod
     def fit(cls, data: Dataset) -> "Markov":
         """Count transitions on training events, then choose weights and pseudo-count on validation.
 
-        25 trials: `LAG_WEIGHTS` (orders 1 to 3) x `PSEUDO_COUNTS`, the first best by mean NDCG@10, seen items included,
-        on the fixed sample of at most 2,000 users (`metrics.sample_users`). Test events are never looked at.
+        25 trials: `LAG_WEIGHTS` (orders 1 to 3) x `PSEUDO_COUNTS`. The first with the best mean NDCG@10, seen items
+        included, on the fixed sample of at most 2,000 users (`metrics.sample_users`) wins. Test events are not used.
 
         Returns: the chosen chain, with every trial in `trials`.
         """
@@ -146,7 +146,7 @@ class Markov:
         return cls(tuple(saved["weights"]), float(saved["pseudo_count"]), saved["shares"], counts)
 
     def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
-        """Give (B, N+1) scores: probabilities summed with the weights, unitless; column 0 is -inf."""
+        """Return (B, N+1) scores: weighted sums of probabilities, unitless; column 0 is -inf."""
         asked = np.arange(len(history.offsets) - 1)[users]
         table = np.zeros((len(asked), len(self.shares)))
         for lag, (weight, counts) in enumerate(zip(self.weights, self.counts, strict=True), start=1):
@@ -161,15 +161,15 @@ def item_cosines(train: Sequences, n_items: int, shrinkage: float, neighbours: i
 
         s(i, j) = n_ij / (sqrt(n_i * n_j) + shrinkage),   n_ij users with both items, n_i users with item i
 
-    Computed in blocks of items, so that no table of all pairs is ever held.
+    It is computed in blocks of items, so no table of all pairs is needed.
 
-    Args: shrinkage: in users; it weakens what few users say. neighbours: how many of a row's largest entries stay;
-        those equal to the last of them stay too, so that no item's number decides.
+    Args: shrinkage: in users; it reduces cosines of few users. neighbours: number of largest entries kept per row;
+        entries equal to the last of them are kept too, so the numbers of items do not decide.
     """
     owner = np.repeat(np.arange(len(train.offsets) - 1, dtype=np.int32), np.diff(train.offsets))
     sets = sparse.coo_array((np.ones(len(owner)), (owner, train.items)), shape=(len(train.offsets) - 1, n_items + 1))
     sets = sets.tocsr()
-    sets.data[:] = 1  # an item taken twice is in the set once
+    sets.data[:] = 1  # a repeated item is in the set once
     length, of_item = np.sqrt(sets.sum(0)), sets.T.tocsr()
     blocks = []
     for start in range(0, n_items + 1, BLOCK):
@@ -183,36 +183,36 @@ def item_cosines(train: Sequences, n_items: int, shrinkage: float, neighbours: i
 
 
 def _largest(row: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"], keep: int) -> Bool[np.ndarray, "n"]:
-    """Which entries are among the `keep` largest of their row, or equal to the least of those."""
+    """Whether each entry is among the `keep` largest of its row, or equal to the least of them."""
     order, size = np.lexsort((-value, row)), np.bincount(row)
-    least = np.cumsum(size) - size + np.minimum(size, keep) - 1  # where each row's last one to stay stands in `order`
+    least = np.cumsum(size) - size + np.minimum(size, keep) - 1  # position in `order` of the last kept entry per row
     return value >= value[order][least[row]]
 
 
 @dataclass(frozen=True)
 class ItemKnn:
-    """Item-item cosine: items that share users with those of the history, late ones counting more.
+    """Item-item cosine: items that share users with the items of the history; later items count more.
 
         score(j) = sum over the history's events i of decay^back(i) * s(i, j),   back = 0 for the last event
 
-    s is that of `item_cosines`. Items that share no user with the history rank behind all others, by popularity:
-    they score -1 / (1 + training events), so an empty history falls back to `Popularity`'s order.
+    s is that of `item_cosines`. Items that share no user with the history rank below all others, by popularity:
+    they score -1 / (1 + training events), so an empty history gives the order of `Popularity`.
 
     Source: Deshpande and Karypis 2004 (item-based top-N), cosine; decay and grid are ours.
     """
 
-    decay: float  # unitless, 1 forgets the order
+    decay: float  # unitless; 1 ignores the order
     similar: sparse.csr_array  # s, (N+1, N+1)
     counts: Int[np.ndarray, "rows"]  # (N+1,), events
-    trials: tuple[Trial, ...] = field(default=())  # all that was tried
+    trials: tuple[Trial, ...] = field(default=())  # all settings that were tried
 
     @classmethod
     def fit(cls, data: Dataset) -> "ItemKnn":
-        """Compare items on training events, then choose shrinkage and decay on validation.
+        """Compute cosines on training events, then choose shrinkage and decay on validation.
 
-        25 trials: `SHRINKAGES` x `DECAYS`, the first best as for `Markov`. Test events are never looked at.
+        25 trials: `SHRINKAGES` x `DECAYS`, chosen as for `Markov`. Test events are not used.
 
-        Returns: the chosen rival, with every trial (shrinkage, decay) in `trials`.
+        Returns: the chosen model, with every trial (shrinkage, decay) in `trials`.
         """
         trials, train, counts = [], data.train(), data.train_counts()
         for shrinkage in SHRINKAGES:
@@ -223,7 +223,7 @@ class ItemKnn:
         return cls(decay, item_cosines(train, data.n_items, shrinkage, NEIGHBOURS), counts, tuple(trials))
 
     def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
-        """Give (B, N+1) scores: cosines summed with decaying weights, unitless; column 0 is -inf."""
+        """Return (B, N+1) scores: cosines summed with decaying weights, unitless; column 0 is -inf."""
         asked = np.arange(len(history.offsets) - 1)[users]
         sizes = np.diff(history.offsets)[asked]
         rows = gather_padded(history.items, history.offsets[asked], sizes).numpy()  # (B, T), padded on the right
@@ -236,7 +236,7 @@ class ItemKnn:
         return _dense(np.where(table > 0, table, -1 / (1 + self.counts)))
 
     def save(self, directory: Path) -> None:
-        """Write the chosen rival into `directory`, without its trials."""
+        """Write the chosen model into `directory`, without its trials."""
         save_arrays(directory / "knn.npz", decay=np.array(self.decay), counts=self.counts)
         sparse.save_npz(directory / "knn_similar.npz", self.similar)
 
@@ -247,4 +247,4 @@ class ItemKnn:
         return cls(float(saved["decay"]), sparse.load_npz(directory / "knn_similar.npz"), saved["counts"])
 
 
-COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn}  # by the kind of a variant
+COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn}  # by kind of variant

@@ -1,4 +1,4 @@
-"""Rivals of SASRec's family: LiGR's gated blocks, and losses that compare a target with a few negatives."""
+"""Baselines of the SASRec family: gated blocks of LiGR, and losses that compare a target with a few negatives."""
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,12 @@ from bbqrec_lab.baselines.features_model import FeaturesModel
 
 
 class GatedBlock(Block):
-    """LiGR's block: every branch is multiplied by a gate that reads the stream, and the feed-forward is a SwiGLU.
+    """LiGR's block: a gate computed from the stream scales each branch; the feed-forward is a SwiGLU.
 
         x + sigmoid(gate(x)) * attention(norm(x)), then x + sigmoid(gate'(x)) * down(silu(a) * b), [a, b] = up(norm(x))
 
     Source: Borisyuk et al. 2025 (LiGR, arXiv 2502.03417); as in eSASRec, Tikhonovich et al. 2025 (arXiv 2508.06450).
-    Choice: 4D hidden units and no offsets in the feed-forward, as there; dropout on branches only, as in `Block`.
+    Choice: 4D hidden units and no bias in the feed-forward, as in both papers; dropout only on branches, as in `Block`.
     """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -37,11 +37,11 @@ class NegativesModel(FeaturesModel):
     """SASRec trained against a few negatives instead of the whole catalogue; x are the logits state . item vector.
 
         bce: -log sigmoid(x[target]) - log sigmoid(-x[other]), `other` uniform over the N - 1 other items
-        sampled: -log softmax(x)[target] over the target and `negatives` uniform ones, drawn once for the batch
+        sampled: -log softmax(x)[target] over the target and `negatives` uniform items, drawn once per batch
 
     Source: Kang and McAuley 2018, equation 7, for bce; Tikhonovich et al. 2025 (eSASRec) for sampled.
-    Choice: only the target itself is kept from the negatives (drawn by accident it leaves the softmax), not the rest of
-        the user's history; negatives are shared, so that memory is targets x negatives.
+    Choice: only the target is excluded from the negatives (if drawn, it is removed from the softmax), not the rest of
+        the user's history; a batch shares its negatives, so the memory is targets x negatives.
     """
 
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
@@ -50,7 +50,7 @@ class NegativesModel(FeaturesModel):
         positive = (states * self.item_embeddings(targets)).sum(-1)
         if self.config.loss == "bce":
             other = torch.randint(1, last, targets.shape, device=device)
-            other = other + (other >= targets).long()  # steps over the target
+            other = other + (other >= targets).long()  # skip the target
             negative = (states * self.item_embeddings(other)).sum(-1)
             return (F.softplus(-positive) + F.softplus(negative)).mean()
         others = torch.randint(1, last + 1, (self.config.negatives,), device=device)

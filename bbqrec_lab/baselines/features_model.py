@@ -1,4 +1,4 @@
-"""A rival that reads features: SASRec with a linear map of the modality features added to its item embeddings."""
+"""A baseline that reads features: SASRec with a linear map of the modality features added to its item embeddings."""
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from bbqrec_lab.settings import RowConfig
 
 
 def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
-    """Scaled features of all modalities side by side, 0 where one is missing; None where the data have no modality.
+    """Scaled features of all modalities side by side, 0 if one is missing; None if the data have no modality.
 
-    Choice: divided by sqrt(d), so that an item's features are about as long as a unit vector whatever their number.
+    Choice: divided by sqrt(d), so the features of an item have a length of about 1 for every d.
     """
     if not data.features:
         return None
@@ -22,7 +22,7 @@ def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
 
 
 class FeaturesModel(SequenceModel):
-    """The core's model, whose item embeddings have projected features added, going in and coming out.
+    """The core's model with projected features added to the item embeddings, on the input and the output side.
 
     Args: those of `SequenceModel`, and features: (N+1, d), fixed; None adds nothing.
     """
@@ -38,7 +38,7 @@ class FeaturesModel(SequenceModel):
         self._features_width = 0 if features is None else features.shape[1]
         super().__init__(n_items, ids, config, **options)
         if features is not None:
-            self.register_buffer("features", features)  # saved with the weights: a run is loaded without its data
+            self.register_buffer("features", features)  # saved with the weights: runs are loaded without data
 
     def tables(self) -> list[nn.Module]:
         """The core's tables, then the map of the features."""
@@ -49,7 +49,7 @@ class FeaturesModel(SequenceModel):
         return tables
 
     def item_embeddings(self, item_ids: Int[Tensor, "*rows"] | None = None) -> Float[Tensor, "*rows D"]:
-        """Item embeddings plus projected features of given rows, or of all N+1."""
+        """Item embeddings plus projected features of the given rows, or of all N+1 rows."""
         vectors = super().item_embeddings(item_ids)
         if not self._features_width:
             return vectors

@@ -1,4 +1,4 @@
-"""A control of the buckets' use: offsets of attention that are linear in the similarity."""
+"""A control for the buckets: attention offsets that are linear in the similarity."""
 
 from dataclasses import replace
 
@@ -13,14 +13,14 @@ from bbqrec_lab.settings import RowConfig
 
 
 class LinearSimilarity(SignalPairs):
-    """The continuous form: an offset proportional to the cosine instead of one a bucket.
+    """The continuous form: an offset proportional to the cosine instead of one per bucket.
 
         bias[layer][b, h, i, j] = sum_channel table[layer, channel, 0, h] * cos(q_i, k_j)
 
-    and `table[layer, channel, 1 + special, h]` where the pair has no cosine: self, missing, padding. Cosines come from
-    one matrix product a channel and batch; gradient reaches `table` and never the vectors.
+    and `table[layer, channel, 1 + special, h]` if the pair has no cosine: same item, missing signal, padding. The
+    cosines need one matrix product per channel and batch; the gradient reaches `table` but not the vectors.
 
-    Args: as `SimilarityBias`. Choice: a control of the buckets' use, not part of the method.
+    Args: as `SimilarityBias`. Choice: a control for the buckets, not part of the method.
     """
 
     def forward(
@@ -39,9 +39,9 @@ class LinearSimilarity(SignalPairs):
 def make_reweighting(
     vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RowConfig
 ) -> SimilarityBias | LinearSimilarity:
-    """The reweighting of a row, called as `build_reweighting` is.
+    """The reweighting of a variant, called like `build_reweighting`.
 
-    Raw features of two modalities have other widths and meanings, so that they are compared within a modality only.
+    Raw features of two modalities differ in width and meaning, so they are compared within a modality only.
     """
     which = "same" if config.similarity == "features" else config.channels
     if config.similarity_form == "linear":

@@ -1,4 +1,4 @@
-"""Stage 1 of rivals and ablations: own or chained codebooks, joined codes, LETTER's alignment, even use of codes."""
+"""Stage 1 of baselines and ablations: separate or chained codebooks, concatenated codes, losses of LETTER."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,16 +13,16 @@ from bbqrec_core.tokenizer.model import Tokenizer, info_nce
 from bbqrec_core.tokenizer.quantizer import Quantized, ResidualQuantizer
 from bbqrec_lab.settings import RowTokenizerConfig
 
-AXES = (1, 1, 2, 1)  # of `Quantized`'s fields: the axis of the units of items (R, U)
+AXES = (1, 1, 2, 1)  # per field of `Quantized`: the axis of the units, for items with units (R, U)
 
 
 class UnitQuantizer(nn.Module):
-    """Quantize the units of items (signals, and their fused mean), by one codebook for all of them or one for each.
+    """Quantize the units of items (signals, and their fused mean), with one codebook for all of them or one per unit.
 
-        chain: u_s = unit_s - said_(s-1);  said_s = said_(s-1) + q(u_s) where the item has s, else said_(s-1)
+        chain: u_s = unit_s - said_(s-1);  said_s = said_(s-1) + q(u_s) if the item has s, else said_(s-1)
 
-    Args: books: one quantizer for all units, or one for each. chain: whether each unit quantizes what those before it
-        left over; the vectors are then the running sums.
+    Args: books: one quantizer for all units, or one per unit. chain: whether each unit quantizes the residual of the
+        units before it; the vectors are then the running sums `said`.
     """
 
     def __init__(self, books: Sequence[ResidualQuantizer], chain: bool) -> None:
@@ -49,13 +49,13 @@ class UnitQuantizer(nn.Module):
         )
 
     def decode(self, codes: Int[Tensor, "R U L"]) -> Float[Tensor, "R U E"]:
-        """The quantized vector of every unit of items that have them all."""
+        """The quantized vector of every unit, for items that have all units."""
         vectors = torch.stack([self.book(index).decode(codes[:, index]) for index in range(codes.shape[1])], 1)
         return vectors.cumsum(1) if self.chain else vectors
 
     @torch.no_grad()
     def initialise(self, units: Float[Tensor, "R U E"], generator: Generator, present: Bool[Tensor, "R U"]) -> None:
-        """K-means initialisation, on all present units together or on each unit's own."""
+        """K-means initialisation, on all present units together or separately per unit."""
         if len(self.books) == 1:
             self.books[0].initialise(units, generator, present)
             return
@@ -63,7 +63,7 @@ class UnitQuantizer(nn.Module):
             book.initialise(units[:, index], generator, present[:, index])
 
     def observe(self, seen: Quantized, present: Bool[Tensor, "R U"]) -> None:
-        """Learn from one batch, each codebook from the units that it quantized."""
+        """Update from one batch, each codebook from the units that it quantized."""
         if len(self.books) == 1:
             self.books[0].observe(seen, present)
             return
@@ -75,9 +75,9 @@ class UnitQuantizer(nn.Module):
 class RowTokenizer(Tokenizer):
     """The core's `Tokenizer` with the switches of `RowTokenizerConfig`.
 
-    Args: those of `Tokenizer`, and collaborative: item embeddings of another model that items are pulled towards,
-        (N+1, D); needed by `w_align`.
-    Raises: ValueError where `w_align` has no embeddings.
+    Args: those of `Tokenizer`, and collaborative: item embeddings of another model, (N+1, D), with which `w_align`
+        aligns the items.
+    Raises: ValueError for `w_align` without embeddings.
     """
 
     config: RowTokenizerConfig
@@ -91,14 +91,14 @@ class RowTokenizer(Tokenizer):
         collaborative: Float[np.ndarray, "N D"] | None = None,
     ) -> None:
         if config.w_align and collaborative is None:
-            raise ValueError("w_align needs the item embeddings of another model: pass `collaborative`, or set it to 0")
+            raise ValueError("w_align needs item embeddings of another model: pass `collaborative`, or set w_align=0")
         self._target_width = collaborative.shape[1] if config.w_align else 0
         super().__init__(features, presence, counts, config)
         if config.w_align:
             self.register_buffer("collaborative", torch.from_numpy(collaborative), persistent=False)
 
     def make_quantizer(self) -> UnitQuantizer:
-        """The codebooks of all units; then the map of `w_align`, since random numbers are drawn in this order."""
+        """The codebooks of all units, then the map of `w_align`: this order fixes the random numbers."""
         config, make = self.config, super().make_quantizer
         units = len(self.signals) + (config.combine == "fused" and len(self.signals) > 1)
         books = [make() for _ in range(1 if config.shared_codebook else units)]
@@ -109,15 +109,15 @@ class RowTokenizer(Tokenizer):
     def units(
         self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]
     ) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
-        """What is quantized: the signals and, for `fused` IDs, their gated mean."""
+        """The vectors to quantize: the signals and, for `fused` IDs, their gated mean."""
         return super().units(signals, present) if self.config.combine == "fused" else (signals, present)
 
     def quantize(self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Quantized:
-        """The units of items through their codebooks."""
+        """Quantize the units of items with their codebooks."""
         return self.quantizer(units, present)
 
     def quantized_items(self, vectors: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]) -> Float[Tensor, "R E"]:
-        """One quantized vector an item: its fused unit's, its chain's last, or the mean over its present signals."""
+        """One quantized vector per item: of the fused unit, the last of the chain, or the mean of present signals."""
         if self.config.combine == "fused" or vectors.shape[1] == 1:
             return super().quantized_items(vectors, present)
         if self.config.combine == "chain":
@@ -128,10 +128,10 @@ class RowTokenizer(Tokenizer):
     def encode(
         self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]
     ) -> tuple[Quantized, Int[Tensor, "R learned"], Float[Tensor, "learned K E"]]:
-        """All units quantized, the codes that make the items' IDs, and the codebook of each of their positions.
+        """All quantized units, the codes that form the IDs of the items, and the codebook of each position.
 
-        `concat` and `chain` join the signals' codes in the order of `signals`; the mean of the present signals stands
-        in for an absent one, so that every ID has full length.
+        `concat` and `chain` concatenate the codes in the order of `signals`; the mean of the present signals replaces
+        an absent one, so every ID has full length.
         """
         if self.config.combine == "fused":
             seen = self.quantize(units, present)
@@ -144,7 +144,7 @@ class RowTokenizer(Tokenizer):
     def more_losses(
         self, drawn: Int[Tensor, "R"], items: Float[Tensor, "R E"], seen: Quantized, present: Bool[Tensor, "P U"]
     ) -> dict[str, Tensor]:
-        """LETTER's two regularizers, each where it has a weight."""
+        """LETTER's two regularizers, each only if its weight is not 0."""
         config, out = self.config, {}
         if config.w_align:
             out["alignment"] = config.w_align * self.alignment(drawn, items)
@@ -161,7 +161,7 @@ class RowTokenizer(Tokenizer):
         return info_nce(items[trained], self.align(self.collaborative[rows[trained]]), self.config.temperature)
 
     def usage(self, seen: Quantized, present: Tensor) -> Tensor:
-        """log K minus the entropy of the mean soft assignment, mean over levels, nats: 0 when used evenly."""
+        """log K minus the entropy of the mean soft assignment, mean over levels, in nats; 0 for even use."""
         gaps = []
         for index, book in enumerate(self.quantizer.books):
             own = present.clone()
@@ -174,5 +174,5 @@ class RowTokenizer(Tokenizer):
 
 
 def tokenizer_maker(collaborative: Float[np.ndarray, "N D"] | None) -> TokenizerMaker:
-    """What `fit_tokenizer` makes a row's model with, given the item embeddings that `w_align` asks for."""
+    """The model factory of a variant for `fit_tokenizer`; `w_align` needs the item embeddings."""
     return partial(RowTokenizer, collaborative=collaborative)

@@ -1,4 +1,4 @@
-"""Which sequence model a row trains: the core's, or one of its rivals, as its settings say."""
+"""The sequence model of a variant: the core's model or one of the baselines, chosen by the settings."""
 
 from torch import Tensor
 
@@ -14,9 +14,9 @@ from bbqrec_lab.settings import RowConfig
 def make_model(
     n_items: int, ids: SemanticIds | None, config: RowConfig, features: Tensor | None = None
 ) -> SequenceModel:
-    """The sequence model of a row, called as `SequenceModel` is.
+    """The sequence model of a variant, called like `SequenceModel`.
 
-    Args: features: of `FeaturesModel`, for rows whose settings ask for them.
+    Args: features: for `FeaturesModel`, if the settings ask for them.
     """
     if config.by_code and ids is not None:
         return TokenModel(n_items, ids, config, reweighting=make_reweighting)

@@ -1,4 +1,4 @@
-"""A rival repair: colliding items share out the free last codes by entropic transport."""
+"""A repair for comparison: entropic transport assigns the free last codes to colliding items."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from bbqrec_core.tokenizer.semantic_ids import group_sizes, move_to_free
 def sinkhorn(
     cost: Float[np.ndarray, "n K"], regularisation: float = 0.05, iterations: int = 50
 ) -> Float[np.ndarray, "n K"]:
-    """Entropic transport of n <= K items (mass 1 each) onto K codes that take at most 1 each, by scaling both in turn.
+    """Entropic transport of n <= K items (mass 1 each) onto K codes (at most 1 each), by alternate scaling.
 
     Args: cost: any unit; it is divided by its mean. Source: Cuturi 2013; its use on codes, LC-Rec (Zheng et al. 2024).
     """
@@ -26,9 +26,9 @@ def sinkhorn(
 def spread_by_transport(
     code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
 ) -> Int[np.ndarray, "N sid_len"]:
-    """Give colliding items new last codes by `sinkhorn`, all colliding items of a prefix at once, at most K of them.
+    """Give colliding items new last codes by `sinkhorn`, for all colliding items of a prefix at once, at most K.
 
-    Codes that items without a collision hold stay theirs. What the plan leaves together, `move_to_free` parts.
+    Items without a collision keep their codes. `move_to_free` repairs the collisions that remain after the plan.
 
     Args, returns: as `move_to_free`.
     """
@@ -48,7 +48,7 @@ def spread_by_transport(
 
 
 def repair_by_transport(done: Tokenized) -> Tokenized:
-    """A finished stage 1 with `spread_by_transport` in place of its own repair, if it had any."""
+    """A finished stage 1 with `spread_by_transport` instead of its own repair, if it had one."""
     ids, sizes = done.ids, done.ids.sizes[: done.ids.learned]
     table = spread_by_transport(ids.raw_codes, done.residual, ids.codebook[-1][: sizes[-1]])
     figures = done.health | {"after": health(table, sizes)}

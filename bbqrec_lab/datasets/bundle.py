@@ -1,4 +1,4 @@
-"""The bundle on disk: read it, check it, and say in one line what is wrong and what to do about it."""
+"""Read and check a bundle on disk; each error is one line with the fault and its remedy."""
 
 import hashlib
 import warnings
@@ -12,38 +12,38 @@ from PIL import Image
 
 from bbqrec_lab.datasets.interactions import filtered, late_rows, numbered, ranks_in, ranks_or_none
 
-MAX_IMAGE_BYTES = 50 * 2**20  # a poster of 224 pixels has 12 kB; beyond this a file is no thumbnail but a mistake
-MAX_IMAGE_PIXELS = 50_000_000  # decoded at three bytes a pixel: 150 MB, and below the size at which Pillow warns
+MAX_IMAGE_BYTES = 50 * 2**20  # a poster of 224 pixels has 12 kB; a file above this limit is a mistake
+MAX_IMAGE_PIXELS = 50_000_000  # decoded at three bytes per pixel: 150 MB, below the size at which Pillow warns
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be used: one line with the file, the row and column if any, the cause and the remedy."""
+    """A bundle that cannot be used: one line with file, row and column if known, cause and remedy."""
 
 
 def fault(file: Path, what: str, remedy: str, row: int | None = None, column: object = None) -> BundleError:
-    """The one line of a problem: `file: row R, column C: what; remedy`. Rows count from 0."""
+    """The error `file: row R, column C: what; remedy`, on one line. Rows count from 0."""
     place = ", ".join(f"{key} {value}" for key, value in (("row", row), ("column", column)) if value is not None)
     return BundleError(" ".join(f"{file}: {place + ': ' if place else ''}{what}; {remedy}".split()))
 
 
 def damaged(file: Path, kind: str, error: BaseException) -> BundleError:
-    """The one line for a file that its reader gave up on, with the first line of the reader's own words."""
+    """The error for a file that its reader cannot read, with the first line of the reader's message."""
     cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return fault(file, f"cannot be read as {kind} ({cause})", "write it again, it may be truncated")
 
 
 def is_codes(file: Path) -> bool:
-    """Whether an array file holds published codes of a modality and not features."""
+    """Whether an array file contains published codes of a modality instead of features."""
     return file.stem.endswith("_codes")
 
 
 def array_files(root: Path) -> list[Path]:
-    """The array files of a bundle, by name of the modality."""
+    """The array files of a bundle, sorted by the name of the modality."""
     return sorted((root / "features").glob("*.npy"), key=lambda file: file.stem)
 
 
 def open_arrays(root: Path, modalities: tuple[str, ...], rows: int) -> dict[Path, np.ndarray]:
-    """Arrays below features/, mapped and not read, after a look at their shape and type."""
+    """Arrays below features/, memory-mapped but not read, with checked shape and type."""
     arrays = {}
     for file in array_files(root):
         if modalities and not is_codes(file) and file.stem not in modalities:
@@ -72,8 +72,8 @@ def check_array(file: Path, array: np.ndarray) -> np.ndarray:
     bad = (array < 0) | (array != read) if codes else ~np.isfinite(read)
     if bad.any():
         row, column = np.unravel_index(np.argmax(bad), bad.shape)
-        what = "not a code from 0 upwards" if codes else "not a finite float32"
-        remedy = "store codes from 0" if codes else "make the whole row 0 where the modality is missing"
+        what = "not a 32-bit code of at least 0" if codes else "not a finite float32"
+        remedy = "store codes from 0" if codes else "set the whole row to 0 if the modality is missing"
         raise fault(file, f"{what}: {array[row, column]!s}", remedy, int(row), int(column))
     if not codes and not read.any():
         raise fault(file, "every row is zero, so the modality is missing for all items", "remove the file")
@@ -81,7 +81,7 @@ def check_array(file: Path, array: np.ndarray) -> np.ndarray:
 
 
 def check_images(root: Path, items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:
-    """Absolute picture paths, null where the file is not there, and the hash of each file's bytes as `image_hash`."""
+    """Absolute picture paths, null if the file does not exist, and the hash of each file's bytes as `image_hash`."""
     paths: list[str | None] = [None] * items.height
     hashes: list[str | None] = [None] * items.height
     absent = 0
@@ -100,7 +100,7 @@ def check_images(root: Path, items: pl.DataFrame, report: dict[str, int | str]) 
 
 
 def _check_image(file: Path, row: int) -> str:
-    """Hash of a picture file, once its header has been read and its size is one that can be decoded."""
+    """Hash of a picture file, after its header is read and its size is checked."""
     remedy = f"replace it, or set image to null in row {row} of items.parquet"
     size = file.stat().st_size
     if size > MAX_IMAGE_BYTES:
@@ -118,7 +118,7 @@ def _check_image(file: Path, row: int) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-_WANTED = {  # column: what it may hold
+_WANTED = {  # column: kind of values
     "interactions.parquet": {"user_id": "id", "item_id": "id", "timestamp": "time", "rating": "number"},
     "items.parquet": {"item_id": "id", "title": "text", "text": "text", "image": "text", "categories": "texts"},
 }
@@ -134,11 +134,11 @@ _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 class Bundle(NamedTuple):
-    """A checked bundle in canonical order: items and users sorted by their original id, whatever the files' row order.
+    """A checked bundle in canonical order: items and users sorted by original id, for any row order of the files.
 
-    Args: events: columns user and item (ranks in `users` and `items`, from 0), time, row (of the file); in file order.
-        users: original ids, sorted. items: the item table, N rows sorted by item_id, with image_hash beside image.
-        features: raw float32 arrays (N, d). codes: published codes (N, L). ticks: units of `time` in a second.
+    Args: events: columns user and item (ranks in `users` and `items`, from 0), time, row (in the file); in file order.
+        users: original ids, sorted. items: the item table, N rows sorted by item_id, with image_hash next to image.
+        features: raw float32 arrays (N, d). codes: published codes (N, L). ticks: units of `time` per second.
         report: what was dropped, kept or missing, by reason.
     """
 
@@ -152,7 +152,7 @@ class Bundle(NamedTuple):
 
 
 def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
-    """Read the bundle in folder `path`, keep the named modalities (empty: all), and refuse what cannot be right.
+    """Read the bundle in folder `path`, keep the named modalities (empty: all), and reject invalid content.
 
     Cheap checks come first: folders, schemas and array headers of every file, then values, then pictures.
 
@@ -176,7 +176,7 @@ def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
 
 
 def select(bundle: Bundle, users: pl.Series, items: pl.Series) -> Bundle:
-    """The bundle with only the users and items of the given sorted ranks, everything numbered anew."""
+    """The bundle with only the users and items of the given sorted ranks, all numbered again."""
     events = bundle.events.with_columns(
         user=ranks_in(bundle.events["user"], users), item=ranks_in(bundle.events["item"], items)
     )
@@ -188,7 +188,7 @@ def select(bundle: Bundle, users: pl.Series, items: pl.Series) -> Bundle:
 
 
 def _scan(file: Path, wanted: dict[str, str]) -> pl.LazyFrame:
-    """A lazy table whose columns are there and of a type that can be used."""
+    """A lazy table with all required columns and usable types."""
     if not file.is_file():
         raise fault(file, "no such file", "a bundle needs it; see docs/data.md for its columns")
     if file.stat().st_size == 0:
@@ -207,7 +207,7 @@ def _scan(file: Path, wanted: dict[str, str]) -> pl.LazyFrame:
 
 
 def _fits(dtype: Any, kind: str) -> bool:  # Any: beartype cannot check pl.DataType
-    """Whether a column of type `dtype` can serve as `kind`; only optional columns may be of the type Null."""
+    """Whether a column of type `dtype` can be used as `kind`; only optional columns may have the type Null."""
     text = dtype in (pl.String, pl.Categorical, pl.Enum)
     return {
         "id": dtype.is_integer() or text,
@@ -219,7 +219,7 @@ def _fits(dtype: Any, kind: str) -> bool:  # Any: beartype cannot check pl.DataT
 
 
 def _load(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a scanned table, in the chunks that the file has."""
+    """The rows of a scanned table, in the chunks of the file."""
     try:
         read = frame.collect()
     except _UNREADABLE as error:
@@ -230,26 +230,26 @@ def _load(file: Path, frame: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _refuse(file: Path, column: pl.Series, bad: pl.Series, what: str, remedy: str) -> None:
-    """Raise for the first row where `bad` is true, naming the value found there."""
+    """Raise an error for the first row where `bad` is true; the message names the value."""
     row = bad.fill_null(False).arg_max()
     if row is not None and bad[row]:
         raise fault(file, f"{what}: {column[row]!r}", remedy, row, column.name)
 
 
 def _plain_ids(file: Path, ids: pl.Series) -> pl.Series:
-    """Ids as 64-bit integers or strings, so that tables written with other widths compare."""
+    """Ids as 64-bit integers or strings, so integers of different widths can be compared."""
     plain = ids.cast(pl.Int64, strict=False) if ids.dtype.is_integer() else ids.cast(pl.String)
     _refuse(file, ids, plain.is_null() & ids.is_not_null(), "id beyond 64 bits", "store it as a string")
     return plain
 
 
 def _check_items(root: Path, items: pl.DataFrame) -> pl.DataFrame:
-    """The item table sorted by id, with every optional column there and blank text as null."""
+    """The item table sorted by id, with all optional columns, and blank text as null."""
     file = root / "items.parquet"
     ids = _plain_ids(file, items["item_id"])
-    _refuse(file, ids, ids.is_null(), "null item id", "give every item an id (features follow this table's rows)")
+    _refuse(file, ids, ids.is_null(), "null item id", "give every item an id (features use this table's row order)")
     twice = ~ids.is_first_distinct()
-    _refuse(file, ids, twice, "item id seen before", "keep one row for each item, here and in features/*.npy")
+    _refuse(file, ids, twice, "duplicate item id", "keep one row per item, here and in features/*.npy")
     optional = {name: kind for name, kind in _WANTED[file.name].items() if kind != "id"}
     items = items.drop("row", "image_hash", strict=False).with_row_index("row").with_columns(ids)
     items = items.with_columns(pl.lit(None).alias(name) for name in optional if name not in items.columns)
@@ -265,9 +265,9 @@ def _check_items(root: Path, items: pl.DataFrame) -> pl.DataFrame:
 def _check_events(
     root: Path, scan: pl.LazyFrame, items: pl.DataFrame, report: dict[str, int | str]
 ) -> tuple[pl.DataFrame, pl.Series, int]:
-    """The interactions as ranks (user, item, time, row), the sorted user ids, and the ticks in a second."""
+    """The interactions as ranks (user, item, time, row), the sorted user ids, and the ticks per second."""
     file = root / "interactions.parquet"
-    user_id = _plain_ids(file, _load(file, scan.select("user_id")).to_series())  # one column at a time is in memory
+    user_id = _plain_ids(file, _load(file, scan.select("user_id")).to_series())  # one column in memory at a time
     report["rows read"] = len(user_id)
     users, user = numbered(user_id)
     there = {"user_id": user_id.is_not_null()}
@@ -298,7 +298,7 @@ def _check_events(
 
 
 def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:
-    """Times as numbers that keep the order at full resolution, and how many of their units make a second."""
+    """Times as numbers that keep the order at full resolution, and the number of their units per second."""
     time, ticks = given, 1
     if given.dtype == pl.Date:
         time = given.cast(pl.Int64) * 86_400
@@ -311,12 +311,12 @@ def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:
     else:
         time = time.cast(pl.Int64, strict=False)
         _refuse(file, given, time.is_null() & given.is_not_null(), "time beyond 64 bits", "store seconds")
-    _refuse(file, given, time < 0, "negative time", "store seconds since 1970 or positions, from 0 upwards")
+    _refuse(file, given, time < 0, "negative time", "store seconds since 1970, or positions from 0")
     return time, ticks
 
 
 def _check_names(root: Path, modalities: tuple[str, ...], items: pl.DataFrame) -> None:
-    """Every modality asked for is there: precomputed, or as texts or pictures to encode."""
+    """Check that every requested modality exists: precomputed, or as texts or pictures to encode."""
     there = {name for name in ("text", "image") if items[name].count()}
     there |= {file.stem for file in array_files(root) if not is_codes(file)}
     unknown = [name for name in modalities if name not in there]

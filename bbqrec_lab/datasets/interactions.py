@@ -1,4 +1,4 @@
-"""Interactions as a sorted table of ranks: twins, the k-core and time ties, each in whole-array steps.
+"""Interactions as a sorted table of ranks: duplicates, k-core and time ties, all as operations on whole arrays.
 
 A table of events has the columns user and item (ranks from 0), time, and row (in the file), sorted by all four.
 """
@@ -11,13 +11,13 @@ from jaxtyping import Bool, Int, Shaped
 
 from bbqrec_core.dataset import MIN_EVENTS
 
-_BLOCK = 2**17  # rows that numpy handles at a time, so that what it makes on the way stays in the cache
-_STRETCH = 2**12  # rows in which the order of time is looked at at once: short, so that most hold no row out of order
-_TABLE = 2**16  # a table of so many ids is always small
+_BLOCK = 2**17  # rows per numpy operation, so temporary arrays stay in the cache
+_STRETCH = 2**12  # rows per check of the time order: short, so most blocks have no row out of order
+_TABLE = 2**16  # a table of this many ids is always small
 
 
 def _compact(ids: pl.Series, rows: int) -> tuple[int, int] | None:
-    """Lowest value and width of the range of integer ids, where a table over it is small beside a column of `rows`."""
+    """Lowest value and width of the range of integer ids; None if a table over it is not small next to `rows` rows."""
     if not ids.dtype.is_integer() or ids.null_count() == len(ids):
         return None
     low = int(ids.min())
@@ -26,7 +26,7 @@ def _compact(ids: pl.Series, rows: int) -> tuple[int, int] | None:
 
 
 def _places(ids: pl.Series, low: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """How far above `low` integer ids lie, block by block; nulls as 0. What lies beyond 64 bits is far outside too."""
+    """Integer ids minus `low`, block by block; 0 for nulls. A difference beyond 64 bits is out of range too."""
     for start in range(0, len(ids), _BLOCK):
         block = ids.slice(start, _BLOCK)
         if block.null_count():
@@ -35,9 +35,9 @@ def _places(ids: pl.Series, low: int) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def numbered(ids: pl.Series) -> tuple[pl.Series, Int[np.ndarray, "N"]]:
-    """The distinct ids, sorted, without null; and the rank of every id among them, which means nothing for a null.
+    """The distinct ids, sorted, without null; and the rank of every id among them, arbitrary for a null.
 
-    Choice: integers close together are ticked off in a table; how far above the lowest one they lie becomes their rank.
+    Choice: for integers in a narrow range, a table marks the ids that occur; its cumulative sum gives the ranks.
     """
     compact = _compact(ids, len(ids))
     if compact is None:
@@ -46,7 +46,7 @@ def numbered(ids: pl.Series) -> tuple[pl.Series, Int[np.ndarray, "N"]]:
     low, width = compact
     found, ranks = np.zeros(width, bool), np.empty(len(ids), np.int32)
     for block, place in _places(ids, low):
-        found[place] = True  # nulls stand for the lowest id, which is there
+        found[place] = True  # nulls count as the lowest id, which occurs
         ranks[block] = place
     table = np.cumsum(found, dtype=np.int32) - np.int32(1)
     for start in range(0, len(ids), _BLOCK):
@@ -56,9 +56,9 @@ def numbered(ids: pl.Series) -> tuple[pl.Series, Int[np.ndarray, "N"]]:
 
 
 def ranks_or_none(ids: pl.Series, vocabulary: pl.Series) -> Int[np.ndarray, "N"]:
-    """Rank of every id in the sorted `vocabulary`, -1 where it is null or not in there.
+    """Rank of every id in the sorted `vocabulary`, -1 if it is null or not in it.
 
-    Choice: integers close together through a table, block by block: a join takes ten times as long and more memory.
+    Choice: integers in a narrow range use a table, block by block; a join takes ten times as long and more memory.
     """
     compact = _compact(vocabulary, len(ids)) if ids.dtype.is_integer() else None
     if compact is None:
@@ -66,24 +66,24 @@ def ranks_or_none(ids: pl.Series, vocabulary: pl.Series) -> Int[np.ndarray, "N"]
         joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
         return joined["rank"].fill_null(-1).to_numpy(writable=True)
     low, width = compact
-    table = np.full(width + 2, -1, np.int32)  # its first and last entry are what lies outside
+    table = np.full(width + 2, -1, np.int32)  # the first and last entry are for ids outside the range
     table[1:-1][vocabulary.cast(pl.Int64).to_numpy() - low] = np.arange(len(vocabulary), dtype=np.int32)
     ranks = np.empty(len(ids), np.int32)
-    for block, place in _places(ids, low - 1):  # nulls fall on the first entry
+    for block, place in _places(ids, low - 1):  # nulls use the first entry
         np.take(table, place, out=ranks[block], mode="clip")
     return ranks
 
 
 def ranks_in(ids: pl.Series, vocabulary: pl.Series) -> pl.Series:
-    """Rank of every id in the sorted `vocabulary`, null where it is not in there."""
+    """Rank of every id in the sorted `vocabulary`, null if it is not in it."""
     ranks = pl.Series("rank", ranks_or_none(ids, vocabulary))
     return ranks.zip_with(ranks >= 0, pl.Series("rank", [None], pl.Int32))
 
 
 def filtered(column: pl.Series, kept: pl.Series, into: Shaped[np.ndarray, "N"]) -> Shaped[np.ndarray, "kept"]:
-    """The rows of a column that are kept, moved to the front of `into`, which may be the memory of the column itself.
+    """The kept rows of a column, moved to the front of `into`, which may be the memory of the column itself.
 
-    Choice: block by block and in place, because memory that is new takes longer than what is done with it.
+    Choice: block by block and in place, because the allocation of new memory takes longer than the filter.
     """
     end = 0
     for start in range(0, len(column), _BLOCK):
@@ -94,16 +94,16 @@ def filtered(column: pl.Series, kept: pl.Series, into: Shaped[np.ndarray, "N"]) 
 
 
 def late_rows(events: pl.DataFrame) -> int:
-    """Rows that are older than the row of their user before.
+    """Number of rows that are older than the previous row of their user.
 
-    Choice: only users with a row that is older than any row before it are looked at, which in a file in the order of
-    time are few; their rows come together by one sort of (user, row).
+    Choice: the check is limited to users with a row that is older than some earlier row of the file; a file in time
+    order has few of them. One sort by (user, row) brings the rows of each user together.
     """
     user, time = (events[name].to_numpy() for name in ("user", "time"))
     looked_at, newest = np.zeros(int(user.max(initial=0)) + 1, bool), time[:1]
     for start in range(0, len(time), _STRETCH):
         block = np.append(newest, time[start : start + _STRETCH])
-        if (block[1:] < block[:-1]).any():  # five times as fast as a running maximum, which few stretches then need
+        if (block[1:] < block[:-1]).any():  # five times as fast as a running maximum, which few blocks then need
             highest = np.maximum.accumulate(block)
             looked_at[user[start : start + _STRETCH][highest[1:] > block[1:]]] = True
             block = highest
@@ -116,17 +116,17 @@ def late_rows(events: pl.DataFrame) -> int:
     key.sort()
     late = 0
     for start in range(0, len(key), _BLOCK):
-        block = key[start : start + _BLOCK + 1]  # one more: pairs across the edge
+        block = key[start : start + _BLOCK + 1]  # one more row, for the pair across the edge
         then, owner = time[block & 0xFFFFFFFF], block >> 32
         late += int(((then[1:] < then[:-1]) & (owner[1:] == owner[:-1])).sum())
     return late
 
 
 def clean(events: pl.DataFrame, k_core: int) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Sorted events without twins, without users of fewer than three, and without what is outside the k-core.
+    """Sorted events without duplicates, without users of fewer than three events, and within the k-core.
 
-    Args: events: in any order. k_core: least events of each user and item that stay; 0 leaves items alone.
-    Returns: the events that stay, and how many users and events each reason took.
+    Args: events: in any order. k_core: minimum of events per remaining user and item; 0 keeps all items.
+    Returns: the remaining events, and the number of users and events that each reason removed.
     """
     report = {}
     events = events.sort("user", "time", "item", "row")
@@ -142,15 +142,15 @@ def clean(events: pl.DataFrame, k_core: int) -> tuple[pl.DataFrame, dict[str, in
 
 
 def drop_twins(events: pl.DataFrame) -> pl.DataFrame:
-    """Sorted events without those that equal the one before in user, item and time."""
+    """Sorted events without those that equal the previous one in user, item and time."""
     twin = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in ("user", "item", "time"))
     return events.filter(~twin.fill_null(False))
 
 
 def keep_core(events: pl.DataFrame, least_user: int, least_item: int) -> pl.DataFrame:
-    """The largest subset where each user has `least_user` events and each item that is left has `least_item`.
+    """The largest subset in which each user has `least_user` events and each remaining item has `least_item`.
 
-    Leaving out an event can push another user or item below its threshold, so the counts are repeated until none is.
+    Removing an event can push another user or item below its threshold, so the filter repeats until none is below.
     """
     while True:
         user, item = events["user"].to_numpy(), events["item"].to_numpy()
@@ -161,7 +161,7 @@ def keep_core(events: pl.DataFrame, least_user: int, least_item: int) -> pl.Data
 
 
 def _keep_long(events: pl.DataFrame) -> pl.DataFrame:
-    """Events of users who have enough of them to be split."""
+    """Events of users with enough events for the split."""
     return keep_core(events, MIN_EVENTS, 0)
 
 
@@ -172,14 +172,14 @@ def tied(events: pl.DataFrame) -> Bool[np.ndarray, "events"]:
 
 
 def repeats(events: pl.DataFrame) -> int:
-    """Events of a (user, item) pair beyond the first."""
+    """Number of events that repeat an earlier (user, item) pair."""
     pair = events["user"].to_numpy().astype(np.int64) << 32 | events["item"].to_numpy()
     pair.sort()
     return int((pair[1:] == pair[:-1]).sum())
 
 
 def break_ties(events: pl.DataFrame, key: Shaped[np.ndarray, "events"]) -> pl.DataFrame:
-    """Put the events of one user at one time in ascending order of `key`; all others stay where they are."""
+    """Sort the events of one user at one time by ascending `key`; all others keep their position."""
     moment = np.cumsum(~_same_moment(events), dtype=np.int32)
     at = np.flatnonzero(tied(events))
     order = np.arange(events.height, dtype=np.uint32)
@@ -188,6 +188,6 @@ def break_ties(events: pl.DataFrame, key: Shaped[np.ndarray, "events"]) -> pl.Da
 
 
 def _same_moment(events: pl.DataFrame) -> Bool[np.ndarray, "events"]:
-    """Whether an event has user and time of the event before it."""
+    """Whether an event has the user and time of the previous event."""
     same = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in ("user", "time"))
     return events.select(same.fill_null(False)).to_series().to_numpy()

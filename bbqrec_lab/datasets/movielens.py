@@ -25,7 +25,7 @@ _POSTERS = "antonsteenvoorden/ml1m-images"
 _COMMIT, POSTER_TREE = "1d450572b990db652f22727cf822054c9ff29bf9", "467083843caa8a3f74af6b93d079f11c7f0f0fd0"
 POSTERS = Archive(f"ml1m-images-{_COMMIT[:8]}.zip", f"https://github.com/{_POSTERS}/archive/{_COMMIT}.zip")
 GRAPH_WIDTH = 128
-_GENRES = (  # columns of u.item, after five others
+_GENRES = (  # genre columns of u.item, after five other columns
     "unknown,Action,Adventure,Animation,Children's,Comedy,Crime,Documentary,Drama,Fantasy,Film-Noir,Horror,Musical,"
     "Mystery,Romance,Sci-Fi,Thriller,War,Western"
 )
@@ -58,7 +58,7 @@ def read_archive_100k(archive: Path) -> Tables:
 
 
 def read_archive_1m(archive: Path) -> Tables:
-    """Read MovieLens-1M from the publisher's ml-1m.zip: '::' parts fields, text is Latin-1. Films without rating go."""
+    """Read MovieLens-1M from the publisher's ml-1m.zip ('::' separates fields, Latin-1); drop films without ratings."""
     with ZipFile(archive) as files:
         events = _events(files.read("ml-1m/ratings.dat").replace(b"::", b"\t"))
         films = _rows(files.read("ml-1m/movies.dat"), "latin-1", "::")
@@ -67,7 +67,7 @@ def read_archive_1m(archive: Path) -> Tables:
 
 
 def with_text(items: pl.DataFrame) -> pl.DataFrame:
-    """Add the column `text`: title with its article in front, year, genres; null where the title is unknown."""
+    """Add the column `text`: title with its article first, year, genres; null if the title is unknown."""
     texts = []
     for title, genres in items.select("title", "categories").iter_rows():
         front = _ARTICLE.sub(lambda m: m[2] + ("" if m[2].endswith("'") else " ") + m[1], title or "")
@@ -76,9 +76,9 @@ def with_text(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def ml_1m_ids() -> dict[int, int]:
-    """Return the MovieLens-1M id of each MovieLens-100K film with exactly its title and year there: 1,622 of 1,682.
+    """Return the MovieLens-1M id of the MovieLens-100K films with equal title and year in both: 1,622 of 1,682.
 
-    Films are numbered differently in the two sets. Posters and the knowledge graph both use MovieLens-1M's numbers.
+    The two datasets number films differently. Posters and the knowledge graph use the numbers of MovieLens-1M.
     """
     return dict(pl.read_csv(Path(__file__).with_name("ml100k_to_ml1m.csv")).iter_rows())
 
@@ -86,14 +86,14 @@ def ml_1m_ids() -> dict[int, int]:
 def recbole_graph(wheel: Path, item_ids: pl.Series, film_ids: Mapping[int, int]) -> Float32[np.ndarray, "N d"]:
     """Embed the knowledge graph of the recbole wheel, one row per item.
 
-    Each (relation, direction, neighbour) of an item's entity is one binary feature. Those that two items or more have
-    are weighted by smoothed inverse document frequency, rows scaled to length 1, then cut to 128 columns by truncated
-    SVD (randomised, 10 iterations, seed 0). Items without an entity or without a shared feature have a zero row.
+    Each (relation, direction, neighbour) of an item's entity is one binary feature. Features of at least two items are
+    weighted by smoothed inverse document frequency, rows are scaled to length 1, and truncated SVD (randomised, 10
+    iterations, seed 0) reduces them to 128 columns. Items without an entity or a shared feature have a zero row.
 
-    Args: item_ids: of MovieLens-100K, N of them. film_ids: MovieLens-1M id by item id, where known.
-    Choice: the wheel's ml-100k.link calls its key the item id of MovieLens-100K, but the films behind its entities are
-        those that MovieLens-1M numbers so (1 is Toy Story in both; 50 is Star Wars in one, The Usual Suspects in the
-        other and in the graph). Taken at its word, the graph would tell nothing of the films.
+    Args: item_ids: N ids of MovieLens-100K. film_ids: MovieLens-1M id by item id, if known.
+    Choice: the wheel's ml-100k.link names its key the item id of MovieLens-100K, but its entities match the films of
+        MovieLens-1M (1 is Toy Story in both; 50 is Star Wars in MovieLens-100K, but The Usual Suspects in MovieLens-1M
+        and in the graph). With MovieLens-100K ids, the graph would describe the wrong films.
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
@@ -115,14 +115,14 @@ def recbole_graph(wheel: Path, item_ids: pl.Series, film_ids: Mapping[int, int])
 
 
 def poster_folder(posters: str, cache: Path) -> Path:
-    """Return the folder that `posters` means: a folder of pictures ID.jpg, or the public set if it is "get".
+    """Return the folder of posters: the given folder of pictures ID.jpg, or the public set if `posters` is "get".
 
-    Raises: FetchError if the public set cannot be had or is not the known one; ValueError if there is no such folder.
+    Raises: FetchError if the public set cannot be downloaded or has changed; ValueError if the folder does not exist.
     """
     if posters != "get":
         folder = Path(posters).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"posters: {posters!r} is no folder; give a folder of ID.jpg (MovieLens-1M ids), or get")
+            raise ValueError(f"posters: {posters!r} is not a folder; give one of ID.jpg (MovieLens-1M ids), or get")
         return folder
     archive = fetch_archive(POSTERS, cache)
     folder = archive.with_suffix("")
@@ -138,10 +138,10 @@ def poster_folder(posters: str, cache: Path) -> Path:
 
 
 def copy_posters(items: pl.DataFrame, film_ids: Mapping[int, int], posters: Path, bundle: Path) -> pl.DataFrame:
-    """Copy each film's picture into the bundle and name it in the column `image`, null where there is none.
+    """Copy each film's picture into the bundle and write its path to the column `image`, null if it has none.
 
-    Args: film_ids: MovieLens-1M id by item id, where known. posters: folder of pictures named by MovieLens-1M id.
-    Raises: ValueError if not one film has a picture.
+    Args: film_ids: MovieLens-1M id by item id, if known. posters: folder of pictures named by MovieLens-1M id.
+    Raises: ValueError if no film has a picture.
     """
     (bundle / "images").mkdir()
     files = {file.stem: file for file in posters.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")}
@@ -152,7 +152,7 @@ def copy_posters(items: pl.DataFrame, film_ids: Mapping[int, int], posters: Path
         if source:
             shutil.copyfile(source, bundle / images[-1])
     if not any(images):
-        raise ValueError(f"posters: no picture in {posters} fits a film; name them ID.jpg after MovieLens-1M ids")
+        raise ValueError(f"posters: no picture in {posters} belongs to a film; name them ID.jpg by MovieLens-1M id")
     return items.with_columns(image=pl.Series(images, dtype=pl.String))
 
 
@@ -162,7 +162,7 @@ def _recbole_file(wheel: Path, kind: str) -> bytes:
 
 
 def _rows(content: bytes, encoding: str, separator: str) -> list[list[str]]:
-    """Fields of every line that is not empty; only newlines part lines, since Latin-1 holds other line breaks too."""
+    """Fields of every non-empty line; only newlines end a line, because Latin-1 text contains other line breaks."""
     return [line.rstrip("\r").split(separator) for line in content.decode(encoding).split("\n") if line.strip()]
 
 
@@ -173,12 +173,12 @@ def _events(content: bytes, skip: int = 0) -> pl.DataFrame:
 
 
 def _clean(title: str) -> str:
-    """A title without outer blanks and without the mark of a video release behind its year."""
+    """A title without outer blanks and without the mark (V) of a video release after its year."""
     return re.sub(r"(\(\d{4}\)) \(V\)$", r"\1", title.strip())
 
 
 def _items(rows: list[tuple[int, str, list[str]]]) -> pl.DataFrame:
-    """The item table; the film that the publisher calls unknown, and the genre unknown, become null."""
+    """The item table; the film titled unknown and the genre unknown become null."""
     cleaned = []
     for item, title, genres in rows:
         known = not title.startswith(("unknown", "unkonwn"))
@@ -188,7 +188,7 @@ def _items(rows: list[tuple[int, str, list[str]]]) -> pl.DataFrame:
 
 
 def _git_tree(files: Mapping[str, bytes]) -> str:
-    """Git's hash of a folder with these files, which a pinned commit fixes whatever the zip around them looks like."""
+    """Git's tree hash of a folder with these files; a commit fixes it, but it does not fix the bytes of a zip file."""
 
     def sha1(kind: str, content: bytes) -> bytes:
         return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).digest()

@@ -1,9 +1,9 @@
-"""Planted data: a small multi-modal dataset whose behaviour factors and nuisances are known.
+"""Planted data: a small multi-modal dataset with known behaviour and nuisance factors.
 
-Items hang on the leaves of a tree. A user walks over the leaves in one of a few hidden *moods*: mood m moves m + 1
-branches round the top of the tree and permutes the lower digits of the path, so one item shows where the user is and
-only several items show where the user goes. What an item looks like also depends on nuisance factors, one per modality,
-that the walk never sees.
+Each item belongs to a leaf of a tree. A user walks over the leaves in one of a few hidden *moods*: mood m moves m + 1
+branches around the top level of the tree and permutes the lower digits of the path. So one item shows where the user
+is, but only several items show where the user goes. The appearance of an item also depends on nuisance factors, one
+per modality, which the walk ignores.
 """
 
 import json
@@ -17,29 +17,29 @@ from jaxtyping import Bool, Float, Int
 from bbqrec_lab.datasets import planted_rendering
 from bbqrec_lab.datasets.reading import NamedDataset
 
-FOLLOW, SIBLING, JUMP = 0.8, 0.12, 0.08  # the mood's leaf, another leaf below the same parent, any leaf
-KEEP_MOOD = 0.97  # chance that the mood of one step is the mood of the next
+FOLLOW, SIBLING, JUMP = 0.8, 0.12, 0.08  # chances: the next leaf of the mood, a leaf below its parent, any leaf
+KEEP_MOOD = 0.97  # chance to keep the mood at a step; otherwise a mood is drawn uniformly
 SHORTEST = 5  # events of the shortest history
-FEATURE_NOISE = 0.3  # norm of an item's private noise in direct features, where behaviour and nuisance together have 1
+FEATURE_NOISE = 0.3  # norm of an item's own noise in direct features; behaviour and nuisance together have norm 1
 
 
 @dataclass(frozen=True)
 class PlantedConfig:
-    """Knobs of the planted dataset.
+    """Parameters of the planted dataset.
 
     Args:
         users: number of users, at least 1.
         items: number of items N, at least two per leaf.
         branching: children per node on each level of the behaviour tree: 1 to 3 levels, at most (8, 4, 3).
-        moods: hidden ways of walking, 1 to branching[0] - 1.
+        moods: number of hidden moods, 1 to branching[0] - 1.
         length: mean events per user, at least 6; the shortest history has 5.
-        noise: share of events that ignore the walk and follow popularity alone, in [0, 1].
-        nuisances: values of each modality's nuisance factor, 2 to 6.
+        noise: share of events that ignore the walk and follow popularity only, in [0, 1].
+        nuisances: number of values of each modality's nuisance factor, 2 to 6.
         text_signal, image_signal: energy of behaviour over energy of nuisance, > 0. Exact for direct features; in
             rendered items it is the ratio of behaviour words to nuisance words and of shape area to background area.
-        missing: share of items without text, and independently without image, in [0, 1).
+        missing: share of items without text, and, independently, without image, in [0, 1).
         features: "rendered" (texts and pictures, for encoders) or "direct" (also features/*.npy, no encoder needed).
-        seed: of every draw.
+        seed: of all random draws.
     Raises: ValueError naming the field and the value received.
     """
 
@@ -86,10 +86,10 @@ class PlantedConfig:
 
 
 def write_planted(path: str | Path, config: PlantedConfig) -> Path:
-    """Write the bundle and its truth into the new folder `path`.
+    """Write the bundle and its known truth into the new folder `path`.
 
     The truth is `truth.parquet` (one row per item: path in the tree, leaf, nuisance of each modality, popularity
-    weight) and `truth.json` (the configuration and every mood's leaf-to-leaf map).
+    weight) and `truth.json` (the configuration and the leaf-to-leaf map of every mood).
 
     Returns: `path`.
     Raises: ValueError if `path` exists and is not empty.
@@ -109,24 +109,24 @@ def write_planted(path: str | Path, config: PlantedConfig) -> Path:
 
 
 def load_truth(path: str | Path, data: NamedDataset) -> dict[str, Int[np.ndarray, "rows"]]:
-    """Return each known factor per item row of `data`; row 0, the padding, holds -1.
+    """Return each known factor per item row of `data`; row 0, the padding, is -1.
 
     Keys: `level_1` ... (digit of the path in the tree), `leaf`, `text_nuisance`, `image_nuisance`.
-    Raises: ValueError if `path` holds no truth or does not know an item of `data`.
+    Raises: ValueError if `path` has no truth or its truth lacks an item of `data`.
     """
     truth = _truth_of(path, data).drop("item_id", "weight")
     return {name: np.concatenate([[-1], truth[name].to_numpy()]).astype(np.int64) for name in truth.columns}
 
 
 def oracle_scores(path: str | Path, data: NamedDataset, part: str) -> Float[np.ndarray, "U rows"]:
-    """Return the true probability of each user's next item given the history: no model can rank better on average.
+    """Return the true probability of each user's next item given the history; no model can rank better on average.
 
-    The hidden state is (mood, leaf); its belief is filtered forward over the history (Rabiner 1989, forward recursion).
-    Items of the history have probability 0, since planted users never repeat an item.
+    The hidden state is (mood, leaf). The forward recursion (Rabiner 1989) filters the belief over it along the history.
+    Items of the history have probability 0, because planted users never repeat an item.
 
     Args: part: "valid" or "test", as in `Dataset.history`.
-    Returns: probabilities, rows summing to 1; column 0 is 0.
-    Raises: ValueError if `path` holds no truth of `data`.
+    Returns: probabilities; each row sums to 1, column 0 is 0.
+    Raises: ValueError if `path` has no truth for `data`.
     """
     truth = _truth_of(path, data)
     note = json.loads((Path(path) / "truth.json").read_text(encoding="utf-8"))
@@ -142,7 +142,7 @@ def oracle_scores(path: str | Path, data: NamedDataset, part: str) -> Float[np.n
         item = history.items[history.offsets[users] + t] - 1
         within, anywhere = _emissions(config, leaf, weight, unseen[users])
         seen = np.take_along_axis(anywhere, item[:, None], 1)
-        # P(item | state): the noise term everywhere, the leaf's own term in the item's leaf, over all moods
+        # P(item | state): the noise term for all leaves, the walk term for the item's leaf; equal for all moods
         chance = np.repeat(config.noise * seen, config.leaves, 1) + (1 - config.noise) * np.where(
             np.arange(config.leaves) == leaf[item][:, None],
             np.take_along_axis(within, item[:, None], 1),
@@ -165,14 +165,14 @@ def _truth_of(path: str | Path, data: NamedDataset) -> pl.DataFrame:
         raise ValueError(f"{file} does not exist: only a planted bundle has a known truth")
     truth = data.items.select("item_id").join(pl.read_parquet(file), on="item_id", how="left", maintain_order="left")
     if truth["leaf"].null_count():
-        raise ValueError(f"{file} does not know item {truth.filter(pl.col('leaf').is_null())['item_id'][0]!r}")
+        raise ValueError(f"{file} has no row for item {truth.filter(pl.col('leaf').is_null())['item_id'][0]!r}")
     return truth
 
 
 def _draw_truth(config: PlantedConfig) -> tuple[pl.DataFrame, Int[np.ndarray, "moods leaves"]]:
-    """Place items on leaves, give them nuisances and Zipf weights, and draw each mood's map from leaf to leaf."""
+    """Place items on leaves, give them nuisances and Zipf weights, and draw the leaf-to-leaf map of each mood."""
     rng = np.random.default_rng([config.seed, 1])
-    place = rng.permutation(config.items)  # so that item ids tell neither leaf nor popularity
+    place = rng.permutation(config.items)  # so item ids reveal neither leaf nor popularity
     leaf, rank = place % config.leaves, place // config.leaves
     digits = np.unravel_index(leaf, config.branching)
     columns = {"item_id": [f"p{i:05d}" for i in range(config.items)]}
@@ -216,12 +216,12 @@ def _emissions(
 def _exhausted(
     config: PlantedConfig, leaf: Int[np.ndarray, " N"], unseen: Bool[np.ndarray, "U N"]
 ) -> Bool[np.ndarray, "U leaves"]:
-    """Tell which leaves have no unseen item left: there the walk draws as noise does."""
+    """Whether each leaf has no unseen item left; the walk then draws from the noise distribution."""
     return unseen @ np.eye(config.leaves)[leaf] == 0
 
 
 def _pick(rng: np.random.Generator, chances: Float[np.ndarray, "U S"]) -> Int[np.ndarray, " U"]:
-    """Draw one column per row with the given chances."""
+    """Draw one column per row with the given probabilities."""
     edges = chances.cumsum(1)
     return (rng.random((len(chances), 1)) * edges[:, -1:] >= edges).sum(1)
 
@@ -229,7 +229,7 @@ def _pick(rng: np.random.Generator, chances: Float[np.ndarray, "U S"]) -> Int[np
 def _draw_interactions(
     config: PlantedConfig, truth: pl.DataFrame, maps: Int[np.ndarray, "moods leaves"]
 ) -> pl.DataFrame:
-    """Walk all users side by side and return the interaction table, oldest first per user."""
+    """Walk all users in parallel and return the interaction table, oldest first per user."""
     rng = np.random.default_rng([config.seed, 2])
     step = _transitions(config, maps)
     leaf, weight = truth["leaf"].to_numpy(), truth["weight"].to_numpy()

@@ -1,4 +1,4 @@
-"""What planted items look like: texts from two lexicons, pictures of shapes on textured grounds."""
+"""Appearance of planted items: texts from two lexicons, pictures of shapes on textured backgrounds."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-WIDEST = (8, 4, 3)  # children per node that words and shapes can tell apart, level by level
-WORDS = 12  # words in a description, behaviour and nuisance together
+WIDEST = (8, 4, 3)  # children per node that words and shapes can distinguish, per level
+WORDS = 12  # words per description, behaviour and nuisance together
 SIZE = 64  # pixels, both sides
-TOPICS = (  # what an item is about: one row per branch at the top of the tree
+TOPICS = (  # behaviour words: one row per branch at the top of the tree
     "harbour sailor tide anchor lighthouse reef voyage captain",
     "orchard farmer harvest meadow tractor barn seedling plough",
     "rocket planet orbit astronaut comet telescope galaxy lander",
@@ -20,7 +20,7 @@ TOPICS = (  # what an item is about: one row per branch at the top of the tree
     "glacier summit climber avalanche ridge blizzard rope crevasse",
     "football stadium striker goalkeeper referee penalty trophy league",
 )
-NUISANCE_WORDS = (  # what it is printed on: behaviour never looks at this
+NUISANCE_WORDS = (  # nuisance words: behaviour does not depend on them
     "hardcover gilt leather embossed vellum clasp ribbon slipcase",
     "paperback pocket budget cheap newsprint stapled reprint flimsy",
     "download digital streaming pixel online screen subscription app",
@@ -31,7 +31,7 @@ NUISANCE_WORDS = (  # what it is printed on: behaviour never looks at this
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 # vertices and inner radius of the shape of each top branch
 SHAPES = ((40, 1.0), (3, 1.0), (4, 1.0), (5, 0.4), (4, 0.3), (6, 1.0), (12, 0.7), (2, 0.35))
-GROUNDS = (  # ground, stripe, shape colours (RGB) and texture of each nuisance
+GROUNDS = (  # background, stripe and shape colours (RGB) and texture of each nuisance
     ((235, 225, 200), (210, 190, 150), (150, 30, 40), "plain"),
     ((20, 30, 70), (50, 70, 140), (250, 220, 60), "rows"),
     ((30, 90, 50), (60, 140, 80), (240, 240, 240), "columns"),
@@ -42,7 +42,7 @@ GROUNDS = (  # ground, stripe, shape colours (RGB) and texture of each nuisance
 
 
 def pseudo_words(rng: np.random.Generator, count: int) -> list[str]:
-    """Make up `count` different pronounceable words of three syllables (at most 343,000)."""
+    """Generate `count` different pronounceable words of three syllables (at most 343,000)."""
     syllables = [c + v for c in CONSONANTS for v in VOWELS]
     numbers = rng.choice(len(syllables) ** 3, count, replace=False)
     places = np.unravel_index(numbers, (len(syllables),) * 3)
@@ -58,10 +58,10 @@ def write_texts(
 ) -> tuple[list[str], list[str]]:
     """Write one title and one description per item.
 
-    A node at the top of the tree owns the words of a topic, a node below it owns made-up words. A description draws
-    ratio / (1 + ratio) of its 12 words from the nodes of the item's path and the others from its nuisance's lexicon.
+    A node at the top of the tree has the words of a topic; each lower node has generated words. A description draws
+    ratio / (1 + ratio) of its 12 words from the nodes of the item's path and the others from the nuisance lexicon.
 
-    Returns: (titles, texts); titles differ from each other and are no part of the texts.
+    Returns: (titles, texts); titles are unique and not part of the texts.
     """
     node_words = {(topic,): TOPICS[topic].split() for topic in range(branching[0])}
     lower = [node for depth in range(2, len(branching) + 1) for node in np.ndindex(*branching[:depth])]
@@ -82,9 +82,9 @@ def write_texts(
 def draw_picture(
     rng: np.random.Generator, digits: Int[np.ndarray, "levels"], nuisance: int, ratio: float
 ) -> Image.Image:
-    """Draw an item: outline = first digit, number of shapes = second, filled, ringed or holed = third.
+    """Draw an item: the first digit sets the outline, the second the number of shapes, the third fill, ring or hole.
 
-    Colours and texture come from the nuisance. The shapes get about ratio / (1 + ratio) of the area that they can have.
+    Colours and texture come from the nuisance. The shapes cover about ratio / (1 + ratio) of their maximal area.
 
     Returns: an RGB picture of 64 x 64 pixels.
     """
@@ -109,7 +109,7 @@ def draw_picture(
 def _outline(
     centre: Float[np.ndarray, "2"], radius: float, shape: tuple[int, float], turn: float
 ) -> list[tuple[float, float]]:
-    """Corners of a star whose every second corner lies on the inner radius; inner radius 1 gives a regular polygon."""
+    """Corners of a star; every second one lies on the inner radius. Inner radius 1 gives a regular polygon."""
     corners, inner = shape
     steps = corners if inner == 1 else 2 * corners
     angles = turn - np.pi / 2 + 2 * np.pi * np.arange(steps) / steps
@@ -118,7 +118,7 @@ def _outline(
 
 
 def _texture(kind: str, ground: tuple, mark: tuple, rng: np.random.Generator) -> UInt8[np.ndarray, "64 64 3"]:
-    """Paint the ground with stripes, checks or dots of the mark colour, shifted at random and grained a little."""
+    """Paint the background with stripes, checks or dots of the mark colour, with a random shift and pixel noise."""
     y, x = np.mgrid[:SIZE, :SIZE] + rng.integers(0, 8, (2, 1, 1))
     marked = {
         "plain": np.zeros_like(x, dtype=bool),

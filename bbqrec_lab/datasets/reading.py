@@ -1,4 +1,4 @@
-"""From a bundle on disk to a dataset: filtered, ordered, numbered, with the names of users and items."""
+"""From a bundle on disk to a dataset: filter, order and number the events, keep the names of users and items."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ REPEATED = "repeated (user, item) pairs"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NamedDataset(Dataset):
-    """A dataset that knows what its users and items are called, where it comes from, and what reading it decided.
+    """A dataset with the names of its users and items, its origin, and a report of how it was read.
 
-    Item rows are a seeded permutation, so that nothing can be read from an item's number.
+    Item rows are a seeded permutation, so the number of an item carries no information.
 
     Args: those of `Dataset`, and
-        name: of the folder or the registered source. data_hash: 8 hex digits over all content and `DataConfig` fields
-            that shape it, the same whatever the files' row order; `split_seed` is not in it.
+        name: of the folder or the registered dataset. data_hash: 8 hex digits over all content and the `DataConfig`
+            fields that affect it, except `split_seed`; independent of the row order of the files.
         users: original ids, (U,). items: N table rows, frame row r - 1 is item row r; columns item_id, title, text,
-            image (absolute path), categories (null where unknown), image_hash, and whatever else the bundle has.
-        timestamps: whole seconds (or the bundle's own unit) of each event.
-        codes: (N+1, L), published discrete codes by modality. report: what reading dropped, kept and decided.
+            image (absolute path), categories (null if unknown), image_hash, and all other columns of the bundle.
+        timestamps: time of each event in whole seconds (or the bundle's own unit).
+        codes: modality -> (N+1, L), published discrete codes. report: what was dropped, kept and decided.
     """
 
     name: str
@@ -44,7 +44,7 @@ class NamedDataset(Dataset):
     report: dict[str, int | str]
 
     def row_of(self, item_ids: Sequence | np.ndarray | pl.Series) -> Int32[np.ndarray, "ids"]:
-        """Item rows of original ids; digits in a string serve for an integer id.
+        """Item rows of original ids; a string of digits matches an integer id.
 
         Raises: ValueError naming the ids that are not in the data.
         """
@@ -59,12 +59,12 @@ class NamedDataset(Dataset):
 
 
 def read_bundle(path: str | Path, options: DataConfig) -> NamedDataset:
-    """Read, check, filter, order and number the bundle in folder `path`. Features come as they are, not scaled.
+    """Read, check, filter, order and number the bundle in folder `path`; features are not scaled.
 
-    Args: path: folder of the bundle. options: which modalities, which k-core, how time ties are broken, split seed.
-    Raises: BundleError, before anything slow, for each fault that docs/data.md lists as an error.
-    Choice: canonical order (by original id) comes first and every draw second, so files in another row order give an
-        equal dataset; with `time_ties="file"` the order of tied interaction rows counts, as asked for.
+    Args: path: folder of the bundle. options: modalities, k-core, order of time ties, split seed.
+    Raises: BundleError, before any slow step, for each fault that docs/data.md lists as an error.
+    Choice: events are put in canonical order (by original id) before any random draw, so files in another row order
+        give an equal dataset. With `time_ties="file"`, the file order of tied rows counts.
     """
     root = Path(path).resolve()
     bundle = _keep_core(root, read_checked(root, options.modalities), options.k_core)
@@ -76,12 +76,12 @@ def read_bundle(path: str | Path, options: DataConfig) -> NamedDataset:
     report["time ties"] = "file order" if by_file else f"seeded shuffle, split_seed {options.split_seed}"
     report |= {TIED: int(tied(events).sum()), REPEATED: repeats(events)}
     if not bundle.features and not any(bundle.items[name].count() for name in ("text", "image")):
-        report["notice"] = "no modality in this bundle: the ID signal stands alone"
+        report["notice"] = "no modality in this bundle: the ID signal is the only signal"
     return _number(root.name, data_hash, bundle._replace(events=events, report=report), options)
 
 
 def _keep_core(root: Path, bundle: Bundle, k: int) -> Bundle:
-    """The bundle with clean, sorted events; only a k-core takes items out of the catalogue."""
+    """The bundle with clean, sorted events; only a k-core removes items from the catalogue."""
     events, report = clean(bundle.events, k)
     if events.is_empty():
         core = f" in the {k}-core" if k else ""
@@ -96,7 +96,7 @@ def _keep_core(root: Path, bundle: Bundle, k: int) -> Bundle:
 
 
 def _digest(options: DataConfig, bundle: Bundle) -> str:
-    """8 hex digits over the content in canonical order and the options that shape it."""
+    """8 hex digits over the content in canonical order and the options that affect it."""
     digest = hashlib.blake2b(digest_size=4)
     digest.update(repr((options.time_ties, options.k_core, sorted(options.modalities), bundle.ticks)).encode())
     if options.cold_items:
@@ -112,7 +112,7 @@ def _digest(options: DataConfig, bundle: Bundle) -> str:
 
 
 def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> NamedDataset:
-    """The dataset of a bundle whose events are in final order: items get their permuted rows."""
+    """The dataset of a bundle with events in final order; items get their permuted rows."""
     order = np.random.default_rng([options.split_seed, _PERMUTATION]).permutation(bundle.items.height)
     row_of_rank = np.empty(len(order), np.int32)
     row_of_rank[order] = np.arange(1, len(order) + 1)
@@ -144,9 +144,9 @@ def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> N
 
 
 def statistics(data: NamedDataset) -> pl.DataFrame:
-    """What is in the data, as a table of (what, value), both text, followed by the report of reading.
+    """Statistics of the data as a table of (what, value), both text, followed by the report of reading.
 
-    The first rows are those of the "Numbers" tables that published bundles carry, in the same words and digits.
+    The first rows equal the "Numbers" tables of published bundles, in words and digits.
     """
     items, lengths = data.items, np.diff(data.sequences.offsets)
     events = len(data.sequences.items)

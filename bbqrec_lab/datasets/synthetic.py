@@ -1,4 +1,4 @@
-"""Catalogues and histories made up for timing: sizes and shapes as of real ones, nothing to learn in them."""
+"""Synthetic catalogues and histories for timing: realistic sizes and shapes, but no structure to learn."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ SIGNALS = ("text", "image", "id")
 
 
 def histories(users: int, items: int, mean: int, longest: int, seed: int = 0) -> Sequences:
-    """Events of users: lengths geometric about `mean`, from 5 to `longest`; items by a power law."""
+    """Events of users: geometric lengths with about `mean` events, clipped to 5..`longest`; items by a power law."""
     rng = np.random.default_rng(seed)
     sizes = np.clip(rng.geometric(1 / max(mean - 4, 1), users) + 4, 5, longest)
     offsets = np.append(0, np.cumsum(sizes))
@@ -20,9 +20,9 @@ def histories(users: int, items: int, mean: int, longest: int, seed: int = 0) ->
 def random_ids(
     items: int, levels: int, codes: int, width: int = 64, seed: int = 0, signals: tuple[str, ...] = SIGNALS
 ) -> SemanticIds:
-    """Distinct random IDs with signals, of which an item lacks one in ten."""
+    """Distinct random IDs with signals; an item lacks each signal with probability 0.1."""
     rng = np.random.default_rng(seed)
-    number = distinct(rng, items, min(codes**levels, 2**63 - 1))  # 64 bits hold all IDs that are drawn from
+    number = distinct(rng, items, min(codes**levels, 2**63 - 1))  # limited to the range of 64-bit integers
     table = np.zeros((items + 1, levels), np.int64)
     for level in range(levels):
         table[1:, level] = number // codes**level % codes
@@ -35,7 +35,7 @@ def random_ids(
 
 
 def distinct(rng: np.random.Generator, count: int, below: int) -> np.ndarray:
-    """Distinct whole numbers from 0 to `below`, in random order."""
+    """`count` distinct integers of at least 0 and less than `below`, in random order."""
     found = np.unique(rng.integers(0, below, count + count // 8 + 64))
     while len(found) < count:
         found = np.union1d(found, rng.integers(0, below, count))

@@ -1,5 +1,5 @@
-"""Rows of tables: which variants there are, how one is trained and ranked, and how rows are compared.
+"""Experiments: the variants, how one is trained and ranked, and how variants are compared.
 
-`presets` holds the settings of a run, `variants` the rows and what they change. `runs` makes a row and stores it;
-`statistics` and `tables` turn rows into intervals and tables.
+`presets` holds the settings of a run, `variants` lists the table rows and their overrides. `runs` computes and stores
+a row; `statistics` and `tables` turn rows into intervals and tables.
 """

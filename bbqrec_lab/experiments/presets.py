@@ -1,4 +1,4 @@
-"""All settings of a run, the three presets, and strict overrides by field name."""
+"""All settings of a run, the three presets, and checked overrides by field name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -11,7 +11,7 @@ from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig, RowTokenizerCo
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """One run: preset name, seed (initialisation and batches only) and the five parts."""
+    """Settings of one run: preset name, seed (of initialisation and batches only) and the five parts."""
 
     preset: Literal["smoke", "quick", "full"]
     seed: int
@@ -24,8 +24,8 @@ class Config(Checked):
 
 FIELDS = "see bbqrec_core/config.py and bbqrec_lab/settings.py for all fields"
 PARTS = ("data", "ids", "tokenizer", "recommender", "evaluation")
-# Weights were chosen on validation: `quick` on ml-100k, where a strong pull across modalities costs accuracy; `smoke`
-# on planted data, where that pull is what takes the noise out of the behaviour part.
+# Loss weights were chosen on validation. `quick`: on ml-100k, where a strong cross-modal loss costs accuracy. `smoke`:
+# on planted data, where a strong cross-modal loss removes the noise from the behaviour part.
 PRESETS: dict[str, dict[str, object]] = {
     "smoke": {
         "tokenizer.levels": 2,
@@ -61,7 +61,7 @@ PRESETS: dict[str, dict[str, object]] = {
 
 
 def _field_home(name: str) -> tuple[str, str]:
-    """The part and field that an override's name means; ValueError names the choices where it means none or several."""
+    """The part and field of an override's name; ValueError lists the choices if the name is unknown or ambiguous."""
     known = {(part, spec.name) for part in PARTS for spec in fields(get_type_hints(Config)[part])}
     part, dot, bare = name.partition(".")
     if dot:
@@ -77,7 +77,7 @@ def _field_home(name: str) -> tuple[str, str]:
 
 
 def with_overrides(config: Config, overrides: Mapping[str, object]) -> Config:
-    """`config` with fields replaced by name (`codes`, or `tokenizer.lr` where two parts share the name).
+    """`config` with fields replaced by name (`codes`, or `tokenizer.lr` if two parts share the name).
 
     Raises: ValueError for an unknown, ambiguous or repeated name and for a value of the wrong type or range.
     """

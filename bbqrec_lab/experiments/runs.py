@@ -1,4 +1,4 @@
-"""Rivals and ablations as plain data, and the one function that runs any of them and keeps the result."""
+"""Train, evaluate and store one variant; load stored results; compare variants."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_a
 
 
 def load_scorer(directory: Path) -> Recommender | counting.Popularity | counting.Markov | counting.ItemKnn:
-    """What scores histories, from a finished run's directory."""
+    """Load the scorer (recommender or counting baseline) from the directory of a finished run."""
     notes = json.loads((directory / "run.json").read_text())
     if notes["kind"] in counting.COUNTING:
         return counting.COUNTING[notes["kind"]].load(directory)
@@ -64,21 +64,21 @@ def load_ranks(directory: Path, seen_items: str) -> Ranks:
 
 
 def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
-    """The k best next items after a history, those in it left out.
+    """The k best next items after a history, without the items of the history.
 
     Args: directory: of a finished run. item_ids: original ids, oldest first.
-    Returns: columns rank, item_id, title, score (nats where the model gives probabilities), code (the semantic ID).
+    Returns: columns rank, item_id, title, score (in nats if the model gives probabilities), code (the semantic ID).
     Raises: ValueError for an empty history, an unknown id, or k < 1.
     """
     items = pl.read_parquet(directory / "items.parquet")
     rows = {item: row for row, item in enumerate(items["item_id"].to_list(), start=1)}
     unknown = [item for item in item_ids if item not in rows]
     if unknown or not item_ids or k < 1:
-        raise ValueError(f"want known item ids and k >= 1, got {k=}, unknown or no items: {unknown or 'none given'}")
+        raise ValueError(f"need known item ids and k >= 1, got {k=}, unknown or no items: {unknown or 'none given'}")
     history = np.array([rows[item] for item in item_ids], dtype=np.int32)
     asked = Sequences(np.array([0, len(history)]), history)
     scores = metrics.filter_seen(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
-    best = scores.sort(descending=True, stable=True)  # equal scores by row, as in the ranking
+    best = scores.sort(descending=True, stable=True)  # ties are broken by row, as in the ranking
     picked = best.indices[: min(k, int((scores > -torch.inf).sum()))].numpy()
     path = directory / "ids.npz"
     codes = SemanticIds.load(path).code_ids[picked] if path.exists() else None
@@ -97,11 +97,11 @@ def with_compared(
     features: Mapping[str, Float[np.ndarray, "N _"]],
     presence: Mapping[str, Bool[np.ndarray, "N"]],
 ) -> SemanticIds:
-    """IDs whose `signal_vectors` are what similarity shall compare; the IDs themselves and their codebook stay.
+    """IDs with the `signal_vectors` that the similarity compares; the codes and the codebook do not change.
 
     Args: what: `RecommenderConfig.similarity`. behaviour: the signals before quantization. features, presence: of the
-        modalities in question; narrower features are filled up with zeros, which changes no cosine within a modality.
-    Choice: IDs without signals, and data without features, keep their quantized vectors, so that every row exists.
+        modalities used; narrower features are padded with zeros, which changes no cosine within a modality.
+    Choice: IDs without signals, and data without features, keep their quantized vectors, so every variant can run.
     """
     if what == "quantized" or not ids.signals or (what == "features" and not features):
         return ids
@@ -119,7 +119,7 @@ def with_compared(
 
 
 def save_tokenized(done: Tokenized, config: RowTokenizerConfig, directory: Path) -> None:
-    """Write IDs, signals, history and health figures into `directory`."""
+    """Write IDs, signals, training log and health figures into `directory`."""
     done.ids.save(directory / "ids.npz")
     save_arrays(directory / "signals.npz", behaviour=done.behaviour, specific=done.specific, residual=done.residual)
     notes = {"config": asdict(config), "log": done.log, "health": done.health}
@@ -135,7 +135,7 @@ def load_tokenized(directory: Path) -> Tokenized:
 
 
 COMPARED = ("ndcg@10", "recall@10")
-# The modules that a stage runs. This one counts without its imports, most of which are settings or tables of others.
+# The modules that a stage runs. `run_code` adds this module without its imports: most belong to other stages.
 TOKENIZER_CODE = ("bbqrec_lab.baselines.control_tokenizers", "bbqrec_lab.datasets.features")
 RUN_CODE = ("bbqrec_core.metrics", "bbqrec_lab.experiments.statistics")
 COUNTING_CODE = ("bbqrec_lab.baselines.counting",)
@@ -143,7 +143,7 @@ MODEL_CODE = ("bbqrec_lab.baselines.sequence_models", "bbqrec_core.recommender.f
 
 
 class Result(NamedTuple):
-    """One finished row: long-form `rows` (columns of main_results.csv), `cost`, and the `directory` that holds it."""
+    """Result of one variant: long-form `rows` (columns of main_results.csv), `cost`, and the `directory` of the run."""
 
     variant: str
     seed: int
@@ -153,13 +153,13 @@ class Result(NamedTuple):
 
 
 def run_code(kind: str) -> str:
-    """The key of the code that makes a row of this kind."""
+    """Hash of the code that computes a variant of this kind."""
     modules = COUNTING_CODE if kind in counting.COUNTING else MODEL_CODE
     return code_hash(*RUN_CODE, *modules, *(TOKENIZER_CODE if kind == "ids" else ()), alone=(__name__,))
 
 
 def _data_key(data: NamedDataset, config: Config, code: str) -> dict[str, object]:
-    """What every result depends on beside its own configuration."""
+    """The part of a result's key that does not come from the settings of its stages."""
     imported = {"ids_file": file_hash(Path(config.ids.ids_file))} if config.ids.source == "file" else {}
     return imported | {
         "data": data.data_hash,
@@ -171,13 +171,13 @@ def _data_key(data: NamedDataset, config: Config, code: str) -> dict[str, object
 
 
 def _sasrec_embeddings(data: NamedDataset, config: Config, store: Store) -> tuple[np.ndarray, str]:
-    """Item embeddings (N+1, D) of the SASRec of the same configuration and seed, and the name of its run."""
+    """Item embeddings (N+1, D) of SASRec with the same configuration and seed, and the name of its run."""
     directory = run_variant(data, "sasrec", config, store).directory
     return load_scorer(directory).model.items.weight.detach().numpy(), directory.name
 
 
 def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
-    """The tokenizer of a configuration, trained if the store does not hold it, and its directory."""
+    """The tokenizer of a configuration and its directory; trained if the store does not have it."""
     tokenizer, embeddings = resolve_signals(config.tokenizer, data), None
     ids = resolve_source(config.ids, tokenizer, data)
     key = _data_key(data, config, code_hash(*TOKENIZER_CODE)) | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
@@ -196,9 +196,9 @@ def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tok
 
 
 def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) -> Result:
-    """Train and evaluate one variant, or find it in the store; test is scored once, after all training.
+    """Train and evaluate one variant, or load it from the store; the test part is scored once, after training.
 
-    Raises: ValueError for an unknown variant, FloatingPointError when a loss is not finite.
+    Raises: ValueError for an unknown variant, FloatingPointError if a loss is not finite.
     """
     config = variant_config(variant, config)
     kind = VARIANTS[variant].kind
@@ -221,7 +221,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
 
 def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, directory: Path) -> None:
-    """Train, score validation and test, and write everything that `recommend` and the notebooks need."""
+    """Train, score validation and test, and write all files that `recommend` and the notebooks need."""
     forget_peak_memory()
     start, ids, tokenizing = time.monotonic(), None, 0.0
     if kind == "ids":
@@ -262,7 +262,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
 def _fit(
     data: NamedDataset, kind: str, ids: SemanticIds | None, config: Config, directory: Path
 ) -> tuple[object, list[dict]]:
-    """Train what scores histories, save it in `directory`; the scorer and one dict an epoch (or trial)."""
+    """Train the scorer and save it in `directory`; returns the scorer and one dict per epoch (or trial)."""
     if kind in counting.COUNTING:
         found = counting.COUNTING[kind].fit(data)
         found.save(directory)
@@ -276,7 +276,7 @@ def _fit(
 
 
 def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:
-    """Test ranks of all users, with the seen items included and masked, by exact scores or by beam."""
+    """Test ranks of all users, with seen items included and filtered, by exact scores or by beam search."""
     everyone = np.arange(data.n_users)
     if not exact:
         modes = {"included": False, "filtered": True}
@@ -291,7 +291,7 @@ def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig
 
 
 def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:
-    """Long form: history, segment, targets, metric (its name ends in `by`), value; list metrics over all users."""
+    """Long form: seen_items, segment, targets, metric (its name ends in `by`), value; list metrics over all users."""
     groups, counts = statistics.segments(data, "test"), data.train_counts()
     rows = []
     for mode, found in ranks.items():
@@ -307,10 +307,10 @@ def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame
 
 
 def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFrame:
-    """`against` minus every other variant: mean difference, 95 % bounds, p, and p after Holm over the whole table.
+    """`against` minus each other variant: mean difference, 95 % bounds, p, and p after Holm over the whole table.
 
-    Seeds that both have are averaged per user, then users are resampled in pairs; a variant that does not depend on the
-    seed is compared with the average over all seeds.
+    Seeds that both variants have are averaged per user, then users are resampled in pairs. A variant that does not
+    depend on the seed is compared with the average over all seeds.
     """
     runs: dict[str, dict[int, Path]] = {}
     for result in results:
@@ -340,7 +340,7 @@ def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFram
 
 
 def run_folder(out: str | Path, dataset: str, preset: str, data: object) -> Path:
-    """`OUT/DATASET/PRESET`, DATASET being the data's name, and its hash where a bundle borrows a registered name."""
+    """`OUT/DATASET/PRESET`; DATASET is the data's name, plus its hash if a bundle uses the name of a registered set."""
     from bbqrec_lab.datasets import sources
 
     borrowed = dataset not in sources.REGISTRY and data.name in sources.REGISTRY

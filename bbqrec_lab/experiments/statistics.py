@@ -1,4 +1,4 @@
-"""The main table read: what was expected of each rival, what came out, and whose targets two recommenders share."""
+"""Statistics of the main table: segments, list metrics, intervals, expectations against outcomes, shared hits."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -22,15 +22,15 @@ class Interval(NamedTuple):
 
 
 def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np.ndarray, "U"]]:
-    """Which users belong to each reported segment.
+    """The users of each reported segment.
 
-    - `head items` / `tail items`: the target's training events are at least / below c, where c is the largest count
-      such that the items with c or more training events together hold at least half of all training events.
-    - `short histories` / `long histories`: the history is at or below / above the median length of this part.
-    - `cold items`, where some are held out of training: the target is one of them.
+    - `head items` / `tail items`: the target has at least / fewer than c training events. c is the largest count such
+      that the items with c or more training events have at least half of all training events.
+    - `short histories` / `long histories`: the history is at most / longer than the median length of this part.
+    - `cold items`, if some items are held out of training: the target is one of them.
 
-    Returns: `all`, the two pairs and perhaps the last; each pair divides the users, and one side may be empty.
-    Choice: a threshold on counts, so that equally popular items are never separated by their number.
+    Returns: `all`, the two pairs, and `cold items` if there are any; each pair divides the users, a side may be empty.
+    Choice: a threshold on counts, so equally popular items are never separated by their row number.
     """
     counts = data.train_counts()
     falling = np.sort(counts[1:])[::-1]
@@ -49,12 +49,12 @@ def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np
 
 
 def list_metrics(top: Int[np.ndarray, "U k"], counts: Int[np.ndarray, "rows"]) -> dict[str, float]:
-    """What the recommended lists of all users look like together, whoever the targets were.
+    """Coverage, exposure and popularity of the recommended lists of all users; targets play no role.
 
-    Args: top: recommended rows, best first, 0 where fewer. counts: (N+1,), training events per item.
+    Args: top: recommended rows, best first, padded with 0. counts: (N+1,), training events per item.
     Returns:
         coverage@10: share of the catalogue recommended to at least one user, in [0, 1];
-        gini@10: inequality of exposure, 0 (all items alike) to 1 - 1/N (one item takes all);
+        gini@10: inequality of exposure, 0 (all items equal) to 1 - 1/N (one item has all exposure);
         popularity@10: mean training events of a recommended item, in events.
     Raises: ValueError for lists shorter than 10 or without any item.
     """
@@ -78,22 +78,23 @@ def paired_bootstrap(
 
         d[u] = mean over seeds of a[:, u] - mean over seeds of b[:, u]
 
-    Bounds: 2.5 and 97.5 percentiles of mean(d) over users drawn with replacement. p-value: paired randomisation, the
-    signs of d flipped at random, p = (1 + #{|flipped mean| >= |mean|}) / (n + 1), never below 1 / (n + 1).
+    Bounds: 2.5 and 97.5 percentiles of mean(d) over users drawn with replacement. p-value: paired randomisation test
+    with random signs of d, p = (1 + #{|flipped mean| >= |mean|}) / (n + 1), never below 1 / (n + 1).
 
-    Args: a, b: one metric per user, (seeds, U) or (U,), users in the same order. n: draws of each kind. seed: of both.
-    Returns: Interval. It speaks of other users like these, for the models at hand: seeds are averaged, not resampled.
+    Args: a, b: one metric per user, (seeds, U) or (U,), users in the same order. n: number of draws for the bounds and
+        for the p-value. seed: of all draws.
+    Returns: Interval. It covers the sampling of users for these trained models: seeds are averaged, not resampled.
     Raises: ValueError for different users, no users, values that are not finite, or n below 1.
     """
     if a.shape[-1] != b.shape[-1] or not a.size or not b.size or n < 1:
         raise ValueError(f"need the same users on both sides and n >= 1, got {a.shape=}, {b.shape=}, {n=}")
     difference = np.atleast_2d(a).mean(0) - np.atleast_2d(b).mean(0)
     if bad := int((~np.isfinite(difference)).sum()):
-        raise ValueError(f"{bad} of {len(difference)} users have values that are not finite; compare finished runs")
+        raise ValueError(f"{bad} of {len(difference)} users have non-finite values; compare finished runs")
     draw, flip = (np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(2))
-    users, moved = len(difference), difference[difference != 0]  # a zero keeps its value whatever its sign
+    users, moved = len(difference), difference[difference != 0]  # the sign of a zero has no effect
     means, extreme = [], 0
-    edge = abs(difference.sum()) * (1 - 1e-12)  # rounding must not lose the flips that equal what was observed
+    edge = abs(difference.sum()) * (1 - 1e-12)  # tolerance: rounding must not lose flips that equal the observed sum
     step = max(1, 2**21 // users)  # 16 MiB of draws at a time
     for start in range(0, n, step):
         rows = min(step, n - start)
@@ -105,11 +106,11 @@ def paired_bootstrap(
 
 
 def holm(p_values: Float[np.ndarray, "m"]) -> Float64[np.ndarray, "m"]:
-    """Adjust the p-values of m tests for being m (Holm's step-down); p_(1) is the smallest.
+    """Adjust the p-values of m tests for multiple testing (Holm's step-down); p_(1) is the smallest.
 
         adjusted_(i) = max over j <= i of min(1, (m - j + 1) * p_(j))
 
-    Returns: adjusted values in the order given; rejecting those below alpha keeps the family-wise error below alpha.
+    Returns: adjusted values in the given order. Rejecting values below alpha keeps the family-wise error below alpha.
     Raises: ValueError for a value outside [0, 1].
     """
     if not ((p_values >= 0) & (p_values <= 1)).all():
@@ -121,42 +122,42 @@ def holm(p_values: Float[np.ndarray, "m"]) -> Float64[np.ndarray, "m"]:
     return adjusted
 
 
-CLEAR = 0.05  # p after Holm below which a difference counts
+CLEAR = 0.05  # a difference is clear if its p-value after Holm is below this
 OUTCOMES = ("as expected", "the other way round", "open")
 
 
 class Expectation(NamedTuple):
-    """What one would say before the run: is `bbqrec` better (`ahead`) than a rival, and why."""
+    """The expectation before the run: whether `bbqrec` is better (`ahead`) than a rival, and why."""
 
     ahead: bool
     because: str
 
 
 EXPECTED: dict[str, Expectation] = {
-    "popularity": Expectation(True, "popularity does not know the user"),
-    "item-knn": Expectation(True, "counting pairs knows no order"),
-    "markov": Expectation(True, "three steps of counting forget the rest of the history"),
-    "sasrec": Expectation(True, "the premise of semantic IDs: like items learn from each other, lone vectors do not"),
-    "sasrec-bce": Expectation(True, "one negative a target is a weak way to train"),
-    "sasrec-features": Expectation(True, "features that are merely added are not bound to behaviour"),
+    "popularity": Expectation(True, "popularity ignores the user"),
+    "item-knn": Expectation(True, "pair counts ignore the order of events"),
+    "markov": Expectation(True, "a three-step chain ignores the rest of the history"),
+    "sasrec": Expectation(True, "semantic IDs let similar items learn from each other, separate vectors do not"),
+    "sasrec-bce": Expectation(True, "one negative per target is a weak training signal"),
+    "sasrec-features": Expectation(True, "added features are not bound to behaviour"),
     "esasrec": Expectation(False, "eSASRec is the strongest published form of SASRec"),
-    "hybrid": Expectation(False, "hybrid has the same codes and an item softmax beside them"),
-    "tiger": Expectation(True, "TIGER's tokenizer reads text and no behaviour"),
+    "hybrid": Expectation(False, "hybrid has the same codes plus an item softmax"),
+    "tiger": Expectation(True, "TIGER's tokenizer uses text and no behaviour"),
     "tiger-joined": Expectation(True, "joined features are not bound to behaviour"),
-    "mql4grec": Expectation(True, "a codebook for each modality shares nothing between them"),
-    "letter": Expectation(True, "LETTER takes behaviour from SASRec alone, in one signal"),
-    "random-ids": Expectation(True, "random codes mean nothing"),
-    "rq-kmeans": Expectation(True, "nothing in plain k-means is learned from behaviour"),
-    "rq-sasrec": Expectation(True, "codes of SASRec's vectors know no content"),
-    "published-codes": Expectation(True, "codes of one modality know no behaviour"),
+    "mql4grec": Expectation(True, "separate codebooks share nothing between modalities"),
+    "letter": Expectation(True, "LETTER uses only SASRec's behaviour, in one signal"),
+    "random-ids": Expectation(True, "random codes carry no information"),
+    "rq-kmeans": Expectation(True, "plain k-means learns nothing from behaviour"),
+    "rq-sasrec": Expectation(True, "codes of SASRec's vectors contain no content"),
+    "published-codes": Expectation(True, "codes of one modality contain no behaviour"),
 }
 
 
 def by_variant(rows: pl.DataFrame, metric: str, seen_items: str, segment: str = "all") -> dict[str, np.ndarray]:
-    """One metric of every variant, an entry per seed, in the order of the table.
+    """One metric of each variant, one entry per seed, in the order of the table.
 
-    Args: rows: `main_results` in long form. metric: such as `ndcg@10`; rows ranked by beam count under that name too.
-        seen_items: `included` or `filtered`. segment: as in `metrics.segments`.
+    Args: rows: `main_results` in long form. metric: for example `ndcg@10`; rows ranked by beam search are included.
+        seen_items: `included` or `filtered`. segment: a key of `segments`.
     """
     named = (pl.col("metric") == metric) | pl.col("metric").str.starts_with(f"{metric} ")
     chosen = rows.filter(named & (pl.col("seen_items") == seen_items) & (pl.col("segment") == segment))
@@ -176,11 +177,11 @@ def by_cutoff(
 
 
 def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
-    """What was expected of every rival and control, and what the intervals say.
+    """Expected and measured result of each rival and control.
 
-    A difference is clear where its p-value after Holm is below 0.05; else the question is open, whatever its sign.
+    A difference is clear if its p-value after Holm is below 0.05; otherwise the outcome is open, for either sign.
 
-    Args: compared: of `runs.intervals` against `bbqrec`; variants without an expectation are left out.
+    Args: compared: `runs.intervals` against `bbqrec`; variants without an expectation are left out.
     Returns: columns against, seen_items, expected, because, difference, low, high, outcome (one of `OUTCOMES`).
     """
     table = []
@@ -188,7 +189,9 @@ def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
         if row["against"] in EXPECTED:
             ahead, because = EXPECTED[row["against"]]
             agrees = (row["difference"] > 0) == ahead
-            outcome = OUTCOMES[2] if row["p_holm"] >= CLEAR else OUTCOMES[0] if agrees else OUTCOMES[1]
+            outcome = OUTCOMES[0] if agrees else OUTCOMES[1]
+            if row["p_holm"] >= CLEAR:
+                outcome = OUTCOMES[2]
             expected = "ahead" if ahead else "behind"
             found = (row["difference"], row["low"], row["high"], outcome)
             table.append((row["against"], row["seen_items"], expected, because, *found))
@@ -198,12 +201,12 @@ def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
 
 
 def shared_hits(ours: Float[np.ndarray, "U"], theirs: Float[np.ndarray, "U"]) -> dict[str, float]:
-    """Shares of users whose target both find, only we find, only they find, nobody finds; they sum to 1.
+    """Shares of users whose target is found by both recommenders, by one of them, or by neither; they sum to 1.
 
         both = mean_u(a_u b_u),  only ours = mean_u(a_u (1 - b_u)),  ...
 
-    Args: ours, theirs: Recall@k of each user in [0, 1]; a fraction is a tie at the edge of the list.
-    Choice: where both have a fraction, the two orders are taken as drawn apart.
+    Args: ours, theirs: Recall@k of each user in [0, 1]; a fraction comes from a tie at the end of the list.
+    Choice: if both have a fraction, the orders of the two ties are treated as independent.
     """
     parts = {
         "both": ours * theirs,
@@ -215,7 +218,7 @@ def shared_hits(ours: Float[np.ndarray, "U"], theirs: Float[np.ndarray, "U"]) ->
 
 
 def swaps(first: Mapping[str, float], second: Mapping[str, float]) -> list[tuple[str, str]]:
-    """Pairs (winner by `first`, winner by `second`) that two scorings of the same variants put in opposite order."""
+    """Pairs (winner by `first`, winner by `second`) of variants that two scorings rank in opposite order."""
     names = list(first)
     pairs = [(a, b) if first[a] > first[b] else (b, a) for i, a in enumerate(names) for b in names[i + 1 :]]
     return [(a, b) for a, b in pairs if second[a] < second[b] and first[a] != first[b]]

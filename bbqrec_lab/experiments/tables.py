@@ -1,4 +1,4 @@
-"""Every table: frames in; one CSV, one Markdown and one LaTeX file out."""
+"""Result tables: summaries over seeds, and frames written as CSV, Markdown and LaTeX files."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import polars as pl
 from bbqrec_lab.store import write_atomic
 
 SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
-BEAM = r"( by beam \d+)$"  # ends the metric names of rows that beam search ranked
+BEAM = r"( by beam \d+)$"  # the end of a metric name if the ranks come from beam search
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
 
 
 def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
-    """One line per variant and history mode: each shown metric as mean ± standard deviation over seeds.
+    """One line per variant and `seen_items` mode: each shown metric as mean ± standard deviation over seeds.
 
-        cell = mean_s(value) ± std_s(value), the deviation only where there is more than one seed
+        cell = mean_s(value) ± std_s(value), the deviation only if there is more than one seed
 
-    A row whose ranks were found by beam search says so behind its variant's name, not in each metric's.
+    If ranks come from beam search, the variant's name says so instead of each metric's name.
 
     Args: rows: `main_results` in long form. segment: which targets (`all`, `head items`, ...).
     Returns: text columns variant, seen_items, seeds, then one per metric of `SHOWN` in the rows; order of `rows`.
@@ -82,8 +82,8 @@ def save_table(
 ) -> None:
     """Write `folder/name.csv`, `.md` and `.tex`, each atomically.
 
-    Args: frame: what the CSV holds, at full precision. caption: what it is, data, seeds, one line.
-        shown: what the two readable files hold, `frame` itself unless it is too long to read.
+    Args: frame: content of the CSV, at full precision. caption: content, data and seeds, one line.
+        shown: content of the Markdown and LaTeX files if `frame` is too long to read; default `frame`.
     """
     readable = frame if shown is None else shown
     contents = {"csv": frame.write_csv(), "md": markdown(readable, caption), "tex": latex(readable, caption)}
@@ -92,7 +92,7 @@ def save_table(
 
 
 def show(frame: pl.DataFrame, caption: str) -> None:
-    """Print a frame on standard output: a drawn table on a terminal, whole lines where it is piped."""
+    """Print a frame on standard output: a table that fits a terminal, or whole lines if the output is piped."""
     from rich.console import Console
     from rich.table import Table
 
@@ -101,7 +101,7 @@ def show(frame: pl.DataFrame, caption: str) -> None:
         table.add_column(name, overflow="fold", justify="right" if frame[name].dtype.is_numeric() else "left")
     for line in _texts(frame):
         table.add_row(*line)
-    # A pipe has no width of its own: the usual 80 would cut lines that another program reads.
+    # A pipe has no width: the default of 80 would break lines that another program reads.
     console = Console(width=None if Console().is_terminal else 160, markup=False, highlight=False)
     console.print(caption, soft_wrap=True)
     console.print(table)

@@ -1,4 +1,4 @@
-"""The progress bar of a training: one line on standard error, with the epoch, the loss and the time left."""
+"""The progress bar of a training run: one line on standard error, with the epoch, the loss and the time left."""
 
 import sys
 
@@ -8,7 +8,7 @@ from bbqrec_core.training import Progress
 
 
 class TrainingBar:
-    """A `progress` callback that draws a bar for every epoch; silent where standard error is no terminal."""
+    """A `progress` callback that draws one bar per epoch; silent if standard error is not a terminal."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -26,7 +26,7 @@ class TrainingBar:
 
 
 def _label(at: Progress) -> str:
-    """Name, epoch, best score so far and the time left at the pace so far."""
+    """Name, epoch, best score so far and the time left, estimated from the mean epoch time."""
     label = f"{at.name} epoch {at.epoch}/{at.epochs}"
     if at.best is not None:
         label += f", best {at.best:.4f}"

@@ -1,4 +1,4 @@
-"""Every row of the tables as plain data: rivals, controls and ablations, and which of them a preset needs."""
+"""All table rows as plain data: rivals, controls and ablations, and which of them each preset runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ class Variant:
     """One row of the tables.
 
     Args: group: `main`, `rival`, `control` or `ablation`. note: one line. kind: what is trained: `ids` (tokenizer, then
-        recommender), `items` (SASRec), `markov`, `knn` or `popularity`. overrides: settings that make it what it is, by
-        `stage.field`; they win over a user's.
+        recommender), `items` (SASRec), `markov`, `knn` or `popularity`. overrides: the settings that define the
+        variant, by `stage.field`; they take precedence over the user's overrides.
     """
 
     group: Literal["main", "rival", "control", "ablation"]
@@ -22,7 +22,7 @@ class Variant:
     overrides: dict[str, object] = field(default_factory=dict)
 
 
-PLAIN_RQVAE: dict[str, object] = {  # one signal, reconstruction and commitment alone, TIGER's repair, plain attention
+PLAIN_RQVAE: dict[str, object] = {  # no ID signal; only reconstruction and commitment; TIGER's repair; no reweighting
     "tokenizer.id_signal": False,
     "tokenizer.specific": False,
     "tokenizer.normalise": False,
@@ -36,20 +36,20 @@ PLAIN_RQVAE: dict[str, object] = {  # one signal, reconstruction and commitment 
 VARIANTS: dict[str, Variant] = {
     "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
     "popularity": Variant("rival", "training events per item", "popularity"),
-    "item-knn": Variant("rival", "item-item cosine, late events counting more, tuned on validation", "knn"),
+    "item-knn": Variant("rival", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
     "markov": Variant("rival", "three-step Markov chain, tuned on validation", "markov"),
     "sasrec": Variant(
-        "rival", "SASRec with full cross-entropy, on the same blocks", "items", {"recommender.output": "items"}
+        "rival", "SASRec with full cross-entropy and the same blocks", "items", {"recommender.output": "items"}
     ),
     "sasrec-bce": Variant(
         "rival",
-        "SASRec as published, one negative a target (the weak classic)",
+        "SASRec as published, one negative per target",
         "items",
         {"recommender.output": "items", "recommender.loss": "bce"},
     ),
     "sasrec-features": Variant(
         "rival",
-        "SASRec with modality features added to its items",
+        "SASRec with modality features added to the item embeddings",
         "items",
         {"recommender.output": "items", "recommender.features": True},
     ),
@@ -61,97 +61,101 @@ VARIANTS: dict[str, Variant] = {
     ),
     "sasrec-codes": Variant(
         "ablation",
-        "SASRec's softmax over items instead of generation; items keep codes and reweighting",
+        "softmax over items (as SASRec) instead of generation; codes and reweighting stay",
         overrides={"recommender.output": "items"},
     ),
     "hybrid": Variant(
         "rival",
-        "generated IDs scored once more by the dense item softmax",
+        "generated IDs rescored by the dense item softmax",
         overrides={"recommender.output": "both"},
     ),
     "tiger": Variant(
         "rival",
-        "plain RQ-VAE on text alone (TIGER's tokenizer), same recommender without reweighting",
+        "plain RQ-VAE on text only (TIGER's tokenizer), same recommender without reweighting",
         overrides=PLAIN_RQVAE | {"tokenizer.signals": ["text"]},
     ),
     "tiger-joined": Variant(
         "rival",
-        "TIGER's tokenizer on the features of all modalities side by side",
+        "TIGER's tokenizer on the concatenated features of all modalities",
         overrides=PLAIN_RQVAE | {"tokenizer.joined": True},
     ),
     "mql4grec": Variant(
         "rival",
-        "a codebook for each modality, codes joined (MQL4GRec's idea), one code a signal",
+        "one codebook per modality, codes concatenated (as MQL4GRec), one code per signal",
         overrides=PLAIN_RQVAE
         | {"tokenizer.shared_codebook": False, "tokenizer.combine": "concat", "tokenizer.levels": 1},
     ),
     "letter": Variant(
         "rival",
-        "RQ-VAE pulled towards SASRec's item embeddings, codes used evenly (after LETTER)",
+        "RQ-VAE aligned with SASRec's item embeddings, balanced use of codes (as LETTER)",
         overrides=PLAIN_RQVAE | {"tokenizer.joined": True, "tokenizer.w_align": 1.0, "tokenizer.w_use": 0.1},
     ),
     "random-ids": Variant(
         "control", "the same recommender on random IDs of the same shape", overrides={"ids.source": "random"}
     ),
     "rq-kmeans": Variant(
-        "control", "residual k-means of the joined features, nothing learned", overrides={"ids.source": "kmeans"}
+        "control", "residual k-means of the joined features, no training", overrides={"ids.source": "kmeans"}
     ),
     "rq-sasrec": Variant("control", "residual k-means of SASRec's item embeddings", overrides={"ids.source": "sasrec"}),
     "published-codes": Variant(
         "control",
-        "codes that came with the bundle (rq-kmeans where none did)",
+        "codes supplied with the bundle (rq-kmeans if there are none)",
         overrides={"ids.source": "published"},
     ),
     "no-reweighting": Variant("ablation", "plain self-attention", overrides={"recommender.reweight": False}),
     "similarity-signals": Variant(
         "ablation",
-        "similarity of the behaviour signals before quantization",
+        "similarity from the behaviour signals before quantization",
         overrides={"recommender.similarity": "signals"},
     ),
     "similarity-features": Variant(
-        "ablation", "similarity of the frozen features", overrides={"recommender.similarity": "features"}
+        "ablation", "similarity from the frozen features", overrides={"recommender.similarity": "features"}
     ),
     "similarity-linear": Variant(
         "ablation", "offsets linear in the similarity", overrides={"recommender.similarity_form": "linear"}
     ),
     "uniform-buckets": Variant("ablation", "buckets of equal width", overrides={"recommender.bucket_edges": "uniform"}),
     "same-channels": Variant(
-        "ablation", "signals compared with their own kind alone", overrides={"recommender.channels": "same"}
+        "ablation", "only signals of the same kind are compared", overrides={"recommender.channels": "same"}
     ),
     "no-backoff": Variant(
         "ablation",
-        "items that training never saw score as the head has them",
+        "items unseen in training keep the scores of the code head",
         overrides={"recommender.unseen": "model"},
     ),
     "no-prefixes": Variant(
-        "ablation", "codes have one vector each, whatever stands before them", overrides={"recommender.prefixes": False}
+        "ablation", "one vector per code, independent of its prefix", overrides={"recommender.prefixes": False}
     ),
     "tables-from-scratch": Variant(
-        "ablation", "code vectors of stage 2 start at random", overrides={"recommender.init_from_codebook": False}
+        "ablation", "random initial code vectors in stage 2", overrides={"recommender.init_from_codebook": False}
     ),
-    "no-sequence": Variant("ablation", "without sequence-to-item contrast", overrides={"tokenizer.w_seq": 0.0}),
-    "no-cross-modal": Variant("ablation", "without contrast across signals", overrides={"tokenizer.w_cross": 0.0}),
+    "no-sequence": Variant(
+        "ablation", "without the sequence-to-item contrastive loss", overrides={"tokenizer.w_seq": 0.0}
+    ),
+    "no-cross-modal": Variant(
+        "ablation", "without the contrastive loss across signals", overrides={"tokenizer.w_cross": 0.0}
+    ),
     "no-club": Variant("ablation", "without the CLUB penalty", overrides={"tokenizer.w_mi": 0.0}),
-    "no-id-signal": Variant("ablation", "modalities alone", overrides={"tokenizer.id_signal": False}),
+    "no-id-signal": Variant("ablation", "only the modalities, no ID signal", overrides={"tokenizer.id_signal": False}),
     "no-codes-only": Variant(
-        "ablation", "no reconstruction from the codes alone", overrides={"tokenizer.w_codes_only": 0.0}
+        "ablation", "without reconstruction from the codes only", overrides={"tokenizer.w_codes_only": 0.0}
     ),
     "single-modality": Variant(
         "ablation",
-        "text and the ID signal alone",
+        "only text and the ID signal",
         overrides={"tokenizer.signals": ["text"]},
     ),
     "own-codebooks": Variant(
-        "ablation", "a codebook for each signal instead of one", overrides={"tokenizer.shared_codebook": False}
+        "ablation", "one codebook per signal instead of a shared one", overrides={"tokenizer.shared_codebook": False}
     ),
     "concat": Variant(
         "ablation",
-        "codes of the signals one after another, one each",
+        "codes of the signals concatenated, one code per signal",
         overrides={"tokenizer.combine": "concat", "tokenizer.levels": 1},
     ),
     "chain": Variant(
         "ablation",
-        "each signal codes what those before left over, one code each",
+        "each signal quantizes the residual of the signals before it, one code per signal",
         overrides={"tokenizer.combine": "chain", "tokenizer.levels": 1},
     ),
     "rotation": Variant(
@@ -159,22 +163,26 @@ VARIANTS: dict[str, Variant] = {
     ),
     "gradient-codebook": Variant(
         "ablation",
-        "codebook by gradient, not by moving averages",
+        "codebook trained by gradient instead of moving averages",
         overrides={"tokenizer.codebook_update": "gradient"},
     ),
-    "usage-balance": Variant("ablation", "codes pulled to even use", overrides={"tokenizer.w_use": 0.1}),
+    "usage-balance": Variant("ablation", "a loss that balances the use of codes", overrides={"tokenizer.w_use": 0.1}),
     "extra-code": Variant(
-        "ablation", "TIGER's extra code parts colliding items", overrides={"tokenizer.uniqueness": "extra"}
+        "ablation", "collisions resolved by TIGER's extra code", overrides={"tokenizer.uniqueness": "extra"}
     ),
     "sinkhorn": Variant(
-        "ablation", "transport parts colliding items", overrides={"tokenizer.uniqueness": "none", "ids.transport": True}
+        "ablation",
+        "collisions resolved by optimal transport",
+        overrides={"tokenizer.uniqueness": "none", "ids.transport": True},
     ),
-    "no-repair": Variant("ablation", "colliding items stay together", overrides={"tokenizer.uniqueness": "none"}),
+    "no-repair": Variant("ablation", "collisions are not resolved", overrides={"tokenizer.uniqueness": "none"}),
     "code-granularity": Variant(
-        "ablation", "a position for each code (as TIGER), ranked by beam", overrides={"recommender.granularity": "code"}
+        "ablation",
+        "one position per code (as TIGER), ranked by beam search",
+        overrides={"recommender.granularity": "code"},
     ),
 }
-ONCE = ("popularity", "item-knn", "markov")  # nothing in them depends on the seed
+ONCE = ("popularity", "item-knn", "markov")  # they do not depend on the seed
 QUICK = (
     *("bbqrec", "popularity", "item-knn", "markov", "sasrec", "sasrec-codes", "tiger", "random-ids"),
     *("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
@@ -182,17 +190,17 @@ QUICK = (
 
 
 def plan(preset: str, seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """(variant, seed) of every row of a preset's tables: all in `full`, else `QUICK`, ablations with one seed."""
+    """(variant, seed) of each row of a preset's tables: all in `full`; else `QUICK`, with one seed per ablation."""
     names = [name for name in VARIANTS if preset == "full" or name in QUICK]
     single = [name for name in names if name in ONCE or (preset != "full" and VARIANTS[name].group == "ablation")]
     return [(name, seed) for name in names for seed in (seeds[:1] if name in single else seeds)]
 
 
 def variant_config(variant: str, config: Config) -> Config:
-    """`config` as a named variant changes it.
+    """`config` with the overrides of a named variant.
 
     Raises: ValueError for an unknown name.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"no variant {variant!r}: there are {', '.join(VARIANTS)}")
+        raise ValueError(f"no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
     return with_overrides(config, VARIANTS[variant].overrides)

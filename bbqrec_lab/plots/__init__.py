@@ -1,7 +1,7 @@
-"""Every figure of the suite in one look: one function a figure, arrays or tables in, a matplotlib figure out.
+"""All figures in one style: one function per figure takes arrays or tables and returns a matplotlib figure.
 
-`style` holds sizes, colours and how figures are saved; the other modules draw one subject each. Nothing here computes
-what it draws.
+`style` sets sizes and colours and saves figures; each other module draws one subject. Functions here only draw; they
+compute no results.
 """
 
 from .attention import bias_curves, bucket_shares, heat_maps, vectors_plane

@@ -1,4 +1,4 @@
-"""Figures of stage 2: attention maps, learned offsets, and comparisons of variants. Arrays in, `Figure` out."""
+"""Figures of stage 2: item vectors, attention maps, learned offsets, use of buckets. Arrays in, `Figure` out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 
 from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, SIGNED, legend_below, look, panels, short
 
-SPECIAL = ("self", "missing")  # buckets behind the similarity buckets that are drawn; padding never counts
-CHANNEL_COLUMNS = 3  # panels side by side
-FLAT = 0.1  # logits: the least height of the offsets' axis, so that a table close to zero looks close to zero
+SPECIAL = ("self", "missing")  # the buckets drawn after the similarity buckets; the padding bucket has no effect
+CHANNEL_COLUMNS = 3  # maximum number of panels per row
+FLAT = 0.1  # logits: minimum limit of the offset axis, so a table close to zero looks close to zero
 
 
 def vectors_plane(vectors: Float[np.ndarray, "N 2"], names: Sequence[str]) -> Figure:
-    """Draw item vectors as arrows on the unit circle, so that the angle between two is what their cosine measures.
+    """Draw item vectors as arrows on the unit circle; the angle between two arrows shows their cosine.
 
-    Args: vectors: (N, 2), any length above zero, drawn at length 1. names: one per vector.
+    Args: vectors: (N, 2), any length above zero, drawn with length 1. names: one per vector.
     """
     fig, axes = panels(1, width=4.6, height=3.3)
     ax = axes[0, 0]
@@ -44,14 +44,14 @@ def heat_maps(
     """Draw matrices side by side on one scale with one colour bar; NaN cells stay blank.
 
     Args:
-        maps: title -> (rows, columns), all in one unit. rows: who attends. columns: what is attended.
-        label: of the colour bar, with the unit. numbers: format such as ".2f" to write each value into its cell.
-        signed: a scale centred on zero; else it starts at zero and ends at the largest value of all maps.
+        maps: title -> (rows, columns), all in one unit. rows: names of the queries. columns: names of the keys.
+        label: of the colour bar, with the unit. numbers: a format (".2f") writes each value into its cell.
+        signed: use a scale centred on zero; otherwise from zero to the largest value of all maps.
     Raises: ValueError if there is no finite value to draw.
     """
     finite = [values[np.isfinite(values)] for values in maps.values()]
     if not sum(map(len, finite)):
-        raise ValueError(f"no finite value in {', '.join(maps) or 'no maps'}: give at least one")
+        raise ValueError(f"no finite value in {', '.join(maps) or 'an empty set of maps'}: pass at least one")
     top = max(float(np.abs(values).max()) for values in finite if len(values)) or 1.0
     scale = {"cmap": SIGNED if signed else ORDERED, "vmin": -top if signed else 0, "vmax": top}
     fig, axes = _map_panels(len(maps), rows, columns, cell=0.42 if numbers else 0.26)
@@ -65,14 +65,14 @@ def heat_maps(
         ax.tick_params(length=0)
         if numbers:
             _write_numbers(ax, values, numbers, top, signed)
-    fig.supxlabel("attended to (columns)", fontsize=9)
-    fig.supylabel("attending (rows)", fontsize=9)
+    fig.supxlabel("key (columns)", fontsize=9)
+    fig.supylabel("query (rows)", fontsize=9)
     fig.colorbar(image, ax=axes, label=label, shrink=0.9, aspect=25)
     return fig
 
 
 def _map_panels(count: int, rows: Sequence[str], columns: Sequence[str], cell: float) -> tuple[Figure, list[Axes]]:
-    """Panels for maps whose cells are squares of `cell` inches: up to three in a line, four as 2 x 2."""
+    """Panels for maps with square cells of `cell` inches: at most three per row, four maps as 2 x 2."""
     across = 2 if count == 4 else min(count, 3)
     down = -(-count // across)
     beside, below = 0.07 * max(map(len, rows)), 0.07 * max(map(len, columns))
@@ -94,9 +94,9 @@ def _write_numbers(ax: Axes, values: np.ndarray, form: str, top: float, signed: 
 def bias_curves(
     table: Float[np.ndarray, "layers C buckets H"], edges: Float[np.ndarray, "C inner"], channels: Sequence[str]
 ) -> Figure:
-    """Draw the learned offset of every layer, head and channel over the similarity buckets, one panel a channel.
+    """Draw the learned offset of each layer, head and channel over the similarity buckets, one panel per channel.
 
-    Args: table: logits, S similarity buckets then self, missing and (not drawn) padding. edges: S - 1 cosines.
+    Args: table: logits; S similarity buckets, then self, missing and padding (not drawn). edges: S - 1 cosines.
     """
     fig, axes = _channel_panels(channels, "offset w (logits)")
     buckets = edges.shape[1] + 1
@@ -117,9 +117,9 @@ def bias_curves(
 def bucket_shares(
     shares: Float[np.ndarray, "C buckets"], edges: Float[np.ndarray, "C inner"], channels: Sequence[str]
 ) -> Figure:
-    """Draw which share of the pairs of different items in real histories falls into each bucket, one panel a channel.
+    """Draw the share of pairs of different items in real histories per bucket, one panel per channel.
 
-    Args: shares: (C, S), rows summing to 1. edges: S - 1 cosines.
+    Args: shares: (C, S), each row sums to 1. edges: S - 1 cosines.
     """
     fig, axes = _channel_panels(channels, "share of pairs (%)")
     buckets = shares.shape[1]
@@ -132,7 +132,7 @@ def bucket_shares(
 
 
 def _channel_panels(channels: Sequence[str], label: str) -> tuple[Figure, list[Axes]]:
-    """One panel a channel, at most `CHANNEL_COLUMNS` side by side, on one vertical scale; unused ones removed."""
+    """One panel per channel, at most `CHANNEL_COLUMNS` per row, on one vertical scale; unused panels are removed."""
     columns = min(len(channels), CHANNEL_COLUMNS)
     rows = -(-len(channels) // columns)
     fig, grid = panels(columns, rows, width=max(2.7, 5 / columns), height=2.5, sharey=True)
@@ -141,19 +141,19 @@ def _channel_panels(channels: Sequence[str], label: str) -> tuple[Figure, list[A
         ax.remove()
     for ax, name in zip(axes, channels, strict=False):
         ax.set_title(name)
-        ax.set_xlabel("cosine of the pair, by bucket", fontsize=8)
+        ax.set_xlabel("cosine of the pair (bucket edges)", fontsize=8)
     for ax in grid[:, 0]:
         ax.set_ylabel(label)
     return fig, axes[: len(channels)]
 
 
 def _special_places(buckets: int) -> Float[np.ndarray, "2"]:
-    """Where the buckets `self` and `missing` stand: to the right, apart from the scale."""
+    """Positions of the buckets `self` and `missing`: to the right, separate from the similarity buckets."""
     return buckets + np.array([1.0, 3.0]) * max(1.0, buckets / 10)
 
 
 def _bucket_axis(ax: Axes, edges: np.ndarray, special: bool = False) -> None:
-    """Label some boundaries between buckets with their cosine, and the two special buckets with their names."""
+    """Label some bucket edges with their cosine, and the two special buckets with their names."""
     inner = np.unique(np.linspace(0, len(edges) - 1, min(len(edges), 5)).round().astype(int))
     ticks, names = inner + 0.5, [f"{edges[place]:.2f}" for place in inner]
     if special:

@@ -1,4 +1,4 @@
-"""Figures of semantic IDs: collisions and repairs, the prefix tree, and whether its neighbourhoods mean anything."""
+"""Figures of semantic IDs: collisions and repairs, code usage, the prefix tree, purity, stability and recovery."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,11 +12,11 @@ from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, legend_below, log_coun
 
 
 def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
-    """Tokenizers one below the other, a panel per measure, and in it a dot per case, such as a repair; from 0.
+    """One line per tokenizer, one panel per measure, one dot per case (for example a repair); axes start at 0.
 
-    Args: measures: name with unit -> (tokenizer -> (case -> value)), the same tokenizers throughout; NaN is not drawn.
-        A case named "" has no entry in the legend. Large dots lie below small ones, so that equal values show.
-    Choice: a panel's axis is logarithmic above 1 where its largest value is more than eight times the median.
+    Args: measures: name with unit -> (tokenizer -> (case -> value)), the same tokenizers in each; NaN is not drawn.
+        A case named "" has no legend entry. Large dots are below small ones, so equal values stay visible.
+    Choice: the axis of a panel is logarithmic above 1 if its largest value is more than eight times the median.
     """
     tokenizers = list(next(iter(measures.values())))
     named = dict.fromkeys(case for rows in measures.values() for row in rows.values() for case in row if case)
@@ -40,7 +40,7 @@ def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
 
 
 def _from_zero(ax: Axes, values: Sequence[float]) -> None:
-    """Let a panel's x-axis begin at 0, with few ticks; logarithmic above 1 where one value would flatten the others."""
+    """Start the x-axis of a panel at 0, with few ticks; logarithmic above 1 if the largest value dominates."""
     low, high = min([0, *values]), max([0, *values]) or 1
     if low == 0 and high > 8 * max(np.median(values or [0]), 1):
         ax.set_xscale("symlog", linthresh=1)
@@ -77,7 +77,7 @@ def rank_curves(panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xla
 
 
 def fan_out(nodes: Mapping[str, Sequence[int]], items: int) -> Figure:
-    """How the prefix tree opens: distinct prefixes of each length, and children per prefix.
+    """Shape of the prefix tree: distinct prefixes of each length, and children per prefix.
 
     Args: nodes: tokenizer -> number of distinct prefixes of length 1, 2, ... items: N, drawn as a dashed line.
     """
@@ -88,8 +88,8 @@ def fan_out(nodes: Mapping[str, Sequence[int]], items: int) -> Figure:
         left.plot(depth, counts, label=name, markersize=5, **look(index))
         right.plot(depth, np.array(counts) / np.array([1, *counts[:-1]]), markersize=5, **look(index))
     left.axhline(items, color=INK, linestyle="--", linewidth=1, label=f"{items:,} items")
-    left.set(xlabel="codes read", ylabel="distinct prefixes")
-    right.set(xlabel="codes read", ylabel="mean children of a prefix")
+    left.set(xlabel="prefix length (codes)", ylabel="distinct prefixes")
+    right.set(xlabel="prefix length (codes)", ylabel="mean children per parent prefix")
     for ax in axes[0]:
         log_counts(ax, "y")
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -100,9 +100,9 @@ def fan_out(nodes: Mapping[str, Sequence[int]], items: int) -> Figure:
 def purity(
     measures: Mapping[str, Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]]],
 ) -> Figure:
-    """Likeness of pairs of items by the length of the prefix they share, 0 being any two items; one panel per measure.
+    """Likeness of item pairs by the length of their shared prefix (0: any two items); one panel per measure.
 
-    Args: measures: name with unit -> (tokenizer -> (mean by depth from 0, standard error)); NaN where there is no pair.
+    Args: measures: name with unit -> (tokenizer -> (mean by depth from 0, standard error)); NaN without pairs.
     """
     fig, axes = panels(len(measures), width=5.2 if len(measures) == 1 else 3.6, height=3.2)
     for ax, (name, curves) in zip(axes[0], measures.items(), strict=True):
@@ -111,7 +111,7 @@ def purity(
             ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=tokenizer, **look(index))
         base = float(np.nanmean([mean[0] for mean, _ in curves.values()]))
         ax.axhline(base, color=INK, linestyle="--", linewidth=1, label="any two items")
-        ax.set(xlabel="leading codes that both share", ylabel=name)
+        ax.set(xlabel="shared leading codes", ylabel=name)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylim(bottom=0)
     legend_below(fig, axes[0, 0])
@@ -121,9 +121,9 @@ def purity(
 def stability(
     seeds: Mapping[str, tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"], Float[np.ndarray, "_"]]],
 ) -> Figure:
-    """How alike the IDs of several seeds are, by length of the prefix; 0 and the hollow marks are what chance gives.
+    """Similarity of the IDs of several seeds by prefix length; chance is 0 (left) and the hollow marks (right).
 
-    Args: seeds: tokenizer -> (agreement, together, by chance), of `recovery.seed_stability`.
+    Args: seeds: tokenizer -> (agreement, together, by chance), from `recovery.seed_stability`.
     """
     fig, axes = panels(2, width=3.5, height=3.2)
     left, right = axes[0]
@@ -135,7 +135,7 @@ def stability(
     left.axhline(0, color=INK, linestyle="--", linewidth=1, label="by chance")
     left.plot([], [], "o", color=INK, markerfacecolor="white", label="by chance (right)")
     left.set(xlabel="leading codes", ylabel="adjusted mutual information", ylim=(-0.08, 1.03))
-    right.set(xlabel="leading codes", ylabel="pairs that stay together (share)", ylim=(-0.03, 1.03))
+    right.set(xlabel="leading codes", ylabel="share of pairs kept together", ylim=(-0.03, 1.03))
     for ax in axes[0]:
         ax.xaxis.get_major_locator().set_params(integer=True)
     legend_below(fig, left, 3)
@@ -143,16 +143,16 @@ def stability(
 
 
 def tree_agreement(found: Mapping[str, Float[np.ndarray, "_ depth"]]) -> Figure:
-    """Learned prefixes against levels of the true tree, a panel per tokenizer, on one scale from 0 to 1.
+    """Agreement of learned prefixes with levels of the true tree, one panel per tokenizer, on one scale from 0 to 1.
 
-    Args: found: tokenizer -> adjusted mutual information, of `recovery.tree_agreement`.
+    Args: found: tokenizer -> adjusted mutual information, from `recovery.tree_agreement`; NaN is drawn as `n/a`.
     """
     longest = max(len(values) for values in found.values())
     fig, axes = panels(len(found), width=2.2, height=1.5 + 0.5 * longest, sharey=True)
     for ax, (name, values) in zip(axes[0], found.items(), strict=True):
         image = ax.imshow(values, vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(values):
-            told = f"{round(float(value), 2) + 0.0:.2f}" if np.isfinite(value) else "all alone"
+            told = f"{round(float(value), 2) + 0.0:.2f}" if np.isfinite(value) else "n/a"
             light = not np.isfinite(value) or value > 0.55
             ax.text(column, row, told, ha="center", va="center", fontsize=8, color="black" if light else "white")
         ax.set(title=name, xlabel="level of the true tree", ylim=(longest - 0.5, -0.5))
@@ -166,10 +166,10 @@ def tree_agreement(found: Mapping[str, Float[np.ndarray, "_ depth"]]) -> Figure:
 
 
 def prefix_tree(codes: Int[np.ndarray, "R sid_len"], titles: Sequence[str], learned: int, most: int = 14) -> Figure:
-    """A branch of the prefix tree with its items at the leaves; positions behind `learned` only tell twins apart.
+    """A branch of the prefix tree with items at the leaves; positions after `learned` only separate colliding items.
 
-    Args: codes: IDs of the items of the branch. titles: theirs. learned: positions that come from the codebook.
-        most: items drawn; a title says how many there are.
+    Args: codes: IDs of the items of the branch. titles: of the same items. learned: number of positions that come from
+        the codebook. most: maximum number of items drawn; the title states how many exist.
     """
     order = np.lexsort(codes.T[::-1])[:most]
     shown, names = codes[order], [short(titles[i], 34) for i in order]
@@ -194,7 +194,7 @@ def prefix_tree(codes: Int[np.ndarray, "R sid_len"], titles: Sequence[str], lear
 def _draw_level(
     ax: Axes, codes: Int[np.ndarray, "R sid_len"], length: int, above: dict[tuple, tuple[float, float]], colour: str
 ) -> dict[tuple, tuple[float, float]]:
-    """Draw the prefixes of one length below their parents; returns their places."""
+    """Draw the prefixes of one length below their parents; returns their positions."""
     prefixes, where = np.unique(codes[:, :length], axis=0, return_inverse=True)
     places = {}
     for index, prefix in enumerate(map(tuple, prefixes.tolist())):

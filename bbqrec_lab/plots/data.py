@@ -1,4 +1,4 @@
-"""Figures of the data: items, histories, popularity, traps, modalities and the split. Arrays in, `Figure` out."""
+"""Figures of the data: items, histories, popularity, pitfalls, modalities and the split. Arrays in, `Figure` out."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ from bbqrec_lab.plots.style import (
     short,
 )
 
-SHOWN = 24  # events drawn of a long history
-TILE = 8  # a feature vector is shown as a square of TILE x TILE numbers
+SHOWN = 24  # number of events drawn for a long history
+TILE = 8  # a feature vector is drawn as a square of TILE x TILE values
 
 
 def item_cards(
@@ -34,10 +34,10 @@ def item_cards(
     features: dict[str, Float[np.ndarray, "Q _"]],
     present: dict[str, Bool[np.ndarray, "Q"]],
 ) -> Figure:
-    """Items as a person sees them (picture and title) above items as the model sees them (scaled features).
+    """Picture and title of each item, above its scaled features: the input of a person and the input of the model.
 
     Args: titles, pictures: of Q items. features, present: per modality, scaled features (unitless) of these items; the
-        64 numbers in which these items differ most are drawn, in their order.
+        64 dimensions with the largest variance over these items are drawn, in their original order.
     """
     fig, axes = panels(len(titles), 1 + len(features), width=1.3, height=1.45)
     for column, (title, file) in enumerate(zip(titles, pictures, strict=True)):
@@ -61,7 +61,7 @@ def item_cards(
 
 
 def lengths_and_popularity(lengths: Int[np.ndarray, "U"], counts: Int[np.ndarray, "N"]) -> Figure:
-    """How long histories are, and how unevenly events fall on items (rank against count, log axes).
+    """Histogram of history lengths, and events per item by rank (log axes).
 
     Args: lengths: events per user. counts: events per item.
     """
@@ -71,20 +71,20 @@ def lengths_and_popularity(lengths: Int[np.ndarray, "U"], counts: Int[np.ndarray
     left.hist(lengths, bins=edges, color=CATEGORIES[0], edgecolor="white", linewidth=0.5)
     left.axvline(np.median(lengths), color=INK, linestyle="--")
     log_counts(left, "x")
-    left.set(xlabel="events of a user", ylabel="users", title=f"median {np.median(lengths):g} events")
+    left.set(xlabel="events per user", ylabel="users", title=f"median {np.median(lengths):g} events")
     ranked = np.sort(counts[counts > 0])[::-1]
     half = int(np.searchsorted(ranked.cumsum(), ranked.sum() / 2)) + 1
     right.plot(np.arange(1, len(ranked) + 1), ranked, color=CATEGORIES[0])
     right.axvline(half, color=INK, linestyle="--")
     log_counts(right)
-    right.set(xlabel="rank of the item", ylabel="events of the item", title=f"half of all events: first {half}")
+    right.set(xlabel="rank of the item", ylabel="events of the item", title=f"half of all events: top {half}")
     return fig
 
 
 def interaction_map(user: Int[np.ndarray, "E"], item: Int[np.ndarray, "E"], shape: tuple[int, int]) -> Figure:
-    """Who met what: users by activity downwards, items by popularity rightwards; white means not one event.
+    """Matrix of interactions: rows are users by activity, columns are items by popularity; white means no event.
 
-    Args: user, item: rank of each event's user and item, 0 the busiest. shape: (users, items).
+    Args: user, item: rank of each event's user and item, 0 for the most events. shape: (users, items).
     """
     fig, axes = panels(1, width=5.2, height=3.2)
     bins = [min(size, most) for size, most in zip(shape, (80, 130), strict=True)]
@@ -103,7 +103,7 @@ def interaction_map(user: Int[np.ndarray, "E"], item: Int[np.ndarray, "E"], shap
 
 
 def time_gaps(gaps: Int[np.ndarray, "E"], tied_users: float) -> Figure:
-    """How much time lies between one event of a user and the next; no time at all means that the order is a guess.
+    """Times between consecutive events of a user; the order of events with equal times is arbitrary.
 
     Args: gaps: seconds between consecutive events of one user. tied_users: share whose last two events are tied.
     """
@@ -116,28 +116,29 @@ def time_gaps(gaps: Int[np.ndarray, "E"], tied_users: float) -> Figure:
     ax.invert_yaxis()
     ax.margins(x=0.15)
     ax.set(xlabel="share of consecutive events (%)", ylabel="time between")
-    ax.set_title(f"users whose last two events share one time: {100 * tied_users:.1f} %")
+    ax.set_title(f"users whose last two events have equal times: {100 * tied_users:.1f} %")
     return fig
 
 
 def numbering(numbers: dict[str, Int[np.ndarray, "N"]], counts: Int[np.ndarray, "N"], rho: dict[str, float]) -> Figure:
-    """What an item's number tells of its popularity, under several ways of numbering.
+    """Popularity rank against item number, for several ways of numbering the items.
 
     Args: numbers: way -> number of each item. counts: training events of each item. rho: way -> rank correlation.
     """
     fig, axes = panels(len(numbers), width=2.6, height=2.8, sharey=True)
-    order = rankdata(-counts)  # equal counts share a rank: breaking ties by number would draw a pattern of its own
+    order = rankdata(-counts)  # equal counts share a rank: breaking ties by number would add a false pattern
     for index, (ax, (name, number)) in enumerate(zip(axes[0], numbers.items(), strict=True)):
         colour = CATEGORIES[0] if index == len(numbers) - 1 else CATEGORIES[3]
         ax.scatter(number, order, s=3, color=colour, linewidths=0, rasterized=len(order) > RASTER)
-        ax.set(xlabel="number of the item", title=f"{name}\nrank correlation {rho[name]:+.2f}")
-        ax.invert_yaxis() if not index else None
+        ax.set(xlabel="item number", title=f"{name}\nrank correlation {rho[name]:+.2f}")
+        if index == 0:
+            ax.invert_yaxis()
     axes[0, 0].set_ylabel("rank by popularity (1: most)")
     return fig
 
 
 def presence_bars(combinations: dict[str, float], events: dict[str, float]) -> Figure:
-    """Which modalities items have together, as a share of items and of training events.
+    """Combinations of modalities that items have, as a share of items and of training events.
 
     Args: combinations, events: name of a combination -> share of items, share of events, in [0, 1].
     """
@@ -159,7 +160,7 @@ def presence_bars(combinations: dict[str, float], events: dict[str, float]) -> F
 def card_rows(
     names: Sequence[str], titles: Sequence[Sequence[str]], pictures: Sequence[Sequence[str | None]], first: str = ""
 ) -> Figure:
-    """Rows of cards, each row under its name; the first card of a row may be marked as the one asked about.
+    """Rows of cards, each with a name at its left; the first card of each row can be framed as the query item.
 
     Args: names: of the rows. titles, pictures: per row, per card. first: legend for the first card; empty marks none.
     """
@@ -178,9 +179,10 @@ def card_rows(
 
 
 def audience_by_space(spaces: dict[str, tuple[float, float]], base: float) -> Figure:
-    """How much items that are close in some space share their users.
+    """Shared users of items and their nearest items, for several spaces.
 
-    Args: spaces: name -> (mean cosine of user sets with the nearest items, its standard error). base: of random pairs.
+    Args: spaces: name -> (mean cosine of user sets with the nearest items, its standard error). base: the mean cosine
+        of random pairs.
     """
     fig, axes = panels(1, width=5.2, height=1.1 + 0.4 * len(spaces))
     ax = axes[0, 0]
@@ -196,9 +198,9 @@ def audience_by_space(spaces: dict[str, tuple[float, float]], base: float) -> Fi
 
 
 def split(lengths: Sequence[int]) -> Figure:
-    """The leave-one-out split of a few users: all but two events train, the last but one validates, the last tests.
+    """The leave-one-out split of a few users: last event for test, second last for validation, others for training.
 
-    Args: lengths: events of each user; of long histories the last `SHOWN` are drawn and the others counted.
+    Args: lengths: events of each user; for a long history the last `SHOWN` are drawn and the others are counted.
     """
     fig, axes = panels(1, width=5.2, height=1.2 + 0.3 * len(lengths))
     ax = axes[0, 0]

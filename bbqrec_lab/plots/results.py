@@ -1,4 +1,4 @@
-"""Pictures of results: codes shared with a history, recall by cut-off, shared hits, quality against cost."""
+"""Figures of results: recall by cut-off, shared hits, quality against cost, intervals, seeds, codes shared."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,19 +10,19 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, legend_below, lines, log_counts, look, panels, short
 
-HATCHES = ("", "//", "\\\\", "")  # beside the colours, so that print and every eye tells the parts apart
+HATCHES = ("", "//", "\\\\", "")  # in addition to colour, for print and for colour-blind readers
 
 
 def recall_by_cutoff(
     values: Mapping[str, Mapping[str, Float[np.ndarray, "cutoffs"]]], cutoffs: Sequence[int]
 ) -> Figure:
-    """Draw Recall@k over k on a logarithmic axis, one panel a way of ranking, a line a variant (8 at most).
+    """Draw Recall@k over k on a logarithmic axis, one panel per ranking mode, one line per variant (at most 8).
 
-    Args: values: title of the panel -> variant -> Recall at each of the cut-offs.
+    Args: values: title of the panel -> variant -> Recall at each cut-off.
     """
     fig, axes = panels(len(values), width=3.6, height=3.2, sharey=True)
     for ax, (title, series) in zip(axes[0], values.items(), strict=True):
-        lines(ax, cutoffs, series, "k, length of the list", "Recall@k, share of users")
+        lines(ax, cutoffs, series, "list length k", "Recall@k, share of users")
         ax.set_title(title)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(FixedLocator(cutoffs))
@@ -34,9 +34,9 @@ def recall_by_cutoff(
 
 
 def hit_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw for each rival which share of all users both, one side alone or neither serves, as one bar of length 1.
+    """Draw one stacked bar of length 1 per rival: shares of users whose target is found by both, one side or neither.
 
-    Args: shares: rival -> part -> share, the parts in one order for all and at most four, the last of them drawn grey.
+    Args: shares: rival -> part -> share; at most four parts, in the same order for all rivals; the last one is grey.
     """
     fig, axes = panels(1, width=6.4, height=1.1 + 0.32 * len(shares))
     ax, places = axes[0, 0], np.arange(len(shares))
@@ -55,10 +55,10 @@ def hit_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float], groups: Mapping[str, str]) -> Figure:
-    """Draw quality against minutes (logarithmic), a named point a variant; the line joins what nothing cheaper beats.
+    """Draw quality against minutes (logarithmic), one named point per variant; the line is the Pareto front.
 
-    Args: minutes: variant -> minutes above 0. quality: variant -> NDCG@10. groups: variant -> group, told apart by
-        colour and marker.
+    Args: minutes: variant -> minutes above 0. quality: variant -> NDCG@10. groups: variant -> group, shown by colour
+        and marker.
     """
     fig, axes = panels(1, width=6.0, height=3.6)
     ax = axes[0, 0]
@@ -68,10 +68,10 @@ def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float],
     for index, group in enumerate(dict.fromkeys(groups.values())):
         inside = [name for name in minutes if groups[name] == group]
         ax.scatter([minutes[n] for n in inside], [quality[n] for n in inside], label=group, **look(index, line=False))
-    for index, name in enumerate(order):  # by turns above and below, since neighbours often have equal quality
+    for index, name in enumerate(order):  # labels alternate above and below: neighbours often have equal quality
         place, shift = (minutes[name], quality[name]), (5, 5 if index % 2 else -11)
         ax.annotate(name, place, xytext=shift, textcoords="offset points", fontsize=8, color=INK)
-    ax.set(xlabel="minutes of training and scoring, one row", ylabel="NDCG@10")
+    ax.set(xlabel="minutes of training and scoring per variant", ylabel="NDCG@10")
     ax.margins(x=0.18, y=0.12)
     log_counts(ax, "x")
     legend_below(fig, ax)
@@ -81,10 +81,10 @@ def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float],
 def shared_codes(
     shared: Int[np.ndarray, "R H"], lengths: Int[np.ndarray, "R"], history: Sequence[str], titles: Sequence[str]
 ) -> Figure:
-    """Draw how many leading codes recommended items share with items of a history, and with the whole of it.
+    """Draw how many leading codes recommended items share with each item of a history, and at most with any item.
 
-    Args: shared: a row a recommended item, a column an item of the history. lengths: the longest prefix shared with any
-        item of the history, drawn as a last column apart. history, titles: names of columns and rows.
+    Args: shared: one row per recommended item, one column per item of the history. lengths: the longest prefix shared
+        with any item of the history, drawn as a separate last column. history, titles: names of columns and rows.
     """
     fig, axes = panels(1, width=2.4 + 0.42 * (shared.shape[1] + 2), height=1.9 + 0.34 * len(titles))
     ax, top = axes[0, 0], max(int(lengths.max()), 1)
@@ -97,15 +97,15 @@ def shared_codes(
     names = [short(name, 20) for name in history]
     ax.set_xticks([*range(len(names)), len(names) + 1], [*names, "whole history"], rotation=90, fontsize=8)
     ax.set_yticks(range(len(titles)), [short(name, 26) for name in titles], fontsize=8)
-    ax.set(xlabel="history, latest at the right", ylabel="recommended")
+    ax.set(xlabel="history, latest on the right", ylabel="recommended")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    fig.colorbar(image, ax=ax, label="leading codes shared", ticks=MaxNLocator(integer=True), shrink=0.8)
+    fig.colorbar(image, ax=ax, label="shared leading codes", ticks=MaxNLocator(integer=True), shrink=0.8)
     return fig
 
 
 def shared_shares(shares: Mapping[str, Float[np.ndarray, "lengths"]]) -> Figure:
-    """Draw the share of items by the number of codes they share with a history, bars of the lists side by side.
+    """Draw the share of items by the number of codes they share with a history, one group of bars per number.
 
     Args: shares: name of the list -> share of items at 0, 1, 2, ... shared codes; each sums to 1.
     """
@@ -115,7 +115,7 @@ def shared_shares(shares: Mapping[str, Float[np.ndarray, "lengths"]]) -> Figure:
         places = np.arange(len(values)) + width * (index - (len(shares) - 1) / 2)
         style = {"color": CATEGORIES[index], "hatch": HATCHES[index], "edgecolor": "w", "linewidth": 0.5}
         ax.bar(places, 100 * values, width, label=name, **style)
-    ax.set(xlabel="leading codes shared with the closest item of the history", ylabel="share of items (%)")
+    ax.set(xlabel="leading codes shared with the closest history item", ylabel="share of items (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(fig, ax)
     return fig
@@ -124,9 +124,9 @@ def shared_shares(shares: Mapping[str, Float[np.ndarray, "lengths"]]) -> Figure:
 def training_scores(
     epochs: Sequence[int], series: Mapping[str, Float[np.ndarray, "steps"]], levels: Mapping[str, float], label: str
 ) -> Figure:
-    """Draw a score over training for several models, with dashed levels that mean something named at the right.
+    """Draw a score over training for several models, with named reference levels as dashed lines.
 
-    Args: epochs: common to all series. levels: name -> height, in the unit of the scores. label: of the vertical axis.
+    Args: epochs: common to all series. levels: name -> value, in the unit of the scores. label: of the vertical axis.
     """
     fig, axes = panels(1, width=5.6, height=3.2)
     ax = axes[0, 0]
@@ -147,10 +147,10 @@ def intervals(
     clear: Mapping[str, Bool[np.ndarray, "n"]],
     xlabel: str,
 ) -> Figure:
-    """Draw differences with their intervals, one line a label from top to bottom, the series beside each other.
+    """Draw differences with their intervals, one line per label from top to bottom, series next to each other.
 
-    Args: series: name -> (difference, low, high). clear: the same names -> which markers are filled; say in the
-        caption what a filled one means. xlabel: the difference, with its unit and direction.
+    Args: series: name -> (difference, low, high). clear: the same names -> which markers are filled; the caption must
+        explain filled markers. xlabel: the difference, with its unit and direction.
     """
     fig, axes = panels(1, width=6.4, height=1.1 + 0.3 * len(labels))
     ax = axes[0, 0]
@@ -173,12 +173,12 @@ def intervals(
 def seed_points(
     values: Mapping[str, Mapping[str, Float[np.ndarray, "seeds"]]], groups: Mapping[str, str], reference: str
 ) -> Figure:
-    """Draw every seed of every variant as a point and their mean as a bar, one panel a quantity.
+    """Draw each seed of each variant as a point and their mean as a bar, one panel per quantity.
 
     Args:
         values: label of the quantity, with its unit -> variant -> one value per seed; a variant may be absent.
-        groups: variant -> group, in the order of the lines from top to bottom; told apart by colour and marker.
-        reference: the variant whose mean is carried through each panel as a dashed line.
+        groups: variant -> group, in the order of the lines from top to bottom; shown by colour and marker.
+        reference: the variant whose mean is drawn as a dashed line through each panel.
     """
     width = max(5.2, 1.6 + 2 * len(values)) / len(values)
     fig, axes = panels(len(values), width=width, height=1.2 + 0.25 * len(groups), sharey=True)
@@ -203,9 +203,9 @@ def seed_points(
 
 
 def size_curves(points: pl.DataFrame, names: Mapping[str, str], metric: str, label: str) -> Figure:
-    """A metric against each size of the method: every seed a point, a line through the means, the preset's own ringed.
+    """A metric against each size: one point per seed, a line through the means, a ring around the preset's value.
 
-    Args: points: of `sweeps.size_curves`. names: size -> what it is, for the axis. metric: column; label: of its axis.
+    Args: points: from `sweeps.size_curves`. names: size -> axis label. metric: column. label: of the metric's axis.
     """
     symbols = points["size"].unique(maintain_order=True).to_list()
     columns = min(3, len(symbols))

@@ -1,4 +1,4 @@
-"""The house style of every figure, the one way to save and show it, and parts that several figures share."""
+"""The house style of all figures, functions that save and show a figure, and parts that several figures share."""
 
 import io
 import textwrap
@@ -20,13 +20,13 @@ WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
 CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
-GREY, INK = "0.78", "0.25"  # what is not highlighted; reference lines and notes
-RASTER = 1500  # points above which a scatter is stored as pixels inside the SVG
-ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; SIGNED is to be centred on zero
+GREY, INK = "0.78", "0.25"  # GREY: everything not highlighted; INK: reference lines and notes
+RASTER = 1500  # a scatter with more points is stored as pixels inside the SVG
+ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; centre SIGNED on zero
 
 
 def use_house_style() -> None:
-    """Set matplotlib's defaults for all figures; the only place that touches them."""
+    """Set matplotlib's defaults for all figures; no other code changes them."""
     mpl.rcdefaults()
     mpl.rcParams.update(
         {
@@ -42,27 +42,27 @@ def use_house_style() -> None:
             "legend.frameon": False,
             "legend.fontsize": 9,
             "savefig.dpi": 200,
-            "svg.hashsalt": "bbqrec",  # ids inside an SVG would else differ from run to run
+            "svg.hashsalt": "bbqrec",  # otherwise the ids inside an SVG differ from run to run
         }
     )
 
 
 def caption(what: str, data: str, finding: str, seeds: int = 0) -> str:
-    """The words below a figure: what is drawn, on which data, of how many trained seeds (0: none), and one finding."""
-    trained = f", {seeds} seed{'s' * (seeds > 1)}" if seeds else ""
+    """The caption of a figure: what it shows, the data, the number of trained seeds (0: none), and one finding."""
+    trained = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
     sentences = (what, f"Data: {data}{trained}", f"Finding: {finding}")
     return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in sentences)
 
 
 def save_figure(fig: Figure, name: str, folder: str | Path, text: str) -> Path:
-    """Write `folder/name.png` (200 dpi) and `folder/name.svg`; the same picture gives the same bytes.
+    """Write `folder/name.png` (200 dpi) and `folder/name.svg`; equal pictures give equal bytes.
 
-    Args: text: the caption, which becomes the SVG's title and the PNG's description, read aloud by screen readers.
+    Args: text: the caption; it becomes the title of the SVG and the description of the PNG, for screen readers.
     Returns: the path of the PNG.
     Raises: ValueError for an empty caption.
     """
     if not text.strip():
-        raise ValueError(f"figure {name!r} has the caption {text!r}: say what is drawn, use plots.caption")
+        raise ValueError(f"figure {name!r} has the caption {text!r}: describe the figure, use plots.caption")
     folder = Path(folder)
     notes = {"png": {"Software": None, "Description": text}, "svg": {"Date": None, "Creator": None, "Title": text}}
     for suffix, metadata in notes.items():
@@ -73,7 +73,7 @@ def save_figure(fig: Figure, name: str, folder: str | Path, text: str) -> Path:
 
 
 def show_figure(fig: Figure, name: str, folder: str | Path, text: str) -> None:
-    """Save a figure and display in the notebook the very file that was saved, its caption below it."""
+    """Save a figure and display the saved file in the notebook, with its caption below."""
     from IPython.display import Image, Markdown, display
 
     path = save_figure(fig, name, folder, text)
@@ -84,43 +84,45 @@ def show_figure(fig: Figure, name: str, folder: str | Path, text: str) -> None:
 def panels(columns: int, rows: int = 1, *, width: float = 3.4, height: float = 3.0, **options: object) -> tuple:
     """A figure of equal panels and its axes as an array (rows, columns); sizes in inches per panel.
 
-    Args: options: as of `Figure.subplots`, such as `sharex` and `sharey`.
+    Args: options: of `Figure.subplots`, for example `sharex` and `sharey`.
     """
     fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
 
 
 def look(index: int, *, line: bool = True) -> dict[str, object]:
-    """Colour, marker and, for lines, dash of category `index` (below 8): no category is told by colour alone.
+    """Colour, marker and, for lines, dash of category `index` (below 8); colour is never the only difference.
 
-    Raises: ValueError for more categories than the eye can tell apart.
+    Raises: ValueError for an index outside the available categories.
     """
     if not 0 <= index < len(CATEGORIES):
-        raise ValueError(f"category {index}: at most {len(CATEGORIES)} can be told apart; highlight few, grey the rest")
+        raise ValueError(f"category {index}: at most {len(CATEGORIES)} exist; highlight a few, draw the others grey")
     dash = {"linestyle": DASHES[index]} if line else {}
     return {"color": CATEGORIES[index], "marker": MARKERS[index]} | dash
 
 
 def short(text: object, length: int = 24, lines: int = 1) -> str:
-    """Text for a picture: broken into `lines` of `length` letters, cut with an ellipsis; a dollar sign stays one."""
+    """Text for a figure: wrapped to `lines` of `length` letters, cut with an ellipsis, dollar signs escaped."""
     kept = textwrap.wrap(str(text), length, max_lines=lines, placeholder="…", break_on_hyphens=False)
     return "\n".join(kept).replace("$", r"\$")
 
 
 def log_counts(ax: Axes, which: str = "xy") -> None:
-    """Make the axes of a finished drawing logarithmic with plain numbers (1, 10, 1,000) as labels."""
+    """Make axes logarithmic, with plain numbers (1, 10, 1,000) as labels; call it after drawing."""
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         if name in which:
             getattr(ax, f"set_{name}scale")("log")
             low, high = sorted(getattr(ax, f"get_{name}lim")())
-            steps = (1, 2, 5) if high < 40 * low else (1, 3) if high < 400 * low else (1,)
+            steps = (1, 3) if high < 400 * low else (1,)
+            if high < 40 * low:
+                steps = (1, 2, 5)
             axis.set_major_locator(LogLocator(subs=steps, numticks=6))
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
-    """One legend for the whole figure, outside the panels, so that it covers nothing."""
+    """One legend for the whole figure, outside the panels, so it covers nothing."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         fig.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
@@ -129,16 +131,16 @@ def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
 def lines(
     ax: Axes, x: Sequence[float], series: dict[str, Num[np.ndarray, "_"]], xlabel: str, ylabel: str, *, each: int = 10
 ) -> None:
-    """Draw named lines over common x, each with its own colour, marker (about `each` of them) and dash; up to 8."""
+    """Draw at most 8 named lines over common x, each with its own colour, dash and marker (about `each` per line)."""
     for index, (name, values) in enumerate(series.items()):
         ax.plot(x, values, label=name, markersize=3, markevery=max(1, len(x) // each), **look(index))
     ax.set(xlabel=xlabel, ylabel=ylabel)
 
 
 def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[np.ndarray, "R"]]) -> None:
-    """Scatter all points in grey and up to eight named groups in colour, each with a marker of its own.
+    """Scatter all points in grey and at most eight named groups in colour, each with its own marker.
 
-    A map has no axes to read: directions and distances of a projection carry no unit.
+    The axes are hidden, because directions and distances of a projection have no unit.
     """
     many, size = len(plane) > RASTER, float(np.clip(20_000 / len(plane), 4, 22))
     ax.scatter(*plane.T, s=size / 2, color=GREY, linewidths=0, rasterized=many)
@@ -150,7 +152,7 @@ def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[
 
 
 def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture file as colours, at most `pixels` high and wide."""
+    """A picture file as an RGB array, at most `pixels` high and wide."""
     with Image.open(file) as opened:
         small = opened.convert("RGB")
     small.thumbnail((pixels, pixels))
@@ -158,7 +160,7 @@ def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height wi
 
 
 def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY) -> None:
-    """One item: its picture below its title, or the title alone on a plain card."""
+    """Draw one item: its picture below its title, or only the title on a plain card."""
     if file:
         ax.imshow(picture(file), interpolation="antialiased")
         ax.set_title(short(title, 15, 2), fontsize=7, loc="center")

@@ -1,4 +1,4 @@
-"""Figures of stage 1: quantization by hand, training, what each part knows, and the map of the codes."""
+"""Figures of stage 1: quantization in the plane, training, probes, and maps of items and codes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ from bbqrec_lab.plots.style import (
     short,
 )
 
-COLUMNS = 3  # panels side by side before a new row begins
+COLUMNS = 3  # maximum number of panels per row
 
 
 def quantization_steps(
@@ -30,9 +30,9 @@ def quantization_steps(
     codes: Int[np.ndarray, "P L"],
     names: Sequence[str],
 ) -> Figure:
-    """Residual quantization in the plane, one panel a level on one scale: what arrives, the codes, what is left over.
+    """Residual quantization in the plane, one panel per level on a common scale: residuals, codes, final residuals.
 
-    Args: residuals: (L+1, P, 2), what arrives at each level, and what is left after the last. codes: chosen, 0..K-1.
+    Args: residuals: (L+1, P, 2), the input of each level and the residual after the last. codes: chosen, 0..K-1.
     """
     fig, axes = panels(len(residuals), width=2.9, height=3.2, sharex=True, sharey=True)
     reach = 1.25 * np.abs(residuals).max()
@@ -43,10 +43,10 @@ def quantization_steps(
         ax.axvline(0, color=GREY, linewidth=0.5, zorder=0)
         if level < len(codebook):
             _draw_codes(ax, arriving, codebook[level], codes[:, level])
-            ax.set_title(f"level {level + 1}\nmean length arriving {length:.2f}")
+            ax.set_title(f"level {level + 1}\nmean input length {length:.2f}")
         else:
             ax.scatter(*arriving.T, s=30, color=INK, zorder=3)
-            ax.set_title(f"what is left\nmean length {length:.2f}")
+            ax.set_title(f"final residuals\nmean length {length:.2f}")
         for name, point in zip(names, arriving, strict=True):
             away = 9 * point / max(np.linalg.norm(point), 1e-9)
             ax.annotate(name, point, away, textcoords="offset points", fontsize=8, ha="center", va="center")
@@ -59,7 +59,7 @@ def quantization_steps(
 def _draw_codes(
     ax: Axes, arriving: Float[np.ndarray, "P 2"], table: Float[np.ndarray, "K 2"], chosen: Int[np.ndarray, "P"]
 ) -> None:
-    """One level: points in the colour of their code, rings for codes, a line for what the code leaves."""
+    """Draw one level: points in the colour of their code, rings for codes, a line for each residual."""
     for point, code in zip(arriving, table[chosen], strict=True):
         ax.plot(*np.stack([code, point]).T, color=GREY, linewidth=1, zorder=1)
     for index, place in enumerate(table):
@@ -69,7 +69,7 @@ def _draw_codes(
 
 
 def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Each part of the loss over training, in a panel of its own since their units differ."""
+    """Each part of the loss over training, one panel per part because their units differ."""
     columns = min(COLUMNS, len(losses))
     fig, axes = panels(columns, -(-len(losses) // columns), width=2.6, height=2.0, sharex=True)
     for ax in axes.flat[len(losses) :]:
@@ -86,9 +86,10 @@ def training_curves(epochs: Sequence[int], losses: Mapping[str, Sequence[float]]
 def code_use(
     epochs: Sequence[int], used: Int[np.ndarray, "epochs L"], perplexity: Float[np.ndarray, "epochs L"], codes: int
 ) -> Figure:
-    """How many codes of each level the items use, and how evenly, over training; the gap to the dashed line is dead.
+    """Used codes and their perplexity per level over training; the gap to the dashed line (K) is dead codes.
 
-    Args: used: codes that at least one item has. perplexity: exp of the entropy of their use, 1 .. K. codes: K.
+    Args: used: number of codes that at least one item has. perplexity: exp of the entropy of code usage, 1 .. K.
+        codes: K.
     """
     fig, axes = panels(2, width=3.4, sharex=True, sharey=True)
     for ax, values, name in zip(axes[0], (used, perplexity), ("used codes", "perplexity (codes)"), strict=True):
@@ -104,9 +105,9 @@ def code_use(
 
 
 def probe_dots(probes: pl.DataFrame) -> Figure:
-    """How well a linear classifier reads each factor off each part: mean and range over folds, and chance.
+    """Accuracy of linear probes of each factor from each part: mean and range over folds, and chance.
 
-    Args: probes: of `probes.probe_table`; parts named `signal: kind` look alike for a kind.
+    Args: probes: from `probes.probe_table`; parts named `signal: kind` have the same colour and marker per kind.
     """
     factors = probes["factor"].unique(maintain_order=True).to_list()
     parts = probes["part"].unique(maintain_order=True).to_list()
@@ -127,7 +128,7 @@ def probe_dots(probes: pl.DataFrame) -> Figure:
 
 
 def _factor_dots(ax: Axes, rows: pl.DataFrame, parts: list[str]) -> None:
-    """One panel of `probe_dots`."""
+    """Draw one panel of `probe_dots`."""
     kinds = list(dict.fromkeys(part.split(": ")[-1] for part in parts))
     for row in rows.iter_rows(named=True):
         place, mean = parts.index(row["part"]), row["accuracy"]
@@ -139,9 +140,9 @@ def _factor_dots(ax: Axes, rows: pl.DataFrame, parts: list[str]) -> None:
 
 
 def against_chance(values: Mapping[str, tuple[float, float]], xlabel: str, chance: str) -> Figure:
-    """Named values as dots, and beside each what chance would give, as an open dot.
+    """Named values as dots, each with its value by chance as an open dot.
 
-    Args: values: name -> (value, by chance), one unit. chance: what the open dots are.
+    Args: values: name -> (value, by chance), all in one unit. chance: legend of the open dots.
     """
     fig, axes = panels(1, width=5.2, height=1.2 + 0.3 * len(values))
     ax = axes[0, 0]
@@ -158,9 +159,9 @@ def against_chance(values: Mapping[str, tuple[float, float]], xlabel: str, chanc
 
 
 def phase(points: pl.DataFrame) -> Figure:
-    """What codes recover of planted factors against the ratio of the two: mean over seeds as line, their range as band.
+    """Probe gains of the planted factors against their energy ratio: mean over seeds as line, range as band.
 
-    Args: points: of `recovery.phase_diagram`, columns setting, ratio, seed, behaviour and nuisance (gains).
+    Args: points: from `sweeps.phase_diagram`, columns setting, ratio, seed, behaviour and nuisance (gains).
     """
     fig, axes = panels(2, width=3.5, height=3.2, sharey=True)
     for ax, factor in zip(axes[0], ("behaviour", "nuisance"), strict=True):
@@ -173,9 +174,9 @@ def phase(points: pl.DataFrame) -> Figure:
             ax.plot(ratio, mean, label=name, markersize=5, **look(index))
             ax.fill_between(ratio, low, high, color=CATEGORIES[index], alpha=0.2, linewidth=0)
         ax.axhline(0, color=INK, linestyle="--", linewidth=1)
-        ax.set(title=f"codes know the {factor} factor", xlabel="energy of behaviour over nuisance")
+        ax.set(title=f"{factor} factor", xlabel="energy of behaviour over nuisance")
         log_counts(ax, "x")
-    axes[0, 0].set(ylabel="from chance (0) to certainty (1)", ylim=(-0.1, 1.05))
+    axes[0, 0].set(ylabel="probe gain (0: chance, 1: perfect)", ylim=(-0.1, 1.05))
     legend_below(fig, axes[0, 0])
     return fig
 
@@ -186,12 +187,12 @@ def code_maps(
     vectors: Sequence[Float[np.ndarray, "_ 2"]],
     method: str,
 ) -> Figure:
-    """A map of the items and of codebook vectors, level by level: the six largest codes of a level in colour.
+    """A map of items and codebook vectors, one panel per level: the six most frequent codes of a level in colour.
 
-    The second panel looks into the largest first code: its items by their second code, all others grey.
+    The second panel enlarges the most frequent first code: its items by their second code, all others grey.
 
-    Args: items: places of N items. codes: of each item, first two levels used. vectors: places of the first level's
-        codes, and of what the largest first code and each second code add up to. method: of the projection.
+    Args: items: positions of N items. codes: of each item, first two levels used. vectors: positions of the codes of
+        level 1, and of the sums of the most frequent first code and each second code. method: of the projection.
     """
     depth = min(2, codes.shape[1])
     fig, axes = panels(depth, width=3.8, height=3.9)
@@ -202,24 +203,24 @@ def code_maps(
         groups = {f"code {code} ({size[code]} items)": inside & (codes[:, level] == code) for code in largest}
         highlight(ax, items, groups)
         ax.scatter(*vectors[level].T, s=26, marker="+", color="black", linewidths=1, label="codebook vectors")
-        ax.set_title("all items by their first code" if not level else "enlarged: the largest first code by the second")
+        ax.set_title("all items by first code" if not level else "enlarged: most frequent first code, by second")
         if level:
             _look_into(ax, np.concatenate([items[inside], vectors[level]]))
         _legend(ax, -0.02, 8)
         inside = codes[:, 0] == largest[0]
-    fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
+    fig.supxlabel(f"{method}: compare neighbourhoods, not distances", fontsize=8, color=INK)
     return fig
 
 
 def _legend(ax: Axes, height: float, size: float) -> None:
-    """A map's legend below it, its markers large however small the points are."""
+    """Legend below a map, with markers of fixed size because the points can be small."""
     box = ax.legend(loc="upper center", bbox_to_anchor=(0.5, height), ncols=2, fontsize=size, handletextpad=0.2)
     for handle in box.legend_handles:
         handle.set_sizes([24])
 
 
 def _look_into(ax: Axes, points: Float[np.ndarray, "P 2"]) -> None:
-    """Narrow a map to where most of some points are: a few far away would spoil the view."""
+    """Set the limits of a map to the range of most points; a few outliers would make the others too small."""
     low, high = np.quantile(points, [0.02, 0.98], axis=0)
     pad = 0.12 * (high - low) + 1e-3
     ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
@@ -228,14 +229,14 @@ def _look_into(ax: Axes, points: Float[np.ndarray, "P 2"]) -> None:
 def coloured_maps(
     items: Float[np.ndarray, "N 2"], colourings: Mapping[str, Mapping[str, Bool[np.ndarray, "N"]]], method: str
 ) -> Figure:
-    """One map of the items, several times, each with other groups in colour.
+    """The same map of the items in several panels, each with different groups in colour.
 
-    Args: items: places of N items. colourings: title -> (name of a group -> members), up to eight groups each.
+    Args: items: positions of N items. colourings: title -> (group -> members), at most eight groups each.
     """
     fig, axes = panels(len(colourings), width=2.9, height=3.3)
     for ax, (title, groups) in zip(axes[0], colourings.items(), strict=True):
         highlight(ax, items, dict(groups))
         ax.set_title(title)
         _legend(ax, 0.02, 7)
-    fig.supxlabel(f"{method}: neighbours mean something, distances do not", fontsize=8, color=INK)
+    fig.supxlabel(f"{method}: compare neighbourhoods, not distances", fontsize=8, color=INK)
     return fig

@@ -1,4 +1,4 @@
-"""How long things take and how costs grow: latency of requests, power laws, a compiled beam search.
+"""Studies of speed: latency of requests, growth of cost with size, power laws, a compiled beam search.
 
-Measurements run side by side in turns, see `bbqrec_lab.measure`. `plots` draws them.
+Compared measurements are interleaved, see `bbqrec_lab.measure`. `plots` draws them.
 """

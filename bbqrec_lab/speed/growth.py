@@ -1,11 +1,12 @@
-"""How the cost of each stage grows with items, users, history, code length and beam, and what a billion items need.
+"""Growth of the cost of each stage with items, users, history, code length and beam, extrapolated to a billion items.
 
-Catalogues are made up and models untrained, but for evaluation: weights do not change what a stage costs.
+Catalogues are synthetic and models untrained, except in evaluation: weights do not change the cost of a stage.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,7 +24,7 @@ from bbqrec_lab.measure import Plan, Side, interleave
 from bbqrec_lab.speed import power_law
 from bbqrec_lab.speed.latency import catalogue_levels, levels_for, made_rows
 
-SIZES = {  # by preset: sizes along each axis, and how often each is timed
+SIZES = {  # by preset: sizes along each axis, and number of timed repetitions
     "smoke": ({"vectors": (300, 1000, 3000, 10_000), "items": (100, 300, 1000), "users": 4, "T": (5, 10, 20)}, 3),
     "quick": (
         {
@@ -45,29 +46,29 @@ SIZES = {  # by preset: sizes along each axis, and how often each is timed
     ),
 }
 BILLION = 10**9
-STEPS = 2  # training steps in a repetition
-ADAM = 4  # numbers kept for each weight in training: itself, its gradient and two moments
+STEPS = 2  # training steps per repetition
+ADAM = 4  # numbers stored per weight in training: the weight, its gradient and two moments
 
 
 def tensor_bytes(*tensors: Tensor) -> int:
-    """Bytes that tensors hold."""
+    """Total bytes of tensors."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 def tree_bytes(tree: PrefixTree) -> int:
-    """Bytes of a prefix tree's tensors."""
+    """Total bytes of the tensors of a prefix tree."""
     return sum(tensor_bytes(*(part if isinstance(part, tuple) else (part,))) for part in tree)
 
 
 def epoch_side(model: SequenceModel, batches: list[Tensor]) -> Side:
-    """One epoch of the training loop over given batches; the amount is its targets."""
+    """One epoch of the training loop over given batches; the amount is the number of targets."""
     optimizer = AdamW(model.parameters(), lr=1e-3, fused=True)
     task = Task("recommender", model, [optimizer], lambda epoch: batches, model.loss)
     return Side(lambda: run_epoch(task, 0, 1, lambda *_: None), sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
 
 
 def _encoding(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], dict[int, int]]:
-    """Vectors to codes by the residual quantizer; and the bytes of the vectors and of codes, one byte a code."""
+    """Encoding of vectors by the residual quantizer; and the bytes of vectors and codes (whole bytes per code)."""
     settings, generator = config.tokenizer, torch.Generator().manual_seed(0)
     quantizer = ResidualQuantizer(settings.levels, settings.codes, settings.code_width)
     vectors = torch.randn(max(sizes), settings.code_width, generator=generator)
@@ -77,7 +78,7 @@ def _encoding(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], 
 
 
 def _trees(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], dict[int, int]]:
-    """The prefix tree over distinct random IDs, as long as the largest catalogue needs."""
+    """Building the prefix tree over distinct random IDs, long enough for the largest catalogue; and its bytes."""
     codes = config.tokenizer.codes
     levels = levels_for(max(sizes), codes, config.tokenizer.levels)
     tables = {size: random_ids(size, levels, codes, signals=()).code_ids for size in sizes}
@@ -86,9 +87,9 @@ def _trees(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], dic
 
 
 def _training(config: Config, shapes: Mapping[int, tuple[int, int, int]], codes: bool) -> tuple[dict, dict]:
-    """Training steps over full windows, of `bbqrec` or of SASRec; and the bytes of weights, gradients and moments.
+    """Training steps of `bbqrec` or SASRec over full windows; and the bytes of weights, gradients and moments.
 
-    Args: shapes: by size, the items, levels and history that it stands for.
+    Args: shapes: size -> (items, levels, history).
     """
     settings = replace(config.recommender, output="codes" if codes else "items", granularity="item", features=False)
     sides, held = {}, {}
@@ -103,7 +104,7 @@ def _training(config: Config, shapes: Mapping[int, tuple[int, int, int]], codes:
 
 
 def _evaluation(recommender: Recommender, data: Dataset, config: Config, count: int) -> dict[int, Side]:
-    """Ranks of users' test targets, exactly or by beam as in the tables; each size is half as large as the next."""
+    """Ranking of test targets, exact or by beam search as in the tables; each size is half of the next one."""
     history, targets, batch = data.history("test"), data.targets("test"), config.evaluation.batch
     exact = data.n_items <= config.evaluation.exact_items
 
@@ -118,29 +119,39 @@ def _evaluation(recommender: Recommender, data: Dataset, config: Config, count: 
     return {size: Side(lambda size=size: ranks(everyone[:size])) for size in sizes}
 
 
-def _curves(config: Config, recommender: Recommender, data: Dataset) -> Iterator[tuple]:
-    """Each curve: stage, axis, sides by size, bytes by size (empty where they say nothing), steps in a repetition."""
+class _Curve(NamedTuple):
+    """One curve: sides and bytes by size (`held` is empty if bytes are not measured), and steps per repetition."""
+
+    stage: str
+    axis: str
+    sides: dict[int, Side]
+    held: dict[int, int]
+    steps: int
+
+
+def _curves(config: Config, recommender: Recommender, data: Dataset) -> Iterator[_Curve]:
+    """All curves of `measure`."""
     sizes, _ = SIZES[config.preset]
     own, length, items = config.tokenizer, config.recommender.max_events, min(data.n_items, max(sizes["items"]))
-    yield "encode vectors", "items", *_encoding(config, sizes["vectors"]), 1
-    yield "build the tree", "items", *_trees(config, sizes["vectors"]), 1
+    yield _Curve("encode vectors", "items", *_encoding(config, sizes["vectors"]), 1)
+    yield _Curve("build the tree", "items", *_trees(config, sizes["vectors"]), 1)
     levels = levels_for(max(sizes["items"]), own.codes, own.levels)
     for name, codes in (("training step, bbqrec", True), ("training step, sasrec", False)):
         along = {size: (size, levels, length) for size in sizes["items"]}
-        yield name, "items", *_training(config, along, codes), STEPS
+        yield _Curve(name, "items", *_training(config, along, codes), STEPS)
         along = {size: (items, levels, size) for size in sizes["T"]}
-        yield name, "history", _training(config, along, codes)[0], {}, STEPS
+        yield _Curve(name, "history", _training(config, along, codes)[0], {}, STEPS)
     along = {size: (items, size, length) for size in range(levels, levels + 4)}
-    yield "training step, bbqrec", "codes", _training(config, along, True)[0], {}, STEPS
-    yield "evaluation", "users", _evaluation(recommender, data, config, sizes["users"]), {}, 1
+    yield _Curve("training step, bbqrec", "codes", _training(config, along, True)[0], {}, STEPS)
+    yield _Curve("evaluation", "users", _evaluation(recommender, data, config, sizes["users"]), {}, 1)
 
 
 def measure(config: Config, recommender: Recommender, data: Dataset) -> pl.DataFrame:
-    """Time every stage along every axis, the sizes of a curve in turn, and count the bytes that it holds.
+    """Measure time and memory of each stage along each axis; the sizes of a curve are timed in turn.
 
-    Args: recommender: trained, for evaluation alone.
+    Args: recommender: trained, used only for evaluation.
     Returns: columns stage, axis, size, cost (`seconds` of processor time, or `bytes`), value (median), low, high
-        (quartiles; bytes have no spread).
+        (quartiles; for bytes equal to the value).
     """
     lines = []
     for stage, axis, sides, held, steps in _curves(config, recommender, data):
@@ -153,7 +164,7 @@ def measure(config: Config, recommender: Recommender, data: Dataset) -> pl.DataF
 
 
 def of_requests(axes: pl.DataFrame, model: str = "bbqrec") -> pl.DataFrame:
-    """The batches of `latency.axis_costs` as curves of `measure`: seconds for one user of a batch."""
+    """The batches of `latency.axis_costs` in the form of `measure`: seconds per user of a batch."""
     names = {"L": "codes", "W": "beam", "T": "history", "N": "items"}
     chosen = axes.filter(pl.col("model") == model, pl.col("kind") == "batch")
     seconds = (pl.col(old).truediv(1000).alias(new) for old, new in (("ms", "value"), ("low", "low"), ("high", "high")))
@@ -167,7 +178,7 @@ def of_requests(axes: pl.DataFrame, model: str = "bbqrec") -> pl.DataFrame:
 
 
 def fits(curves: pl.DataFrame) -> pl.DataFrame:
-    """One line a curve: its exponent with a 95 % interval, that of the upper half, and where it is linear."""
+    """One line per curve: exponent with 95 % interval, exponent of the upper half, and the linear range."""
     lines = []
     for (stage, axis, cost), part in curves.group_by("stage", "axis", "cost", maintain_order=True):
         if part["size"].n_unique() < power_law.LEAST:
@@ -181,7 +192,7 @@ def fits(curves: pl.DataFrame) -> pl.DataFrame:
 
 
 def fits_in_words(found: pl.DataFrame) -> pl.DataFrame:
-    """`fits` to be read: the exponent with its interval in one column, two decimals."""
+    """`fits` as a readable table: the exponent and its interval in one column, two decimals."""
     both = [
         f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in found.select("exponent", "low", "high").rows()
     ]
@@ -195,17 +206,17 @@ def fits_in_words(found: pl.DataFrame) -> pl.DataFrame:
 
 
 def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data: Dataset) -> pl.DataFrame:
-    """What a billion items would need: hours, or milliseconds of a request, and gigabytes, each from its own curve.
+    """Extrapolated needs of a billion items: hours, or milliseconds per request, and gigabytes, each from its curve.
 
-    Low and high are the two readings of `power_law.beyond`. Assumed: one core of this machine, memory for all that is
-    held, and costs that grow beyond what was measured as they did up to there. IDs need more levels then, and
-    every cost with codes is taken to grow in proportion to them.
+    Low and high are the two extrapolations of `power_law.beyond`. Assumptions: one core of this machine, enough memory,
+    and costs that grow beyond the measured sizes as they do within them. IDs then need more levels, and each cost with
+    codes is assumed to be proportional to the number of levels.
     """
     codes, levels = config.tokenizer.codes, levels_for(BILLION, config.tokenizer.codes)
     events, lines = len(data.train().items) / data.n_items, []
     batch = config.recommender.batch_users * config.recommender.max_events
-    trained = f"{events:.1f} training events an item, as here, {batch:,} a step"
-    wanted = {  # by stage: what is told of it, how often it happens, what it assumes
+    trained = f"{events:.1f} training events per item, as here, {batch:,} per step"
+    wanted = {  # by stage: name of the row, number of times it runs, assumption
         "encode vectors": ("encode all items", 1, ""),
         "build the tree": ("build the tree", 1, ""),
         "training step, bbqrec": ("an epoch of bbqrec", events * BILLION / batch, trained),
@@ -228,14 +239,14 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
 
 
 def needs_in_words(needs: pl.DataFrame) -> pl.DataFrame:
-    """`at_a_billion` to be read: both readings with a unit that suits them, two digits."""
+    """`at_a_billion` as a readable table: both extrapolations in a suitable unit, two digits."""
     times = [_words(low, high, unit) for low, high, unit in needs.select("low", "high", "unit").rows()]
     held = ["" if size is None else f"{float(f'{size:.2g}'):,.0f} GB" for size in needs["GB"]]
     return needs.select("what", pl.Series("time", times), pl.Series("memory", held), "assumed")
 
 
 def _words(low: float, high: float, unit: str) -> str:
-    """A span of times: seconds, minutes, hours, days or years, or milliseconds as they are."""
+    """A range of times: hours become seconds, minutes, hours, days or years; milliseconds stay."""
     units = {"seconds": 1 / 3600, "minutes": 1 / 60, "hours": 1, "days": 24, "years": 24 * 365.25}
     texts = []
     for value in (low, high):
@@ -249,7 +260,7 @@ def _words(low: float, high: float, unit: str) -> str:
 
 
 def _levels(config: Config, stage: str) -> int:
-    """How many levels a curve of `measure` over items was measured with."""
+    """The number of levels of a curve of `measure` over items."""
     own, (sizes, _) = config.tokenizer, SIZES[config.preset]
     if stage == "encode vectors":
         return own.levels
@@ -257,6 +268,6 @@ def _levels(config: Config, stage: str) -> int:
 
 
 def _beyond(part: pl.DataFrame, factor: float) -> tuple[float, float]:
-    """`power_law.beyond` of one curve at a billion, times a factor."""
+    """`power_law.beyond` of one curve at a billion items, times a factor."""
     low, high = power_law.beyond(power_law.growth(part["size"].to_numpy(), part["value"].to_numpy()), BILLION)
     return factor * low, factor * high

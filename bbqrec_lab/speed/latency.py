@@ -1,4 +1,4 @@
-"""One search, watched: how long each step takes, how many prefixes are read, and that shortcuts change no score."""
+"""Latency of beam search: single requests and batches over four sizes, times of each step, checks of shortcuts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +21,8 @@ from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.measure import Plan, Side, interleave
 
-AXES = {"L": "codes of an ID", "W": "width of the beam", "T": "events of the history", "N": "items of the catalogue"}
-VALUES = {  # by preset: values of each axis; repetitions of single requests, then of batches
+AXES = {"L": "codes per ID", "W": "beam width", "T": "events of the history", "N": "items of the catalogue"}
+VALUES = {  # by preset: values of each axis; repetitions of single requests and of batches
     "smoke": ({"L": (2, 3, 4), "W": (2, 5, 10), "T": (5, 10, 20), "N": (100, 300, 1000)}, (5, 2)),
     "quick": (
         {"L": (2, 3, 4, 6), "W": (5, 10, 20, 50), "T": (10, 25, 50, 100), "N": (1000, 10_000, 100_000)},
@@ -38,13 +38,13 @@ VALUES = {  # by preset: values of each axis; repetitions of single requests, th
         (60, 5),
     ),
 }
-BATCH = 32  # users of a batch, as sizes vary
-REQUESTS = {"smoke": 40, "quick": 200, "full": 2000}  # by preset: single requests of each model, for p50 and p99
+BATCH = 32  # users per batch in `axis_costs`
+REQUESTS = {"smoke": 40, "quick": 200, "full": 2000}  # by preset: single requests per model, for p50 and p99
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a request is about. levels: L. beam: W. history: T, all events there. items: N."""
+    """Sizes of a request. levels: L. beam: W. history: T, without padding. items: N."""
 
     levels: int
     beam: int
@@ -53,13 +53,13 @@ class Shape:
 
 
 def with_extra(ids: SemanticIds) -> SemanticIds:
-    """The same IDs with TIGER's repair: one more code, whether anything collides or not."""
+    """The same IDs with TIGER's repair: one more code for each item, even without collisions."""
     table, size = append_extra(ids.code_ids)
     return replace(ids, code_ids=table, sizes=(*ids.sizes, size))
 
 
 def contestants(n_items: int, ids: SemanticIds, config: Config) -> dict[str, Recommender]:
-    """Untrained recommenders of the configured shape: the method; without reweighting; with an extra code; by codes."""
+    """Untrained recommenders of the configured shape: the method, no reweighting, an extra code, code granularity."""
     settings = replace(config.recommender, output="codes", granularity="item", loss="ce", features=False)
     kinds = {
         "bbqrec": (ids, settings),
@@ -74,18 +74,18 @@ def contestants(n_items: int, ids: SemanticIds, config: Config) -> dict[str, Rec
 
 
 def with_trained(models: dict[str, Recommender], scorer: object) -> dict[str, Recommender]:
-    """The models with a trained one in the method's place, if it has that shape: it emits codes, and reads items."""
+    """The models, with `scorer` as `bbqrec` if it is a recommender that emits codes only and reads items."""
     fits = isinstance(scorer, Recommender) and scorer.tree is not None and scorer.model.items is None
     return models | ({"bbqrec": scorer} if fits and scorer.model.per_item == 1 else {})
 
 
 def base(config: Config, n_items: int) -> Shape:
-    """The shape that is varied: the preset's own, over a catalogue as large as the dataset's."""
+    """The base shape of all axes: the sizes of the preset, and the catalogue size of the dataset."""
     return Shape(config.tokenizer.levels, config.evaluation.beam, config.recommender.max_events, n_items)
 
 
 def levels_for(items: int, codes: int, least: int = 1) -> int:
-    """How many levels of `codes` codes leave at least twice as many IDs as items, and `least` at least."""
+    """The smallest number of levels, at least `least`, with which `codes` codes give twice as many IDs as items."""
     levels = least
     while codes**levels < 2 * items:
         levels += 1
@@ -93,13 +93,13 @@ def levels_for(items: int, codes: int, least: int = 1) -> int:
 
 
 def catalogue_levels(config: Config, n_items: int) -> int:
-    """Levels of the axis of catalogues: as many as the largest of them needs."""
+    """Levels for the catalogue axis: the number that its largest catalogue needs."""
     largest = max(*VALUES[config.preset][0]["N"], n_items)
     return levels_for(largest, config.tokenizer.codes, config.tokenizer.levels)
 
 
 def made_models(shape: Shape, config: Config) -> dict[str, Recommender]:
-    """`contestants` of a shape over a made-up catalogue; where its codes are too few for its items, K is doubled."""
+    """`contestants` of a shape over a synthetic catalogue; K is doubled until there are enough IDs for the items."""
     codes = config.tokenizer.codes
     while codes**shape.levels < 2 * shape.items:
         codes *= 2
@@ -109,12 +109,12 @@ def made_models(shape: Shape, config: Config) -> dict[str, Recommender]:
 
 
 def made_rows(users: int, length: int, items: int, seed: int = 0) -> Int[Tensor, "users T"]:
-    """Histories of random items, all of one length."""
+    """Histories of random items, all of the same length."""
     return torch.from_numpy(np.random.default_rng(seed).integers(1, items + 1, (users, length)))
 
 
 def real_rows(data: Dataset, length: int, count: int) -> list[Int[Tensor, "one T"]]:
-    """The last events of `count` users' test histories, from all parts of the table; fewer users come again."""
+    """The last test events of `count` users, spread evenly over the users; users repeat if there are fewer."""
     history, users = data.history("test"), np.arange(count) * max(data.n_users // count, 1) % data.n_users
     sizes = np.minimum(np.diff(history.offsets)[users], length)
     starts = history.offsets[users + 1] - sizes
@@ -124,7 +124,7 @@ def real_rows(data: Dataset, length: int, count: int) -> list[Int[Tensor, "one T
 def request_side(
     recommender: Recommender, requests: Sequence[Int[Tensor, "B T"]], width: int, masked: bool = False
 ) -> Side:
-    """A search for the next of `requests` at each call, all of them in turn; `masked` takes their events out first."""
+    """A search that takes the next of `requests` at each call; `masked` removes their events from the tree first."""
     turn = cycle(requests)
 
     def run() -> object:
@@ -137,13 +137,13 @@ def request_side(
 def latencies(
     models: Mapping[str, Recommender], requests: Sequence[Int[Tensor, "one T"]], width: int, masked: bool = False
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of every request by every model, one user at a time and all models in turn, after three of each."""
+    """Milliseconds of each request and model, one user at a time, all models in turn, after three warm-up requests."""
     sides = {name: request_side(model, requests, width, masked) for name, model in models.items()}
     return {name: 1000 * spent for name, spent in interleave(sides, Plan(repetitions=len(requests)), 3).items()}
 
 
 def percentiles(milliseconds: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    """One line a model: requests, median (p50), p90, p99 and how many times the median p99 is."""
+    """One line per model: number of requests, median (p50), p90, p99 and the ratio p99 / p50."""
     points = {name: np.percentile(spent, (50, 90, 99)) for name, spent in milliseconds.items()}
     return pl.DataFrame(
         {
@@ -156,13 +156,13 @@ def percentiles(milliseconds: Mapping[str, np.ndarray]) -> pl.DataFrame:
 
 
 def axis_costs(config: Config, n_items: int) -> pl.DataFrame:
-    """Requests as one of the four sizes varies and the others stay as configured, single ones and batches.
+    """Cost of single requests and batches as one of the four sizes varies and the others stay as configured.
 
-    All values and models of an axis take turns. The catalogue axis has as many levels as its largest catalogue needs
-    throughout, so that only the items vary; `masked` is the method with the user's events taken out of the tree first.
+    All values and models of an axis are timed in turn. The catalogue axis always has the levels that its largest
+    catalogue needs, so only the items vary; `masked` is the method with the user's events removed from the tree first.
 
-    Returns: columns axis, value, own (whether the configuration has it), model, kind (`single` or `batch`), ms (of
-        processor time for one user, median), low and high (quartiles).
+    Returns: columns axis, value, own (whether the configuration has this value), model, kind (`single` or `batch`), ms
+        (processor time per user, median), low and high (quartiles).
     """
     values, repetitions = VALUES[config.preset]
     own, built, frames = base(config, n_items), {}, []
@@ -178,7 +178,7 @@ def axis_costs(config: Config, n_items: int) -> pl.DataFrame:
 
 
 def _model_of(shape: Shape) -> tuple[int, int]:
-    """What of a shape decides which models answer: a beam is asked of them, and shorter histories are read by them."""
+    """The sizes that need their own models; the same models serve all beams and all history lengths."""
     return shape.levels, shape.items
 
 
@@ -189,7 +189,7 @@ def _axis(
     built: Mapping[tuple[int, int], Mapping[str, Recommender]],
     repetitions: tuple[int, int],
 ) -> list[pl.DataFrame]:
-    """One axis of `axis_costs`, by single requests and by batches."""
+    """One axis of `axis_costs`, for single requests and for batches."""
     kinds = {"single": {}, "batch": {}}
     for value, shape in shapes.items():
         models, rows = built[_model_of(shape)], made_rows(BATCH, shape.history, shape.items)
@@ -209,10 +209,10 @@ def _axis(
 
 
 class Trace(NamedTuple):
-    """One search, watched.
+    """Trace of one search.
 
-    seconds: by step, in order: `history`, then `level l, model` and `level l, search`. carried: rows that the model
-    read at each level, all users together. items, scores: what `Recommender.beam` returns.
+    seconds: by step, in order: `history`, then `level l, model` and `level l, search`. carried: number of rows that the
+    model reads at each level, over all users. items, scores: the result of `Recommender.beam`.
     """
 
     seconds: dict[str, float]
@@ -222,7 +222,7 @@ class Trace(NamedTuple):
 
 
 class _Watched(Extendable):
-    """A frontier that notes when the search asks it for more and when it has answered."""
+    """A frontier that records the start and the end of each call from the search."""
 
     def __init__(self, make: Callable[[], Extendable], now: Callable[[], float]) -> None:
         self.now, start = now, now()
@@ -242,16 +242,14 @@ class _Watched(Extendable):
 
 @torch.inference_mode()
 def trace(recommender: Recommender, rows: Int[Tensor, "B T"], width: int, plan: Plan | None = None) -> Trace:
-    """Search as `Recommender.beam` does, and note how long each step takes.
+    """Search as `Recommender.beam` does, and record the time of each step.
 
-    A model that reads codes has its first level's answer with the history.
+    For a model that reads codes, the time of the first level is part of `history`.
 
-    Raises: ValueError for a model that also, or only, scores items: its list is not the beam's alone.
+    Raises: ValueError for a model that scores items, because its list does not come from the beam only.
     """
     if recommender.tree is None or recommender.model.items is not None:
-        raise ValueError(
-            "this model scores items as well: only the search of one that emits codes alone can be watched"
-        )
+        raise ValueError("a trace needs a model that emits only codes, got one that scores items")
     now = (plan or Plan()).now
     start = now()
     if recommender.model.per_item > 1:
@@ -272,14 +270,13 @@ def trace(recommender: Recommender, rows: Int[Tensor, "B T"], width: int, plan: 
 
 @torch.inference_mode()
 def gaps(recommender: Recommender, rows: Int[Tensor, "B T"], width: int) -> dict[str, float]:
-    """By how many nats, at most, four shortcuts change the scores of lists that a search finds: rounding alone is left.
+    """Maximum change in nats of the scores of found lists by four shortcuts; only rounding errors are expected.
 
-    Returns: `caches` against every ID read whole; `batch` against the first user alone; `tree` as a beam that drops
-        nothing against exact scores; `watched` against a search that `trace` watches.
+    Returns: `caches`: cached against whole IDs. `batch`: a batch against the first user only. `tree`: a beam that drops
+        nothing against exact scores. `watched`: the search against the same search in `trace`.
     """
-    plain = replace(
-        recommender, tree=recommender.tree._replace(unseen=())
-    )  # the head's own numbers, nothing backed off
+    # without backoff: the scores of the head
+    plain = replace(recommender, tree=recommender.tree._replace(unseen=()))
     model, (items, scores) = plain.model, plain.beam(rows, width)
     states, found = model.last_states(rows).repeat_interleave(items.shape[1], 0), items.flatten() > 0
     whole = model.head(states[found], model.vectors.node[items.flatten()[found]])

@@ -1,4 +1,4 @@
-"""Pictures of speed: requests one by one, their steps, sizes that can be turned, and how costs grow."""
+"""Figures of speed: latency of single requests, their steps, costs over four sizes, and growth of costs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,33 +13,32 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, legend_below, log_counts, look, panels
 from bbqrec_lab.speed import power_law
 
-KINDS = {"single": "one request (ms)", "batch": "a user of a batch (ms)"}
+KINDS = {"single": "one request (ms)", "batch": "per user of a batch (ms)"}
 PLAIN = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
 
 
 def _log_costs(ax: Axes) -> None:
-    """A logarithmic cost axis with plain numbers, some of them between 1 and 2 where the costs lie close together."""
+    """A logarithmic cost axis with plain numbers, with more ticks if the range of costs is small."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
-    subs = (
-        (1, 1.5, 2, 3, 5, 7)
-        if high < 9 * low
-        else (1, 2, 5)
-        if high < 60 * low
-        else (1, 3)
-        if high < 500 * low
-        else (1,)
-    )
+    if high < 9 * low:
+        subs = (1, 1.5, 2, 3, 5, 7)
+    elif high < 60 * low:
+        subs = (1, 2, 5)
+    elif high < 500 * low:
+        subs = (1, 3)
+    else:
+        subs = (1,)
     ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     ax.yaxis.set_major_formatter(PLAIN)
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _log_sizes(ax: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis of sizes, with the measured ones as ticks where they lie close together."""
+    """A logarithmic axis of sizes, with the measured sizes as ticks if their range is small."""
     if max(values) >= 100 * min(values):
         log_counts(ax, "x")
-        if max(values) >= 1_000_000:  # numbers so long need room
+        if max(values) >= 1_000_000:  # long numbers need space
             ax.xaxis.set_major_locator(LogLocator(numticks=4))
         return
     ax.set_xscale("log")
@@ -50,16 +49,16 @@ def _log_sizes(ax: Axes, values: Sequence[float]) -> None:
 
 
 def carried(counts: Mapping[str, Sequence[int]], whole: Sequence[int]) -> Figure:
-    """Draw how many prefixes a model reads at each level, a line a beam, and all that the tree has as a grey area.
+    """Draw the number of prefixes that a model reads at each level, one line per beam, and all prefixes as a grey area.
 
-    Args: counts: name of the beam -> prefixes read for one user, by level. whole: those of the tree, the root first.
+    Args: counts: name of the beam -> prefixes read per user, by level. whole: all prefixes of the tree, root first.
     """
     fig, axes = panels(1, width=5.4, height=3.4)
     ax, levels = axes[0, 0], np.arange(1, len(whole) + 1)
     ax.fill_between(levels, 0.8, whole, color=GREY, linewidth=0, label="every prefix (exact)")
     for index, (name, rows) in enumerate(counts.items()):
         ax.plot(levels, rows, label=name, markersize=4, **look(index))
-    ax.set(xlabel="level whose code is asked for", ylabel="prefixes read", xticks=levels, xlim=(0.9, levels[-1] + 0.1))
+    ax.set(xlabel="level of the next code", ylabel="prefixes read", xticks=levels, xlim=(0.9, levels[-1] + 0.1))
     log_counts(ax, "y")
     ax.set_ylim(0.8, max(whole) * 1.4)
     legend_below(fig, ax, 3)
@@ -67,7 +66,7 @@ def carried(counts: Mapping[str, Sequence[int]], whole: Sequence[int]) -> Figure
 
 
 def latencies(milliseconds: Mapping[str, Float[np.ndarray, "_"]]) -> Figure:
-    """Draw which share of requests is answered within a time, a line a model, p50 and p99 marked (8 models at most)."""
+    """Draw the cumulative share of requests over latency, one line per model (at most 8), with p50 and p99 marked."""
     fig, axes = panels(1, width=5.8, height=3.4)
     ax = axes[0, 0]
     for index, (name, spent) in enumerate(milliseconds.items()):
@@ -85,7 +84,7 @@ def latencies(milliseconds: Mapping[str, Float[np.ndarray, "_"]]) -> Figure:
 
 
 def steps(costs: pl.DataFrame) -> Figure:
-    """Draw the milliseconds of each step of a request as parts of one bar a model; levels go from dark to light.
+    """Draw the milliseconds of each step of a request as parts of one bar per model; levels go from dark to light.
 
     Args: costs: columns model, step (`history`, `level l, model`, `level l, search`), ms.
     """
@@ -105,15 +104,15 @@ def steps(costs: pl.DataFrame) -> Figure:
         ax.barh(places, size, left=begin, height=0.7, label=step, **style)
         begin += size
     ax.set_yticks(places, names)
-    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="milliseconds of one request, median of each step")
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel="milliseconds per request, median of each step")
     legend_below(fig, ax, 3)
     return fig
 
 
 def sizes(costs: pl.DataFrame, words: Mapping[str, str]) -> Figure:
-    """Draw single requests (upper row) and batches (lower row) against each size, a line a model; bands are quartiles.
+    """Draw costs of single requests (top) and batches (bottom) against each size, one line per model; bands: quartiles.
 
-    Args: costs: of `latency.axis_costs`. words: axis -> what it is, in the order of the panels.
+    Args: costs: from `latency.axis_costs`. words: axis -> label, in the order of the panels.
     """
     fig, axes = panels(len(words), 2, width=2.8, height=2.5, sharey="row", sharex="col")
     models = costs["model"].unique(maintain_order=True).to_list()
@@ -136,9 +135,9 @@ def sizes(costs: pl.DataFrame, words: Mapping[str, str]) -> Figure:
 
 
 def growth(curves: pl.DataFrame, words: Mapping[str, str]) -> Figure:
-    """Draw milliseconds against size on logarithmic axes, a panel an axis, with the fitted line and its slope.
+    """Draw milliseconds against size on logarithmic axes, one panel per axis, with the fitted line and its slope.
 
-    Args: curves: of `growth.measure`. words: axis -> what it counts, in the order of the panels.
+    Args: curves: from `growth.measure`. words: axis -> label, in the order of the panels.
     """
     seconds = curves.filter(pl.col("cost") == "seconds")
     stages = seconds["stage"].unique(maintain_order=True).to_list()
@@ -161,7 +160,7 @@ def growth(curves: pl.DataFrame, words: Mapping[str, str]) -> Figure:
 
 
 def _curve(ax: Axes, part: pl.DataFrame, index: int) -> None:
-    """One curve: medians with quartiles, the fitted power, and its exponent."""
+    """Draw one curve: medians with quartiles, the fitted power law, and its exponent."""
     if part["size"].n_unique() < power_law.LEAST:
         return
     size, value = part["size"].to_numpy(), 1000 * part["value"].to_numpy()
@@ -176,9 +175,9 @@ def _curve(ax: Axes, part: pl.DataFrame, index: int) -> None:
 
 
 def unit_costs(curves: pl.DataFrame, axis: str, slack: float = power_law.SLACK) -> Figure:
-    """Draw what one unit costs against size: in time, as a multiple of the cheapest, and in bytes.
+    """Draw the cost per unit against size: time as a multiple of the minimum, and bytes.
 
-    Where a line lies within the grey band its stage is linear; left of it, what is paid once weighs most.
+    A stage is linear at sizes where its line is inside the grey band; at smaller sizes its fixed cost dominates.
     """
     fig, axes = panels(2, width=4.0, height=3.2)
     stages = curves.filter(pl.col("cost") == "seconds")["stage"].unique(maintain_order=True).to_list()

@@ -1,4 +1,4 @@
-"""How cost grows with size: exponents with intervals, the sizes between which it is linear, and what lies beyond."""
+"""Growth of cost with size: exponents with intervals, the range of linear growth, and extrapolation."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,8 @@ from jaxtyping import Float, Num
 from scipy.optimize import nnls
 from scipy.stats import t as student
 
-SLACK = 0.25  # how much more than at its cheapest a unit may cost where growth still counts as linear
-LEAST = 3  # points that a line through logarithms needs: two fix it, the third says how well
+SLACK = 0.25  # growth counts as linear if a unit costs at most this share more than the minimum
+LEAST = 3  # minimum points of a fit in logarithms: two determine the line, the third gives an error
 
 
 class Power(NamedTuple):
@@ -20,14 +20,14 @@ class Power(NamedTuple):
     constant: float
 
     def at(self, size: float) -> float:
-        """The cost of a size, measured or not."""
+        """The fitted cost at any size."""
         return self.constant * size**self.exponent
 
 
 class Growth(NamedTuple):
-    """What a curve of costs says.
+    """Fits of a cost curve.
 
-    power: over all sizes. upper: over the larger half of them (3 at least), where what is paid once weighs least.
+    power: over all sizes. upper: over the larger half of them (at least 3), where a fixed cost has the least weight.
     linear_from, linear_to: see `linear_range`. fixed, unit: of cost = fixed + unit * size.
     """
 
@@ -40,20 +40,20 @@ class Growth(NamedTuple):
 
 
 def fit_power(sizes: Num[np.ndarray, "sizes"], costs: Float[np.ndarray, "sizes"]) -> Power:
-    """Least squares through logarithms.
+    """Fit a power law by least squares on logarithms.
 
         log cost = log constant + exponent * log size
 
-    The interval is that of the slope by Student's t from the scatter about the line, so it is wide where points are few
-    or where the curve is no power of the size.
+    The interval of the slope uses Student's t and the residuals of the fit, so it is wide if there are few points or if
+    the curve is not a power of the size.
 
-    Args: costs: any unit above 0, one for each size.
+    Args: costs: above 0, in any unit, one per size.
     Raises: ValueError for fewer than three different sizes, or for a size or cost that is not above 0.
     """
     if len(set(sizes.tolist())) < LEAST or len(sizes) != len(costs):
-        raise ValueError(f"need {LEAST} sizes at least and a cost for each, got {len(sizes)} sizes, {len(costs)} costs")
+        raise ValueError(f"need at least {LEAST} sizes and a cost for each, got {len(sizes)} sizes, {len(costs)} costs")
     if not (np.all(sizes > 0) and np.all(costs > 0)):
-        raise ValueError(f"sizes and costs must be above 0, got from {min(sizes)} and from {min(costs)}")
+        raise ValueError(f"sizes and costs must be above 0, the smallest are {min(sizes)} and {min(costs)}")
     x, y = np.log(sizes), np.log(costs)
     centred = x - x.mean()
     slope = float(centred @ y / (centred @ centred))
@@ -66,13 +66,13 @@ def fit_power(sizes: Num[np.ndarray, "sizes"], costs: Float[np.ndarray, "sizes"]
 def linear_range(
     sizes: Num[np.ndarray, "sizes"], costs: Float[np.ndarray, "sizes"], slack: float = SLACK
 ) -> tuple[float, float]:
-    """Between which sizes a unit costs at most 1 + `slack` times what it costs at its cheapest.
+    """The range of sizes where the cost per unit is at most 1 + `slack` times its minimum.
 
-    Below, what is paid once whatever the size weighs most; above, the curve has left the line upwards. Between measured
-    sizes the bound is found on the straight line through their logarithms.
+    Below the range a fixed cost dominates; above it the curve grows faster than linear. Between measured sizes the
+    bound is interpolated linearly in logarithms.
 
-    Returns: (from, to): 0 where the smallest size is inside, infinity where the largest is. (inf, inf) for a curve that
-        is cheapest at its end and still flatter than linear there by more than `slack`: it has not become linear yet.
+    Returns: (from, to): 0 if the smallest size is inside, infinity if the largest is. (inf, inf) for a curve whose unit
+        cost is lowest at its end and that is still flatter than linear there by more than `slack`.
     """
     each = costs / sizes
     best, limit = int(each.argmin()), each.min() * (1 + slack)
@@ -87,21 +87,21 @@ def linear_range(
 
 
 def _crossing(sizes: np.ndarray, each: np.ndarray, left: int, limit: float) -> float:
-    """Where the line between points `left` and `left + 1` meets the limit, both axes logarithmic."""
+    """The size where the line between points `left` and `left + 1` crosses the limit, both axes logarithmic."""
     low, high = np.log(each[left : left + 2])
     share = (np.log(limit) - low) / (high - low)
     return float(sizes[left] * (sizes[left + 1] / sizes[left]) ** share)
 
 
 def fixed_and_unit(sizes: Num[np.ndarray, "sizes"], costs: Float[np.ndarray, "sizes"]) -> tuple[float, float]:
-    """What is paid once and what a unit adds: cost = fixed + unit * size, neither below 0, least relative errors."""
+    """Fit cost = fixed + unit * size with both at least 0, by least squares of relative errors."""
     rows = np.stack([np.ones(len(sizes)), sizes / sizes[-1]], 1) / costs[:, None]
     (fixed, unit), _ = nnls(rows, np.ones(len(sizes)))
     return float(fixed), float(unit / sizes[-1])
 
 
 def growth(sizes: Num[np.ndarray, "sizes"], costs: Float[np.ndarray, "sizes"]) -> Growth:
-    """All that is read off a curve; sizes in rising order.
+    """All fits of a cost curve; sizes in any order.
 
     Raises: ValueError as `fit_power`.
     """
@@ -117,17 +117,17 @@ def growth(sizes: Num[np.ndarray, "sizes"], costs: Float[np.ndarray, "sizes"]) -
 
 
 def beyond(found: Growth, size: float) -> tuple[float, float]:
-    """The cost of a size far beyond what was measured, by two readings of the same curve, the lower one first.
+    """The cost at a size far beyond the measured ones, by two extrapolations of one curve, the lower value first.
 
-    One goes on with the exponent of the upper half; the other has a fixed part and equal units. A curve that is still
-    flat where measuring ends follows neither for sure: then the two lie far apart, which is the answer.
+    One continues the power law of the upper half; the other has a fixed part and a constant cost per unit. If a curve
+    is still flat at the largest size, neither is reliable; the two values then differ strongly.
     """
     readings = found.upper.at(size), found.fixed + found.unit * size
     return min(readings), max(readings)
 
 
 def described(found: Growth) -> str:
-    """Where a curve is linear, in words."""
+    """The linear range of a curve as text."""
     if np.isinf(found.linear_from):
         return "flatter throughout"
     if not found.linear_from and np.isinf(found.linear_to):
@@ -138,5 +138,5 @@ def described(found: Growth) -> str:
 
 
 def _round(size: float) -> str:
-    """Two digits, as a plain number."""
+    """A number rounded to two digits, as text."""
     return f"{float(f'{size:.2g}'):,.0f}" if size >= 10 else f"{size:.2g}"

@@ -1,4 +1,4 @@
-"""The notebooks as jobs: executing them, reproducing all rows, the web page of one and the book of all.
+"""Run the notebooks: execution, the full reproduction, one notebook as a web page, and the book of all notebooks.
 
-`process_pool` runs work in processes and `progress` shows it. `reproduce` is what `make reproduce` calls.
+`process_pool` runs work in processes and `progress` displays it. `make reproduce` calls `reproduce`.
 """

@@ -1,4 +1,4 @@
-"""The executed suite as a web site to read offline: Sphinx over a folder of pages, widgets as the run left them."""
+"""The executed notebooks as a web site for offline reading: Sphinx pages, with widgets in the state of the run."""
 
 import importlib.metadata
 import importlib.util
@@ -19,8 +19,8 @@ PAGES = ("notebooks/README.md", "docs/data.md", "docs/datasets.md")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 FIGURE = re.compile(r"\]\(\.\./figures/([\w-]+\.png)\)")
 HEAD = re.compile(r"^\|.*\|$(?=\n\| --- )", re.MULTILINE)
-ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, and given along
-SETTINGS = {  # of Sphinx, which has no file of its own here
+ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, so the site has a copy
+SETTINGS = {  # Sphinx settings, used instead of a conf.py
     "project": "bbqrec",
     "author": "bbqrec authors",
     "extensions": ["myst_nb", "bbqrec_lab.suite.book_sphinx"],
@@ -32,30 +32,30 @@ SETTINGS = {  # of Sphinx, which has no file of its own here
         "show_navbar_depth": 1,
         "navbar_persistent": [],
     },
-    "html_context": {"default_mode": "light"},  # figures are drawn on white
+    "html_context": {"default_mode": "light"},  # the figures have a white background
     "html_math_renderer": "mathml",
     "html_show_sphinx": False,
     "html_copy_source": False,
-    "html_show_search_summary": False,  # they would be fetched, which browsers refuse for files
+    "html_show_search_summary": False,  # summaries need fetch(), which browsers block for local files
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},
     "nb_merge_streams": True,
-    "nb_render_markdown_format": "gfm",  # of outputs: tables, but no roles or formulas in somebody's titles
+    "nb_render_markdown_format": "gfm",  # for outputs: tables, but no roles and no formulas in item titles
     "myst_enable_extensions": ["dollarmath"],
     "myst_heading_anchors": 3,
 }
 LIVE = (
-    "This widget stands here as the run left it. Its controls answer while Python runs: <code>make lab</code> opens "
-    "the notebook, where this cell makes it live. The pictures above it say the same without it."
+    "This widget shows the state that the run saved. Its controls need a running Python kernel: use <code>make "
+    "lab</code> to open the notebook, and run this cell. The figures above show the same content."
 )
-MAP = " The map itself can be moved, zoomed and pointed at here as well."
-UNDRAWN = "It could not be drawn in this browser."
+MAP = " The map can be moved, zoomed and hovered over on this page too."
+UNDRAWN = "This browser could not draw the widget."
 
 
 def run_of(dataset: str, preset: str, out: Path) -> Path:
-    """The folder of a finished run, found without building or fetching data.
+    """Return the folder of a finished run, without building or downloading the dataset.
 
-    Raises: ValueError for a dataset that is neither a registered name nor a folder.
+    Raises: ValueError if the dataset is neither a registered name nor a folder.
     """
     from bbqrec_lab.datasets import reading, sources
     from bbqrec_lab.experiments import runs
@@ -67,10 +67,10 @@ def run_of(dataset: str, preset: str, out: Path) -> Path:
 
 
 def build(dataset: str, preset: str, out: Path) -> Path:
-    """Make the site of one run, below `out/book/DATASET/PRESET`; what was there before is replaced when it is done.
+    """Build the site of one run in `out/book/DATASET/PRESET`; it replaces an earlier site once it is complete.
 
-    Returns: its first page.
-    Raises: ValueError where the tools are not installed, no notebook was executed, or a page has a fault.
+    Returns: path of the first page.
+    Raises: ValueError if the tools are not installed, no notebook was executed, or a page has an error.
     """
     if not all(importlib.util.find_spec(name) for name in ("sphinx", "myst_nb", "sphinx_book_theme", "voila")):
         raise ValueError("Sphinx is not installed: pip install -c constraints.txt -e '.[dev]', or run make book")
@@ -83,12 +83,12 @@ def build(dataset: str, preset: str, out: Path) -> Path:
         raise ValueError(f"no executed notebook in {run / 'notebooks'}: run {asked} first")
     lacking = sorted({path.name for path in notebook_folder().glob("[0-9]*.ipynb")} - {path.name for path in executed})
     if lacking:
-        say(f"not executed there, so left out: {', '.join(lacking)}")
+        say(f"not executed in this run and therefore omitted: {', '.join(lacking)}")
     target = out / "book" / run.parent.name / preset
     with tempfile.TemporaryDirectory() as folder:
         source, site = Path(folder) / "source", Path(folder) / "site"
         gather(root, executed, source)
-        say(f"{len(executed)} notebooks and {len(PAGES) + 1} other pages: under a minute")
+        say(f"{len(executed)} notebooks and {len(PAGES) + 1} other pages; this takes less than a minute")
         run_sphinx(source, site, f"bbqrec on {run.parent.name}, preset {preset}")
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,9 +97,9 @@ def build(dataset: str, preset: str, out: Path) -> Path:
 
 
 def gather(root: Path, executed: Iterable[Path], source: Path) -> None:
-    """Write the folder that Sphinx reads: laid out as the repository, so that links between pages hold.
+    """Write the source folder for Sphinx. Its layout is that of the repository, so that links between pages work.
 
-    Args: root: of the repository. executed: notebooks with their outputs, beside which their run keeps its figures.
+    Args: root: the repository. executed: notebooks with outputs; the figures of the run are in `../figures`.
     """
     import nbformat
 
@@ -126,9 +126,9 @@ def gather(root: Path, executed: Iterable[Path], source: Path) -> None:
 
 
 def linked(text: str, page: str, there: set[str]) -> str:
-    """A page whose links to what the site has lead there; links to other files of the repository become plain words.
+    """Adapt the links of a page: links to files of the site stay, links to other repository files become plain text.
 
-    Args: page: where the text stands in the repository, and `there` which files of it the site has.
+    Args: page: path of the text in the repository. there: repository files that the site contains.
     """
 
     def answer(found: re.Match) -> str:
@@ -146,7 +146,7 @@ def linked(text: str, page: str, there: set[str]) -> str:
 
 
 def own_figures(text: str, executed: Path, source: Path) -> str:
-    """A title names a figure of the default run; where the run that is shown drew the same one, it takes its place."""
+    """Replace figures of the default run by the figures of this run, if it drew them too."""
 
     def answer(found: re.Match) -> str:
         drawn = executed.parent.parent / "figures" / found[1]
@@ -161,18 +161,18 @@ def own_figures(text: str, executed: Path, source: Path) -> str:
 
 
 def contents(executed: Iterable[Path]) -> str:
-    """The list of pages, which Sphinx shows beside every page."""
+    """The table of contents, which Sphinx shows next to every page."""
     notebooks = "\n".join(f"notebooks/{path.stem}" for path in executed)
     others = "notebooks/index\n" + "\n".join(name.removesuffix(".md") for name in PAGES[1:])
     toctree = "\n```{{toctree}}\n:hidden:\n:caption: {}\n:maxdepth: 1\n\n{}\n```\n"
-    return toctree.format("The notebooks", notebooks) + toctree.format("To look up", others)
+    return toctree.format("Notebooks", notebooks) + toctree.format("Reference", others)
 
 
 def as_page(notebook: object, name: str) -> tuple[object, dict]:
-    """An executed notebook as a page, and the state of its widgets, empty where it has none.
+    """Convert an executed notebook to a page; also return the state of its widgets, empty if it has none.
 
-    Each widget becomes a place that says what it is and that `book_widgets.js` fills; no folder of the machine that ran
-    the notebook is told. The notebook that is handed in is changed.
+    Each widget becomes a placeholder with a note, which `book_widgets.js` fills. Folder names of the machine that ran
+    the notebook are removed. The notebook is changed in place.
     """
     saved = notebook.metadata.pop("widgets", {}).get(STATE, {})
     shown = False
@@ -181,14 +181,16 @@ def as_page(notebook: object, name: str) -> tuple[object, dict]:
             continue
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
-            cell.source = re.sub(r"(?m)^out_dir = .*\n?", "", cell.source).replace("# Parameters", "# of this run")
+            cell.source = re.sub(r"(?m)^out_dir = .*\n?", "", cell.source).replace(
+                "# Parameters", "# Parameters of this run"
+            )
             cell.source = re.sub(r'(?m)^(dataset = ").*/(.*")$', r"\1\2", cell.source)
         if {"parameters", "injected-parameters"} & set(tags):
             cell.metadata["tags"] = [*tags, "hide-input"]
         kept = []
         for output in cell.outputs:
             view, table = output.get("data", {}).get(VIEW), output.get("data", {}).get("text/markdown", "")
-            if table:  # long names of columns may break behind an underscore
+            if table:  # allow a line break after an underscore in column names
                 output["data"]["text/markdown"] = HEAD.sub(lambda line: line[0].replace("_", "_\u200b"), table)
             if view is None or not hidden(saved["state"], view["model_id"]):
                 kept.append(output)
@@ -200,13 +202,13 @@ def as_page(notebook: object, name: str) -> tuple[object, dict]:
 
 
 def hidden(models: dict, one: str) -> bool:
-    """Whether a widget left nothing to be seen, as a bar of progress does."""
+    """Whether a widget is invisible at the end of the run, such as a progress bar."""
     layout = models[one]["state"].get("layout", "").removeprefix("IPY_MODEL_")
     return models.get(layout, {}).get("state", {}).get("display") == "none"
 
 
 def place(one: str, name: str, first: bool, models: dict) -> str:
-    """Where a widget goes: words that stay, and a box that the scripts fill."""
+    """The placeholder of a widget: a note, and a box that the scripts fill."""
     scripts = [f"../_static/widgets/{file}.js" for file in (name, "book_widgets")] if first else []
     tags = "".join(f'<script defer src="{file}"></script>' for file in scripts)
     live = LIVE + (MAP if "mouse_mode" in _states_below(models, one) else "")
@@ -217,14 +219,14 @@ def place(one: str, name: str, first: bool, models: dict) -> str:
 
 
 def _states_below(models: dict, one: str) -> set[str]:
-    """Names of everything that a widget and those inside it hold."""
+    """Names of all state fields of a widget and of the widgets inside it."""
     state = models[one]["state"]
     inside = [child.removeprefix("IPY_MODEL_") for child in state.get("children", ())]
     return set(state).union(*(_states_below(models, child) for child in inside))
 
 
 def frozen(saved: dict) -> dict:
-    """The state of widgets whose controls nobody answers: switched off, and a map that is moved, not selected on."""
+    """Change the state for a page without a kernel: controls are disabled, and the map only pans and zooms."""
     for model in saved["state"].values():
         state = model["state"]
         if "disabled" in state:
@@ -235,9 +237,9 @@ def frozen(saved: dict) -> dict:
 
 
 def run_sphinx(source: Path, site: Path, title: str) -> None:
-    """Pages to HTML, without the network.
+    """Build the HTML pages, without network access.
 
-    Raises: ValueError naming what Sphinx warns of: a link to nowhere, say.
+    Raises: ValueError with the warnings of Sphinx, such as a broken link.
     """
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -245,7 +247,7 @@ def run_sphinx(source: Path, site: Path, title: str) -> None:
     said = io.StringIO()
     given = {"html_title": title, "version": importlib.metadata.version("bbqrec")}
     given |= {"html_static_path": ["_static"] if (source / "_static").is_dir() else []}
-    quiet = (DeprecationWarning, PendingDeprecationWarning)  # between Sphinx and its theme, not about our pages
+    quiet = (DeprecationWarning, PendingDeprecationWarning)  # these concern Sphinx and its theme, not our pages
     with patch_docutils(), docutils_namespace(), warnings.catch_warnings():
         for kind in quiet:
             warnings.simplefilter("ignore", kind)
@@ -253,6 +255,6 @@ def run_sphinx(source: Path, site: Path, title: str) -> None:
         Sphinx(*folders, "html", SETTINGS | given, status=None, warning=said, freshenv=True).build()
     faults = COLOUR.sub("", said.getvalue()).replace(f"{source}/", "").strip()
     if faults:
-        raise ValueError(f"the pages have faults: {faults}")
+        raise ValueError(f"the pages have errors: {faults}")
     for extra in (site / ".buildinfo", site / "objects.inv"):
         extra.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the book adds to Sphinx: formulas without scripts, the house's style, and the scripts that draw widgets."""
+"""The Sphinx extension of the book: formulas without scripts, the style sheet, and the scripts that draw widgets."""
 
 import importlib.util
 import shutil
@@ -9,20 +9,22 @@ HERE = Path(__file__).resolve().parent
 
 
 def formula(latex: str, display: str) -> str:
-    """LaTeX as MathML, which every current browser draws by itself.
+    """Convert LaTeX to MathML, which all current browsers draw without a script.
 
-    Raises: ValueError for a command that would be shown as its name, or taken for nothing.
+    Raises: ValueError for a command that the converter would print as its name or drop.
     """
     from latex2mathml.converter import convert
 
     shown = convert(latex, display=display)
     if "<mi>\\" in shown or "operatorname" in latex:
-        raise ValueError(f"the book cannot show a command of the formula {latex}")
+        raise ValueError(
+            f"the book cannot show a command of the formula {latex}: rewrite it with commands that latex2mathml knows"
+        )
     return shown
 
 
 def widget_scripts() -> dict[str, Path]:
-    """Scripts that draw saved widgets, by their names in the site: those of the classic notebook, as installed."""
+    """Files of the scripts that draw saved widgets, by name in the site; they come from the installed packages."""
     anywidget, controls, voila = (
         Path(importlib.util.find_spec(name).origin).parent for name in ("anywidget", "widgetsnbextension", "voila")
     )
@@ -32,7 +34,7 @@ def widget_scripts() -> dict[str, Path]:
     return {
         "require.js": share / "templates" / "base" / "static" / "require.min.js",
         "controls.js": controls / "static" / "extension.js",
-        "extension.js.LICENSE.txt": controls / "static" / "extension.js.LICENSE.txt",  # which the script names
+        "extension.js.LICENSE.txt": controls / "static" / "extension.js.LICENSE.txt",  # the script refers to it
         "anywidget.js": anywidget / "nbextension" / "index.js",
     }
 
@@ -52,19 +54,19 @@ def _block(writer: Any, node: Any) -> None:
 
 
 def _copy(app: Any, problem: Exception | None) -> None:
-    """Put what the pages load beside them."""
+    """Copy the files that the pages load."""
     if problem is not None:
         return
     static = Path(app.outdir) / "_static"
     shutil.copyfile(HERE / "book.css", static / "book.css")
-    if (static / "widgets").is_dir():  # some page has widgets
+    if (static / "widgets").is_dir():  # at least one page has widgets
         shutil.copyfile(HERE / "book_widgets.js", static / "widgets" / "book_widgets.js")
         for name, file in widget_scripts().items():
             shutil.copyfile(file, static / "widgets" / name)
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Called by Sphinx."""
+    """Register the extension; Sphinx calls this function."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.add_css_file("book.css")
     app.connect("build-finished", _copy)

@@ -1,5 +1,5 @@
-// Widgets as a run left them, drawn without a kernel by the scripts of ipywidgets and anywidget.
-// Those scripts ask a classic notebook for everything; this is as much of one as they need to draw a saved state.
+// Draws the saved state of widgets without a kernel, with the scripts of ipywidgets and anywidget.
+// Those scripts expect the classic notebook. This file mocks the part of it that they need for a saved state.
 (function () {
   "use strict";
   const VIEW = "application/vnd.jupyter.widget-view+json", STATE = "application/vnd.jupyter.widget-state+json";
@@ -7,7 +7,7 @@
   const nothing = () => {};
   let draw = null;
 
-  // Shows what an Output widget holds.
+  // Shows the content of an Output widget.
   class OutputArea {
     constructor(options) { this.box = options.selector; }
     static register(kind, drawer) { draw = drawer; }
@@ -33,7 +33,7 @@
 
   function notebook() {
     const comms = { register_target: nothing };
-    // Six arguments, as the scripts count them; that it fails is how they learn to take the saved state.
+    // The scripts check that this function has six parameters. Its error makes them use the saved state.
     comms.new_comm = (target, data, callbacks, metadata, id, buffers) => { throw new Error("no kernel"); };
     const kernel = { comm_manager: comms, is_connected: () => true };
     kernel.comm_info = (target, done) => done({ content: { comms: {} } });
@@ -61,7 +61,7 @@
     window.requirejs([controls], scripts => scripts.load_ipython_extension());
   }
 
-  // After all scripts of the theme, which would take RequireJS for their own loader.
+  // Load RequireJS after all scripts of the theme, because those would use it as their own loader.
   window.addEventListener("load", () => {
     const loader = document.createElement("script");
     loader.src = here + "require.js";

@@ -1,4 +1,4 @@
-"""The notebook suite: found in order, parameter names checked, each executed once per state of its inputs."""
+"""Find the notebooks, check their parameter names, and execute each one once per state of its inputs."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def notebook_folder() -> Path:
-    """The suite's folder, beside the package.
+    """The folder of the notebooks, next to the package.
 
     Raises: ValueError if the package was installed without its repository.
     """
@@ -32,26 +32,26 @@ def notebook_folder() -> Path:
 
 
 def discover(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
-    """The notebooks `NN_*.ipynb` in order (solutions lie one folder deeper and are not among them).
+    """The notebooks `NN_*.ipynb` in order, without the solutions, which are in a subfolder.
 
-    Raises: ValueError if there are none, or a number of `only` fits none.
+    Raises: ValueError if there are none, or if a number in `only` matches none.
     """
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     numbers = [path.name[:2] for path in found]
     wanted = [number.zfill(2) for number in only] or numbers
     unknown = sorted(set(wanted) - set(numbers))
     if unknown or not found:
-        raise ValueError(f"no notebook {', '.join(unknown)} in {folder}: there are {', '.join(numbers) or 'none'}")
+        raise ValueError(f"no notebook {', '.join(unknown)} in {folder}: available are {', '.join(numbers) or 'none'}")
     return [path for path, number in zip(found, numbers, strict=True) if number in wanted]
 
 
 def solutions(folder: Path) -> list[Path]:
-    """The notebooks with solved exercises, in order; each is named like the notebook whose exercises it solves."""
+    """The notebooks with solved exercises, in order; each has the name of the notebook that it solves."""
     return sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
 
 
 def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str, object]:
-    """What a notebook gets; names are compared first, because papermill accepts a misspelt one with a warning.
+    """The parameters of a notebook. The names are checked here, because papermill only warns of a misspelt one.
 
     Args: given: a value for each of `REQUIRED`. seeds: such as `0,1,2`, for notebooks that declare `seeds`.
     Raises: ValueError if the notebook does not declare one of `REQUIRED`.
@@ -67,30 +67,30 @@ def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str
 
 
 def packages_hash() -> str:
-    """12 hex digits over the version and the code of both packages."""
+    """Hash of the version and the code of both packages, 12 hex digits."""
     files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
     names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
     return key_hash({"version": version("bbqrec"), "code": code_hash(alone=sorted(names), root=ROOT)})
 
 
 def _cause(error: Exception) -> str:
-    """One line: for a failed cell the notebook's own error and where, else type and message."""
+    """The cause in one line: for a failed cell its error and cell number, else type and message."""
     name, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error)).strip()
     where = f" (cell {error.exec_count})" if hasattr(error, "exec_count") else ""
     return f"{name}: {text.splitlines()[0] if text else 'no message'}{where}"
 
 
 def _widget_error(executed: dict) -> str:
-    """The first error inside a widget's output, which papermill itself does not see; empty if there is none."""
+    """The first error inside the output of a widget, which papermill does not detect; empty if there is none."""
     saved = executed["metadata"].get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
     outputs = [out for model in saved.get("state", {}).values() for out in model["state"].get("outputs", ())]
     return next((f"{out['ename']}: {out['evalue']} (in a widget)" for out in outputs if "ename" in out), "")
 
 
 def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
-    """Run a notebook in its own folder with this interpreter; `target` appears only when it ran to the end.
+    """Run a notebook in its own folder with this interpreter; `target` is written only if it runs to the end.
 
-    Returns: empty if all is well, else the cause in one line (the notebook so far is then `*.unfinished.ipynb`).
+    Returns: empty on success, else the cause in one line; the unfinished notebook is `*.unfinished.ipynb`.
     """
     import papermill
     from traitlets.config import Config
@@ -98,11 +98,13 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
-    options["config"] = Config(KernelManager={"transport_encryption": "auto"})  # or the kernel warns of plain TCP
-    options["extra_arguments"] = ["--log-level=CRITICAL"]  # of the kernel program, whose farewell is no news to a user
+    options["config"] = Config(
+        KernelManager={"transport_encryption": "auto"}
+    )  # without it, the kernel warns about unencrypted TCP
+    options["extra_arguments"] = ["--log-level=CRITICAL"]  # hide the shutdown message of the kernel
     try:
         executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
-    except Exception as error:  # whatever a notebook does, the others still run
+    except Exception as error:  # an error in one notebook must not stop the others
         return f"{_cause(error)}; see {partial_target}"
     if cause := _widget_error(executed):
         return f"{cause}; see {partial_target}"
@@ -111,14 +113,14 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
 
 
 def _written_since(run: Path, name: str, start: float) -> list[str]:
-    """Tables and figures that notebook `name` wrote, relative to the run's folder: those that carry its number."""
+    """Tables and figures of notebook `name`, relative to the run folder; file names begin with its number."""
     number = name.partition("_")[0]
     files = [path for kind in ("tables", "figures") for path in (run / kind).glob(f"{number}_*")]
     return sorted(str(path.relative_to(run)) for path in files if path.stat().st_mtime >= start)
 
 
 def _record(path: Path) -> dict:
-    """A done-record, or an empty one where it is absent or unreadable."""
+    """Read a record of a finished notebook; empty if it is absent or unreadable."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -128,7 +130,7 @@ def _record(path: Path) -> dict:
 def run_notebook(
     run: Path, plan: dict[str, tuple[Path, dict[str, object]]], data_hash: str, name: str
 ) -> str | Failure:
-    """Execute one notebook of the plan below `run`, unless the same source, parameters, data and core left its files.
+    """Execute one notebook of the plan in `run`, unless its files exist for the same source, parameters, data and code.
 
     Returns: `done` or `done before`, or a `Failure`.
     """
@@ -147,9 +149,9 @@ def run_notebook(
 
 
 def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str, jobs: int) -> dict[str, str]:
-    """Execute what is not done, `jobs` at a time; returns the causes of failure by notebook name.
+    """Execute the unfinished notebooks, `jobs` at a time; return the causes of failure by notebook name.
 
-    Side by side the last go first: they take longest, and begun last they would run on alone.
+    Choice: with several jobs, the last notebooks start first, because they take longest.
     """
     work = partial(run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, data_hash)
     names = [path.stem for path in plan]

@@ -1,4 +1,4 @@
-"""Independent pieces of work in processes of their own: one table, failures kept apart, no process left behind."""
+"""Run independent pieces of work in separate processes: isolated failures, one progress display, no orphans."""
 
 import multiprocessing
 import os
@@ -16,40 +16,45 @@ from pathlib import Path
 
 from bbqrec_lab.suite.progress import Log, Row, Shown, board_of
 
-KILLED = "its process was killed; where memory ran out, use fewer jobs or a smaller preset"
+KILLED = "its process was killed; if memory ran out, use fewer jobs or a smaller preset"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A piece that came to nothing, and why in one line."""
+    """A failed piece of work, with its cause in one line."""
 
     cause: str
 
 
 def use_one_thread() -> None:
-    """Give this process and its children one thread each; call it before torch is imported.
+    """Limit this process and its children to one thread each; call it before torch is imported.
 
-    More threads than free cores are many times slower, and one thread makes results equal for any number of jobs.
+    More threads than free cores are many times slower, and with one thread, results do not depend on `jobs`.
     """
     os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
 
 
 def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, however it ended."""
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent has ended for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _guarded(work: Callable[..., object], logs: Mapping[Row, Path], row: Row) -> tuple[object, float]:
-    """`work(*row)` in a worker and its seconds, prints and traceback in its log; errors come back as `Failure`."""
+    """Call `work(*row)` in a worker and return result and seconds; output goes to its log, errors become `Failure`."""
     start, log = time.monotonic(), logs[row]
     log.parent.mkdir(parents=True, exist_ok=True)
     with Log(log) as file, redirect_stdout(file), redirect_stderr(file):
         try:
             outcome = work(*row)
-        except Exception as error:  # any error is this row's alone: the others go on
+        except Exception as error:  # an error must not stop the other rows
             traceback.print_exc()
             cause = (str(error).splitlines() or ["no message"])[0]
             outcome = Failure(f"{type(error).__name__}: {cause}; see {log}")
@@ -64,14 +69,14 @@ def run_all(
     unit: str = "row",
     expected: Mapping[Row, float] | None = None,
 ) -> dict[Row, object]:
-    """Call `work(*row)` for every row, `jobs` at a time, each worker a fresh process (spawn).
+    """Call `work(*row)` for every row, `jobs` at a time, in fresh worker processes (spawn).
 
-    A row that raises or returns a `Failure`, or whose process dies, is a `Failure` and the rest finish. After a death
-    the rest runs one at a time: memory was the likely cause, and then it is clear which row the next death belongs to.
+    A row that raises, returns a `Failure` or loses its process becomes a `Failure`; the others finish. After a process
+    dies, the remaining rows run one at a time: the likely cause is memory, and the next death has a known row.
 
-    Args: work: importable by name, as are its result and arguments; a result that is a string is shown. jobs: at least
-        1. logs: one file per row. unit: what a row is called. expected: seconds that rows took in an earlier run.
-    Returns: result or `Failure` by row, in the order of `rows`.
+    Args: work: a picklable function with picklable arguments and result; a string result is displayed. jobs: at least
+        1. logs: folder with one file per row. unit: the word for a row. expected: seconds per row in an earlier run.
+    Returns: result or `Failure` per row, in the order of `rows`.
     """
     outcomes: dict[Row, object] = {}
     width, board = jobs, board_of(rows, logs, jobs, unit, expected or {})
@@ -89,9 +94,11 @@ def run_all(
 
 
 def _report(shown: Callable[[Row, float, str, bool], None], row: Row, outcome: object, seconds: float) -> None:
-    """Show what became of a row: a text of its own, its failure, or that it is done."""
+    """Display the outcome of a row: its own text, its failure, or `done`."""
     failed = isinstance(outcome, Failure)
-    how = f"failed, {outcome.cause}" if failed else outcome if isinstance(outcome, str) else "done"
+    how = outcome if isinstance(outcome, str) else "done"
+    if failed:
+        how = f"failed, {outcome.cause}"
     shown(row, seconds, how, failed)
 
 
@@ -102,12 +109,12 @@ def _one_pool(
     outcomes: dict[tuple, object],
     report: Callable[[Row, object, float], None],
 ) -> bool:
-    """Fill `outcomes` from one pool; returns whether a worker died, which ends the pool with rows left over."""
+    """Fill `outcomes` with one pool. Return whether a worker died; the pool then ends with rows left over."""
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
     broken = False
     try:
-        # A worker that is still importing would print a traceback on Ctrl-C: it starts with the signal held back.
+        # During its imports, a worker would print a traceback on Ctrl-C. Therefore it starts with the signal blocked.
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             pending = {pool.submit(work, row): row for row in rows}
@@ -123,7 +130,7 @@ def _one_pool(
                 failure = Failure(f"{type(error).__name__}: {error}"), 0.0
                 outcomes[row], seconds = failure if error else future.result()
                 report(row, outcomes[row], seconds)
-    except BrokenProcessPool:  # died while rows were still being handed in
+    except BrokenProcessPool:  # a worker died during the submission of the rows
         broken = True
     except BaseException:
         for child in set(multiprocessing.active_children()) - before:

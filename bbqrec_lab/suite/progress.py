@@ -1,4 +1,4 @@
-"""Many jobs at once, shown: one live table on a terminal, a line a finished job elsewhere, and what is left to do."""
+"""Progress of parallel jobs: a live table on a terminal, else one line per finished job, with the remaining time."""
 
 import heapq
 import io
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 Row = tuple[Hashable, ...]
-OVERDUE = 0.5  # share of the time already spent that a job is given once it has taken longer than expected
+OVERDUE = 0.5  # estimate for a job that exceeds its expected time: this share of the time it has already taken
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Format a duration: `42 s`, `3 min 05 s`, `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -30,14 +30,15 @@ def duration(seconds: float) -> str:
 
 
 def name_of(row: Row) -> str:
-    """A row as people read it."""
+    """The display name of a row."""
     return " ".join(map(str, row))
 
 
 class Log(io.TextIOBase):
-    """What a worker prints, in its file; bars that redraw themselves go to a note beside it, for others to read.
+    """The log file of a worker; progress bars go to a status file next to it, which other processes read.
 
-    It passes for a terminal, because bars hide from anything else. The note holds when the work began and the last bar.
+    It reports itself as a terminal, because progress bars are hidden otherwise. The status file holds the start time
+    and the last progress bar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +68,7 @@ class Log(io.TextIOBase):
             self.file.flush()
 
     def close(self) -> None:
-        """Close the file and take the note away: nothing is under way any more."""
+        """Close the file and delete the status file: the work has ended."""
         self.file.close()
         self.note.unlink(missing_ok=True)
         super().close()
@@ -79,19 +80,19 @@ class Log(io.TextIOBase):
 
 
 def note_of(log: Path) -> Path:
-    """Where `Log` keeps its note."""
+    """Path of the status file of a log."""
     return log.with_suffix(".now")
 
 
 class Running(NamedTuple):
-    """A job under way: since when (`time.time`), and what its own bar says."""
+    """A running job: its start (`time.time`) and its own progress bar."""
 
     began: float
     bar: str
 
 
 def running(log: Path) -> Running | None:
-    """What the note beside a log says; None where nothing is under way."""
+    """Read the status file of a log; None if no job is running."""
     with suppress(OSError, ValueError):
         began, _, bar = note_of(log).read_text(encoding="utf-8").partition("\n")
         return Running(float(began), bar)
@@ -99,41 +100,41 @@ def running(log: Path) -> Running | None:
 
 
 class Board:
-    """What is done, under way and waiting; as a table, as lines, and as an estimate of the time left.
+    """The finished, running and waiting rows, as a table and as lines, with an estimate of the remaining time.
 
-    Args: logs: log file of every row, in the order in which they start. jobs: how many at a time. unit: what a row is
-        called. expected: seconds that rows took before, where that is known.
+    Args: logs: log file of every row, in starting order. jobs: number of parallel jobs. unit: the word for a row.
+        expected: seconds that rows took in an earlier run, if known.
     """
 
     def __init__(self, logs: Mapping[Row, Path], jobs: int, unit: str, expected: Mapping[Row, float]) -> None:
         self.logs, self.jobs, self.unit, self.expected = dict(logs), jobs, unit, dict(expected)
         self.start, self.failed = time.time(), 0
-        self.spent: dict[Row, float | None] = {}  # of finished rows; None where it tells nothing of others
+        self.spent: dict[Row, float | None] = {}  # per finished row; None if it is no basis for estimates
 
     def forget_running(self) -> None:
-        """Take away the notes of workers that died."""
+        """Delete the status files of dead workers."""
         for log in self.logs.values():
             note_of(log).unlink(missing_ok=True)
 
     def finish(self, row: Row, seconds: float, how: str, failed: bool) -> str:
-        """Count a row as finished; returns its line. A failed row, or one that was done before, is no measure."""
+        """Count a row as finished and return its line. The time of a failed or skipped row is not used in estimates."""
         self.spent[row] = seconds if how == "done" and not failed else None
         self.failed += failed
         line = f"{self.unit} {len(self.spent)} of {len(self.logs)}, {name_of(row)}: {how}"
         return f"{line} ({duration(time.time() - self.start)}, {self.left()})"
 
     def left(self) -> str:
-        """The time until all are finished, in words."""
+        """The remaining time as text."""
         seconds = self.seconds_left()
-        return "time left not known yet" if seconds is None else f"about {duration(seconds)} left"
+        return "remaining time unknown" if seconds is None else f"about {duration(seconds)} left"
 
     def seconds_left(self) -> float | None:
-        """Seconds until all are finished if each row takes as long as expected; None before anything can be said.
+        """Seconds until all rows are finished, if each takes its expected time; None if nothing is known yet.
 
-        A row is expected to take the mean of finished rows of its kind (equal first name); else what it took in an
-        earlier run, times how much longer than then the rows of this run take; else the mean of all finished ones.
-        Rows start in order, each where a place is free first.
-        Choice: means, since times of rows are far apart and their sum is what is asked for.
+        The expected time of a row is the mean over finished rows of its kind (same first name); else its time in an
+        earlier run, times the slowdown of this run against that run; else the mean over all finished rows.
+        Rows start in order, each on the first free worker.
+        Choice: means, because the times differ strongly and the estimate is a sum of them.
         """
         now, places, waiting = time.time(), [], []
         for row, log in self.logs.items():
@@ -153,7 +154,7 @@ class Board:
         return max(places)
 
     def _expected(self, row: Row) -> float | None:
-        """Seconds that an unfinished row is expected to take, see `seconds_left`."""
+        """Expected seconds of an unfinished row, see `seconds_left`."""
         known = {other: seconds for other, seconds in self.spent.items() if seconds is not None}
         alike = [seconds for other, seconds in known.items() if other[0] == row[0]]
         if alike:
@@ -164,7 +165,7 @@ class Board:
         return fmean(known.values()) if known else None
 
     def table(self) -> "Group":
-        """Rows under way with the time that each has taken and its own bar; below, the counts and the estimate."""
+        """The running rows with elapsed time and progress bar; below, the counts and the estimate."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -179,7 +180,7 @@ class Board:
         return Group(table, Text(self._counts(len(active))))
 
     def _counts(self, active: int) -> str:
-        """How many rows are where, and the time left."""
+        """The counts of rows per status, and the remaining time."""
         waiting = len(self.logs) - len(self.spent) - active
         parts = [f"{len(self.spent)} of {len(self.logs)} {self.unit}s finished", f"{self.failed} failed"]
         parts += [f"{active} running", f"{waiting} waiting", f"{duration(time.time() - self.start)} so far"]
@@ -187,7 +188,7 @@ class Board:
 
 
 class Shown:
-    """A board on standard error while a `with` lasts: live on a terminal, else a line for every finished row."""
+    """Context manager that shows a board on standard error: live on a terminal, else one line per finished row."""
 
     def __init__(self, board: Board, console: "Console | None" = None) -> None:
         self.board, self.live = board, None
@@ -209,7 +210,7 @@ class Shown:
             self.live.stop()
 
     def report(self, row: Row, seconds: float, how: str, failed: bool) -> None:
-        """Count a finished row and leave its line, above the table where there is one."""
+        """Count a finished row and print its line, above the table if there is one."""
         line = self.board.finish(row, seconds, how, failed)
         if self.live is None:
             print(line, file=sys.stderr, flush=True)
@@ -219,7 +220,7 @@ class Shown:
 
 
 def board_of(rows: Sequence[Row], logs: Path, jobs: int, unit: str, expected: Mapping[Row, float]) -> Board:
-    """A board whose rows log to `logs/A-B.log`; notes that an earlier, killed run left there are taken away."""
+    """Make a board whose rows log to `logs/A-B.log`; status files of an earlier, killed run are deleted."""
     board = Board({row: logs / f"{'-'.join(map(str, row))}.log" for row in rows}, jobs, unit, expected)
     board.forget_running()
     return board

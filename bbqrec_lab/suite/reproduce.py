@@ -1,4 +1,4 @@
-"""The whole job: rows of the main table in a process pool, then the notebooks in it, then the tables."""
+"""The full reproduction: the rows of the main table in a process pool, then the notebooks, then the tables."""
 
 import re
 import shutil
@@ -13,19 +13,19 @@ from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite import notebooks, process_pool
 
-BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours, in parts that are kept"}
-LONGEST = ("ids", "items", "knn", "markov", "popularity")  # kinds of rows, by how long they take
+BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours; finished parts are kept"}
+LONGEST = ("ids", "items", "knn", "markov", "popularity")  # kinds of rows, longest first
 SHOWN_FILE = re.compile(r"figures/((?:[\w-]+/[\w-]+/)?[\w.-]+\.(?:png|svg|csv|md|tex))")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `bbqrec reproduce` is asked for.
+    """The options of `bbqrec reproduce`.
 
     Args: dataset: a registered name, or a path to a bundle. preset: `smoke`, `quick` or `full`.
-        seeds: of the main table's rows; the first is the notebooks' own. only: notebook numbers like `02`; () is all.
-        jobs: rows, then notebooks, at a time, one thread each. out: everything is written below it.
-    Raises: ValueError for an unknown preset, a dataset that is neither, no or repeated seeds, or jobs < 1.
+        seeds: seeds of the main table; notebooks use the first one. only: notebook numbers such as `02`; () for all.
+        jobs: parallel rows, then parallel notebooks, one thread each. out: folder of all output.
+    Raises: ValueError for an unknown preset or dataset, missing, repeated or negative seeds, or jobs < 1.
     """
 
     dataset: str = "ml-100k"
@@ -39,7 +39,7 @@ class Request:
         if self.preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"seeds must be different integers of at least 0, got {self.seeds}")
+            raise ValueError(f"seeds must be distinct integers of at least 0, got {self.seeds}")
         if self.jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {self.jobs}")
         object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
@@ -48,14 +48,14 @@ class Request:
 
 @lru_cache(maxsize=1)
 def _load(dataset: str, options: DataConfig) -> object:
-    """The data, read once per process."""
+    """Load the dataset, once per process."""
     from bbqrec_lab.datasets import sources
 
     return sources.load(dataset, options)
 
 
 def run_row(dataset: str, preset: str, store: Path, variant: str, seed: int) -> object:
-    """Train and evaluate one row, in a worker process with one thread; the store keeps what was done before."""
+    """Train and evaluate one row in a worker process with one thread; stored results are reused."""
     import torch
 
     from bbqrec_lab.experiments import presets, runs
@@ -67,9 +67,9 @@ def run_row(dataset: str, preset: str, store: Path, variant: str, seed: int) -> 
 
 
 def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
-    """Parameters by notebook, in order.
+    """Parameters per notebook, in order.
 
-    Raises: ValueError for a notebook that is not there or declares other names.
+    Raises: ValueError for a missing notebook, or one that does not declare the parameters.
     """
     given: dict[str, object] = {
         "dataset": request.dataset,
@@ -86,8 +86,8 @@ def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
 def write_results(results: list, folder: Path) -> tuple[object, str]:
     """Write main_results (.csv in long form; .md and .tex readable), intervals and cost.
 
-    Args: results: of `runs.run_variant`, in the order of the table.
-    Returns: the readable frame and its caption.
+    Args: results: from `runs.run_variant`, in table order.
+    Returns: the readable table and its caption.
     """
     import polars as pl
 
@@ -96,21 +96,24 @@ def write_results(results: list, folder: Path) -> tuple[object, str]:
     rows = pl.concat([result.rows for result in results])
     first = rows.row(0, named=True)
     seeds = ", ".join(map(str, rows["seed"].unique().sort()))
-    short = "" if first["preset"] == "full" else ", short training: a first look, not a benchmark"
+    short = "" if first["preset"] == "full" else ", short training: a preview, not a benchmark"
     caption = (
         f"{first['dataset']} ({first['data_hash']}), preset {first['preset']}{short}. Test part, full catalogue, "
-        f"{first['targets']} targets, split seed {first['split_seed']}, seeds {seeds}; mean ± deviation over seeds."
+        f"{first['targets']} targets, split seed {first['split_seed']}, seeds {seeds}; "
+        "mean ± standard deviation over seeds."
     )
     readable = tables.summary(rows)
     tables.save_table(rows, "main_results", folder, caption, readable)
-    costs = pl.concat([result.cost for result in results], how="vertical_relaxed")  # popularity has no score: a null
+    costs = pl.concat(
+        [result.cost for result in results], how="vertical_relaxed"
+    )  # relaxed: popularity has a null score
     write_atomic(folder / "cost.csv", costs.write_csv())
     write_atomic(folder / "intervals.csv", runs.intervals(results).write_csv())
     return readable, caption
 
 
 def _earlier_seconds(folder: Path) -> dict[tuple[str, int], float]:
-    """Seconds that rows took when they were made, from the cost table of an earlier run; empty without one."""
+    """Seconds per row from the cost table of an earlier run; empty if there is none."""
     import polars as pl
 
     if not (folder / "cost.csv").exists():
@@ -122,24 +125,24 @@ def _earlier_seconds(folder: Path) -> dict[tuple[str, int], float]:
 
 
 def reproduce(request: Request) -> int:
-    """Run everything asked for; what is done is not done again.
+    """Run the requested rows and notebooks; finished ones are skipped.
 
-    Returns: 0 when all rows and notebooks are there, 1 when some failed (each with one line on standard error).
-    Raises: ValueError before anything long starts, for a wrong request, dataset or notebook.
+    Returns: 0 if all rows and notebooks succeeded, 1 if some failed (one line each on standard error).
+    Raises: ValueError for a wrong request, dataset or notebook, before any long work starts.
     """
     process_pool.use_one_thread()
     from bbqrec_lab.experiments import presets, tables, variants
 
     plan = notebook_plan(request)
-    # A notebook that takes `seeds` shows the main table; for the others alone its rows need not be made.
+    # Only notebooks with the parameter `seeds` show the main table; the others do not need its rows.
     rows_wanted = not request.only or any("seeds" in given for given in plan.values())
     rows = variants.plan(request.preset, request.seeds) if rows_wanted else []
     notebooks.say(f"{request.dataset}, preset {request.preset}: {len(rows)} rows, {len(plan)} notebooks", end="")
-    notebooks.say(f" (on the default data and 2 CPU cores {BUDGETS[request.preset]}); reading the data")
+    notebooks.say(f" (on the default dataset with 2 CPU cores: {BUDGETS[request.preset]}); reading the data")
     data = _load(request.dataset, presets.make_config(request.preset).data)
     run = run_folder(request.out, request.dataset, request.preset, data)
     work = partial(run_row, request.dataset, request.preset, request.out / "artefacts")
-    longest = sorted(rows, key=lambda row: LONGEST.index(variants.VARIANTS[row[0]].kind))  # short ones fill the end
+    longest = sorted(rows, key=lambda row: LONGEST.index(variants.VARIANTS[row[0]].kind))  # short rows last
     outcomes = process_pool.run_all(
         work, longest, request.jobs, run / "logs", expected=_earlier_seconds(run / "tables")
     )
@@ -151,18 +154,18 @@ def reproduce(request: Request) -> int:
     failures |= notebooks.run_notebooks(plan, run, data.data_hash, request.jobs)
     if shown:
         tables.show(*shown)
-    notebooks.say(f"everything is below {run}")
+    notebooks.say(f"all results are in {run}")
     for name, cause in failures.items():
         notebooks.say(f"failed: {name}: {cause}")
     return 1 if failures else 0
 
 
 def promote(out: str | Path = "runs", root: str | Path = ".") -> None:
-    """Copy the files that the README and the notebooks show from `figures/` out of the runs that made them.
+    """Copy the files that the README and the notebooks show from the runs to `figures/`.
 
     `figures/NAME` comes from the default run, `figures/DATASET/PRESET/NAME` from that run.
 
-    Raises: ValueError naming each file that no run has made and `figures/` does not hold already.
+    Raises: ValueError naming each file that no run has written and that is not in `figures/` either.
     """
     root, default = Path(root), Request.dataset + "/" + Request.preset
     pages = [root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]
@@ -177,8 +180,10 @@ def promote(out: str | Path = "runs", root: str | Path = ".") -> None:
         if made:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(made[0], target)
-        elif not (folder and target.exists()):  # other runs take hours: their committed files stay
+        elif not (folder and target.exists()):  # other runs take hours: keep their committed files
             missing.append(name)
-        notebooks.say(f"figures/{name}: {'copied' if made else 'no run has made it'}")
+        notebooks.say(f"figures/{name}: {'copied' if made else 'not found in any run'}")
     if missing:
-        raise ValueError(f"shown but never made: {', '.join(missing)}: run the job that makes them, or mend the page")
+        raise ValueError(
+            f"shown but not found in any run: {', '.join(missing)}: run the job that writes them, or edit the page"
+        )

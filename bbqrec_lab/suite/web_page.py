@@ -1,4 +1,4 @@
-"""A notebook of the suite as a web page on this machine, through Voila."""
+"""Serve a notebook of the suite as a web page on this machine, with Voila."""
 
 import importlib.util
 import json
@@ -12,19 +12,19 @@ from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite.notebooks import discover, notebook_folder, say
 
 CDN = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/"
-UNWANTED = "jupyterlab-jupytext"  # an extension of JupyterLab that fails in a page, with an error in the console
+UNWANTED = "jupyterlab-jupytext"  # this JupyterLab extension fails in a Voila page, with a console error
 TEMPLATE = f"""{{%- extends 'lab/index.html.j2' -%}}
 {{%- block notebook_css -%}}
-{{# icons of buttons, which our widgets do not use, would come from another machine #}}
+{{# removes button icons, which our widgets do not need and the browser would load from another machine #}}
 {{{{ super() | replace('{CDN}all.min.css', 'data:text/css,') | replace('{CDN}v4-shims.min.css', 'data:text/css,') }}}}
 {{%- endblock notebook_css -%}}
 """
 
 
 def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None:
-    """A copy of a notebook with other parameters, to be served as a page.
+    """Write a copy of a notebook with other parameters, for the web page.
 
-    Pictures of the folder `figures` are left out: they lie outside of what is served, and the page draws its own.
+    Images from `figures/` are removed: they are outside the served folder, and the page draws its own.
 
     Raises: ValueError for a parameter that the notebook does not declare.
     """
@@ -42,12 +42,12 @@ def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None
 
 
 def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> int:
-    """Serve a notebook as a web page through Voila, on this machine only, until it is interrupted.
+    """Serve a notebook as a web page with Voila, on this machine only, until it is interrupted.
 
-    The page runs a copy below `out` that holds the given parameters; each visitor has a kernel of their own.
+    The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel.
 
-    Returns: Voila's exit code.
-    Raises: ValueError where Voila is not installed, or for a dataset that is neither a name nor a folder.
+    Returns: the exit code of Voila.
+    Raises: ValueError if Voila is not installed, or if the dataset is neither a registered name nor a folder.
     """
     if not importlib.util.find_spec("voila"):
         raise ValueError("Voila is not installed: pip install -c constraints.txt -e '.[dev]', or run make inspector")
@@ -58,7 +58,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> 
     page = out / "pages" / source.name
     _write_template(out / "pages" / "jupyter")
     page_copy(source, page, {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out)})
-    say(f"http://127.0.0.1:{port}/ shows the page, which computes what it shows when it is opened; Ctrl-C ends it")
+    say(f"http://127.0.0.1:{port}/ serves the page; its content is computed when it is opened; press Ctrl-C to stop")
     command = [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
     command += ["--template=bbqrec", "--VoilaConfiguration.show_tracebacks=True"]
     command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}"]
@@ -67,7 +67,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> 
 
 
 def _write_template(folder: Path) -> None:
-    """Voila's template `lab` under another name, so that the page asks no other machine for anything."""
+    """Write a variant of the Voila template `lab` that loads nothing from other machines."""
     template = folder / "voila" / "templates" / "bbqrec"
     write_atomic(template / "index.html.j2", TEMPLATE)
     write_atomic(template / "conf.json", json.dumps({"base_template": "lab"}))

@@ -1,4 +1,4 @@
-"""Attention explorer: a user's attention without and with the offsets, and what their strength does to the ranking."""
+"""Attention explorer: attention of one user without and with offsets, and the effect of their scale on the ranking."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.widgets.html_cards import Catalogue, Html, card_row, code_colour, section, text
 from bbqrec_lab.widgets.state_board import LABEL, Live
 
-SHOWN = 8  # recommendations
-FEWEST, MOST = 2, 20  # events that a map can hold
+SHOWN = 8  # recommendations on display
+FEWEST, MOST = 2, 20  # events in a map
 SPECIAL = ("itself", "missing", "padding")
 STYLE = Html("""<style>
 .bb table.bb-heat { width: auto; border-collapse: separate; border-spacing: 1px; font-size: 10px; }
@@ -35,11 +35,11 @@ STYLE = Html("""<style>
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """Whose attention is looked at, and by which model.
+    """The users and the model that the explorer shows.
 
-    Args: items: the catalogue. recommender: with reweighting. users: their ids as text, (U,). history: what the model
-        may read of each. targets: the item each really chose next, (U,).
-    Raises: ValueError for a model without reweighting, or one that reads codes.
+    Args: items: the catalogue. recommender: with reweighting. users: user ids as text, (U,). history: the events that
+        the model may read, per user. targets: the true next item per user, (U,).
+    Raises: ValueError for a model without reweighting, or a model that reads codes.
     """
 
     items: Catalogue
@@ -50,7 +50,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         if explanations.readable(self.recommender).model.reweighting is None:
-            raise ValueError("this model has no offsets to explore: choose a run with reweight=True")
+            raise ValueError("this model has no offsets: choose a run with reweight=True")
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -58,27 +58,27 @@ class Subject:
         return {name: row for row, name in enumerate(self.users)}
 
     def rows_of(self, user: str) -> list[int]:
-        """A user's history as item rows, oldest first.
+        """The history of a user as item rows, oldest first.
 
         Raises: ValueError for an unknown id.
         """
         if user not in self.numbers:
             some = ", ".join(self.users[:3])
-            raise ValueError(f"no user {user!r}: there are {len(self.users)}, for example {some}")
+            raise ValueError(f"no user {user!r}: there are {len(self.users)} users, for example {some}")
         row = self.numbers[user]
         return self.history.items[self.history.offsets[row] : self.history.offsets[row + 1]].tolist()
 
 
 def subject(items: Catalogue, recommender: Recommender, data: NamedDataset) -> Subject:
-    """The users of a dataset at their test history, under one recommender."""
+    """Return the users of a dataset with their test histories, for one recommender."""
     return Subject(items, recommender, tuple(map(str, data.users)), data.history("test"), data.targets("test"))
 
 
 @dataclass(frozen=True)
 class ExplorerState:
-    """What is chosen: user id, how many last events the model reads, layer and head from 1, channel, offsets' scale.
+    """The choices: user id, number of last events, layer and head (from 1), channel, and scale of the offsets.
 
-    Raises: ValueError for a scale outside 0 .. 2 or fewer than two events.
+    Raises: ValueError for a scale outside [0, 2] or fewer than 2 events.
     """
 
     user: str
@@ -90,12 +90,12 @@ class ExplorerState:
 
     def __post_init__(self) -> None:
         if not 0 <= self.scale <= 2 or self.events < FEWEST:
-            raise ValueError(f"want a scale from 0 to 2 and 2 events or more, got {self.scale:g} and {self.events}")
+            raise ValueError(f"need a scale from 0 to 2 and at least 2 events, got {self.scale:g} and {self.events}")
 
 
 class Seen(NamedTuple):
-    """What a state comes to: the events read (item rows, T), attention of the chosen head with zero offsets and with
-    scaled ones (T, T), and the ranks of every item row with the offsets as trained and as scaled."""
+    """The model output for a state: the events read (item rows, T), attention of the chosen head with zero offsets and
+    with scaled offsets (T, T), and the rank of every item row with the trained and with the scaled offsets."""
 
     rows: list[int]
     before: Float[Tensor, "T T"]
@@ -105,13 +105,15 @@ class Seen(NamedTuple):
 
 
 def look(which: Subject, state: ExplorerState) -> Seen:
-    """Ask the model for a state; scale 1 gives its own attention and scores, bit for bit.
+    """Run the model for a state; scale 1 returns the attention and scores of the trained model, bit for bit.
 
     Raises: ValueError for an unknown user, layer or head.
     """
     whole, config = which.rows_of(state.user), which.recommender.model.config
     if not (1 <= state.layer <= config.layers and 1 <= state.head <= config.heads):
-        raise ValueError(f"no layer {state.layer}, head {state.head}: there are {config.layers} and {config.heads}")
+        raise ValueError(
+            f"no layer {state.layer}, head {state.head}: the model has {config.layers} layers and {config.heads} heads"
+        )
     rows = whole[-min(state.events, config.max_events) :]
     models = {scale: explanations.rescaled(which.recommender, scale) for scale in {0.0, 1.0, state.scale}}
     before, after = (
@@ -133,9 +135,9 @@ def _shade(step: int, steps: int) -> str:
 def heat_table(
     title: str, cells: Sequence[Sequence[tuple[float, str, str]]], rows: Sequence[object], columns: Sequence[object]
 ) -> Html:
-    """A lower triangle as a table of coloured cells, a title above.
+    """Draw a lower triangle as a table of coloured cells with a title.
 
-    Args: cells: by row: (0 .. 1 on the colour scale, what is written, what a pointer is told).
+    Args: cells: per row: (colour in [0, 1], text of the cell, tooltip).
     """
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
     body = ""
@@ -150,16 +152,19 @@ def heat_table(
 
 
 def _weight_map(title: str, weights: Tensor, top: float, names: Sequence[object], labels: Sequence[str]) -> Html:
-    """Attention weights in hundredths, on the scale that both maps share; the first event sees itself alone: no row."""
+    """Attention weights in percent, on one scale for both maps. The first event attends only to itself: no row."""
     cells = [
-        [(w / top, f"{100 * w:.0f}", f"{labels[i]} gives {labels[j]} {w:.4f}") for j, w in enumerate(line[: i + 1])]
+        [
+            (w / top, f"{100 * w:.0f}", f"{labels[i]} attends to {labels[j]}: {w:.4f}")
+            for j, w in enumerate(line[: i + 1])
+        ]
         for i, line in enumerate(weights.tolist())
     ]
     return heat_table(title, cells[1:], names[1:], range(1, len(names) + 1))
 
 
 def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, labels: Sequence[str]) -> Html:
-    """Bucket of each pair in the chosen channel, with its cosine and learned offset for the pointer."""
+    """Bucket of each pair in the chosen channel; the tooltip has its cosine and learned offset."""
     rule, item_ids = which.recommender.model.reweighting, torch.tensor([seen.rows])
     names = [channel.name for channel in rule.channels]
     channel = names.index(state.channel) if state.channel in names else 0
@@ -174,40 +179,40 @@ def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, labels: Sequen
         for j, (value, kind) in enumerate(zip(line[: i + 1], kinds, strict=False)):
             if binned:
                 number = int(bucket[i, j])
-                offset, share = float(learned[number]), number / (rule.buckets - 1)
+                offset, share, written = float(learned[number]), number / (rule.buckets - 1), f"{number}"
             else:
-                offset, share = float(learned[1 + kind] if kind >= 0 else learned[0] * value), (value + 1) / 2
+                offset = float(learned[1 + kind] if kind >= 0 else learned[0] * value)
+                share, written = (value + 1) / 2, f"{value:.1f}"
+            if kind >= 0:
+                written = ("=", "–", "")[kind]
             met = f"cosine {value:.2f}" if kind < 0 else SPECIAL[kind]
-            written = ("=", "–", "")[kind] if kind >= 0 else f"{number}" if binned else f"{value:.1f}"
             told = f"{labels[i]} with {labels[j]}: {met}, offset {offset:+.3f} logits"
             cells[-1].append((share if kind < 0 else 0.5, written, told))
-    unit = f"bucket, 0 least to {rule.buckets - 1} most alike" if binned else "cosine"
+    unit = f"bucket, from 0 (least similar) to {rule.buckets - 1} (most similar)" if binned else "cosine"
     return heat_table(f"{names[channel]}: {unit}", cells[1:], range(2, len(cells) + 1), range(1, len(cells) + 1))
 
 
 def _change(now: int, then: int) -> str:
-    """A rank, and where it was before if it moved."""
+    """A rank, with the earlier rank if it changed."""
     return f"rank {now} (same)" if now == then else f"rank {then} → {now} {'▲' if now < then else '▼'}"
 
 
 def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
-    """The best items now, each with its change of rank against the offsets as trained, and who left the list."""
+    """The top items with scaled offsets, their change of rank against the trained offsets, and the items that left."""
     now, then = explanations.best(seen.ranks, SHOWN), explanations.best(seen.trained, SHOWN)
     notes = [_change(int(seen.ranks[row]), int(seen.trained[row])) for row in now]
     gone = [f"{which.items.titles[row]} ({seen.trained[row]} → {seen.ranks[row]})" for row in then if row not in now]
-    left = (
-        f"Left the first {SHOWN}: {', '.join(gone)}." if gone else f"None of the trained first {SHOWN} left the list."
-    )
+    left = f"No longer in the top {SHOWN}: {', '.join(gone)}." if gone else f"The top {SHOWN} contains the same items."
     target = int(which.targets[which.numbers[state.user]])
     if seen.ranks[target]:
-        chosen = f"What this user really chose next, {which.items.titles[target]}: "
+        chosen = f"The true next item of this user, {which.items.titles[target]}: "
         left += f" {chosen}{_change(int(seen.ranks[target]), int(seen.trained[target]))}."
-    title = f"Recommendations with the offsets times {state.scale:.2f}, against times 1; the user's items are left out"
+    title = f"Recommendations at offset scale {state.scale:.2f}, compared with scale 1 (items of the history excluded)"
     return section(title, card_row(which.items, now, notes), left)
 
 
 def view(which: Subject, state: ExplorerState) -> Html:
-    """The events read as cards, attention before and after on one scale, buckets, and the recommendations."""
+    """The events as cards, attention before and after on one colour scale, buckets, and the recommendations."""
     seen = look(which, state)
     titles = [which.items.titles[row] for row in seen.rows]
     labels = [f"{t + 1} {title}" for t, title in enumerate(titles)]
@@ -218,30 +223,31 @@ def view(which: Subject, state: ExplorerState) -> Html:
     notes = [f"{t + 1}: {100 * b:.0f} % → {100 * a:.0f} %" for t, (b, a) in enumerate(last)]
     ramp = ",".join(code_colour(step, 9)[0] for step in range(9))
     legend = Html(
-        f'<p>weight in hundredths, one scale for both: 0<span class="bb-ramp" style="background:linear-gradient(90deg,'
-        f'{ramp})"></span>{100 * top:.0f}. Rows attend, columns are attended; rows sum to 100. In the third table = is '
-        "an event with itself and – a missing signal; point at a cell for its cosine and its learned offset.</p>"
+        f'<p>Attention weight in percent, one colour scale for both maps: 0<span class="bb-ramp" '
+        f'style="background:linear-gradient(90deg,{ramp})"></span>{100 * top:.0f}. Rows are queries, columns are keys; '
+        "each row sums to 100. In the third table, = marks an event with itself and – a missing signal. Hover over a "
+        "cell for its cosine and learned offset.</p>"
     )
     maps = (
-        _weight_map("before: offsets times 0", seen.before, top, names, labels)
-        + _weight_map(f"after: offsets times {state.scale:.2f}", seen.after, top, range(1, len(names) + 1), labels)
+        _weight_map("before: offset scale 0", seen.before, top, names, labels)
+        + _weight_map(f"after: offset scale {state.scale:.2f}", seen.after, top, range(1, len(names) + 1), labels)
         + _bucket_map(which, state, seen, labels)
     )
-    read = f"The last {len(seen.rows)} events of user {state.user}, and the last event's attention before → after"
+    read = f"The last {len(seen.rows)} events of user {state.user}, with the last event's attention, before → after"
     where = f"layer {state.layer}, head {state.head}"
     return Html(
         STYLE
         + section(read, card_row(which.items, seen.rows, notes))
         + section(f"Attention of {where}", Html(f'<div class="bb-maps">{maps}</div>'), legend)
-        + text(Html(f"<p>The offsets move {100 * moved:.1f} % of the last event's weight in this head.</p>"))
+        + text(Html(f"<p>The offsets move {100 * moved:.1f} % of the last event's attention weight in this head.</p>"))
         + _ranked(which, state, seen)
     )
 
 
 class AttentionExplorer(Live):
-    """The live view: choose user, events, layer, head and channel, and move the scale of the offsets.
+    """The live view: choose user, events, layer, head and channel, and the scale of the offsets.
 
-    Args: which: of `subject`. state: what is shown first; the first user where it is left out.
+    Args: which: from `subject`. state: the initial state; by default, the first user.
     """
 
     def __init__(self, which: Subject, state: ExplorerState | None = None) -> None:
@@ -254,11 +260,11 @@ class AttentionExplorer(Live):
         most = max(min(MOST, model.config.max_events), FEWEST)
         controls = {
             "user": ipywidgets.Text(description="user id", continuous_update=False, **small),
-            "events": ipywidgets.IntSlider(min=FEWEST, max=most, description="last events", **wide),
+            "events": ipywidgets.IntSlider(min=FEWEST, max=most, description="number of events", **wide),
             "layer": ipywidgets.Dropdown(options=range(1, model.config.layers + 1), description="layer", **small),
             "head": ipywidgets.Dropdown(options=range(1, model.config.heads + 1), description="head", **small),
-            "channel": ipywidgets.Dropdown(options=channels, description="buckets of", style=LABEL),
-            "scale": ipywidgets.FloatSlider(min=0, max=2, step=0.1, description="offsets times", **wide),
+            "channel": ipywidgets.Dropdown(options=channels, description="channel", style=LABEL),
+            "scale": ipywidgets.FloatSlider(min=0, max=2, step=0.1, description="offset scale", **wide),
         }
         self.earlier = ipywidgets.Button(description="previous user", layout={"width": "120px"})
         self.later = ipywidgets.Button(description="next user", layout={"width": "120px"})
@@ -271,6 +277,6 @@ class AttentionExplorer(Live):
         self.board.press(self.later, lambda: self._walk(1))
 
     def _walk(self, step: int) -> None:
-        """To the user before or after, round the end."""
+        """Go to the previous or next user; after the last user comes the first."""
         here = self.which.numbers.get(self.state.user, 0)
         self.board.change(user=self.which.users[(here + step) % len(self.which.users)])

@@ -1,6 +1,6 @@
-"""Items as HTML: cards with picture, title and ID chips, small tables, errors in words. Pure functions of plain data.
+"""Items as HTML: cards with image, title and ID chips, small tables, error messages. Pure functions of plain data.
 
-Every function returns `Html`. Whatever else is handed in is text and is escaped, so a title can never become markup.
+Every function returns `Html`. All other input is text and is escaped, so a title can never become markup.
 """
 
 import base64
@@ -56,16 +56,16 @@ STYLE = """<style>
 
 
 class Html(str):
-    """Text that is HTML already; any other text is escaped before it is shown."""
+    """Text that is already HTML; any other text is escaped before display."""
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """What the cards show of every item. Entry 0 of everything is padding.
+    """The data that the cards show for each item. Entry 0 of every field is padding.
 
-    Args: titles: N+1, the title, or the source's id in words where there is none. source_ids: N+1, as the bundle has
-        them. code_ids: (N+1, sid_len). sizes: codes possible at each position. learned: how many of the positions come
-        from the codebook. images: N+1 picture files or None. categories: N+1 tuples, empty where unknown.
+    Args: titles: N+1, the title, or `item ID` if there is no title. source_ids: N+1, as in the bundle.
+        code_ids: (N+1, sid_len). sizes: number of codes at each position. learned: number of positions that come from
+        the codebook. images: N+1 image files or None. categories: N+1 tuples, empty if unknown.
         counts: (N+1,), training events.
     """
 
@@ -80,18 +80,18 @@ class Catalogue:
 
     @property
     def n_items(self) -> int:
-        """N, padding not counted."""
+        """N, without padding."""
         return len(self.titles) - 1
 
 
 def catalogue(data: NamedDataset, ids: SemanticIds) -> Catalogue:
     """The items of a dataset under one set of semantic IDs.
 
-    Raises: ValueError if the IDs belong to another number of items.
+    Raises: ValueError if the number of IDs differs from the number of items.
     """
     if len(ids.code_ids) != data.n_items + 1:
         raise ValueError(
-            f"{len(ids.code_ids) - 1} semantic IDs for {data.n_items} items: they are of another catalogue"
+            f"{len(ids.code_ids) - 1} semantic IDs for {data.n_items} items: they belong to another dataset"
         )
     titles, images = titles_and_images(data)
     categories = [tuple(map(str, names or ())) for names in data.items["categories"].to_list()]
@@ -108,7 +108,7 @@ def catalogue(data: NamedDataset, ids: SemanticIds) -> Catalogue:
 
 
 def text(value: object) -> Html:
-    """Anything as HTML: `Html` as it is, everything else escaped; floats with four digits."""
+    """Return any value as HTML: `Html` unchanged, all else escaped; floats with four significant digits."""
     if isinstance(value, Html):
         return value
     return Html(html.escape(f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)))
@@ -116,9 +116,9 @@ def text(value: object) -> Html:
 
 @lru_cache(maxsize=4096)
 def code_colour(code: int, size: int) -> tuple[str, str]:
-    """Background and letters of a chip: the house's ordered colours over 0 .. size - 1, letters dark or light on it.
+    """Return background and text colour of a chip: the ordered colour map over 0 .. size - 1, with dark or light text.
 
-    Choice: ordered colours stay apart for every kind of colour vision; the number on the chip tells codes apart.
+    Choice: an ordered colour map is readable with every kind of colour vision; the number on the chip names the code.
     """
     red, green, blue, _ = mpl.colormaps[ORDERED](code / max(size - 1, 1))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
@@ -130,10 +130,10 @@ def code_colour(code: int, size: int) -> tuple[str, str]:
 def chips(
     codes: Sequence[int] | Int[np.ndarray, "positions"], sizes: Sequence[int], learned: int, first: int = 0
 ) -> Html:
-    """A semantic ID, or a prefix of one, as a chip for each code: the number on its colour.
+    """Draw a semantic ID, or a prefix of it, as one chip per code: the number on a coloured background.
 
-    Args: codes: the first positions of an ID. sizes: codes possible at each position. learned: positions from here on
-        only number items that share an ID, and get a plain chip. first: position of the first code given.
+    Args: codes: the first positions of an ID. sizes: number of codes at each position. learned: positions from this one
+        on only number the items that share an ID, and get a plain chip. first: position of the first code.
     """
     shown = []
     for position, (code, size) in enumerate(zip(map(int, codes), sizes[first:], strict=False), first):
@@ -148,20 +148,20 @@ def chips(
 
 @lru_cache(maxsize=4096)
 def thumbnail(file: str) -> str:
-    """A picture file as a small JPEG in a data URI; read once in a process."""
+    """Return an image file as a small JPEG in a data URI; each file is read once per process."""
     target = io.BytesIO()
     Image.fromarray(picture(file, THUMBNAIL)).save(target, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(target.getvalue()).decode()
 
 
 def face(items: Catalogue, row: int) -> Html:
-    """The picture of an item, or a drawn placeholder with the first letter of its title."""
+    """The image of an item, or a placeholder drawing with the first letter of its title."""
     title, file = items.titles[row], items.images[row]
     if file:
-        return Html(f'<img src="{thumbnail(str(file))}" alt="picture of {html.escape(title)}">')
+        return Html(f'<img src="{thumbnail(str(file))}" alt="image of {html.escape(title)}">')
     letter = html.escape((title.strip() or "?")[0].upper())
     return Html(
-        '<svg viewBox="0 0 70 92" role="img" aria-label="no picture"><rect x="1" y="1" width="68" height="90" rx="4" '
+        '<svg viewBox="0 0 70 92" role="img" aria-label="no image"><rect x="1" y="1" width="68" height="90" rx="4" '
         'fill="#e8ebef" stroke="#9aa3ad"/><circle cx="35" cy="40" r="21" fill="#ffffff" stroke="#9aa3ad"/>'
         f'<text x="35" y="49" text-anchor="middle" font-size="26" fill="#4a5560">{letter}</text>'
         '<path d="M14 74h42M22 81h26" stroke="#9aa3ad" stroke-width="2"/></svg>'
@@ -169,7 +169,7 @@ def face(items: Catalogue, row: int) -> Html:
 
 
 def card(items: Catalogue, row: int, note: object = "") -> Html:
-    """One item: picture, title, ID as chips, categories or else the source's id, and a note such as a probability."""
+    """One item: image, title, ID as chips, categories (or the source's id if unknown), and an optional note."""
     title = html.escape(items.titles[row])
     about = ", ".join(items.categories[row]) or f"item {items.source_ids[row]}"
     last = f'<div class="bb-note">{text(note)}</div>' if str(note) else ""
@@ -181,7 +181,7 @@ def card(items: Catalogue, row: int, note: object = "") -> Html:
 
 
 def mini(items: Catalogue, row: int, note: object = "") -> Html:
-    """One item as one line: small picture, title, ID as chips, and a note."""
+    """One item as one line: small image, title, ID as chips, and a note."""
     title = html.escape(items.titles[row])
     last = f'<span class="bb-about">{text(note)}</span>' if str(note) else ""
     body = f'<span class="bb-line" title="{title}">{title}</span>'
@@ -190,16 +190,16 @@ def mini(items: Catalogue, row: int, note: object = "") -> Html:
 
 
 def columns(parts: Mapping[str, object]) -> Html:
-    """Headed parts side by side, below each other where there is no room."""
+    """Sections side by side, or below each other if there is not enough room."""
     return Html(f'<div class="bb-columns">{"".join(section(title, part) for title, part in parts.items())}</div>')
 
 
 def card_row(
     items: Catalogue, rows: Iterable[int], notes: Sequence[object] = (), empty: str = "Nothing to show."
 ) -> Html:
-    """Cards side by side, or `empty` in words where there are none.
+    """Cards side by side, or the text `empty` if there are none.
 
-    Args: notes: one a card, or none.
+    Args: notes: one per card, or none.
     """
     rows = [int(row) for row in rows]
     if not rows:
@@ -209,7 +209,7 @@ def card_row(
 
 
 def table(columns: Sequence[object], rows: Iterable[Sequence[object]]) -> Html:
-    """A small table; numbers stand to the right."""
+    """A small table; numbers are right-aligned."""
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     return Html(f'<div class="bb-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
@@ -222,24 +222,24 @@ def _cell(value: object) -> str:
 
 
 def section(title: str, *parts: object) -> Html:
-    """A headed part of a view; every part that is not `Html` becomes a paragraph of text."""
+    """A section of a view with a heading; every part that is not `Html` becomes a paragraph of text."""
     body = "".join(part if isinstance(part, Html) else f"<p>{text(part)}</p>" for part in parts)
     return Html(f"<section><h4>{html.escape(title)}</h4>{body}</section>")
 
 
 def error_panel(problem: object) -> Html:
-    """What went wrong in words: a message, or an exception with its kind where that is no plain mistake of a caller."""
+    """An error message, or the text of an exception; its type is named unless it is `ValueError`."""
     kind = f"{type(problem).__name__}: " if isinstance(problem, Exception) and type(problem) is not ValueError else ""
     return Html(f'<div class="bb-error" role="alert">{html.escape(kind + (str(problem) or "no message"))}</div>')
 
 
 def page(*parts: object) -> Html:
-    """Parts as one piece of HTML that brings its style along, for `ipywidgets.HTML` or `IPython.display.HTML`."""
+    """Join parts into one piece of HTML that includes its style, for `ipywidgets.HTML` or `IPython.display.HTML`."""
     return Html(f'{STYLE}<div class="bb">{"".join(map(text, parts))}</div>')
 
 
 def titles_and_images(data: NamedDataset) -> tuple[list[str], list[str | None]]:
-    """By item row (0 is padding): the title, or the source's id where there is none; and the picture file or None."""
+    """Per item row (0 is padding): the title, or `item ID` if there is no title; and the image file or None."""
     ids = pl.concat_str(pl.lit("item "), pl.col("item_id").cast(pl.String))
     names = data.items.select(pl.coalesce(pl.col("title").cast(pl.String), ids)).to_series().to_list()
     return ["", *names], [None, *data.items["image"].to_list()]

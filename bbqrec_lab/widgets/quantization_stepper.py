@@ -1,4 +1,4 @@
-"""Residual quantization of one point in the plane, step by step: drag the point and watch what each level leaves."""
+"""Residual quantization of one point in the plane, step by step: drag the point and see the residual of each level."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from bbqrec_lab.plots.style import CATEGORIES
 from bbqrec_lab.widgets.html_cards import Html, chips, section, table, text
 from bbqrec_lab.widgets.state_board import LABEL, Live
 
-STEP = 0.05  # of the point's coordinates: under two pixels, and far enough for an arrow key
+STEP = 0.05  # grid of the coordinates: below 2 pixels, and large enough for one press of an arrow key
 QUIET, STRONG = "#9aa3ad", "#222222"
 _DRAG = """
 function render({ model, el }) {
   const box = document.createElement("div");
   box.tabIndex = 0;
   box.setAttribute("role", "group");
-  box.setAttribute("aria-label", "The plane. Arrow keys move the point; with shift, ten steps at a time.");
+  box.setAttribute("aria-label", "The plane. Arrow keys move the point; with Shift, ten steps at a time.");
   el.append(box);
   let waiting = false, next = null, dragging = false;
   const send = (message) => {
-    if (waiting) { next = message; return; }  // one question at a time: a slow answer drops moves, never queues them
+    if (waiting) { next = message; return; }  // one message at a time: a slow kernel gets only the last move
     waiting = true;
     model.send(message);
   };
@@ -54,7 +54,7 @@ function render({ model, el }) {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
     if (!way) return;
     event.preventDefault();
-    event.stopPropagation();  // JupyterLab would else move to the next cell
+    event.stopPropagation();  // otherwise JupyterLab moves to the next cell
     send({ by: way.map((steps) => steps * (event.shiftKey ? 10 : 1)) });
   });
   model.on("change:value", draw);
@@ -67,10 +67,10 @@ export default { render };
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """What stays while the point moves.
+    """The fixed data of the view.
 
-    Args: codebook: (L, K, 2). points, names: fixed points to start from, (P, 2), and what they are called.
-    Raises: ValueError for a codebook that is not in the plane, or a point without a name.
+    Args: codebook: (L, K, 2). points, names: fixed points to start from, (P, 2), and their names.
+    Raises: ValueError for a codebook that is not two-dimensional, or if points and names differ in number.
     """
 
     codebook: Float[Tensor, "L K width"]
@@ -80,11 +80,11 @@ class Plane:
     def __post_init__(self) -> None:
         if self.codebook.shape[2] != 2 or len(self.points) != len(self.names):
             shape = tuple(self.codebook.shape)
-            raise ValueError(f"want a codebook (L, K, 2) and a name a point, got {shape} and {len(self.names)} names")
+            raise ValueError(f"want a codebook (L, K, 2), one name per point; got {shape} and {len(self.names)} names")
 
     @property
     def reach(self) -> float:
-        """Half the side of the square that is drawn."""
+        """Half the side of the drawn square."""
         return 1.2 * float(torch.cat([self.points, self.codebook[0]]).abs().max())
 
 
@@ -94,9 +94,9 @@ def _snapped(value: float) -> float:
 
 @dataclass(frozen=True)
 class StepperState:
-    """Where the point is, in whole steps of `STEP`, and how many levels are used.
+    """The position of the point, in multiples of `STEP`, and the number of levels in use.
 
-    Choice: a slider in a page hands back a value that differs in the last digits; rounding makes it the same state.
+    Choice: a slider in the browser returns a value that differs in the last digits; rounding gives the same state.
     """
 
     x: float
@@ -109,19 +109,19 @@ class StepperState:
 
 
 class Walk(NamedTuple):
-    """One point through the levels: codes (L,), and what arrives at each level and is left in the end, (L+1, 2)."""
+    """One point through the levels: codes (L,) and residuals (L+1, 2), the input of each level and the final one."""
 
     codes: Int[Tensor, "L"]
     residuals: Float[Tensor, "steps 2"]
 
     @property
     def lengths(self) -> list[float]:
-        """Length of what arrives at each level, and of what is left."""
+        """Norm of each residual."""
         return self.residuals.norm(dim=1).tolist()
 
 
 def walk(plane: Plane, state: StepperState) -> Walk:
-    """Quantize the point: `c_l = argmin_k |r - C_l[k]|`, `r - C_l[c_l]` goes on, as `ResidualQuantizer` does."""
+    """Quantize the point as `ResidualQuantizer` does: `c_l = argmin_k |r - C_l[k]|`, then `r <- r - C_l[c_l]`."""
     residuals, codes = [torch.tensor([state.x, state.y])], []
     for book in plane.codebook[: state.levels]:
         codes.append(nearest_code(residuals[-1], book))
@@ -134,7 +134,7 @@ def _vector(point: Tensor) -> str:
 
 
 def _arrow(start: Tensor, end: Tensor, colour: str, thick: float, dashed: bool = False) -> str:
-    """A line with a head, in units of the plane; heights are turned since SVG counts them downwards."""
+    """A line with an arrow head, in units of the plane; y is negated because it points down in SVG."""
     (x, y), (u, v) = start.tolist(), end.tolist()
     way = end - start
     length = float(way.norm())
@@ -164,7 +164,7 @@ def _canvas(reach: float, pixels: int, label: str, parts: list[str], mark: str =
 
 
 def _rings(book: Tensor, chosen: int, colour: str, unit: float) -> list[str]:
-    """The codes of a level, the chosen one filled, each with its number inside."""
+    """The codes of a level as circles with their numbers; the chosen one is filled."""
     parts = []
     for code, place in enumerate(book):
         x, y = place.tolist()
@@ -176,7 +176,7 @@ def _rings(book: Tensor, chosen: int, colour: str, unit: float) -> list[str]:
 
 
 def _whole_plane(plane: Plane, found: Walk) -> str:
-    """The point, and the way to it: one arrow a level from the origin, and dashed what is left."""
+    """The point and the path to it: one arrow per level from the origin, and a dashed line for the final residual."""
     reach, place, parts = plane.reach, torch.zeros(2), []
     unit = reach / 42
     for name, point in zip(plane.names, plane.points, strict=True):
@@ -195,12 +195,12 @@ def _whole_plane(plane: Plane, found: Walk) -> str:
     x, y = point.tolist()
     look = f'r="{1.3 * unit:.3f}" fill="{STRONG}" stroke="#fff" stroke-width="{unit / 3:.3f}" style="cursor:grab"'
     parts.append(f'<circle cx="{x:.3f}" cy="{-y:.3f}" {look}/>')
-    label = f"The point at {_vector(point)}; the chosen vectors lead to {_vector(place)}."
+    label = f"The point is at {_vector(point)}; the sum of the chosen vectors is {_vector(place)}."
     return _canvas(reach, 330, label, parts, 'data-plane="1"')
 
 
 def _one_level(plane: Plane, found: Walk, level: int) -> str:
-    """What arrives at a level, its codes, the nearest one, and dashed what that leaves."""
+    """The input of a level, its codes, the nearest one, and a dashed line for the residual."""
     arriving, code, book = found.residuals[level], int(found.codes[level]), plane.codebook[level]
     reach = 1.3 * max(float(book.abs().max()), float(arriving.abs().max()), 0.3 * plane.reach)
     unit = reach / 15
@@ -213,7 +213,7 @@ def _one_level(plane: Plane, found: Walk, level: int) -> str:
 
 
 def _bars(lengths: Sequence[float]) -> str:
-    """Length of what is left at each step, as bars on one scale."""
+    """Norm of the residual at each step, as bars on one scale."""
     names = ["the point"] + [f"after level {level}" for level in range(1, len(lengths))]
     rows = []
     for name, length in zip(names, lengths, strict=True):
@@ -221,11 +221,11 @@ def _bars(lengths: Sequence[float]) -> str:
             f'<div style="height:12px;width:{220 * length / max(max(lengths), 1e-9):.0f}px;background:{STRONG}"></div>'
         )
         rows.append((name, Html(bar), Html(f"<b>{length:.2f}</b>")))
-    return table(("length of what is left", "", ""), rows)
+    return table(("length of the residual", "", ""), rows)
 
 
 def view(plane: Plane, state: StepperState) -> Html:
-    """The plane with the way to the point, a small plane for each level, the lengths, and the same in numbers."""
+    """The plane with the path to the point, a small plane per level, residual lengths, and all numbers."""
     found = walk(plane, state)
     lengths, codes = found.lengths, found.codes.tolist()
     size = plane.codebook.shape[1]
@@ -237,10 +237,12 @@ def view(plane: Plane, state: StepperState) -> Html:
         away = [f"{float((arriving - vector).norm()):.2f}" for vector in book]
         away[code] = Html(f"<b>{away[code]}</b>")
         rows.append((level + 1, _vector(arriving), *away, code, _vector(book[code]), _vector(left)))
-    head = ("level", "arrives", *(f"to code {code}" for code in range(size)), "nearest", "its vector", "is left")
+    head = ("level", "input", *(f"distance to {code}" for code in range(size)), "nearest", "its vector", "residual")
     shown = chips(codes, [size] * len(codes), len(codes))
     saved = (
-        f"{100 * lengths[-1] / lengths[0]:.0f} % of its length is left" if lengths[0] else "nothing was there to code"
+        f"the residual has {100 * lengths[-1] / lengths[0]:.0f} % of its length"
+        if lengths[0]
+        else "the point is the origin"
     )
     line = Html(f"<p>The ID of {text(_vector(found.residuals[0]))} is {shown}: {saved}.</p>")
     drawn = f'<div style="display:flex;gap:16px;flex-wrap:wrap">{_whole_plane(plane, found)}<div>{side}</div></div>'
@@ -248,17 +250,17 @@ def view(plane: Plane, state: StepperState) -> Html:
 
 
 class DragPlane(anywidget.AnyWidget):
-    """Shows HTML and reports where the point in it was dragged to, or how many steps a key moves it."""
+    """Shows HTML and reports the position to which the point is dragged, or the steps of an arrow key."""
 
     _esm = _DRAG
     value = traitlets.Unicode().tag(sync=True)
-    answers = traitlets.Int().tag(sync=True)  # counts answers: an unchanged picture is an answer too
+    answers = traitlets.Int().tag(sync=True)  # counts replies: needed if the picture does not change
 
 
 class Stepper(Live):
-    """The live view: drag the point, press arrow keys on the plane, move sliders, or jump to a named point.
+    """The live view: drag the point, press arrow keys on the plane, move the sliders, or choose a named point.
 
-    Args: plane: codebook and named points; the first is shown first.
+    Args: plane: codebook and named points; the view starts at the first point.
     """
 
     def __init__(self, plane: Plane) -> None:
@@ -268,25 +270,30 @@ class Stepper(Live):
         wide = {"style": LABEL, "layout": {"width": "330px"}}
         number = {"min": -edge, "max": edge, "step": STEP, "readout_format": ".2f"} | wide
         x, y = ipywidgets.FloatSlider(description="x", **number), ipywidgets.FloatSlider(description="y", **number)
-        used = ipywidgets.IntSlider(min=1, max=levels, description="levels used", **wide)
-        places = [("a point of your own", -1), *((name, index) for index, name in enumerate(plane.names))]
-        self.place = ipywidgets.Dropdown(options=places, value=-1, description="go to", style=LABEL)
+        used = ipywidgets.IntSlider(min=1, max=levels, description="number of levels", **wide)
+        places = [("(your own point)", -1), *((name, index) for index, name in enumerate(plane.names))]
+        self.place = ipywidgets.Dropdown(options=places, value=-1, description="go to point", style=LABEL)
         self.edge, picture = edge, DragPlane()
         picture.on_msg(lambda _, message, __: self._move(message))
         above = [ipywidgets.HBox([x, y]), ipywidgets.HBox([used, self.place])]
         start = StepperState(*plane.points[0].tolist(), levels)
         controls = {"x": x, "y": y, "levels": used}
         super().__init__("bb-stepper", start, lambda s: view(plane, s), controls, above, picture)
-        self.board.watch(self.place, lambda index: index >= 0 and self._to(*plane.points[index].tolist()))
+        self.board.watch(self.place, self._jump)
 
     def follow(self, state: StepperState) -> None:
-        """Set the sliders, and name the place where the point stands on one."""
+        """Set the sliders, and select the named point if the point is at its position."""
         super().follow(state)
         near = (self.plane.points - torch.tensor([state.x, state.y])).norm(dim=1) < STEP / 2
         self.place.value = int(near.int().argmax()) if near.any() else -1
 
+    def _jump(self, index: int) -> None:
+        """Go to a named point; -1 is the reader's own point, which stays."""
+        if index >= 0:
+            self._to(*self.plane.points[index].tolist())
+
     def _move(self, message: dict) -> None:
-        """What the browser reports: a place, or steps from where the point is; answered even if nothing moves."""
+        """Handle a message of the browser: a position or a number of steps; reply even if the point does not move."""
         if "to" in message:
             self._to(*message["to"])
         else:

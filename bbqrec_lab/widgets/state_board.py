@@ -1,4 +1,4 @@
-"""A widget of one picture: controls over it that each set one field of a state, and the line that tells of answers."""
+"""Base of the live widgets: controls that each set one field of a state, a view of the state, and a status line."""
 
 import html
 import time
@@ -18,10 +18,10 @@ Panels = Mapping[str, Callable[[Any], html_cards.Html]]
 
 
 class StatusLine(anywidget.AnyWidget):
-    """The last line of a widget, HTML in `value`; it also keeps the keys of the widget's controls from JupyterLab.
+    """The last line of a widget, HTML in `value`; it also keeps JupyterLab shortcuts away from the controls.
 
-    JupyterLab takes arrow keys, Enter and letters for its own commands unless the element that has the focus says that
-    it wants them: without this, an arrow key on a chooser would go to the next cell.
+    JupyterLab uses arrow keys, Enter and letters as its own shortcuts unless the focused element suppresses them.
+    Without this, an arrow key on a dropdown would move to the next cell.
     """
 
     _esm = """
@@ -43,10 +43,10 @@ class StatusLine(anywidget.AnyWidget):
 
 
 class StateBoard:
-    """One state, the panels that show it, and a last line that says when an answer is complete.
+    """One state, the panels that show it, and a status line that says when an update is complete.
 
     Args: state: a frozen dataclass. panels: name -> pure function from the state to HTML; a panel whose function raises
-        shows the error in words, the others go on.
+        shows the error message, and the other panels are not affected.
     """
 
     def __init__(self, state: Any, panels: Panels) -> None:
@@ -58,37 +58,37 @@ class StateBoard:
         self.quiet = self.troubled = False
 
     def show(self) -> None:
-        """Draw every panel for the state as it is, then the line below: a reader who sees its number sees all of it."""
+        """Draw every panel, then the status line: when its number appears, all panels are up to date."""
         begin = time.perf_counter()
         self.draw()
         self.say(begin)
 
     def draw(self) -> None:
-        """Every panel; all are made before one is sent: a page that draws leaves the kernel less of the machine."""
+        """Draw every panel. All are computed before the first is sent, because a busy browser slows the kernel."""
         made = {name: safely(view, self.state) for name, view in self.panels.items()}
         for name, panel in made.items():
             self.boxes[name].value = panel
 
     def tell(self, words: str) -> None:
-        """An answer that is only a line of words."""
+        """Count an update that only shows a text in the status line."""
         self.say(time.perf_counter(), told=words)
 
     def say(self, begin: float, problem: object = "", told: str = "") -> None:
-        """Count an answer that began at `begin` (of `time.perf_counter`) and write the line."""
+        """Count an update that began at `begin` (of `time.perf_counter`) and write the status line."""
         self.answers, self.troubled = self.answers + 1, bool(problem)
         self.seconds.append(time.perf_counter() - begin)
-        words = html.escape(f"{told} Answer {self.answers}, {1000 * self.seconds[-1]:.0f} ms.".strip())
+        words = html.escape(f"{told} Update {self.answers}, {1000 * self.seconds[-1]:.0f} ms.".strip())
         line = f'<p class="bb-status" role="status" data-answer="{self.answers}">{words}</p>'
         self.status.value = html_cards.page(html_cards.error_panel(problem) if problem else "", html_cards.Html(line))
 
     def change(self, **fields: object) -> None:
-        """Put other values into the state, draw, and let the listeners follow; without a difference nothing happens.
+        """Set fields of the state, draw, and call the listeners; if no field changes, nothing happens.
 
-        A picture that takes a browser long to draw should be the last listener: panels, controls and the line below
-        then do not wait until it is drawn.
+        A picture that the browser draws slowly should be the last listener: then panels, controls and the status line
+        do not wait for it.
 
-        An error of the state itself (a value that it refuses) leaves the state as it was, and is shown until the next
-        change, be it back to what the state has.
+        If the state rejects a value, it stays unchanged. The error is shown until the next change, even a change back
+        to the current value.
         """
         begin = time.perf_counter()
         try:
@@ -98,13 +98,13 @@ class StateBoard:
             self.state = state
             self.draw()
             self.follow()
-        except Exception as problem:  # the last stop before a reader, who must see it
+        except Exception as problem:  # nothing above catches it, and the reader must see it
             self.say(begin, problem)
             return
         self.say(begin)
 
     def follow(self) -> None:
-        """Let the controls say what the state says; what they report back meanwhile is not taken for a wish."""
+        """Set the controls from the state; events that they send during this call are ignored."""
         self.quiet = True
         try:
             for listener in self.listeners:
@@ -113,11 +113,11 @@ class StateBoard:
             self.quiet = False
 
     def bind(self, control: widgets.Widget, field: str, reading: Callable[[Any], Any] = lambda value: value) -> None:
-        """A control whose value becomes a field of the state, read by `reading`."""
+        """Connect a control with a field of the state; `reading` converts the value."""
         self.watch(control, lambda value: self.change(**{field: reading(value)}))
 
     def watch(self, control: widgets.Widget, act: Callable[[Any], object]) -> None:
-        """A control whose new value a reader chose is handed to `act`."""
+        """Call `act` with the new value when a reader moves a control."""
 
         def moved(change: Mapping[str, Any]) -> None:
             if not self.quiet:
@@ -126,11 +126,11 @@ class StateBoard:
         control.observe(moved, names="value")
 
     def press(self, button: widgets.Button, act: Callable[[], object]) -> None:
-        """A button that does something; its errors are shown as those of the panels are."""
+        """Connect a button with an action; errors are shown in the status line."""
         button.on_click(lambda _: self.act(act))
 
     def act(self, deed: Callable[[], object]) -> None:
-        """Do something a reader asked for; whatever goes wrong is said in words below the panels."""
+        """Run an action of the reader; an error is shown in the status line."""
         begin = time.perf_counter()
         try:
             deed()
@@ -139,7 +139,7 @@ class StateBoard:
 
 
 def safely(view: Callable[[Any], html_cards.Html], state: Any) -> html_cards.Html:
-    """A panel for a state, or the error in words: never a silent empty area."""
+    """Return a panel for a state, or an error message: the area is never empty without a reason."""
     try:
         return html_cards.page(view(state))
     except Exception as problem:
@@ -147,9 +147,9 @@ def safely(view: Callable[[Any], html_cards.Html], state: Any) -> html_cards.Htm
 
 
 class Progress:
-    """A bar for work that is done once: `step` names what comes next, `close` takes the bar away.
+    """A progress bar for set-up work: `step` names the next step, `close` hides the bar.
 
-    Args: steps: how many there will be. description: what is being made ready.
+    Args: steps: number of steps. description: what is being prepared.
     """
 
     def __init__(self, steps: int, description: str) -> None:
@@ -161,12 +161,12 @@ class Progress:
         display(self.box)
 
     def step(self, what: str) -> None:
-        """Say what is done now."""
+        """Name the step that begins now."""
         self.label.value = what
         self.bar.value += 1
 
     def close(self) -> None:
-        """Leave nothing to be seen; a page that opens later must still find the widget, so it is only hidden."""
+        """Hide the bar. It is not closed, because a page that is opened later must still find the widget."""
         self.box.layout.display = "none"
 
 
@@ -174,11 +174,11 @@ LABEL = {"description_width": "initial"}
 
 
 class Live(ipywidgets.VBox):
-    """Wiring alone: a board with one panel, `view`, and the controls that change its state.
+    """A live widget: a board with one panel, `view`, and the controls that change its state.
 
-    Args: name: class of the outermost box, by which a page finds it. state: a frozen dataclass.
-        view: state -> HTML. controls: field of the state -> the widget whose value it is.
-        above: rows of widgets over the picture. picture: where the HTML goes; anything with a `value`.
+    Args: name: CSS class of the outermost box. state: a frozen dataclass. view: state -> HTML.
+        controls: field of the state -> the widget that holds its value. above: rows of widgets above the picture.
+        picture: the widget that shows the HTML; it needs a `value`.
     """
 
     def __init__(
@@ -203,10 +203,10 @@ class Live(ipywidgets.VBox):
 
     @property
     def state(self) -> Any:
-        """What is shown now."""
+        """The current state."""
         return self.board.state
 
     def follow(self, state: Any) -> None:
-        """Let every control say what its field says."""
+        """Set every control to the value of its field."""
         for field, control in self.controls.items():
             control.value = getattr(state, field)

@@ -1,6 +1,6 @@
-"""The codebook inspector: a map of items, a code chosen on it, and everything known about that code.
+"""The codebook inspector: a map of all items, a selection of items, and details of their codes.
 
-`atlas` gathers what is shown, `views` draws it, `widget` connects it with controls. Nothing here trains.
+`atlas` collects the data, `views` draws them, `widget` adds controls. The code here trains no model.
 """
 
 from .atlas import Atlas, State, asking, choices, colouring, near, rows_with

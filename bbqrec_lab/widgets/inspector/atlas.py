@@ -1,7 +1,7 @@
-"""What the codebook inspector knows and what a reader asked of it: plain data and pure functions.
+"""Data and state of the codebook inspector: plain data and pure functions.
 
-An `Atlas` is made once for a dataset and its tokenizers; a `State` is what the controls say. Item rows are 1..N as
-everywhere, points of the map are rows minus one.
+An `Atlas` is computed once for a dataset and its tokenizers; a `State` holds the values of the controls. Item rows are
+1..N as everywhere; points of the map are item rows minus one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,17 @@ from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.store import Store
 from bbqrec_lab.widgets.html_cards import Catalogue, catalogue
 
-MOST = 8  # groups that a map tells apart by colour; the rest is grey
-BANDS = {"no training event": 0, "1 to 9 training events": 1, "10 to 99": 10, "100 or more": 100}  # from how many on
+MOST = 8  # groups with a colour of their own on the map; the rest is grey
+BANDS = {
+    "no training event": 0,
+    "1 to 9 training events": 1,
+    "10 to 99": 10,
+    "100 or more": 100,
+}  # lowest count of each band
 
 
 class Space(NamedTuple):
-    """Vectors to find neighbours in: (N+1, d) of unit length, and which items have one."""
+    """Vectors for the search of neighbours: (N+1, d) of unit length, and the mask of items that have a vector."""
 
     vectors: Float[np.ndarray, "N d"]
     present: Bool[np.ndarray, "N"]
@@ -34,11 +39,11 @@ class Space(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Atlas:
-    """Everything that views draw from.
+    """The data of all views.
 
-    Args: name: of the first tokenizer. items: under its IDs. tokens: IDs by name of tokenizer, the first one's first.
-        plane: (N, 2), the map. method: how the map was made, `PCA` or `UMAP`. spaces: by name, where neighbours are
-        looked for. agreement: of the first tokenizer with each other one. folded: titles in lower case, (N+1).
+    Args: name: first tokenizer. items: the catalogue under its IDs. tokens: IDs per tokenizer name, the first one's
+        first. plane: (N, 2), the map. method: method of the map, `PCA` or `UMAP`. spaces: vector spaces per name.
+        agreement: of the first tokenizer with each other one. folded: titles in lower case, (N+1).
     """
 
     name: str
@@ -52,7 +57,7 @@ class Atlas:
 
     @property
     def ids(self) -> SemanticIds:
-        """Of the first tokenizer."""
+        """IDs of the first tokenizer."""
         return self.tokens[self.name]
 
     @property
@@ -62,19 +67,19 @@ class Atlas:
 
     @property
     def colourings(self) -> list[str]:
-        """What the map can be coloured by."""
+        """The possible colourings of the map."""
         levels = [f"level {level + 1}" for level in range(self.ids.learned)]
         return [*levels, "popularity", "category", "collision group"]
 
 
 @dataclass(frozen=True)
 class State:
-    """What a reader asked for.
+    """The choices of the reader.
 
-    Args: selected: item rows in the order to show them. focus: the selected item that is looked into, 0 for none.
-        colour: one of `Atlas.colourings`. query: part of a title. level: whose codebook is shown, from 1.
-        rival: a tokenizer to compare with, or nothing. wanted: the codes asked for, position by position, None for any.
-    Raises: ValueError if the item looked into is not selected.
+    Args: selected: item rows in display order. focus: the selected item whose details are shown, 0 for none.
+        colour: one of `Atlas.colourings`. query: part of a title. level: level of the codebook panel, from 1.
+        rival: a tokenizer to compare with, or "". wanted: the chosen code per position, None for any.
+    Raises: ValueError if the item in focus is not selected.
     """
 
     selected: tuple[int, ...] = ()
@@ -91,15 +96,15 @@ class State:
 
 
 def selecting(rows: Sequence[int] | Int[np.ndarray, "rows"]) -> dict[str, object]:
-    """Fields of a state in which these item rows are selected, the first is looked into, and no code is asked for."""
+    """State fields that select these item rows, focus on the first, and clear the chosen codes."""
     selected = tuple(int(row) for row in rows)
     return {"selected": selected, "focus": selected[0] if selected else 0, "wanted": ()}
 
 
 def asking(atlas: Atlas, wanted: Sequence[int | None]) -> dict[str, object]:
-    """Fields of a state in which the items with the wanted codes are selected, the most popular first.
+    """State fields that select the items with the wanted codes, the most popular first.
 
-    A code that no item has below the codes before it is dropped: it belonged to another branch.
+    A code that no item has below the codes before it is dropped: it belongs to another branch of the tree.
     """
     kept: list[int | None] = []
     for position, code in enumerate(wanted):
@@ -119,27 +124,27 @@ def survey(
     seed: int = 0,
     step: Callable[[str], None] = lambda what: None,
 ) -> Atlas:
-    """Make everything that takes time, once.
+    """Compute the atlas.
 
-    Args: tokenizers: by name; the first is inspected, the others can be compared with it. method: of the map, which
-        the store keeps. step: told what is done next.
-    Raises: ValueError without a tokenizer, or where there is neither a behaviour vector nor a feature to draw a map of.
+    Args: tokenizers: per name; the first is inspected, the others can be compared with it. method: method of the map;
+        the store keeps the map. step: called with the name of each step before it begins.
+    Raises: ValueError without a tokenizer, or without any vectors (behaviour or features) for the map.
     """
     if not tokenizers:
-        raise ValueError("the inspector needs one tokenizer or more, got none")
+        raise ValueError("the inspector needs at least one tokenizer, got none")
     name, done = next(iter(tokenizers.items()))
-    step("titles and pictures")
+    step("titles and images")
     items = catalogue(data, done.ids)
-    step("spaces")
+    step("vector spaces")
     spaces = find_spaces(data, done)
-    step(f"map by {method.upper()}, kept for the next time")
+    step(f"{method.upper()} map (stored for later runs)")
     if not spaces:
-        raise ValueError(f"{name} has no behaviour vectors and {data.name} no features: there is nothing to map")
+        raise ValueError(f"{name} has no behaviour vectors and {data.name} has no features: no vectors for the map")
     if done.behaviour.shape[1]:
         plane, _ = maps.map_codes(done, method, seed, store)
     else:
         plane = maps.project(next(iter(spaces.values())).vectors[1:], method, seed, store)
-    step("agreement of the tokenizers")
+    step("agreement between tokenizers")
     tokens = {key: of.ids for key, of in tokenizers.items()}
     agreement = {
         key: seed_stability([tokens[name].raw_codes, ids.raw_codes]) for key, ids in tokens.items() if key != name
@@ -148,11 +153,11 @@ def survey(
     return Atlas(name, items, tokens, plane, method.upper(), spaces, agreement, folded)
 
 
-STEPS = 4  # that `survey` tells of
+STEPS = 4  # calls of `step` in `survey`
 
 
 def find_spaces(data: NamedDataset, done: Tokenized) -> dict[str, Space]:
-    """The behaviour space of a tokenizer, where it has one, and the space of each modality's features."""
+    """The behaviour space of the tokenizer, if it has one, and the feature space of each modality."""
     found = {}
     if done.behaviour.shape[1]:
         present = done.ids.present.any(1)
@@ -168,7 +173,7 @@ def _unit(vectors: Float[np.ndarray, "N d"]) -> Float[np.ndarray, "N d"]:
 
 
 def near(space: Space, row: int, most: int = 6) -> tuple[Int[np.ndarray, "k"], Float[np.ndarray, "k"]]:
-    """The nearest items of an item in a space and their cosines, nothing where the item or its neighbours lack it."""
+    """The nearest items of an item in a space, and their cosines; empty if the item or all others have no vector."""
     count = min(most, int(space.present.sum()) - 1)
     if not space.present[row] or count < 1:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
@@ -177,7 +182,7 @@ def near(space: Space, row: int, most: int = 6) -> tuple[Int[np.ndarray, "k"], F
 
 
 def matches(atlas: Atlas, query: str, most: int = 50) -> list[int]:
-    """Item rows whose title has the query in it, whatever the case; titles that begin with it come first."""
+    """Item rows whose title contains the query, ignoring case; titles that begin with it come first."""
     wanted = query.strip().casefold()
     if not wanted:
         return []
@@ -186,7 +191,7 @@ def matches(atlas: Atlas, query: str, most: int = 50) -> list[int]:
 
 
 def rows_with(codes: Int[np.ndarray, "N sid_len"], wanted: Sequence[int | None]) -> Int[np.ndarray, "found"]:
-    """Item rows whose first codes are the wanted ones; None stands for any code."""
+    """Item rows whose first codes are the wanted ones; None matches any code."""
     hit = np.ones(len(codes), dtype=bool)
     hit[0] = False
     for position, code in enumerate(wanted):
@@ -196,17 +201,17 @@ def rows_with(codes: Int[np.ndarray, "N sid_len"], wanted: Sequence[int | None])
 
 
 def choices(codes: Int[np.ndarray, "N sid_len"], wanted: Sequence[int | None], position: int) -> list[tuple[int, int]]:
-    """Codes that occur at a position below the wanted ones before it, each with its number of items."""
+    """Codes that occur at a position below the wanted earlier codes, each with its number of items."""
     below = rows_with(codes, wanted[:position])
     values, counts = np.unique(codes[below, position], return_counts=True)
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def colouring(atlas: Atlas, by: str) -> dict[str, Bool[np.ndarray, "N"]]:
-    """Groups of points that a map shows in colour, largest first, at most `MOST`; points in none of them are grey.
+    """Groups of points that the map shows in colour, largest first, at most `MOST`; points outside them are grey.
 
-    Choice: an item of several categories counts for the first of them that has a colour.
-    Raises: ValueError for another colouring.
+    Choice: an item of several categories belongs to the first of them that has a colour.
+    Raises: ValueError for an unknown colouring.
     """
     if by not in atlas.colourings:
         raise ValueError(f"colour must be one of {', '.join(atlas.colourings)}, got {by!r}")
@@ -225,7 +230,7 @@ def colouring(atlas: Atlas, by: str) -> dict[str, Bool[np.ndarray, "N"]]:
 
 
 def _by_category(items: Catalogue) -> dict[str, Bool[np.ndarray, "N"]]:
-    """The commonest categories."""
+    """The most common categories."""
     names, counts = np.unique([name for of in items.categories for name in of] or [""], return_counts=True)
     common = [str(name) for name in names[np.argsort(-counts, kind="stable")][:MOST] if name]
     first = np.array([next((name for name in of if name in common), "") for of in items.categories[1:]], dtype=str)
@@ -233,7 +238,7 @@ def _by_category(items: Catalogue) -> dict[str, Bool[np.ndarray, "N"]]:
 
 
 def _by_collision(ids: SemanticIds) -> dict[str, Bool[np.ndarray, "N"]]:
-    """The largest groups that shared an ID before the repair, and all smaller ones together."""
+    """The largest groups of items that shared an ID before the repair, and all smaller groups together."""
     size, group = group_sizes(ids.raw_codes)
     crowds = [index for index in np.argsort(-size, kind="stable") if size[index] > 1]
     shown = {}
@@ -245,8 +250,8 @@ def _by_collision(ids: SemanticIds) -> dict[str, Bool[np.ndarray, "N"]]:
 
 
 def export(atlas: Atlas, state: State) -> pl.DataFrame:
-    """The selection as a table: item_id, title, a column for each code, categories, training events; and the codes
-    under the tokenizer that is compared with.
+    """The selection as a table: item_id, title, one column per code, categories, training events. With a second
+    tokenizer, its codes have columns too.
     """
     rows, items = list(state.selected), atlas.items
     frame = {"item_id": [items.source_ids[row] for row in rows], "title": [items.titles[row] for row in rows]}

@@ -12,21 +12,21 @@ from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.html_cards import Html
 from bbqrec_lab.widgets.inspector.atlas import Atlas, State, colouring, export, near
 
-CARDS, SIBLINGS, CODES, COMPARED = 18, 10, 6, 10  # the most of each that a panel shows
-NOTHING = "Select items on the map, by title or by code."
+CARDS, SIBLINGS, CODES, COMPARED = 18, 10, 6, 10  # maximum numbers on display
+NOTHING = "Nothing is selected. Select items on the map, by title or by code."
 GREY = "#c7c7c7"  # points of the map in no coloured group
 
 
 def selection_view(atlas: Atlas, state: State) -> Html:
     """The selected items as cards."""
     count = len(state.selected)
-    more = f", the first {CARDS} shown" if count > CARDS else ""
+    more = f" (the first {CARDS} are shown)" if count > CARDS else ""
     row = html_cards.card_row(atlas.items, state.selected[:CARDS], empty=NOTHING)
     return html_cards.section(f"Selected items: {count} of {atlas.items.n_items:,}{more}", row)
 
 
 def path_view(atlas: Atlas, state: State) -> Html:
-    """The path of the item in the prefix tree: at each level its node, how many items are there, and its siblings."""
+    """The path of the item in the prefix tree: per level the node, its number of items, and its siblings."""
     if not state.focus:
         return html_cards.section("Path in the prefix tree", NOTHING)
     codes, own = atlas.ids.code_ids[1:], atlas.ids.code_ids[state.focus]
@@ -38,7 +38,7 @@ def path_view(atlas: Atlas, state: State) -> Html:
         here &= codes[:, position] == code
         path = _chips(atlas, own[: position + 1])
         rows.append((path, int(here.sum()), len(others), _with_counts(atlas, position, others, size)))
-    columns = ("prefix", "items", "siblings", f"the largest siblings and their items (up to {SIBLINGS})")
+    columns = ("prefix", "items", "siblings", f"largest siblings with their numbers of items (at most {SIBLINGS})")
     return html_cards.section(
         f"Path in the prefix tree: {atlas.items.titles[state.focus]}", html_cards.table(columns, rows)
     )
@@ -49,13 +49,13 @@ def _chips(atlas: Atlas, codes: Int[np.ndarray, "positions"] | list, first: int 
 
 
 def _with_counts(atlas: Atlas, position: int, codes: list, size: Int[np.ndarray, "codes"]) -> Html:
-    """Chips of single codes, each followed by how many items have it."""
+    """Chips of single codes, each followed by its number of items."""
     shown = [f"{_chips(atlas, [code], position)}&thinsp;{size[code]}" for code in codes[:SIBLINGS]]
     return Html("&ensp;".join(shown) or "none")
 
 
 def codebook_view(atlas: Atlas, state: State) -> Html:
-    """The codebook vector of the item's code at one level: how often it is used, and which vectors are nearest."""
+    """The code of the item at one level: its use, and the nearest vectors of the codebook."""
     title = f"Codebook of level {state.level}"
     if not state.focus:
         return html_cards.section(title, NOTHING)
@@ -66,10 +66,10 @@ def codebook_view(atlas: Atlas, state: State) -> Html:
     rank = int((use > use[code]).sum()) + 1
     told = (
         f"Code {code} has {use[code]} items: rank {rank} of {size} codes by use. "
-        f"{int((use == 0).sum())} codes of this level have none."
+        f"{int((use == 0).sum())} codes of this level are unused."
     )
     if position >= len(book) or not book[position].any():
-        return html_cards.section(title, told, "These IDs have no codebook vectors: their codes only number groups.")
+        return html_cards.section(title, told, "These IDs have no codebook vectors: the codes are only numbers.")
     distance = np.linalg.norm(book[position][:size] - book[position][code], axis=1)
     order = [other for other in np.argsort(distance, kind="stable") if other != code][:CODES]
     rows = [
@@ -81,18 +81,18 @@ def codebook_view(atlas: Atlas, state: State) -> Html:
         )
         for other in order
     ]
-    table = html_cards.table(("nearest codes", "distance", "items", "its most popular item"), rows)
+    table = html_cards.table(("nearest codes", "distance", "items", "most popular item"), rows)
     return html_cards.section(f"{title}, vector of code {code}", told, table)
 
 
 def _example(atlas: Atlas, position: int, code: int) -> str:
     """The title of the most popular item with a code."""
     rows = np.flatnonzero(atlas.ids.code_ids[1:, position] == code) + 1
-    return atlas.items.titles[rows[atlas.items.counts[rows].argmax()]] if len(rows) else "no item has it"
+    return atlas.items.titles[rows[atlas.items.counts[rows].argmax()]] if len(rows) else "(unused)"
 
 
 def neighbours_view(atlas: Atlas, state: State) -> Html:
-    """The nearest items of the item, one column a space."""
+    """The nearest items of the item, one column per space."""
     if not state.focus:
         return html_cards.section("Nearest items", NOTHING)
     parts = {}
@@ -102,28 +102,28 @@ def neighbours_view(atlas: Atlas, state: State) -> Html:
             html_cards.mini(atlas.items, int(row), f"{value:.2f}") for row, value in zip(rows, cosine, strict=True)
         ]
         parts[f"in {name} space"] = Html("".join(found)) if found else f"This item has no {name} vector."
-    title = f"Nearest items of {atlas.items.titles[state.focus]}, with their cosine"
+    title = f"Nearest items of {atlas.items.titles[state.focus]}, with cosine similarity"
     return html_cards.section(title, html_cards.columns(parts))
 
 
 def compare_view(atlas: Atlas, state: State) -> Html:
-    """The selected items under two tokenizers, and how far the two agree on who belongs together."""
+    """The selected items under two tokenizers, and the agreement of the two groupings."""
     if not state.rival:
-        words = "Choose a second tokenizer." if atlas.rivals else "Only one tokenizer was given."
+        words = "Choose a second tokenizer to compare with." if atlas.rivals else "Only one tokenizer was given."
         return html_cards.section("Compare tokenizers", words)
     both = atlas.agreement[state.rival]
     known = ", ".join(f"{value:.2f}" for value in both.agreement)
     told = [
-        f"Whole catalogue: of two items with one first code under one, {both.together[0]:.0%} have one under the "
-        f"other ({both.by_chance[0]:.1%} by chance). Agreement by length of the prefix (adjusted mutual "
-        f"information; nan where every item is alone): {known}."
+        f"Whole catalogue: {both.together[0]:.0%} of the item pairs that share the first code under one tokenizer also "
+        f"share it under the other ({both.by_chance[0]:.1%} expected by chance). Agreement per prefix length (adjusted "
+        f"mutual information; nan if no two items share a prefix): {known}."
     ]
     ids = {name: atlas.tokens[name] for name in (atlas.name, state.rival)}
     chosen = list(state.selected)
     if len(chosen) > 1:
         pairs = {name: _pairs_together(one.code_ids[chosen, 0]) for name, one in ids.items()}
         told.append(
-            "Selected items, pairs with one first code: "
+            "Selected items, pairs that share the first code: "
             + "; ".join(f"{name} {hit} of {every}" for name, (hit, every) in pairs.items())
             + "."
         )
@@ -143,24 +143,26 @@ def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:
 
 
 def legend_view(atlas: Atlas, state: State) -> Html:
-    """What the colours of the map mean."""
+    """The legend of the map."""
     groups = colouring(atlas, state.colour)
     names = {**dict(zip(groups, palette(state.colour, len(groups)), strict=True)), "all others": GREY}
     dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
     shown = "".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
-    words = "" if groups else f"<p>Nothing to colour by {html.escape(state.colour)} here.</p>"
-    return Html(f"{words}<p>{shown}</p><p>{atlas.method}: neighbours mean something, distances do not.</p>")
+    words = "" if groups else f"<p>This dataset has no groups for the colouring {html.escape(state.colour)}.</p>"
+    return Html(
+        f"{words}<p>{shown}</p><p>{atlas.method} map: near points are similar; large distances have no meaning.</p>"
+    )
 
 
 def palette(by: str, groups: int) -> list[str]:
-    """Colours of the groups of a colouring: ordered for popularity, else the house's categories."""
+    """Colours of the groups of a colouring: ordered for popularity, else the colours for categories."""
     if by == "popularity":
         return [html_cards.code_colour(index, groups)[0] for index in range(groups)]
     return list(CATEGORIES[:groups])
 
 
 def export_view(atlas: Atlas, state: State) -> Html:
-    """A link that downloads the selection as CSV; the file travels inside the page."""
+    """A link that downloads the selection as CSV; the link contains the file."""
     if not state.selected:
         return Html("<p>Nothing is selected, so there is nothing to export.</p>")
     data = base64.b64encode(export(atlas, state).write_csv().encode()).decode()
@@ -180,15 +182,15 @@ VIEWS: dict[str, Callable[[Atlas, State], Html]] = {
 
 
 def panels_view(atlas: Atlas, state: State) -> Html:
-    """All panels of a state below each other; one that fails says so in words, and the others are shown.
+    """All panels of a state below each other; a panel that fails shows its error, and the others are shown.
 
-    Choice: one piece of HTML, because a browser lays the page out anew for every piece that it is sent.
+    Choice: one piece of HTML, because the browser repeats the page layout for every piece that it receives.
     """
     shown = []
     for view in VIEWS.values():
         try:
             shown.append(view(atlas, state))
-        except Exception as problem:  # a panel that cannot be drawn must not hide the others
+        except Exception as problem:  # an error in one panel must not hide the others
             shown.append(html_cards.error_panel(problem))
     return Html("".join(shown))
 

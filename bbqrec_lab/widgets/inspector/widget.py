@@ -1,6 +1,6 @@
-"""The codebook inspector: a map of all items and what their semantic IDs mean, as a widget of labelled controls.
+"""The codebook inspector as a widget: a map of all items, labelled controls, and panels about their semantic IDs.
 
-The state and its views are in `atlas` and `views`; here they are only wired to controls.
+The state is in `atlas` and its views are in `views`; this module connects them with controls.
 """
 
 from collections.abc import Mapping
@@ -28,19 +28,19 @@ from bbqrec_lab.widgets.inspector.atlas import (
 )
 from bbqrec_lab.widgets.state_board import Progress, StateBoard
 
-ANY = -1  # chosen where a level is left open: a chooser's own None means that nothing is chosen
-LISTED = 200  # selected items that the chooser of one of them offers
+ANY = -1  # the option "any" of a level; None would mean that the dropdown has no value
+LISTED = 200  # maximum number of options in the dropdown of selected items
 MAP_HEIGHT = 430
 WIDE = widgets.Layout(width="99%")
 NARROW = {"description_width": "110px"}
 
 
 def survey_workspace(space: Workspace, names: list[str]) -> Atlas:
-    """The atlas of a workspace's tokenizers, each trained if it was not before, with a bar that says what is done.
+    """Compute the atlas of the tokenizers of a workspace, with a progress bar; missing tokenizers are trained.
 
-    Args: names: of variants; the first is inspected.
+    Args: names: variants; the first is inspected.
     """
-    bar = Progress(STEPS + len(names), "Making the inspector ready")
+    bar = Progress(STEPS + len(names), "Preparing the inspector")
     tokenizers = {}
     for name in names:
         bar.step(f"tokenizer {name}")
@@ -53,9 +53,9 @@ def survey_workspace(space: Workspace, names: list[str]) -> Atlas:
 
 
 class Inspector:
-    """The widget over an atlas; `box` is what a notebook displays.
+    """The widget of an atlas; a notebook displays `box`.
 
-    Args: folder: an exported selection is written there, as `inspector_selection.csv`. state: to begin with.
+    Args: folder: destination of the exported selection, `inspector_selection.csv`. state: the initial state.
     """
 
     def __init__(self, atlas: Atlas, folder: str | Path, state: State | None = None) -> None:
@@ -76,7 +76,7 @@ class Inspector:
         self.box = self._lay_out()
 
     def _controls(self) -> dict[str, Any]:
-        """Every control by name, with the words that a reader sees beside it."""
+        """All controls by name, with their visible labels."""
         atlas = self.atlas
         levels = [(str(level), level) for level in range(1, atlas.ids.learned + 1)]
         looks = {"style": NARROW, "layout": WIDE}
@@ -85,22 +85,22 @@ class Inspector:
             "query": widgets.Text(description="Title contains", placeholder="part of a title", **looks),
             "found": widgets.Select(description="Matches", rows=5, **looks),
             "all": widgets.Button(description="Select all matches", layout=widgets.Layout(width="48%")),
-            "clear": widgets.Button(description="Clear the selection", layout=widgets.Layout(width="48%")),
-            "focus": widgets.Dropdown(description="Look into", **looks),
+            "clear": widgets.Button(description="Clear selection", layout=widgets.Layout(width="48%")),
+            "focus": widgets.Dropdown(description="Item in detail", **looks),
             "level": widgets.Dropdown(options=levels, description="Codebook level", **looks),
             "rival": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.rivals, atlas.rivals, strict=True)]),
             "save": widgets.Button(description="Save selection as CSV", layout=widgets.Layout(width="98%")),
         }
 
     def _wire(self) -> None:
-        """Controls to the state, the state to controls."""
+        """Connect the controls with the state, in both directions."""
         board, controls = self.board, self.controls
         controls["rival"].description, controls["rival"].style = "Compare with", NARROW
         controls["rival"].layout = WIDE
         for name in ("colour", "query", "level", "rival"):
             board.bind(controls[name], name)
         board.bind(controls["focus"], "focus", lambda row: row or 0)
-        board.watch(controls["found"], lambda row: row and board.change(**selecting([row])))
+        board.watch(controls["found"], self._choose)
         for code in self.codes:
             board.watch(code, lambda _: board.change(**asking(self.atlas, self._asked())))
         board.press(controls["all"], lambda: board.change(**selecting(matches(self.atlas, board.state.query))))
@@ -108,19 +108,24 @@ class Inspector:
         board.press(controls["save"], self._save)
         board.listeners += [self._follow, self._follow_codes, self.map.follow]
 
+    def _choose(self, row: int | None) -> None:
+        """Select one of the matches; None means that no match is chosen."""
+        if row:
+            self.board.change(**selecting([row]))
+
     def _follow(self, state: State) -> None:
-        """Controls say what the state says, whoever changed it."""
+        """Set the controls from the state."""
         titles, controls = self.atlas.items.titles, self.controls
         for name in ("colour", "query", "level", "rival"):
             controls[name].value = getattr(state, name)
         found = matches(self.atlas, state.query)
         offer(controls["found"], [(titles[row], row) for row in found], next(iter(state.selected), None))
         chosen = [(titles[row], row) for row in state.selected[:LISTED]]
-        offer(controls["focus"], chosen or [("nothing is selected", 0)], state.focus)
+        offer(controls["focus"], chosen or [("(nothing is selected)", 0)], state.focus)
         controls["all"].disabled, controls["clear"].disabled = not found, not state.selected
 
     def _follow_codes(self, state: State) -> None:
-        """Each chooser of a code offers what there is below the codes before it, with its number of items."""
+        """Offer at each level the codes that exist below the earlier codes, with their numbers of items."""
         wanted = [*state.wanted, *[None] * (len(self.codes) - len(state.wanted))]
         for position, chooser in enumerate(self.codes):
             there = choices(self.atlas.ids.code_ids, wanted, position)
@@ -132,14 +137,14 @@ class Inspector:
         return [None if one.value in (None, ANY) else one.value for one in self.codes]
 
     def _save(self) -> None:
-        """Write the selection and say where."""
+        """Write the selection to the file and report it."""
         if not self.board.state.selected:
-            raise ValueError("nothing is selected: select items, then save them")
+            raise ValueError("nothing is selected: select items, then save again")
         write_atomic(self.file, export(self.atlas, self.board.state).write_csv())
-        self.board.tell(f"{len(self.board.state.selected)} rows are in {self.file.name} of the tables.")
+        self.board.tell(f"{len(self.board.state.selected)} rows saved to {self.file.name} in the tables folder.")
 
     def _lay_out(self) -> widgets.Box:
-        """Map left, controls right, panels below."""
+        """Map on the left, controls on the right, panels below."""
         boxes, controls = self.board.boxes, self.controls
         buttons = widgets.HBox([controls["all"], controls["clear"]])
         by_title = [controls["query"], controls["found"], buttons]
@@ -155,7 +160,7 @@ class Inspector:
 
 
 def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
-    """Give a chooser these options and this value, or none where it is not among them; only what differs is sent."""
+    """Set options and value of a dropdown or list; the value is None if it is no option. Only changes are sent."""
     if tuple(chooser.options) != tuple(options):
         chooser.options = options
     there = value if any(value == one for _, one in options) else None
@@ -164,13 +169,13 @@ def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
 
 
 class SmallCanvas(anywidget.AnyWidget):
-    """Shows nothing: keeps the hidden canvas on which jupyter-scatter draws as small as the map.
+    """An invisible widget that reduces the hidden canvas of jupyter-scatter to the size of the map.
 
-    All maps of a page share that canvas. It is as large as the window, and its middle is copied to the map that is
-    drawn. Without a graphics card the time goes by the pixels of the canvas, and a window has ten times those of a map.
+    All maps of a page share that canvas. By default it is as large as the window, and its centre is copied to the map.
+    Without a GPU the drawing time is proportional to the pixels of the canvas; a window has ten times those of a map.
 
-    Choice: the renderer is the one that jupyter-scatter keeps in its page, which nothing documents; where it is not
-    there, maps are drawn as before.
+    Choice: this uses the undocumented renderer that jupyter-scatter keeps in the page; without it, maps are drawn as
+    usual.
     """
 
     _esm = """
@@ -180,7 +185,7 @@ class SmallCanvas(anywidget.AnyWidget):
       renderer.render = (act, map) => {
         const { canvas } = renderer, ratio = window.devicePixelRatio;
         if (map.width && map.height && (canvas.width !== map.width || canvas.height !== map.height)) {
-          renderer.resize((map.width + 0.5) / ratio, (map.height + 0.5) / ratio);  // a canvas rounds down
+          renderer.resize((map.width + 0.5) / ratio, (map.height + 0.5) / ratio);  // because a canvas rounds down
           renderer.refresh();
         }
         draw(act, map);
@@ -199,9 +204,9 @@ class SmallCanvas(anywidget.AnyWidget):
 
 
 class ItemMap:
-    """All items as points of a WebGL scatter plot; a lasso or a click on it selects.
+    """All items as points of a WebGL scatter plot; a lasso or a click selects items.
 
-    Args: board: whose state says what is selected and by what the points are coloured.
+    Args: board: its state holds the selection and the colouring.
     """
 
     def __init__(self, atlas: Atlas, board: StateBoard) -> None:
@@ -216,12 +221,14 @@ class ItemMap:
         columns["title"] = list(atlas.items.titles[1:])
         self.board, self.coloured = board, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
-        self.scatter.xy(x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.25))  # wider than high
+        self.scatter.xy(
+            x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.25)
+        )  # the map is wider than high
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.background("white")
         self.scatter.axes(False)
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
-        # Not by density, the default, which hides points that stand alone; heard only once the widget is there.
+        # The default opacity by density hides isolated points. The call has an effect only after `show`.
         self.scatter.opacity(0.9, by=None, unselected=0.4)
         self.scatter.mouse("lasso")
         self.scatter.tooltip(True, properties=["color"], histograms=False, preview="title")
@@ -234,7 +241,7 @@ class ItemMap:
             self.board.act(lambda: self.board.change(**selecting(rows)))
 
     def follow(self, state: State) -> None:
-        """Colour and select as the state says, all in one message: a page draws the whole map for each that it gets."""
+        """Apply colouring and selection in one message, because the page redraws the whole map for every message."""
         with self.scatter.widget.hold_sync():
             if state.colour != self.coloured:
                 self.scatter.color(by=state.colour, map=self.colours[state.colour])
@@ -245,13 +252,13 @@ class ItemMap:
 
 
 def padded(values: np.ndarray, share: float) -> tuple[float, float]:
-    """The range of values, with a share of it added at both ends, so that no point lies on the edge of the map."""
+    """The range of the values plus a share of it at both ends, so that no point lies on the edge of the map."""
     low, high = float(values.min()), float(values.max())
     return low - share * (high - low), high + share * (high - low)
 
 
 def as_column(groups: Mapping[str, np.ndarray], colours: list[str], points: int) -> tuple[Any, dict[str, str]]:
-    """Groups of points as one column of names, and the colour of each name; a point of two groups is in the first."""
+    """Groups of points as one column of names, and the colour of each name; the first group of a point counts."""
     import pandas as pd
 
     names = np.full(points, "other", dtype=object)
