@@ -13,8 +13,8 @@ Stage 1, `fit_tokenizer`, turns what is known of an item into its semantic ID:
 Stage 2, `fit_recommender`, generates the ID of the next item:
 
 5. A transformer reads the history; the input vector of an item is the sum of the vectors of its codes and prefixes.
-6. Its attention is reweighted: the logit of two items gets a learned offset per layer, head and bucket of the
-   similarity of their quantized signals.
+6. Its attention is reweighted: the attention logit between two events gets a learned offset per layer, head
+   and bucket of the similarity of their quantized signals.
 7. A depth transformer generates the codes one by one. `beam_search` follows only prefixes of existing IDs;
    `exact_scores` sums the same log-probabilities for every item. `rank_users` and `per_user` turn scores into metrics.
 
@@ -24,8 +24,8 @@ Stage 2, `fit_recommender`, generates the ID of the next item:
     >>> text = np.vstack([np.zeros(16), rng.normal(size=(50, 16))]).astype(np.float32)  # row 0 is padding
     >>> data = Dataset(n_items=50, sequences=Sequences(np.arange(101) * 8, events), features={"text": text})
     >>> ids = fit_tokenizer(data, TokenizerConfig(levels=2, codes=8, epochs=1), 0, folder / "tokenizer").ids
-    >>> stage_2 = RecommenderConfig(epochs=1, min_steps=0), EvaluationConfig(), 0, folder / "recommender"
-    >>> model, log = fit_recommender(data, ids, *stage_2)
+    >>> config = RecommenderConfig(epochs=1, min_steps=0)
+    >>> model, log = fit_recommender(data, ids, config, EvaluationConfig(), 0, folder / "recommender")
     >>> ranks = rank_users(model.scores, data.history("test"), data.targets("test"), np.arange(100))
     >>> bool(0 <= per_user(ranks["filtered"])["ndcg@10"].mean() <= 1)
     True

@@ -46,13 +46,13 @@ def at_least(default: object, low: float, below: float = math.inf) -> object:
 
 @dataclass(frozen=True)
 class TokenizerConfig(Checked):
-    """Stage 1 (method.md): encoders, shared residual codebook, losses, uniqueness repair, training.
+    """Stage 1: encoders, shared residual codebook, losses, uniqueness repair, training.
 
     Args: signals: names of the modalities to use; empty uses all.
         id_signal: add a learned vector per item as one more signal. levels, codes, code_width: L, K, E.
         specific, specific_width: keep a modality-specific part next to the behaviour part, and its width.
         gradient: estimator through the quantizer. codebook_update: how the codebook learns.
-        w_*: loss weights (method.md); `w_codes_only` is the weight of the reconstruction from the codes alone.
+        w_*: weights of the terms of `Tokenizer.losses`; `w_codes_only` weighs reconstruction from the codes alone.
         uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or the `nearest` free last code.
         batch_items: items per step for the terms on single items. batch_users, max_events: histories per step for the
             sequence term, and their length. epoch_steps: limit of steps per epoch, drawn at random; 0 is no limit.
@@ -90,7 +90,7 @@ class TokenizerConfig(Checked):
 
 @dataclass(frozen=True)
 class RecommenderConfig(Checked):
-    """Stage 2 (method.md): backbone, reweighting, output, training.
+    """Stage 2: backbone, reweighting, output, training.
 
     Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over all items), or `both`, which
             adds the losses in training and the log-probabilities in scoring; `w_codes` is the weight of the codes.

@@ -1,7 +1,7 @@
 """Rank items from a state: exact scores of every ID in the prefix tree, and beam search over the tree.
 
 Both sum log-probabilities over all K codes of a level, without renormalising over legal codes; illegal codes are
-removed after the log-softmax (method.md, stage 2.3). So a beam as wide as the tree gives the exact scores.
+removed after the log-softmax. So a beam as wide as the tree gives the exact scores.
 """
 
 from abc import ABC, abstractmethod

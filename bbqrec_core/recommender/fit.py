@@ -67,7 +67,7 @@ class Recommender:
     def ranking_scores(
         self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
     ) -> Float[Tensor, "B rows"]:
-        """`scores`, but -inf for items that affect neither the rank of a user's target nor the list of the best k.
+        """`scores`, but possibly -inf for items that score below both the user's target and the k-th best item.
 
         Equal to `scores` if items have logits.
         """

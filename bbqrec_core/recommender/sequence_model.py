@@ -17,7 +17,7 @@ from .code_head import CodeHead, CodeOutputs
 from .decoding import Frontier
 from .similarity_bias import SignalPairs, build_reweighting
 
-SLACK = 1e-3  # nats, above the rounding error of sums in another order
+ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
 
 
 class SequenceModel(nn.Module):
@@ -28,7 +28,7 @@ class SequenceModel(nn.Module):
 
     Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. block: class of the transformer
         blocks. reweighting: builds the reweighting, with the arguments of `build_reweighting`.
-    Source: Kang and McAuley 2018 (SASRec) for the item softmax; method.md, stage 2, for codes and reweighting.
+    Source: Kang and McAuley 2018 (SASRec) for the item softmax; `CodeHead` and `SimilarityBias` name theirs.
     """
 
     def __init__(
@@ -114,7 +114,9 @@ class SequenceModel(nn.Module):
     def biases(
         self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
     ) -> list[Float[Tensor, "#B #H _ T"]]:
-        """Additive attention bias of each layer: the causal mask, plus the reweighting if there is one.
+        """What `transformer.attention` adds to the logits of each layer: the causal mask, plus the reweighting.
+
+        Padding is on the right, so the causal mask hides it from all events.
 
         Args: last: if given, the bias of the last layer is that of one position per user, (B, #H, 1, T).
         """
@@ -153,16 +155,16 @@ class SequenceModel(nn.Module):
         masked: Int[Tensor, "B H"],
         targets: Int[Tensor, "B"],
     ) -> Float[Tensor, "B rows"]:
-        """`id_scores`, but -inf for items that affect neither the rank of a target nor the list of the best k.
+        """`id_scores`, but possibly -inf for items that score below both the target and the k-th best item.
 
-        Such items score below the target and below the k-th item of a beam without the `masked` items. In a large
-        catalogue this skips most of the tree.
+        These affect neither the rank of a target nor a list of the best k. The k-th best is that of a beam without the
+        `masked` items. In a large catalogue this skips most of the tree.
         """
         states = self.last_states(item_ids)
-        best = decoding.beam_search(Frontier(self.head, states), tree, k, masked)[1]
-        least = best.topk(k, dim=1).values[:, -1] if best.shape[1] >= k else states.new_full((len(states),), -torch.inf)
-        own = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets])
-        return decoding.exact_scores(self.head, states, tree, torch.minimum(least, own) - SLACK)
+        found = decoding.beam_search(Frontier(self.head, states), tree, k, masked)[1]
+        floor = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets])
+        kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
+        return decoding.exact_scores(self.head, states, tree, torch.minimum(kth, floor) - ROUNDING)
 
     def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.

@@ -123,7 +123,7 @@ class SimilarityBias(SignalPairs):
     Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
         signals: their names. layers, heads: of the backbone. buckets: S. edges: `quantile` or `uniform`.
         which: `same` or `all` channels.
-    Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours (method.md).
+    Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours.
     Choice: a zero table, so training starts from plain attention; extra buckets for same item, missing and padding.
     """
 
@@ -173,7 +173,7 @@ class SimilarityBias(SignalPairs):
     def forward(
         self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
     ) -> list[Float[Tensor, "B H _ T"]]:
-        """The offset of each layer in logits, without the causal mask.
+        """The offset of each layer, to be added to its attention logits; without the causal mask.
 
         Args: last: if given, the last layer's offset is that of one position per user, (B, H, 1, T).
         """

@@ -142,20 +142,12 @@ def encode_items(model: Tokenizer) -> EncodedItems:
     """Encode every item row."""
     model.eval()
     parts, units, present = all_parts(model, torch.arange(len(model.counts), device=model.counts.device))
-    seen, table, codebook = model.encode(units, present)
+    quantized, table, codebook = model.encode(units, present)
     count = len(model.signals)
-    return EncodedItems(
-        _array(table),
-        (model.config.codes,) * table.shape[1],
-        _array(codebook),
-        _array(seen.residuals[-1][:, -1]),
-        model.signals,
-        _array(seen.codes[:, :count]),
-        _array(model.quantizer.decode(seen.codes)[:, :count]),
-        _array(parts.present),
-        _array(parts.signals),
-        _array(parts.specific),
-    )
+    residual, vectors = quantized.residuals[-1][:, -1], model.quantizer.decode(quantized.codes)
+    signals = (quantized.codes[:, :count], vectors[:, :count], parts.present, parts.signals, parts.specific)
+    sizes = (model.config.codes,) * table.shape[1]
+    return EncodedItems(_array(table), sizes, _array(codebook), _array(residual), model.signals, *map(_array, signals))
 
 
 def repaired(encoded: EncodedItems, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The model of stage 1: encoders, shared quantizer and all terms of the dual-aligned loss (method.md)."""
+"""The model of stage 1: encoders, shared quantizer, and all loss terms."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -93,7 +93,8 @@ class Tokenizer(nn.Module):
 
     Args: features: modality -> (N+1, d_m) scaled features, row 0 zero. presence: modality -> (N+1,).
         counts: training events per item row, (N+1,). config: sizes, switches and weights.
-    Source: method.md, stage 1; arXiv 2504.06636 for dual encoders, CLUB, shared codebook and both contrastive losses.
+    Source: arXiv 2504.06636 for dual encoders, CLUB, shared codebook, and the contrastive losses `cross_modal` and
+        `sequence`, which bind the codes to behaviour.
     """
 
     def __init__(
@@ -184,7 +185,10 @@ class Tokenizer(nn.Module):
     def units(
         self, signals: Float[Tensor, "R S E"], present: Bool[Tensor, "R S"]
     ) -> tuple[Float[Tensor, "R U E"], Bool[Tensor, "R U"]]:
-        """The vectors to quantize: every signal and, if there are several, their gated mean as the last."""
+        """The vectors to quantize: every signal and, if there are several, their gated mean as the last.
+
+        The gates are one learned number per signal; their softmax over the present signals gives the weights.
+        """
         if signals.shape[1] == 1:
             return signals, present
         weight = self.gates.masked_fill(~present, float("-inf")).softmax(-1).nan_to_num(0.0)
@@ -204,8 +208,8 @@ class Tokenizer(nn.Module):
         self, units: Float[Tensor, "R U E"], present: Bool[Tensor, "R U"]
     ) -> tuple[Quantized, Int[Tensor, "R L"], Float[Tensor, "L K E"]]:
         """The quantized units, the codes of the IDs, and the codebook of each position of an ID."""
-        seen = self.quantize(units, present)
-        return seen, seen.codes[:, -1], self.quantizer.codebook
+        quantized = self.quantize(units, present)
+        return quantized, quantized.codes[:, -1], self.quantizer.codebook
 
     def losses(
         self,
@@ -214,7 +218,7 @@ class Tokenizer(nn.Module):
         learn: bool = True,
         fit_variational: Callable[[Parts], None] | None = None,
     ) -> dict[str, Tensor]:
-        """All terms of the loss of stage 1 (method.md, 1.6).
+        """All terms of the loss of stage 1, weighted, and their sum under "loss".
 
         Args: item_ids: training windows, 0 pads, for the sequence term. drawn: item rows drawn uniformly, for the terms
             on single items, so that popular items do not dominate them. learn: update moving averages and code usage.
@@ -223,34 +227,34 @@ class Tokenizer(nn.Module):
         config, count = self.config, len(drawn)
         rows, grid = drawn, None
         if config.w_seq:
-            walked, grid = item_ids.unique(return_inverse=True)
-            rows, grid = torch.cat([drawn, walked]), grid + count
+            events, grid = item_ids.unique(return_inverse=True)
+            rows, grid = torch.cat([drawn, events]), grid + count  # the drawn items, then those of the windows
         features = self.features(rows)
         signals = self.signal_vectors(rows, features)
         units, present = self.units(signals, self.present[rows])
-        seen = self.quantize(units, present)
+        quantized = self.quantize(units, present)
         if learn:
-            self.quantizer.observe(seen, present)
-        items = self.quantized_items(seen.vectors, present)
+            self.quantizer.observe(quantized, present)
+        items = self.quantized_items(quantized.vectors, present)
         features = {name: array[:count] for name, array in features.items()}
         specific = self.specific_vectors(drawn, features)
         parts = Parts(signals[:count], present[:count, : len(self.signals)], specific)
-        out = {"quantization": masked_mean(seen.loss, present)}
+        out = {"quantization": masked_mean(quantized.loss, present)}
         if self.modalities:
-            out["reconstruction"] = self.reconstruction(features, parts, seen.vectors[:count], items[:count])
+            out["reconstruction"] = self.reconstruction(features, parts, quantized.vectors[:count], items[:count])
         if config.specific and self.modalities and config.w_mi:
             if fit_variational is not None:
                 fit_variational(parts)
             out["mutual_information"] = config.w_mi * self.mutual_information(parts)
         if config.w_cross and len(self.signals) > 1:
-            out["cross_modal"] = config.w_cross * self.cross_modal(seen.vectors[:count], parts.present)
+            out["cross_modal"] = config.w_cross * self.cross_modal(quantized.vectors[:count], parts.present)
         if config.w_seq:
             out["sequence"] = config.w_seq * self.sequence(item_ids, grid, rows, items)
-        out |= self.more_losses(drawn, items[:count], seen, present)
+        out |= self.more_losses(drawn, items[:count], quantized, present)
         return {"loss": sum(out.values()), **out}
 
     def more_losses(
-        self, drawn: Int[Tensor, "R"], items: Float[Tensor, "R E"], seen: Quantized, present: Bool[Tensor, "P U"]
+        self, drawn: Int[Tensor, "R"], items: Float[Tensor, "R E"], quantized: Quantized, present: Bool[Tensor, "P U"]
     ) -> dict[str, Tensor]:
         """Extra terms of a subclass, from the quantized vectors of the drawn items and from all units."""
         return {}
@@ -275,7 +279,7 @@ class Tokenizer(nn.Module):
     def mutual_information(self, parts: Parts) -> Tensor:
         """CLUB's contrast log q(s_i|b_i) - log q(s_j|b_i), j a random other item; mean over modalities, nats per width.
 
-        Source: Cheng et al. 2020 (CLUB), equation 12 (sampled). A penalty, not an estimate: see method.md, 1.1.
+        Source: Cheng et al. 2020 (CLUB), equation 12 (sampled). A penalty, not an estimate: q is approximate.
         Choice: the gradient reaches b alone. With a gradient to s, the penalty would empty s and leave the noise in b;
         s is narrow and must hold what the decoder cannot get from the codes.
         """
@@ -317,6 +321,7 @@ class Tokenizer(nn.Module):
         real = item_ids[:, 1:] > 0
         candidates, target = grid[:, 1:][real].unique(return_inverse=True)
         share = self.counts[rows[candidates]] / self.counts.sum()
-        log_q = torch.log1p(-((1 - share).clamp_max(1 - 1e-7) ** int(real.sum())).clamp_max(1 - 1e-7))
+        absent = (1 - share).clamp_max(1 - 1e-7) ** int(real.sum())  # probability that no target is the candidate
+        log_q = torch.log1p(-absent.clamp_max(1 - 1e-7))
         asked = F.normalize(states[real], dim=-1) / self.config.temperature  # scale states: there are far more logits
         return softmax_loss(asked, F.normalize(items[candidates], dim=-1), target, -log_q.to(asked))

@@ -19,7 +19,7 @@ from bbqrec_lab.experiments.presets import Config, with_overrides
 from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
 from bbqrec_lab.store import Store, write_atomic
 
-SIZES = {  # symbol of method.md -> (setting, label)
+SIZES = {  # symbol -> (setting, label)
     "S": ("recommender.buckets", "similarity buckets S"),
     "L": ("tokenizer.levels", "levels L"),
     "K": ("tokenizer.codes", "codes per level K"),

@@ -103,7 +103,7 @@ class Markov:
     that pulls rare items towards popularity. An item without a successor, and a step before the start of the history,
     give pop only, so an empty history gives the order of `Popularity`.
 
-    Source: the strong simple baseline named in method.md; form and grid are ours.
+    Choice: three steps; the form and the grid of settings are ours.
     """
 
     weights: tuple[float, ...]  # w_s, unitless

@@ -113,7 +113,7 @@ def scale(features: Float[np.ndarray, "rows d"], presence: Bool[np.ndarray, " ro
 
     Args: features: (N+1, d), row 0 is padding. presence: (N+1,), True if an item has the modality.
     Returns: (N+1, d); rows without the modality, including padding, are zero.
-    Source: method.md, "Scaling of features".
+    Choice: population deviation over the items that have the modality.
     """
     scaled = np.zeros(features.shape, np.float32)
     if presence.any():

@@ -99,7 +99,7 @@ def with_compared(
 ) -> SemanticIds:
     """IDs with the `signal_vectors` that the similarity compares; the codes and the codebook do not change.
 
-    Args: what: `RecommenderConfig.similarity`. behaviour: the signals before quantization. features, presence: of the
+    Args: what: `RowConfig.similarity`. behaviour: the signals before quantization. features, presence: of the
         modalities used; narrower features are padded with zeros, which changes no cosine within a modality.
     Choice: IDs without signals, and data without features, keep their quantized vectors, so every variant can run.
     """
@@ -306,11 +306,12 @@ def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame
     return pl.DataFrame(rows, schema=["seen_items", "segment", "targets", "metric", "value"], orient="row")
 
 
-def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFrame:
-    """`against` minus each other variant: mean difference, 95 % bounds, p, and p after Holm over the whole table.
+def intervals(results: Sequence[Result], reference: str = "bbqrec") -> pl.DataFrame:
+    """`reference` (column `variant`) minus each other variant (column `against`): means, bounds and p-values.
 
-    Seeds that both variants have are averaged per user, then users are resampled in pairs. A variant that does not
-    depend on the seed is compared with the average over all seeds.
+    A difference has 95 % bounds, a p-value, and a p-value after Holm over the whole table. Seeds that both variants have
+    are averaged per user, then users are resampled in pairs. A variant that does not depend on the seed is compared with
+    the average over all seeds.
     """
     runs: dict[str, dict[int, Path]] = {}
     for result in results:
@@ -322,16 +323,16 @@ def intervals(results: Sequence[Result], against: str = "bbqrec") -> pl.DataFram
             for name, seeds in runs.items()
         }
         for name in runs:
-            if name == against or against not in runs:
+            if name == reference or reference not in runs:
                 continue
-            common = sorted(runs[against]) if name in ONCE else sorted(set(runs[against]) & set(runs[name]))
+            common = sorted(runs[reference]) if name in ONCE else sorted(set(runs[reference]) & set(runs[name]))
             for metric in COMPARED if common else ():
-                ours = np.stack([values[against][seed][metric] for seed in common])
+                ours = np.stack([values[reference][seed][metric] for seed in common])
                 theirs = np.stack(
                     [values[name][seed][metric] for seed in sorted(runs[name]) if name in ONCE or seed in common]
                 )
                 found = statistics.paired_bootstrap(ours, theirs)
-                table.append((mode, metric, against, name, len(common), *found))
+                table.append((mode, metric, reference, name, len(common), *found))
     schema = ["seen_items", "metric", "variant", "against", "seeds", "difference", "low", "high", "p"]
     frame = pl.DataFrame(table, schema=schema, orient="row")
     return frame.with_columns(

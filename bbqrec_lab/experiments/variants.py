@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bbqrec_lab.baselines.counting import COUNTING
 from bbqrec_lab.experiments.presets import Config, with_overrides
 
 
@@ -12,13 +13,13 @@ class Variant:
     """One row of the tables.
 
     Args: group: `main`, `rival`, `control` or `ablation`. note: one line. kind: what is trained: `ids` (tokenizer, then
-        recommender), `items` (SASRec), `markov`, `knn` or `popularity`. overrides: the settings that define the
-        variant, by `stage.field`; they take precedence over the user's overrides.
+        recommender), `items` (a sequence model without IDs), or the key of a class in `COUNTING`. overrides: the
+        settings that define the variant, by `stage.field`; they take precedence over the user's overrides.
     """
 
     group: Literal["main", "rival", "control", "ablation"]
     note: str
-    kind: Literal["ids", "items", "markov", "knn", "popularity"] = "ids"
+    kind: str = "ids"
     overrides: dict[str, object] = field(default_factory=dict)
 
 
@@ -39,7 +40,14 @@ VARIANTS: dict[str, Variant] = {
     "item-knn": Variant("rival", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
     "markov": Variant("rival", "three-step Markov chain, tuned on validation", "markov"),
     "sasrec": Variant(
-        "rival", "SASRec with full cross-entropy and the same blocks", "items", {"recommender.output": "items"}
+        "rival",
+        "SASRec with full cross-entropy and the same blocks",
+        "items",
+        {  # without IDs the last two have no effect: rows that need SASRec's embeddings find the same stored run
+            "recommender.output": "items",
+            "recommender.reweight": False,
+            "recommender.init_from_codebook": False,
+        },
     ),
     "sasrec-bce": Variant(
         "rival",
@@ -182,7 +190,7 @@ VARIANTS: dict[str, Variant] = {
         overrides={"recommender.granularity": "code"},
     ),
 }
-ONCE = ("popularity", "item-knn", "markov")  # they do not depend on the seed
+ONCE = tuple(name for name, variant in VARIANTS.items() if variant.kind in COUNTING)  # they do not depend on the seed
 QUICK = (
     *("bbqrec", "popularity", "item-knn", "markov", "sasrec", "sasrec-codes", "tiger", "random-ids"),
     *("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),

@@ -14,7 +14,6 @@ from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite import notebooks, process_pool
 
 BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours; finished parts are kept"}
-LONGEST = ("ids", "items", "knn", "markov", "popularity")  # kinds of rows, longest first
 SHOWN_FILE = re.compile(r"figures/((?:[\w-]+/[\w-]+/)?[\w.-]+\.(?:png|svg|csv|md|tex))")
 
 
@@ -124,6 +123,13 @@ def _earlier_seconds(folder: Path) -> dict[tuple[str, int], float]:
     return {(variant, seed): seconds for variant, seed, seconds in found.iter_rows() if seconds > 0}
 
 
+def _order(row: tuple[str, int]) -> tuple[bool, bool]:
+    """Sort key that puts long rows first: with IDs, then without, then rows that only count."""
+    from bbqrec_lab.experiments.variants import ONCE, VARIANTS
+
+    return row[0] in ONCE, VARIANTS[row[0]].kind != "ids"
+
+
 def reproduce(request: Request) -> int:
     """Run the requested rows and notebooks; finished ones are skipped.
 
@@ -142,7 +148,7 @@ def reproduce(request: Request) -> int:
     data = _load(request.dataset, presets.make_config(request.preset).data)
     run = run_folder(request.out, request.dataset, request.preset, data)
     work = partial(run_row, request.dataset, request.preset, request.out / "artefacts")
-    longest = sorted(rows, key=lambda row: LONGEST.index(variants.VARIANTS[row[0]].kind))  # short rows last
+    longest = sorted(rows, key=_order)  # long rows first
     outcomes = process_pool.run_all(
         work, longest, request.jobs, run / "logs", expected=_earlier_seconds(run / "tables")
     )
