@@ -1,8 +1,8 @@
-"""A small recommender with random tables, and its own answers to one history, for tests of the live views."""
+"""A small recommender with random tables, its scores and its attention, for tests of the live views."""
 
 import numpy as np
 import torch
-from tiny import recommender_config, semantic_ids
+from tiny import row_config, semantic_ids
 
 from bbqrec_core import Recommender, Sequences, build_recommender
 from bbqrec_lab.baselines.sequence_models import make_model
@@ -11,8 +11,8 @@ N, SIZES, HISTORY = 29, (5, 5, 3), [3, 7, 3, 11, 29]
 
 
 def tiny_recommender(**changes: object) -> Recommender:
-    """A recommender whose tables are random, so that every term counts."""
-    found = build_recommender(N, semantic_ids(N, SIZES), recommender_config(**changes), 1, make=make_model)
+    """A recommender with random tables, so that every term has an effect."""
+    found = build_recommender(N, semantic_ids(N, SIZES), row_config(**changes), 1, make=make_model)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in found.model.parameters():
@@ -23,12 +23,12 @@ def tiny_recommender(**changes: object) -> Recommender:
 
 
 def scores_of(model: Recommender, rows: list[int]) -> torch.Tensor:
-    """Scores of every item after a history, from the recommender itself."""
+    """Scores of all items after a history, directly from the recommender."""
     asked = Sequences(np.array([0, len(rows)], dtype=np.int64), np.array(rows, dtype=np.int32))
     return model.scores(asked, np.array([0]))[0]
 
 
 def maps_of(model: Recommender, rows: list[int]) -> torch.Tensor:
-    """Attention of every layer and head, from the model itself."""
+    """Attention of all layers and heads, directly from the model."""
     with torch.no_grad():
         return torch.stack([weights[0] for weights in model.model.states(torch.tensor([rows]))[1]])

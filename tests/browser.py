@@ -1,8 +1,8 @@
-"""A real Chromium on a real server: fixtures and steps for tests marked `browser`, of JupyterLab and of Voila alike.
+"""Real Chromium and real servers: fixtures and helpers for tests marked `browser`, for JupyterLab and Voila.
 
-A test file uses the fixtures `lab`, `voila` and `chromium` (conftest.py makes them known) and the steps below. A widget
-tells that its answer is complete by the last line that it writes, `.bb-status` with a rising `data-answer`: a label set
-before the redraw would show the new value over the old picture.
+A test file uses the fixtures `lab`, `voila` and `chromium` (conftest.py imports them) and the helpers below. A widget
+marks an update as complete in its status line, `.bb-status`, with a larger `data-answer`. A label would not suffice,
+because it can show the new value before the view is redrawn.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ FLAGS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in OFF
 SETTINGS = {
     "apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false"},
 }
-SECONDS, ANSWER = 240, 30  # the most for a page to open and run, and for an answer; a busy machine has two cores
+SECONDS, ANSWER = 240, 30  # time limits of opening and running a page, and of an update, on two busy cores
 HARMLESS = re.compile(r"favicon|GPU stall|GL Driver|WebGL.*(software|deprecated|fallback)|swiftshader", re.IGNORECASE)
 
 
 class Server(NamedTuple):
-    """A running server: its address, the folder of notebook copies it serves, and the log of what it said."""
+    """A running server: its address, the folder of its notebook copies, and its log."""
 
     url: str
     folder: Path
@@ -44,7 +44,7 @@ class Server(NamedTuple):
 
 
 def missing(*modules: str) -> str:
-    """Why a browser test cannot run here; empty if it can."""
+    """The reason why a browser test cannot run; empty if it can."""
     lacking = [name for name in ("playwright", *modules) if not importlib.util.find_spec(name)]
     if lacking:
         return f"{', '.join(lacking)} is not installed: pip install -c constraints.txt -e '.[dev]'"
@@ -52,7 +52,7 @@ def missing(*modules: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as asked:
         asked.bind(("127.0.0.1", 0))
         return asked.getsockname()[1]
@@ -77,7 +77,7 @@ def copy_notebook(name: str, folder: Path, **parameters: object) -> Path:
 
 @contextlib.contextmanager
 def serve(command: list[str], url: str, folder: Path, home: Path) -> Iterator[Server]:
-    """A server process with folders of its own, ready when `url` answers, ended with its kernels."""
+    """Run a server process with separate folders until the block ends; it is ready when `url` responds."""
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
     places |= {"IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "spaces"}
     for file, content in SETTINGS.items():
@@ -86,7 +86,7 @@ def serve(command: list[str], url: str, folder: Path, home: Path) -> Iterator[Se
         target.write_text(json.dumps(content))
     own = {name: str(home / place) for name, place in places.items()}
     environment = {**os.environ, **own, "PYTHONPATH": str(ROOT)}
-    environment.pop("MPLBACKEND", None)  # the kernel chooses its own
+    environment.pop("MPLBACKEND", None)  # the kernel sets its own backend
     log = home / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
@@ -102,24 +102,27 @@ def serve(command: list[str], url: str, folder: Path, home: Path) -> Iterator[Se
 
 
 def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    """Until the server answers, or say why it never will."""
+    """Wait until the server responds.
+
+    Raises: RuntimeError with the log if it ends or does not respond.
+    """
     for _ in range(2 * SECONDS):
         if process.poll() is not None:
             break
         try:
             urllib.request.urlopen(url, timeout=5).close()
         except urllib.error.HTTPError:
-            return  # an answer, if only that there is nothing at this address
+            return  # an HTTP error is a response too
         except OSError:
             time.sleep(0.5)
         else:
             return
-    raise RuntimeError(f"no answer from {url}; the server said: {log.read_text()[-2000:]}")
+    raise RuntimeError(f"no response from {url}; log of the server: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """JupyterLab over an empty folder, which `copy_notebook` fills."""
+    """JupyterLab on an empty folder, which `copy_notebook` fills."""
     if reason := missing():
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("lab")
@@ -137,7 +140,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """A function that runs a command of `bbqrec` that serves a page through Voila, on a free port."""
+    """A function that runs a `bbqrec` command that serves a page with Voila, on a free port."""
     if reason := missing("voila"):
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("voila")
@@ -156,7 +159,7 @@ def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
-    """A function that opens a page; errors in the page's console collect in its attribute `problems`."""
+    """A function that opens a page; its attributes `problems` and `outside` list errors and external requests."""
     if reason := missing():
         pytest.skip(reason)
     from playwright.sync_api import sync_playwright
@@ -168,9 +171,18 @@ def chromium() -> Iterator[object]:
             page = browser.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
             page.set_default_timeout(1000 * SECONDS)
             page.problems, page.outside = [], []
-            page.on("console", lambda said: page.problems.append(_said(said)) if said.type == "error" else None)
+
+            def on_console(said: object) -> None:
+                if said.type == "error":
+                    page.problems.append(_said(said))
+
+            def on_request(asked: object) -> None:
+                if _is_outside(asked.url):
+                    page.outside.append(asked.url)
+
+            page.on("console", on_console)
             page.on("pageerror", lambda error: page.problems.append(str(error)))
-            page.on("request", lambda asked: page.outside.append(asked.url) if _is_outside(asked.url) else None)
+            page.on("request", on_request)
             return page
 
         yield opened
@@ -178,7 +190,7 @@ def chromium() -> Iterator[object]:
 
 
 def _said(message: object) -> str:
-    """A line of the console and where it comes from: that a file was not found does not say which."""
+    """A console message with its URL; the message for a missing file does not name the file."""
     return f"{message.text} {message.location.get('url', '')}"
 
 
@@ -188,7 +200,7 @@ def _is_outside(url: str) -> bool:
 
 
 def open_and_run(page: object, server: Server, notebook: Path) -> None:
-    """Open a notebook in JupyterLab, run all its cells, and wait until each has run."""
+    """Open a notebook in JupyterLab, run all its cells, and wait until they have run."""
     page.goto(f"{server.url}/lab/tree/{notebook.parent.name}/{notebook.name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     idle = "jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
@@ -202,18 +214,18 @@ def open_and_run(page: object, server: Server, notebook: Path) -> None:
 
 
 def words(locator: object) -> list[str]:
-    """Texts of all elements, with plain spaces: options of choosers hold spaces that never break."""
+    """Texts of all elements; non-breaking spaces, which options of dropdowns contain, become plain spaces."""
     return [text.replace("\N{NO-BREAK SPACE}", " ") for text in locator.all_inner_texts()]
 
 
 def output_errors(page: object) -> list[str]:
-    """Tracebacks in any output, those inside Output widgets among them, and errors that widgets say in words."""
+    """Tracebacks in all outputs, including those inside Output widgets, and error messages of widgets."""
     kinds = "[data-mime-type='application/vnd.jupyter.error'], .jp-RenderedText[data-mime-type*='stderr'], .bb-error"
     return [text.strip() for text in page.locator(kinds).all_inner_texts() if text.strip()]
 
 
 def console_problems(page: object) -> list[str]:
-    """Errors in the browser's console that are not about this machine's missing graphics card."""
+    """Console errors of the browser, without those about the missing GPU of this machine."""
     return [text for text in page.problems if not HARMLESS.search(text)]
 
 
@@ -233,12 +245,12 @@ WATCH = """widget => {
 
 
 def answered(page: object, widget: str, act: Callable[[], object]) -> float:
-    """Do something, wait until the widget says that its next answer is complete, and return the seconds between.
+    """Run `act`, wait until the next update of the widget is complete, and return the seconds between.
 
-    They are measured inside the page, from the first key or click to the new last line: what the driver of the browser
-    takes to find a control is not the widget's.
+    They are measured inside the page, from the first key or click to the new status line. Thus the time in which the
+    browser driver finds the control is not counted.
 
-    Args: widget: CSS selector of the widget's outermost box.
+    Args: widget: CSS selector of the outermost box of the widget.
     """
     page.evaluate(WATCH, widget)
     act()
@@ -250,5 +262,5 @@ def answered(page: object, widget: str, act: Callable[[], object]) -> float:
 
 
 def said_milliseconds(page: object, widget: str) -> float:
-    """How long the widget says its last answer took in the kernel."""
+    """Milliseconds of the last update in the kernel, from the status line."""
     return float(re.search(r"([\d.]+) ms", page.locator(f"{widget} .bb-status").inner_text())[1])

@@ -1,4 +1,4 @@
-"""Bundles small enough to read, written to disk for tests of what reads them."""
+"""Small bundles on disk for tests of the bundle reader, and functions that damage them."""
 
 import struct
 import zlib
@@ -14,14 +14,14 @@ FEATURES = {"graph": np.arange(10, dtype=np.float32).reshape(5, 2)}  # row 0 is 
 
 
 def interactions() -> pl.DataFrame:
-    """Three users, five items (one of them, 14, never seen), sorted by user and time, no ties."""
+    """Three users, five items (item 14 has no event), sorted by user and time, without ties."""
     rows = [(1, 10, 5), (1, 11, 6), (1, 12, 7), (1, 13, 8)]
     rows += [(2, 12, 3), (2, 11, 4), (2, 10, 9), (3, 13, 1), (3, 10, 2), (3, 12, 3)]
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
 
 
 def items() -> pl.DataFrame:
-    """Five items; the second has a picture, the third no title, the last no categories."""
+    """Five items; the second has an image, the third has no title, the last has no categories."""
     return pl.DataFrame(
         {
             "item_id": [10, 11, 12, 13, 14],
@@ -39,7 +39,7 @@ def write(
     table: pl.DataFrame | None = None,
     features: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """A bundle in folder `root`; whatever is not given is the small example of this module."""
+    """Write a bundle to folder `root`; missing arguments default to the example of this module."""
     (root / "features").mkdir(parents=True, exist_ok=True)
     (root / "images").mkdir(exist_ok=True)
     Image.new("RGB", (4, 3), "green").save(root / "images/11.png")
@@ -94,7 +94,7 @@ def feature(row: int, column: int, value: float) -> Callable[[Path], None]:
 
 
 def picture(content: bytes) -> Callable[[Path], None]:
-    """Replace the one picture."""
+    """Replace the only image."""
     return lambda root: (root / "images/11.png").write_bytes(content)
 
 
@@ -109,7 +109,7 @@ def cut(file: str, keep: int) -> Callable[[Path], None]:
 
 
 def scramble(file: str) -> Callable[[Path], None]:
-    """Overwrite the first pages of a table and leave its footer."""
+    """Overwrite the first pages of a table, but not its footer."""
 
     def apply(root: Path) -> None:
         content = bytearray((root / file).read_bytes())
@@ -120,7 +120,7 @@ def scramble(file: str) -> Callable[[Path], None]:
 
 
 def both(*damages: Callable[[Path], None]) -> Callable[[Path], None]:
-    """One damage after another."""
+    """Apply several damages in order."""
 
     def apply(root: Path) -> None:
         for damage in damages:

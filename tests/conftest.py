@@ -1,4 +1,4 @@
-"""Set-up that has to come before the first import of torch, matplotlib or the core."""
+"""Set-up that must run before the first import of torch, matplotlib or the core."""
 
 import os
 from pathlib import Path
@@ -8,22 +8,24 @@ os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", MPLBACKEND="Ag
 import elsewhere
 import pytest
 from browser import chromium, lab, voila  # noqa: F401 - fixtures for tests marked `browser`
+from elsewhere import device  # noqa: F401 - a fixture for tests of other devices than the CPU
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = {"bbqrec_core.config", "bbqrec_lab.settings", "bbqrec_lab.experiments.presets"}  # they check themselves
+SETTINGS = {"bbqrec_core.config", "bbqrec_lab.settings", "bbqrec_lab.experiments.presets"}  # check their own types
 
 
 def checked_modules() -> list[str]:
-    """Every module of both packages but those of settings, which refuse wrong types in their own words."""
+    """All modules of both packages except the settings, which reject wrong types with their own messages."""
     files = [file for package in ("bbqrec_core", "bbqrec_lab") for file in (ROOT / package).rglob("*.py")]
     names = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files if file.name != "__init__.py"}
     return sorted(names - SETTINGS)
 
 
-# Every annotated public function checks its axes in tests, and only there.
+pytest.register_assert_rewrite("identities", "peers", "recommender_laws", "settings_laws", "tokenizer_laws")
+# Annotated functions check types and axes only in tests.
 install_import_hook(checked_modules(), "typecheck.checker")
-elsewhere.second_device()  # torch asks once, at the first backward pass, which devices there are
+elsewhere.second_device()  # must come before the first backward pass, when torch lists the devices once
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +36,12 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def cache() -> Path:
-    """The user's own cache folder, so that encoders are downloaded once per machine and not once per test run."""
+    """The cache folder of the user, so that encoders are downloaded once per machine and not per test run."""
     from bbqrec_lab.datasets import download
 
     return download.cache_dir()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run whatever executes notebooks last: a broken unit then shows within seconds."""
+    """Run the tests marked `suite` last, so that a failing unit test shows within seconds."""
     items.sort(key=lambda item: item.get_closest_marker("suite") is not None)

@@ -1,7 +1,12 @@
-"""A second device made of CPU tensors: what a GPU refuses (mixing devices, numpy) fails here too, without a GPU."""
+"""A mock device made of CPU tensors: it rejects CPU-only operations (mixed devices, numpy) as a GPU does.
+
+The fixture `device` (conftest.py imports it) sets it as the training device, and also a GPU if there is one.
+"""
 
 from collections.abc import Callable
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -9,14 +14,15 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 aten = torch.ops.aten
-MIXING = {aten.copy_.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default}  # CUDA's exceptions
+# Operators that accept mixed devices on CUDA.
+MIXING = {aten.copy_.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 MIXING |= {aten._index_put_impl_.default}
 
 
 class Elsewhere(Tensor):
-    """A tensor of the second device: it holds a CPU tensor, runs its operators on that, and refuses company of CPU's.
+    """A tensor of the mock device: it holds a CPU tensor, runs operators on it, and rejects other CPU tensors.
 
-    What a GPU allows is allowed: 0-dimensional tensors of the CPU, indices on the CPU, copies between devices.
+    As on a GPU, these are allowed: 0-dimensional CPU tensors, indices on the CPU, copies between devices.
     """
 
     @staticmethod
@@ -42,7 +48,7 @@ class Elsewhere(Tensor):
         stays = all(device.type == "elsewhere" for device in asked)
         inner = pytree.tree_map_only(cls, lambda entry: entry.inner, (args, kwargs))
         inner_args, inner_kwargs = pytree.tree_map_only(torch.device, lambda _: torch.device("cpu"), inner)
-        with torch.inference_mode(False):  # in that mode, torch refuses views of wrapped tensors
+        with torch.inference_mode(False):  # in inference mode, torch rejects views of wrapped tensors
             out = func(*inner_args, **inner_kwargs)
         if func is aten._to_copy.default and out is inner_args[0]:
             out = out.clone()
@@ -62,25 +68,47 @@ FACTORIES = (
 
 
 def _made(name: str) -> Callable[..., Elsewhere]:
-    """A factory of torch as the second device has it."""
+    """A factory function of torch for the mock device."""
     packet, _, overload = name.partition(".")
     make = getattr(getattr(aten, packet), overload or "default")
     return lambda *args, **kwargs: Elsewhere(make(*args, **kwargs | {"device": torch.device("cpu")}))
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
-    """What `torch.tensor(..., device=...)` fills its tensor by."""
+    """The copy that `torch.tensor(..., device=...)` uses to fill its tensor."""
     target.inner.copy_(source)
     return target
 
 
 def second_device() -> torch.device:
-    """The second device, known to torch until the process ends."""
+    """Register the mock device with torch, until the process ends, and return it."""
     if torch._C._get_privateuse1_backend_name() != "elsewhere":
         _setup_privateuseone_for_python_backend("elsewhere")
         library = torch.library.Library("aten", "IMPL")
         for name in FACTORIES:
             library.impl(name, _made(name), "PrivateUse1")
         library.impl("_copy_from", _copy_from, "PrivateUse1")
-        second_device.library = library  # registrations live as long as it does
+        second_device.library = library  # the registrations last as long as this object
     return torch.device("elsewhere", 0)
+
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
+
+
+def train_on(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make both stages train on a device."""
+    for stage in ("recommender", "tokenizer"):
+        monkeypatch.setattr(f"bbqrec_core.{stage}.fit.best_device", lambda: device)
+
+
+@pytest.fixture(params=["elsewhere", GPU])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A device other than the CPU, set as the training device."""
+    found = second_device() if request.param == "elsewhere" else torch.device("cuda")
+    train_on(found, monkeypatch)
+    return found
+
+
+def near(found: np.ndarray, wanted: np.ndarray, share: float = 0.99) -> bool:
+    """Whether integer arrays agree except for near ties, which another summation order may decide differently."""
+    return found.shape == wanted.shape and (found == wanted).mean() > share

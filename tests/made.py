@@ -1,4 +1,4 @@
-"""A made-up atlas of any size, to see how the inspector does with tens of thousands of items."""
+"""A synthetic atlas of any size, for tests of the inspector with tens of thousands of items."""
 
 import numpy as np
 from tiny import semantic_ids
@@ -8,11 +8,16 @@ from bbqrec_lab.widgets.html_cards import Catalogue
 from bbqrec_lab.widgets.inspector.atlas import Atlas, Space
 
 SIZES, WIDTH = (64, 64, 64), 32
-CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))  # where the first four items lie, away from all others
+CORNERS = (
+    (-1.0, -1.0),
+    (1.0, -1.0),
+    (1.0, 1.0),
+    (-1.0, 1.0),
+)  # positions of the first four items, apart from all others
 
 
 def made_atlas(items: int, seed: int = 0) -> Atlas:
-    """Two tokenizers of random IDs; on the map each first code is a patch, and the first four items are the corners."""
+    """Two tokenizers with random IDs; on the map, each first code is a cluster; the first four items are corners."""
     rng = np.random.default_rng(seed)
     tokens = {name: semantic_ids(items, SIZES, seed=seed + at) for at, name in enumerate(("made", "other"))}
     codes = tokens["made"].code_ids

@@ -1,7 +1,7 @@
-"""Write the pictures of widgets and of a page, from a built book: `python tests/screenshots.py SITE`.
+"""Take screenshots of the widgets and of a page of a built book: `python tests/screenshots.py SITE`.
 
-SITE is the folder that `make book` names, of a run on planted data: those pictures are drawn by this project. The
-pictures go to figures/widgets/, at most 200 kB each.
+SITE is the output folder of `make book` for a run on planted data, whose images this project draws itself. The
+screenshots go to figures/widgets/, at most 200 kB each.
 """
 
 import io
@@ -13,8 +13,8 @@ from browser import FLAGS, ROOT
 from PIL import Image
 
 TARGET, LIMIT = ROOT / "figures" / "widgets", 200_000
-WIDTH = 1180  # of the window without the lists at its sides
-SHOWN = {  # picture: page, what is shown, and how much of its height
+WIDTH = 1180  # of the window, without side bars
+SHOWN = {  # screenshot: page, selector, height in pixels
     "inspector": ("notebooks/07_codebook_inspector.html", ".bb-inspector", 835),
     "explorer": ("notebooks/04_attention_reweighting.html", ".bb-explorer", 838),
     "playground": ("notebooks/04_attention_reweighting.html", ".bb-playground", 757),
@@ -24,7 +24,7 @@ BARE = ".bd-sidebar, .bd-header-article, .skip-link, #pst-skip-link { display: n
 
 
 def small(png: bytes) -> bytes:
-    """The same picture, in 256 colours where it would be too large otherwise."""
+    """Compress an image; use 256 colours if it is too large otherwise."""
     for colours in (None, 256):
         picture, target = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
         if colours:
@@ -36,7 +36,7 @@ def small(png: bytes) -> bytes:
 
 
 def shot(browser: object, site: Path, page: str, selector: str, height: int) -> bytes:
-    """A widget of a page without what stands around it, or the page as it opens."""
+    """Screenshot of a widget without its surroundings, or of the top of a page."""
     window = browser.new_page(viewport={"width": WIDTH if selector else 1400, "height": 4000 if selector else height})
     window.goto((site / page).as_uri())
     window.wait_for_function("() => !document.querySelector('.bb-undrawn:last-child')")
@@ -52,7 +52,7 @@ def shot(browser: object, site: Path, page: str, selector: str, height: int) -> 
 
 
 def main(site: Path) -> int:
-    """All pictures of a site."""
+    """Take all screenshots of a site."""
     from playwright.sync_api import sync_playwright
 
     TARGET.mkdir(parents=True, exist_ok=True)

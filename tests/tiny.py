@@ -1,4 +1,4 @@
-"""Models and data small enough for loops: settings written out, so that tuned defaults change no test."""
+"""Small models and data for tests. All settings are explicit, so that tuned defaults change no test."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -6,14 +6,70 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bbqrec_core import EvaluationConfig, SemanticIds, TokenizerConfig
+from bbqrec_core import EvaluationConfig, RecommenderConfig, SemanticIds, TokenizerConfig
 from bbqrec_lab.datasets.features import scale
 from bbqrec_lab.datasets.planted import PlantedConfig, write_planted
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.experiments.presets import Config
-from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig, RowTokenizerConfig
 
 PLANTED = PlantedConfig(users=23, items=24, branching=(3, 2), moods=2, length=8, features="direct", missing=0.2)
+TOKENIZER = {  # all settings of stage 1; it trains within 0.1 s and has all terms switched on
+    "signals": (),
+    "id_signal": True,
+    "specific": True,
+    "specific_width": 3,
+    "normalise": True,
+    "levels": 2,
+    "codes": 5,
+    "code_width": 6,
+    "hidden": 7,
+    "gradient": "straight-through",
+    "codebook_update": "ema",
+    "ema_decay": 0.9,
+    "revive_every": 2,
+    "commitment": 0.25,
+    "specific_dropout": 0.5,
+    "w_codes_only": 1.0,
+    "w_mi": 0.1,
+    "w_cross": 0.2,
+    "w_seq": 0.7,
+    "temperature": 0.2,
+    "mi_steps": 2,
+    "uniqueness": "extra",
+    "lr": 0.01,
+    "epochs": 2,
+    "batch_items": 16,
+    "batch_users": 12,
+    "max_events": 5,
+}
+RECOMMENDER = {  # all settings of stage 2; it trains within 0.1 s
+    "output": "codes",
+    "width": 6,
+    "layers": 2,
+    "heads": 3,
+    "depth_layers": 1,
+    "dropout": 0.1,
+    "reweight": True,
+    "buckets": 4,
+    "bucket_edges": "quantile",
+    "channels": "all",
+    "prefixes": True,
+    "init_from_codebook": True,
+    "max_events": 5,
+    "lr": 0.01,
+    "weight_decay": 0.1,
+    "epochs": 3,
+    "min_steps": 0,
+    "batch_users": 12,
+    "evaluate_every": 1,
+    "patience": 3,
+}
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Standard normal numbers, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
 def planted_data(folder: Path, config: PlantedConfig = PLANTED) -> NamedDataset:
@@ -23,82 +79,34 @@ def planted_data(folder: Path, config: PlantedConfig = PLANTED) -> NamedDataset:
 
 
 def tokenizer_config(**changes: object) -> TokenizerConfig:
-    """Every setting of a stage 1 that trains within a tenth of a second, each term switched on."""
-    settings = {
-        "signals": (),
-        "id_signal": True,
-        "specific": True,
-        "specific_width": 3,
-        "normalise": True,
-        "levels": 2,
-        "codes": 5,
-        "code_width": 6,
-        "hidden": 7,
-        "combine": "fused",
-        "gradient": "straight-through",
-        "codebook_update": "ema",
-        "ema_decay": 0.9,
-        "revive_every": 2,
-        "commitment": 0.25,
-        "specific_dropout": 0.5,
-        "w_codes_only": 1.0,
-        "w_mi": 0.1,
-        "w_cross": 0.2,
-        "w_seq": 0.7,
-        "w_use": 0.1,
-        "temperature": 0.2,
-        "mi_steps": 2,
-        "uniqueness": "extra",
-        "lr": 0.01,
-        "epochs": 2,
-        "batch_items": 16,
-        "batch_users": 12,
-        "max_events": 5,
-    }
-    return TokenizerConfig(**(settings | changes))
+    """Stage 1 of the core."""
+    return TokenizerConfig(**(TOKENIZER | changes))
+
+
+def row_tokenizer_config(**changes: object) -> RowTokenizerConfig:
+    """Stage 1 of the laboratory: that of the core plus the loss term for even use of the codes."""
+    return RowTokenizerConfig(**(TOKENIZER | {"combine": "fused", "w_use": 0.1} | changes))
+
+
+def recommender_config(**changes: object) -> RecommenderConfig:
+    """Stage 2 of the core."""
+    return RecommenderConfig(**(RECOMMENDER | changes))
+
+
+def row_config(**changes: object) -> RowConfig:
+    """Stage 2 of the laboratory; its additional switches have the values that correspond to the core."""
+    own = {"loss": "ce", "negatives": 7, "granularity": "item", "features": False, "block": "plain"}
+    own |= {"similarity": "quantized", "similarity_form": "buckets"}
+    return RowConfig(**(RECOMMENDER | own | changes))
 
 
 def ids_config(**changes: object) -> IdsConfig:
-    """Where IDs come from: learned, unless told otherwise."""
+    """The source of IDs; by default they are learned."""
     return IdsConfig(**({"source": "learned"} | changes))
 
 
-def recommender_config(**changes: object) -> RowConfig:
-    """Every setting of a stage 2 that trains within a tenth of a second, the laboratory's own switches with it."""
-    settings = {
-        "output": "codes",
-        "loss": "ce",
-        "negatives": 7,
-        "granularity": "item",
-        "features": False,
-        "block": "plain",
-        "width": 6,
-        "layers": 2,
-        "heads": 3,
-        "depth_layers": 1,
-        "dropout": 0.1,
-        "reweight": True,
-        "buckets": 4,
-        "bucket_edges": "quantile",
-        "channels": "all",
-        "similarity": "quantized",
-        "similarity_form": "buckets",
-        "prefixes": True,
-        "init_from_codebook": True,
-        "max_events": 5,
-        "lr": 0.01,
-        "weight_decay": 0.1,
-        "epochs": 3,
-        "min_steps": 0,
-        "batch_users": 12,
-        "evaluate_every": 1,
-        "patience": 3,
-    }
-    return RowConfig(**(settings | changes))
-
-
 def run_config(seed: int, evaluation: EvaluationConfig, **changes: object) -> Config:
-    """A run of one epoch a stage; `r_` before a name changes stage 2, other names where IDs come from, or stage 1."""
+    """A run of one epoch per stage. Names with prefix `r_` change stage 2, other names the ID source or stage 1."""
     where = {spec.name for spec in fields(IdsConfig)}
     recommender = {name.removeprefix("r_"): value for name, value in changes.items() if name.startswith("r_")}
     tokenizer = {name: changes[name] for name in changes if not name.startswith("r_") and name not in where}
@@ -107,8 +115,8 @@ def run_config(seed: int, evaluation: EvaluationConfig, **changes: object) -> Co
         seed,
         DataConfig(),
         ids_config(**{name: value for name, value in changes.items() if name in where}),
-        tokenizer_config(**({"epochs": 1} | tokenizer)),
-        recommender_config(**({"epochs": 1} | recommender)),
+        row_tokenizer_config(**({"epochs": 1} | tokenizer)),
+        row_config(**({"epochs": 1} | recommender)),
         evaluation,
     )
 
@@ -116,7 +124,7 @@ def run_config(seed: int, evaluation: EvaluationConfig, **changes: object) -> Co
 def semantic_ids(n_items: int, sizes: tuple[int, ...], *, width: int = 5, seed: int = 0) -> SemanticIds:
     """Random IDs of N items with three signals (text, image, id), about a fifth of them missing.
 
-    Positions of the first one's size count as learned, others as added by a repair.
+    Positions with the size of the first one count as learned, the others as added by a repair.
     """
     rng = np.random.default_rng(seed)
     rows, signals, codes = n_items + 1, ("text", "image", "id"), sizes[0]
@@ -131,5 +139,5 @@ def semantic_ids(n_items: int, sizes: tuple[int, ...], *, width: int = 5, seed: 
 
 
 def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two state dicts hold the same names and, bit for bit, the same numbers."""
+    """Whether two state dicts have the same names and bitwise equal values."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

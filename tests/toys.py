@@ -1,4 +1,4 @@
-"""Datasets small enough to write down, for tests of what is learnt from sequences alone."""
+"""Small hand-written datasets, for tests of models that learn from sequences only."""
 
 import numpy as np
 import polars as pl
@@ -8,7 +8,7 @@ from bbqrec_lab.datasets.reading import NamedDataset
 
 
 def toy_data(sequences: list[list[int]], n_items: int) -> NamedDataset:
-    """A NamedDataset of these item rows per user, oldest first, without modalities."""
+    """A NamedDataset with these item rows per user, oldest first, without modalities."""
     sizes = [len(sequence) for sequence in sequences]
     return NamedDataset(
         n_items=n_items,

@@ -1,4 +1,4 @@
-"""The book in a real browser, from the disk and with the network refused: pages, links, figures, formulas, widgets."""
+"""The book in a real browser, opened from disk without network: pages, links, figures, formulas, widgets."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ UNSEEN = "all => all.filter(one => !one.naturalWidth && !one.closest('[hidden]')
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The book of the notebooks that have widgets, made as users make it."""
+    """The book of the notebooks with widgets, built with the same commands that users run."""
     if reason := missing("sphinx", "myst_nb", "sphinx_book_theme", "voila"):
         pytest.skip(reason)
     runs = tmp_path_factory.mktemp("runs")
@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(chromium: Callable, site: Path) -> Iterator[object]:
-    """A page whose every request but for files is refused and noted; failed ones are noted too."""
+    """A page that blocks and records all requests except those for files; failed requests are recorded too."""
     page = chromium(1400, 1000)
     page.failed = []
     page.on("requestfailed", lambda asked: page.failed.append(asked.url))
@@ -46,25 +46,25 @@ def page(chromium: Callable, site: Path) -> Iterator[object]:
 
 @pytest.fixture(autouse=True)
 def _nothing_from_before(page: object) -> None:
-    """Each test tells its own problems."""
+    """Each test reports only its own problems."""
     for told in (page.failed, page.outside, page.problems):
         told.clear()
 
 
 def opened(page: object, site: Path, name: str) -> object:
-    """The page after its scripts are done."""
+    """Open a page and wait until its scripts have run."""
     page.goto((site / name).as_uri())
     page.wait_for_load_state("load")
     return page
 
 
 def drawn(page: object) -> None:
-    """Wait until every widget has taken the place of the words that stand for it."""
+    """Wait until every widget has replaced its placeholder text."""
     page.wait_for_function("() => !document.querySelector('.bb-undrawn:last-child')")
 
 
 def nothing_wrong(page: object) -> None:
-    """No request failed or left the machine, no error in the console, no picture without its pixels."""
+    """Assert: no request failed or left the machine, no console error, no image without pixels."""
     drawn(page)
     assert (page.failed, page.outside, console_problems(page)) == ([], [], [])
     page.locator("img").evaluate_all("all => all.forEach(one => { one.loading = 'eager' })")
@@ -80,7 +80,9 @@ def test_every_page_is_reached_from_the_first_and_shows_all_it_has(page: object,
     for link in dict.fromkeys(links):
         page.goto(link)
         assert page.locator("h1").first.inner_text().strip()
-        assert not re.search(r"\| *(---|—) *\|", page.locator("article").inner_text()), "a table is left as it is typed"
+        assert not re.search(r"\| *(---|—) *\|", page.locator("article").inner_text()), (
+            "a table is shown as its Markdown source"
+        )
         nothing_wrong(page)
 
 
@@ -116,7 +118,7 @@ def test_widgets_stand_as_the_run_left_them_under_a_line_that_says_so(page: obje
         widget = page.locator(kind)
         widget.locator("section").first.wait_for()
         place = page.locator(".bb-place").filter(has=widget)
-        assert "Its controls answer while Python runs: make lab" in place.inner_text()
+        assert "Its controls need a running Python kernel: use make lab" in place.inner_text()
         assert book.UNDRAWN not in place.inner_text()
         assert widget.bounding_box()["height"] > 300
         assert widget.locator("select, input, button").evaluate_all("all => all.some(one => one.disabled)")
@@ -162,7 +164,7 @@ def test_a_widget_that_cannot_be_drawn_says_so(page: object, site: Path, tmp_pat
     opened(page, tmp_path / "site", "notebooks/02_codebook_training.html")
     page.wait_for_timeout(1500)
     told = page.locator(".bb-place").inner_text()
-    assert "The pictures above it say the same" in told
+    assert "The figures above show the same content" in told
     assert book.UNDRAWN in told
 
 

@@ -1,4 +1,4 @@
-"""The codebook inspector in a real browser: each control by mouse and by keyboard, in JupyterLab and through Voila."""
+"""The codebook inspector in a real browser: each control by mouse and by keyboard, in JupyterLab and Voila."""
 
 import re
 import statistics
@@ -25,7 +25,7 @@ PARAMETERS = {"dataset": "planted-smoke", "preset": "smoke", "seed": 0}
 
 
 class Desk:
-    """The widget on an open page: what its panels say, and what its controls are called."""
+    """The widget on an open page: the texts of its panels, and its controls by label."""
 
     def __init__(self, page: object, runs: Path) -> None:
         self.page, self.runs, self.box, self.times = page, runs, page.locator(WIDGET), []
@@ -39,34 +39,34 @@ class Desk:
         return self.box.get_by_role("button", name=name)
 
     def text(self) -> str:
-        """All words of the widget but the last line, which always changes."""
-        return re.sub(r"Answer \d+, \d+ ms\.", "", self.box.inner_text())
+        """The text of the widget without the counter in the status line, which always changes."""
+        return re.sub(r"Update \d+, \d+ ms\.", "", self.box.inner_text())
 
     def html(self) -> str:
-        """The panels' HTML, which also changes with a picture."""
+        """The HTML of the panels, which also changes with an image."""
         return "".join(self.box.locator("section").evaluate_all("all => all.map(one => one.outerHTML)"))
 
     def does(self, act: Callable[[], object]) -> None:
-        """Act, wait for the complete answer, and hold that what is shown differs."""
+        """Run `act`, wait for the complete update, and assert that the display changes."""
         before = self.text() + self.html()
         self.times.append(answered(self.page, WIDGET, act))
-        assert self.text() + self.html() != before, "the answer came, but nothing changed"
+        assert self.text() + self.html() != before, "the update is complete, but nothing changed"
 
     def picture(self) -> bytes:
-        """The map as it is drawn."""
+        """A screenshot of the map."""
         self.page.mouse.move(5, 5)
         self.page.wait_for_timeout(700)  # points fade into their new colours
         return self.box.locator("canvas").first.screenshot()
 
     def press(self, control: object, *keys: str) -> None:
-        """Keys on a control, as somebody without a mouse would press them."""
+        """Focus a control and press keys on it, without a mouse."""
         control.focus()
         for key in keys:
             self.page.keyboard.press(key)
 
 
 def chosen(chooser: object) -> str:
-    """What a chooser shows."""
+    """The text of the selected option."""
     (text,) = words(chooser.locator("option:checked"))
     return text
 
@@ -145,9 +145,12 @@ def test_search_lists_and_selects(desk: Desk) -> None:
 
 @pytest.mark.parametrize("key", ["", "Space", "Enter"])
 def test_buttons_work_by_mouse_and_keyboard(desk: Desk, key: str) -> None:
-    for name, told in (("Clear the selection", "Selected items: 0"), ("Select all matches", "Selected items: ")):
+    for name, told in (("Clear selection", "Selected items: 0"), ("Select all matches", "Selected items: ")):
         button = desk.button(name)
-        desk.does(lambda button=button: desk.press(button, key) if key else button.click())
+        if key:
+            desk.does(lambda button=button: desk.press(button, key))
+        else:
+            desk.does(button.click)
         assert told in desk.text()
     assert "Selected items: 0" not in desk.text()
 
@@ -167,7 +170,7 @@ def test_codes_and_prefixes_select_without_a_mouse(desk: Desk) -> None:
 
 
 def test_each_further_chooser_changes_its_panel(desk: Desk) -> None:
-    focus, level, rival = (desk.control(name) for name in ("Look into", "Codebook level", "Compare with"))
+    focus, level, rival = (desk.control(name) for name in ("Item in detail", "Codebook level", "Compare with"))
     desk.does(lambda: focus.select_option(index=1))
     desk.does(lambda: desk.press(focus, "ArrowUp"))
     title = chosen(focus)
@@ -196,9 +199,9 @@ def test_the_selection_leaves_as_csv_twice(desk: Desk) -> None:
 
 
 def test_errors_are_said_in_words_and_go_away(desk: Desk) -> None:
-    answered(desk.page, WIDGET, lambda: desk.button("Clear the selection").click())
+    answered(desk.page, WIDGET, lambda: desk.button("Clear selection").click())
     answered(desk.page, WIDGET, lambda: desk.button("Save selection as CSV").click())
-    assert "nothing is selected: select items, then save them" in desk.box.inner_text()
+    assert "nothing is selected: select items, then save again" in desk.box.inner_text()
     answered(desk.page, WIDGET, lambda: desk.press(desk.control("Code at level 1"), "ArrowDown"))
     assert desk.box.locator(".bb-error").count() == 0
 
@@ -233,7 +236,7 @@ def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: 
     here.does(lambda: here.control("Code at level 1").select_option(index=3))
     here.does(lambda: here.press(here.control("Code at level 1"), "ArrowUp"))
     here.does(lambda: here.control("Compare with").select_option("random-ids"))
-    here.does(lambda: here.button("Clear the selection").click())
+    here.does(lambda: here.button("Clear selection").click())
     assert output_errors(page) == []
     assert console_problems(page) == []
     assert page.outside == []

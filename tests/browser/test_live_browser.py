@@ -1,4 +1,4 @@
-"""Stepper, explorer and playground in a real browser: each control by mouse and keyboard; JupyterLab and Voila."""
+"""Stepper, explorer and playground in a real browser: each control by mouse and keyboard, in JupyterLab and Voila."""
 
 import re
 import statistics
@@ -20,11 +20,11 @@ from browser import (
 
 pytestmark = pytest.mark.browser
 PARAMETERS = {"dataset": "planted-smoke", "preset": "smoke", "seed": 1, "overrides": {"layers": 2}}
-MILLISECONDS = 200  # what an answer may take, as a median
+MILLISECONDS = 200  # limit of the median time of an update
 
 
 class Desk:
-    """One widget on an open page: its controls by their labels, and what it shows."""
+    """One widget on an open page: its controls by label, and its display."""
 
     def __init__(self, page: object, selector: str) -> None:
         self.page, self.selector, self.box = page, selector, page.locator(selector)
@@ -32,7 +32,7 @@ class Desk:
         page.wait_for_selector(f"{selector} section")
 
     def control(self, label: str) -> object:
-        """The one field, chooser or box with this label."""
+        """The text field, dropdown or checkbox with this label."""
         return self.box.get_by_label(label, exact=True)
 
     def slider(self, label: str) -> object:
@@ -44,26 +44,26 @@ class Desk:
         return self.box.get_by_role("button", name=name)
 
     def text(self) -> str:
-        """All words of the widget; a notebook lays out only what is in view."""
+        """The text of the widget. It is scrolled into view first, because a notebook renders only visible cells."""
         self.box.scroll_into_view_if_needed()
         self.page.wait_for_function(f"() => document.querySelector('{self.selector} .bb').innerText.trim()")
         return self.box.inner_text()
 
     def shown(self) -> str:
-        """The picture's HTML: words, chips, cards and drawings alike."""
+        """The HTML of the view: texts, chips, cards and drawings."""
         return "".join(self.box.locator("section").evaluate_all("all => all.map(one => one.outerHTML)"))
 
     def does(self, act: Callable[[], object]) -> str:
-        """Act, wait for the complete answer, hold that the picture changed, and return it."""
+        """Run `act`, wait for the complete update, assert that the view changed, and return its HTML."""
         before = self.shown()
         self.times.append(answered(self.page, self.selector, act))
         self.own.append(said_milliseconds(self.page, self.selector))
         after = self.shown()
-        assert after != before, "the answer came, but the picture is the same"
+        assert after != before, "the update is complete, but the view is the same"
         return after
 
     def drags(self, handle: object, right: float, up: float = 0.0) -> None:
-        """Take something with the mouse and let it go `right` and `up` pixels away."""
+        """Drag an element with the mouse by `right` and `up` pixels."""
         handle.scroll_into_view_if_needed()
         place = handle.bounding_box()
         x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
@@ -71,19 +71,19 @@ class Desk:
         self.page.mouse.down()
         self.page.mouse.move(x + right, y - up, steps=4)
         self.page.mouse.up()
-        self.page.wait_for_timeout(300)  # the last of several answers
+        self.page.wait_for_timeout(300)  # wait for the last of several updates
 
     def press(self, control: object, *keys: str) -> None:
-        """Keys on a control, as somebody without a mouse would press them."""
+        """Focus a control and press keys on it, without a mouse."""
         control.focus()
         for key in keys:
             self.page.keyboard.press(key)
 
     def report(self) -> None:
-        """Print the median answer, and hold the widget's own share of it against the limit."""
+        """Print the median time of an update, and assert that the share of the kernel is below the limit."""
         whole, own = 1000 * statistics.median(self.times), statistics.median(self.own)
         print(
-            f"\n{self.selector}: {len(self.times)} answers, median {whole:.0f} ms in the page, {own:.0f} ms of it ours"
+            f"\n{self.selector}: {len(self.times)} updates, median {whole:.0f} ms in the page, {own:.0f} in the kernel"
         )
         assert own < MILLISECONDS
 
@@ -94,12 +94,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _own_figure(route: object) -> None:
-    """The committed figure of a title cell, which the served copy of a notebook does not have beside it."""
+    """Serve the committed figure of a title cell, which is missing next to the served copy of a notebook."""
     route.fulfill(path=ROOT / "figures" / Path(urlparse(route.request.url).path).name)
 
 
 def opened(lab: Server, chromium: Callable, name: str, runs: Path) -> object:
-    """A page with a notebook of which all cells have run."""
+    """Open a notebook on a page and run all its cells."""
     page = chromium(1400, 1800)
     page.route("**/files/figures/*", _own_figure)
     open_and_run(page, lab, copy_notebook(name, lab.folder, out_dir=str(runs), **PARAMETERS))
@@ -107,7 +107,7 @@ def opened(lab: Server, chromium: Callable, name: str, runs: Path) -> object:
 
 
 @pytest.fixture(scope="module")
-def lesson_page(lab: Server, chromium: Callable, runs: Path) -> Iterator[object]:
+def notebook_02_page(lab: Server, chromium: Callable, runs: Path) -> Iterator[object]:
     page = opened(lab, chromium, "02", runs)
     yield page
     page.close()
@@ -121,8 +121,8 @@ def attention_page(lab: Server, chromium: Callable, runs: Path) -> Iterator[obje
 
 
 @pytest.fixture(scope="module")
-def stepper(lesson_page: object) -> Desk:
-    return Desk(lesson_page, ".bb-stepper")
+def stepper(notebook_02_page: object) -> Desk:
+    return Desk(notebook_02_page, ".bb-stepper")
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +136,14 @@ def playground(attention_page: object) -> Desk:
 
 
 def nothing_wrong(page: object) -> None:
-    """No error in any output or in the console, and nothing asked of another machine."""
+    """Assert: no error in any output or in the console, and no request to another machine."""
     assert output_errors(page) == []
     assert console_problems(page) == []
     assert page.outside == []
 
 
 def where(desk: Desk) -> tuple[float, float]:
-    """Where the widget says that the point is."""
+    """The position of the point, from the text of the widget."""
     found = re.search(r"The ID of \((-?[\d.]+), (-?[\d.]+)\)", desk.text())
     return float(found[1]), float(found[2])
 
@@ -171,11 +171,11 @@ def test_the_sliders_of_the_point_work(stepper: Desk, label: str, axis: int) -> 
 
 
 def test_levels_and_named_points_are_chosen(stepper: Desk) -> None:
-    assert stepper.does(lambda: stepper.press(stepper.slider("levels used"), "ArrowLeft")).count("<svg") == 3
-    assert stepper.does(lambda: stepper.drags(stepper.slider("levels used"), -200)).count("<svg") == 2
-    stepper.does(lambda: stepper.control("go to").select_option("C"))
+    assert stepper.does(lambda: stepper.press(stepper.slider("number of levels"), "ArrowLeft")).count("<svg") == 3
+    assert stepper.does(lambda: stepper.drags(stepper.slider("number of levels"), -200)).count("<svg") == 2
+    stepper.does(lambda: stepper.control("go to point").select_option("C"))
     assert where(stepper) == (-0.9, 1.5)
-    stepper.does(lambda: stepper.press(stepper.control("go to"), "ArrowDown"))
+    stepper.does(lambda: stepper.press(stepper.control("go to point"), "ArrowDown"))
     assert where(stepper) == (-2.9, 0.5)
 
 
@@ -189,26 +189,28 @@ def test_notebook_04_runs_without_an_error(attention_page: object, explorer: Des
     for desk in (explorer, playground):
         assert desk.box.locator(".bb-card").count() > 0
         assert desk.box.locator(".bb-chip").count() > 0
-    assert attention_page.locator(".jp-RenderedHTML .bb-heat").count() == 3, "the page shows the same without a kernel"
+    assert attention_page.locator(".jp-RenderedHTML .bb-heat").count() == 3, (
+        "the static copy of the view has the same three tables"
+    )
 
 
 def test_the_scale_of_the_offsets_moves_attention_and_ranks(explorer: Desk) -> None:
     assert "rank 1 (same)" in explorer.text()
-    shown = explorer.does(lambda: explorer.press(explorer.slider("offsets times"), "ArrowRight"))
-    assert "offsets times 1.10" in shown
-    shown = explorer.does(lambda: explorer.drags(explorer.slider("offsets times"), 300))
-    assert "offsets times 2.00" in shown
+    shown = explorer.does(lambda: explorer.press(explorer.slider("offset scale"), "ArrowRight"))
+    assert "offset scale 1.10" in shown
+    shown = explorer.does(lambda: explorer.drags(explorer.slider("offset scale"), 300))
+    assert "offset scale 2.00" in shown
 
 
 def test_the_number_of_events_changes_cards_and_maps(explorer: Desk) -> None:
     cells = explorer.box.locator(".bb-heat td").count()
-    explorer.does(lambda: explorer.press(explorer.slider("last events"), "ArrowLeft"))
+    explorer.does(lambda: explorer.press(explorer.slider("number of events"), "ArrowLeft"))
     assert explorer.box.locator(".bb-heat td").count() < cells
-    explorer.does(lambda: explorer.drags(explorer.slider("last events"), -300))
+    explorer.does(lambda: explorer.drags(explorer.slider("number of events"), -300))
     assert explorer.box.locator(".bb-heat td").count() == 3 * 2
 
 
-@pytest.mark.parametrize("label", ["head", "layer", "buckets of"])
+@pytest.mark.parametrize("label", ["head", "layer", "channel"])
 def test_choosers_change_the_maps(explorer: Desk, label: str) -> None:
     chooser = explorer.control(label)
     here = chooser.evaluate("one => one.selectedIndex")
@@ -239,15 +241,15 @@ def test_a_history_is_searched_clicked_together_and_cleared(playground: Desk) ->
     assert titles != before
     assert all("har" in title.casefold() for title in titles)
     playground.does(lambda: playground.button("clear history").click())
-    assert "Empty. Search above" in playground.text()
+    assert "The history is empty. Search above" in playground.text()
     playground.does(lambda: hits.first.click())
     playground.does(lambda: playground.press(hits.nth(1), "Enter"))
-    assert "2 of 2 events are read" in playground.text()
-    assert "hangs most on event" in playground.text()
+    assert "the model reads 2 of 2 events" in playground.text()
+    assert "event with the largest effect" in playground.text()
     playground.does(lambda: playground.button(re.compile("^× 1 ")).click())
     playground.does(lambda: playground.press(hits.nth(2), "Space"))
     playground.does(lambda: playground.press(playground.button(re.compile("^× 2 ")), "Enter"))
-    assert "1 of 1 events are read" in playground.text()
+    assert "the model reads 1 of 1 events" in playground.text()
     playground.does(lambda: hits.nth(3).click())
 
 
@@ -256,9 +258,9 @@ def test_the_beam_is_widened_and_unfolded_level_by_level(playground: Desk) -> No
     playground.does(lambda: playground.press(playground.slider("beam width"), "ArrowRight"))
     assert playground.box.locator("svg rect[rx='5']").count() > boxes
     playground.does(lambda: playground.drags(playground.slider("beam width"), -40))
-    shown = playground.does(lambda: playground.press(playground.slider("levels unfolded"), "ArrowLeft"))
-    assert "Unfold all levels" in shown or "1 of 2 levels" in shown
-    playground.does(lambda: playground.drags(playground.slider("levels unfolded"), 300))
+    shown = playground.does(lambda: playground.press(playground.slider("levels shown"), "ArrowLeft"))
+    assert "Show all levels" in shown or "1 of 2 levels" in shown
+    playground.does(lambda: playground.drags(playground.slider("levels shown"), 300))
     assert "Recommended, best first" in playground.text()
 
 
@@ -268,9 +270,9 @@ def test_signals_are_switched_off_and_runs_compared(playground: Desk) -> None:
     assert "Switched off: text, image" in re.sub(r"Switched off: image, text", "Switched off: text, image", shown)
     playground.does(lambda: playground.control("text").click())
     shown = playground.does(lambda: playground.control("compare with").select_option("no-reweighting"))
-    assert "First 6 of no-reweighting" in shown
+    assert "Top 6 of no-reweighting" in shown
     shown = playground.does(lambda: playground.press(playground.control("compare with"), "ArrowUp"))
-    assert "First 6 of" not in shown
+    assert "Top 6 of" not in shown
 
 
 def test_notebook_04_stays_without_errors_and_answers_in_time(explorer: Desk, playground: Desk) -> None:
@@ -280,7 +282,7 @@ def test_notebook_04_stays_without_errors_and_answers_in_time(explorer: Desk, pl
 
 
 def through_voila(voila: Callable, chromium: Callable, number: str, runs: Path) -> object:
-    """A notebook as a page of its own, opened."""
+    """Serve a notebook with Voila and open it."""
     chosen = (f"--{name}={PARAMETERS[name]}" for name in ("dataset", "preset"))
     page = chromium(1400, 1800)
     page.goto(voila("inspector", f"--notebook={number}", *chosen, f"--out={runs}").url)
@@ -292,15 +294,15 @@ def test_the_stepper_through_voila(voila: Callable, chromium: Callable, runs: Pa
     before = where(stepper)
     stepper.does(lambda: stepper.drags(stepper.box.locator("svg[data-plane]"), -60, -80))
     assert where(stepper) != before
-    stepper.does(lambda: stepper.press(stepper.slider("levels used"), "ArrowLeft"))
-    stepper.does(lambda: stepper.control("go to").select_option("C"))
+    stepper.does(lambda: stepper.press(stepper.slider("number of levels"), "ArrowLeft"))
+    stepper.does(lambda: stepper.control("go to point").select_option("C"))
     nothing_wrong(stepper.page)
 
 
 def test_explorer_and_playground_through_voila(voila: Callable, chromium: Callable, runs: Path) -> None:
     page = through_voila(voila, chromium, "04", runs)
     explorer, playground = Desk(page, ".bb-explorer"), Desk(page, ".bb-playground")
-    assert "offsets times 1.10" in explorer.does(lambda: explorer.press(explorer.slider("offsets times"), "ArrowRight"))
+    assert "offset scale 1.10" in explorer.does(lambda: explorer.press(explorer.slider("offset scale"), "ArrowRight"))
     explorer.does(lambda: explorer.button("next user").click())
     playground.does(lambda: playground.button(re.compile(r"^\+ ")).first.click())
     playground.does(lambda: playground.press(playground.slider("beam width"), "ArrowRight"))

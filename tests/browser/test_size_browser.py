@@ -1,8 +1,8 @@
-"""Widgets at size, in a real browser: tens of thousands of points on the map, and answers on a large dataset.
+"""Large widgets in a real browser: tens of thousands of points on the map, and update times on a large dataset.
 
-The second half runs on a bundle that BBQREC_BUNDLE names, with the sizes of preset `quick` and one epoch of training:
-`BBQREC_BUNDLE=path/to/ml-1m make browser ARGS=tests/test_size_browser.py`. Every median is printed. Held against a
-limit is the kernel's share alone, since tests run on busy machines whose browser draws without a graphics card.
+The second half runs on the bundle in BBQREC_BUNDLE, with the sizes of preset `quick` and one epoch of training:
+`BBQREC_BUNDLE=path/to/ml-1m make browser ARGS=tests/browser/test_size_browser.py`. Every median is printed. Only the
+share of the kernel has a limit, because tests run on busy machines whose browser draws without a GPU.
 """
 
 import os
@@ -34,7 +34,7 @@ WIDGET = ".bb-inspector"
 BUNDLE = os.environ.get("BBQREC_BUNDLE", "")
 ONCE = {"tokenizer.epochs": 1, "recommender.epochs": 1, "recommender.epoch_steps": 20}
 
-# Watch the map: from now on, note when its pixels first and last changed.
+# Watch the map: record when its pixels change for the first and the last time.
 WATCH_MAP = """() => {
     const map = document.querySelector('.bb-inspector canvas'), small = new OffscreenCanvas(96, 96);
     const pen = small.getContext('2d', { willReadFrequently: true });
@@ -55,7 +55,7 @@ WATCH_MAP = """() => {
             kind, () => { seen.begin ||= performance.now(); }, { capture: true });
     requestAnimationFrame(look);
 }"""
-# How long each frame takes while the points move; the page is asked to draw at each.
+# Measure the time of each animation frame while the points move.
 FRAMES = """() => new Promise(done => {
     const times = []; let last = performance.now();
     const tick = now => {
@@ -67,7 +67,7 @@ FRAMES = """() => new Promise(done => {
 
 
 class Page:
-    """The inspector on an open page, with the times of its answers and of its map."""
+    """The inspector on an open page, with the times of its updates and of its map."""
 
     def __init__(self, page: object) -> None:
         self.page, self.box, self.answers, self.own, self.drawn = page, page.locator(WIDGET), [], [], []
@@ -75,12 +75,12 @@ class Page:
         self.map = self.box.locator("canvas").first
 
     def does(self, act: Callable[[], object]) -> None:
-        """Act, and note how long the answer took, in the page and in the kernel."""
+        """Run `act` and record the time of the update, in the page and in the kernel."""
         self.answers.append(1000 * answered(self.page, WIDGET, act))
         self.own.append(said_milliseconds(self.page, WIDGET))
 
     def redraws(self, act: Callable[[], object]) -> None:
-        """Act, and note how long until the map showed it. Looking at every frame costs time: no answer is noted."""
+        """Run `act` and record the time until the map changes. Watching slows the page: no update time is recorded."""
         self.page.wait_for_timeout(700)  # points fade into their colours
         self.page.evaluate(WATCH_MAP)
         answered(self.page, WIDGET, act)
@@ -93,17 +93,17 @@ class Page:
         return self.box.get_by_label(label, exact=True)
 
     def says(self, label: str, printed: Callable[[str], object]) -> float:
-        """Print medians since the last time, and return the kernel's share of the answers."""
+        """Print the medians since the last call, and return the share of the kernel."""
         whole, own = statistics.median(self.answers), statistics.median(self.own)
         drawn = f"; the map shows it after {statistics.median(self.drawn):.0f} ms" if self.drawn else ""
-        printed(f"{label}: median of {len(self.answers)} answers {whole:.0f} ms, {own:.0f} of it in the kernel{drawn}")
+        printed(f"{label}: median of {len(self.answers)} updates {whole:.0f} ms, {own:.0f} of it in the kernel{drawn}")
         self.answers, self.own, self.drawn = [], [], []
         return own
 
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture) -> Callable[[str], None]:
-    """Print past pytest's capture."""
+    """Print without the output capture of pytest."""
 
     def say(text: str) -> None:
         with capsys.disabled():
@@ -114,7 +114,7 @@ def printed(capsys: pytest.CaptureFixture) -> Callable[[str], None]:
 
 @pytest.fixture(scope="module")
 def crowd(lab: Server, chromium: Callable) -> Iterator[Page]:
-    """The inspector over a made-up catalogue, in JupyterLab."""
+    """The inspector on a synthetic catalogue, in JupyterLab."""
     code = (
         f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom made import made_atlas\n"
         f"from bbqrec_lab.widgets.inspector import Inspector\ntool = Inspector(made_atlas({POINTS}), '.')\ntool.box"
@@ -147,7 +147,7 @@ def test_a_code_of_many_is_selected_at_once(crowd: Page, printed: Callable) -> N
 
 
 def corner(crowd: Page, at: int) -> tuple[float, float]:
-    """Where on the page the item at a corner of the map lies: ranges are padded, and the height is the measure."""
+    """Page position of the item at a corner of the map: axis ranges are padded, and the height sets the scale."""
     area = crowd.map.bounding_box()
     middle = area["x"] + area["width"] / 2, area["y"] + area["height"] / 2
     x, y = CORNERS[at]
@@ -162,7 +162,7 @@ def test_a_single_click_selects_the_point_below_it(crowd: Page, printed: Callabl
         crowd.page.wait_for_timeout(200)
         crowd.does(lambda x=x, y=y: crowd.page.mouse.click(x, y))
         assert "Selected items: 1 of 40,000" in crowd.box.inner_text()
-        (title,) = words(crowd.control("Look into").locator("option:checked"))
+        (title,) = words(crowd.control("Item in detail").locator("option:checked"))
         assert title.endswith(f" {at + 1}"), title
     crowd.says(f"{POINTS:,} points, one clicked", printed)
 
@@ -191,7 +191,7 @@ def test_the_map_moves_fluently(crowd: Page, printed: Callable) -> None:
         crowd.page.mouse.wheel(0, -60)
         crowd.page.wait_for_timeout(30)
     times = crowd.page.evaluate("() => window.times")
-    printed(f"{POINTS:,} points zoomed: a frame takes {statistics.median(times):.0f} ms, {max(times):.0f} at most")
+    printed(f"{POINTS:,} points zoomed: a frame takes {statistics.median(times):.0f} ms, at most {max(times):.0f} ms")
 
 
 def test_the_made_catalogue_left_no_error(crowd: Page) -> None:
@@ -202,9 +202,9 @@ def test_the_made_catalogue_left_no_error(crowd: Page) -> None:
 
 @pytest.fixture(scope="module")
 def large(lab: Server, tmp_path_factory: pytest.TempPathFactory, chromium: Callable) -> Iterator[Callable]:
-    """A function that opens a notebook on the bundle that BBQREC_BUNDLE names."""
+    """A function that opens a notebook on the bundle in BBQREC_BUNDLE."""
     if not BUNDLE:
-        pytest.skip("BBQREC_BUNDLE names no dataset")
+        pytest.skip("BBQREC_BUNDLE is not set")
     runs, pages = tmp_path_factory.mktemp("runs"), []
 
     def opened(number: str) -> object:
@@ -233,8 +233,8 @@ def test_the_inspector_answers_quickly_on_a_large_dataset(large: Callable, print
         measure(lambda code=code: here.control("Code at level 1").select_option(index=code))
     medians.append(here.says("inspector, a code chosen", printed))
     for index in range(1, 1 + REPEATS):
-        here.does(lambda index=index: here.control("Look into").select_option(index=index))
-    medians.append(here.says("inspector, an item looked into", printed))
+        here.does(lambda index=index: here.control("Item in detail").select_option(index=index))
+    medians.append(here.says("inspector, an item shown in detail", printed))
     here.control("Title contains").click()
     for key in "the s":
         here.does(lambda key=key: here.page.keyboard.type(key))
@@ -251,15 +251,15 @@ def test_explorer_and_playground_answer_quickly_on_a_large_dataset(large: Callab
     explorer, playground = Desk(page, ".bb-explorer"), Desk(page, ".bb-playground")
     for _ in range(REPEATS):
         explorer.does(lambda: explorer.button("next user").click())
-        explorer.does(lambda: explorer.press(explorer.slider("offsets times"), "ArrowRight"))
-        explorer.does(lambda: explorer.press(explorer.slider("last events"), "ArrowLeft"))
+        explorer.does(lambda: explorer.press(explorer.slider("offset scale"), "ArrowRight"))
+        explorer.does(lambda: explorer.press(explorer.slider("number of events"), "ArrowLeft"))
     for _ in range(REPEATS):
         playground.does(lambda: playground.button(re.compile(r"^\+ ")).first.click())
         playground.does(lambda: playground.press(playground.slider("beam width"), "ArrowRight"))
         playground.does(lambda: playground.control("text").click())
     for name, desk in (("explorer", explorer), ("playground", playground)):
         whole, own = 1000 * statistics.median(desk.times), statistics.median(desk.own)
-        printed(f"{name}: median of {len(desk.times)} answers {whole:.0f} ms, {own:.0f} of it in the kernel")
+        printed(f"{name}: median of {len(desk.times)} updates {whole:.0f} ms, {own:.0f} of it in the kernel")
         assert own < MILLISECONDS
     assert output_errors(page) == []
     assert console_problems(page) == []

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from bbqrec_core import Dataset, Sequences
-from bbqrec_core.dataset import joined_features
 
 EVENTS = [[1, 2, 3], [4, 1, 1, 2, 5], [5, 4, 3, 2]]
 N = 5
@@ -50,19 +49,6 @@ def test_an_item_lacks_a_modality_whose_features_are_all_zero_unless_it_is_said(
     assert make(features={"text": text}).presence.keys() == {"text"}
     other = replace(data, features={"text": image}, presence={})
     assert other.presence["text"].tolist() == [False, True, True, False, True, True]
-
-
-def test_features_are_joined_side_by_side_with_zero_where_one_is_missing():
-    text, image = features(2, 4), features(4, width=2, seed=1)
-    said = np.array([False, True, True, False, False, True])  # item 3 has numbers that do not count
-    joined, present = joined_features(
-        make(features={"text": text, "image": image}, presence={"image": said}), ["image", "text"]
-    )
-    assert joined.shape == (N + 1, 5)
-    assert np.array_equal(joined[:, 2:], text)
-    assert np.array_equal(joined[said, :2], image[said])
-    assert not joined[~said, :2].any()
-    assert present.tolist() == [False, True, True, True, False, True]
 
 
 def test_items_held_out_leave_training_and_nothing_else():

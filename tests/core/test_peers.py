@@ -5,9 +5,7 @@ and compile for half a minute, so they stand in the extra `peers` and their test
 
     pip install -c constraints.txt -e '.[dev,peers]' && python -m pytest tests/core/test_peers.py
 
-Codes are compared where they are clear, that is where no level has a second code nearly as near as the chosen one
-(`clear`): between two codes that are level, float32 decides by the order of its sums. Where definitions differ, the
-difference is asserted too:
+Codes are compared where they are clear (`peers.clear`). Where definitions differ, the difference is asserted too:
 
 - Over L levels the peer's estimator hands every level's gradient on, so the signal receives L times what leaves the
   quantizer; ours receives it once. Both agree at L = 1, straight-through and rotated alike.
@@ -19,20 +17,15 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from vector_quantize_pytorch import ResidualVQ
+from peers import CODES, ITEMS, LEVELS, WIDTH, clear, normal, ours, peer_of
 
 from bbqrec_core import ResidualQuantizer, per_user, rank_scores
 from bbqrec_core.metrics import NDCG_AT, RECALL_AT
-from bbqrec_core.tokenizer.quantizer import UnitQuantizer, kmeans
+from bbqrec_core.tokenizer.quantizer import kmeans
 
-LEVELS, CODES, WIDTH, ITEMS, UNITS = 3, 16, 12, 1500, 3
 BITS = 4  # 2 ** BITS = CODES
 SEEDS = range(4)
 GRADIENTS = ("straight-through", "rotation")
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def planted_points(seed=0):
@@ -54,36 +47,6 @@ def real_points(root):
 @pytest.fixture(params=["planted", "real"])
 def points(request, root):
     return planted_points() if request.param == "planted" else real_points(root).contiguous()
-
-
-def ours(codebook, **options):
-    """Our residual quantizer over a codebook (L, K, E)."""
-    quantizer = ResidualQuantizer(*codebook.shape, **options)
-    with torch.no_grad():
-        quantizer.codebook.copy_(codebook)
-    return quantizer
-
-
-def peer_of(quantizer, **options):
-    """The peer's residual quantizer over the codebook of ours, frozen but for the gradients that it hands on."""
-    levels, codes, width = quantizer.codebook.shape
-    peer = ResidualVQ(dim=width, num_quantizers=levels, codebook_size=codes, freeze_codebook=True, **options)
-    with torch.no_grad():
-        for layer, table in zip(peer.layers, quantizer.codebook, strict=True):
-            layer._codebook.embed.copy_(table[None])
-    return peer
-
-
-def clear(quantizer, points, relative=1e-4):
-    """Which points have, at every level, a nearest code nearer than the next by a share of the point's own square."""
-    seen = quantizer(points)
-    gaps = []
-    for table, residual in zip(quantizer.codebook, seen.residuals, strict=True):
-        two = torch.cdist(residual, table, compute_mode="donot_use_mm_for_euclid_dist").square().topk(2, largest=False)
-        gaps.append(two.values[:, 1] - two.values[:, 0])
-    kept = torch.stack(gaps).amin(0) > relative * points.square().sum(1)
-    assert kept.float().mean() > 0.97  # else the comparison would be of few
-    return kept
 
 
 def error(points, vectors):
@@ -116,27 +79,6 @@ def test_equal_codebooks_give_the_codes_and_vectors_of_vector_quantize_pytorch()
         seen, kept = quantizer(signals), clear(quantizer, signals)
     assert torch.equal(seen.codes[kept], codes[0][kept])
     torch.testing.assert_close(seen.vectors[kept], vectors[0][kept], atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("chain", [True, False])
-def test_units_are_the_peer_once_for_each_on_what_the_chain_left_over(shared, chain):
-    torch.manual_seed(2)
-    quantizer = UnitQuantizer(UNITS, shared, chain, LEVELS, CODES, WIDTH)
-    units, present = normal(ITEMS, UNITS, WIDTH, seed=3), normal(ITEMS, UNITS, seed=4) > -0.7
-    with torch.no_grad():
-        seen, said = quantizer(units, present), torch.zeros(ITEMS, WIDTH)
-        kept = torch.ones(ITEMS, dtype=torch.bool)
-        for unit in range(UNITS):
-            book = quantizer.books[0 if shared else unit]
-            kept &= clear(book, units[:, unit] - said)
-            vectors, codes, _ = peer_of(book).eval()((units[:, unit] - said)[None])
-            wanted = said + vectors[0]
-            assert torch.equal(seen.codes[kept, unit], codes[0][kept])
-            torch.testing.assert_close(seen.vectors[kept, unit], wanted[kept], atol=1e-5, rtol=1e-5)
-            if chain:
-                said = torch.where(present[:, unit, None], wanted, said)
-    assert kept.float().mean() > 0.97
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

@@ -97,11 +97,11 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(command: str, capsys: pyt
         (ValueError("codes must be at least 2,\n got 1"), 2, "bbqrec: codes must be at least 2, got 1"),
         (FileNotFoundError(2, "No such file", "a.parquet"), 2, "bbqrec: [Errno 2] No such file: 'a.parquet': check"),
         (bundle.BundleError("items.parquet: row 3: title: null: fill it"), 2, "bbqrec: items.parquet: row 3"),
-        (RuntimeError("loss is nan"), 1, "bbqrec: RuntimeError: loss is nan (--debug shows where)"),
+        (RuntimeError("loss is nan"), 1, "bbqrec: RuntimeError: loss is nan (--debug prints the traceback)"),
         (
             KeyboardInterrupt(),
             130,
-            "bbqrec: interrupted; what is finished is kept, the same command goes on",
+            "bbqrec: interrupted; finished results are kept, run the same command to continue",
         ),
     ],
 )
@@ -162,7 +162,7 @@ def test_fit_refuses_an_unknown_variant_before_reading_data(
 ) -> None:
     monkeypatch.setattr(sources, "load", None)
     assert cli.main(["fit", "--variant", "bbq"]) == 2
-    assert capsys.readouterr().err == "bbqrec: no variant 'bbq': there are bbqrec\n"
+    assert capsys.readouterr().err == "bbqrec: no variant 'bbq': choose one of bbqrec\n"
 
 
 def test_recommend_prints_json_that_reads_back(

@@ -38,7 +38,7 @@ def plain(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     ("file", "old", "new", "moved"),
     [
         ("bbqrec_core/kernels.py", "LOSS_ROWS = 128  # ", "LOSS_ROWS = 128  # about ", set()),
-        ("bbqrec_core/kernels.py", '"""Fast ways', '"""Quick ways', set()),
+        ("bbqrec_core/kernels.py", '"""Fast versions', '"""Quick versions', set()),
         ("bbqrec_core/kernels.py", "\n\n\n", "\n\n\n\n", set()),
         ("bbqrec_core/kernels.py", "LOSS_ROWS = 128", "LOSS_ROWS = 129", {"tokenizer", "model"}),
         ("bbqrec_core/recommender/decoding.py", "FEWER = 4", "FEWER = 5", {"model"}),

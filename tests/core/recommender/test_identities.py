@@ -5,14 +5,15 @@ Each identity stands in one place. Those that belong to one module are tested be
 - Decoding the codes gives the quantized vector:
   test_quantizer.py::test_decoding_the_codes_returns_the_quantized_vector,
   test_fit_tokenizer.py::test_signal_vectors_are_the_codebook_entries_of_the_signal_codes,
-  test_tokenizer_model.py::test_a_chain_quantizes_what_the_signals_before_left_over
+  test_row_tokenizer.py::test_a_chain_quantizes_what_the_signals_before_left_over
 - Relabelling codes changes no quantized vector: test_quantizer.py::test_relabelling_codes_changes_no_quantized_vector
 - Padding changes no score: test_fit_recommender.py::test_padding_never_changes_a_score (codes and SASRec),
-  test_rival_models.py::test_padding_never_changes_a_score (gated blocks),
+  test_rival_models.py::test_padding_never_changes_a_score (added features, gated blocks),
   test_features.py::test_padding_never_changes_an_embedding,
   test_metrics.py::test_the_padding_column_is_ignored_whatever_it_holds
 - Items renumbered, with what belongs to them, renumber the results:
   test_fit_recommender.py::test_permuting_items_and_what_belongs_to_them_permutes_the_scores,
+  test_rival_models.py::test_permuting_items_and_what_belongs_to_them_permutes_the_scores,
   test_counting.py::test_renumbering_items_renumbers_the_scores,
   test_transport_repair.py::test_renumbering_items_renumbers_their_ids,
   test_semantic_ids.py::test_an_extra_code_makes_ids_unique_and_does_not_depend_on_item_numbers,
@@ -29,33 +30,27 @@ Each identity stands in one place. Those that belong to one module are tested be
   test_tokenizer_model.py::test_items_without_training_events_ignore_the_id_signal
 - What counts without order ignores a shuffle of time:
   test_rival_models.py::test_what_counts_without_order_ignores_a_shuffle_of_training_time
+- One signal leaves nothing to combine or to share:
+  test_row_tokenizer.py::test_with_one_signal_all_ways_to_combine_and_to_share_are_the_same
 
-This file holds those that cross modules. Models are float64 and compared to 1e-9, unless a test says bit for bit.
+This file holds those that cross modules; test_row_tokenizer.py holds the tokenizers of rivals to those of stage 1.
+Models are float64 and compared to 1e-9, unless a test says bit for bit.
 """
 
-import itertools
 import re
 from dataclasses import replace
-from functools import partial
 
+import identities
 import numpy as np
 import pytest
 import torch
-from tiny import planted_data, recommender_config, semantic_ids, tokenizer_config
+from identities import DRAWN, WINDOWS, N, close, same_losses
+from tiny import normal, planted_data, recommender_config, semantic_ids, tokenizer_config
 
 from bbqrec_core import ResidualQuantizer, Sequences, build_recommender, fit_tokenizer, rank_scores
-from bbqrec_core.tokenizer.fit import build_model, encode_items, finish, resolve
-from bbqrec_core.tokenizer.quantizer import UnitQuantizer
+from bbqrec_core.tokenizer.model import Tokenizer
 
-N, SIZES, HISTORY = 24, (5, 5, 3), 5
-WINDOWS = torch.tensor([[1, 2, 3, 2], [4, 2, 6, 5], [7, 8, 2, 9]])
-DRAWN = torch.arange(1, N + 1)
-COMBINE = ("fused", "concat", "chain")
-close = partial(torch.testing.assert_close, atol=1e-9, rtol=1e-9)
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+SIZES = (5, 5, 3)
 
 
 @pytest.fixture(scope="module")
@@ -64,27 +59,8 @@ def data(tmp_path_factory):
 
 
 def stage_one(data, **changes):
-    """A tokenizer in float64 with its codebook on the data, in training mode; equal settings give equal parameters."""
-    torch.manual_seed(5)
-    model = build_model(data, resolve(tokenizer_config(revive_every=0, **changes), data)).double()
-    parts = model.eval().parts(DRAWN)
-    model.quantizer.initialise(*model.units(parts.signals, parts.present), torch.Generator().manual_seed(0))
-    return model.train()
-
-
-def losses(model, windows=WINDOWS, drawn=DRAWN):
-    """All parts of the loss, with every random draw the same for all models."""
-    torch.manual_seed(6)
-    return model.losses(windows, drawn, learn=False)
-
-
-def same_losses(model, other, windows=WINDOWS, drawn=DRAWN):
-    """Whether a second model has of these windows and items the losses that the first has of WINDOWS and DRAWN."""
-    first, second = losses(model), losses(other, windows, drawn)
-    assert first.keys() == second.keys()
-    for name, value in first.items():
-        close(second[name], value)
-    return first
+    """A tokenizer of `identities.stage_one` whose codebook moves no dead code."""
+    return identities.stage_one(data, Tokenizer, tokenizer_config(revive_every=0, **changes))
 
 
 def stage_two(ids, **changes):
@@ -129,19 +105,6 @@ def test_turning_scaling_and_moving_signals_turns_scales_and_moves_the_first_lev
     assert torch.equal(moved.encode(3 * points @ turn + move), plain.encode(points))
 
 
-def test_a_chain_over_copies_of_one_signal_is_one_quantizer_with_all_the_levels():
-    units, levels, signal = 3, 2, normal(40, 6)
-    torch.manual_seed(1)
-    chain, deep = UnitQuantizer(units, False, True, levels, 5, 6).double(), ResidualQuantizer(6, 5, 6).double()
-    with torch.no_grad():
-        deep.codebook.copy_(torch.cat([book.codebook for book in chain.books]))
-    present = torch.ones(40, units, dtype=torch.bool)
-    found, wanted = chain(signal[:, None].expand(-1, units, -1), present), deep(signal)
-    assert torch.equal(found.codes.flatten(1), wanted.codes)
-    close(found.vectors[:, -1], wanted.vectors)
-    close(found.loss.sum(1), wanted.loss)
-
-
 @pytest.mark.parametrize("gradient", ["straight-through", "rotation"])
 def test_where_a_code_is_the_signal_every_estimator_hands_the_gradient_on(gradient):
     quantizer = ResidualQuantizer(1, 5, 6, gradient=gradient).double()
@@ -153,76 +116,21 @@ def test_where_a_code_is_the_signal_every_estimator_hands_the_gradient_on(gradie
 # ---- stage 1
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("combine", COMBINE)
-def test_relabelling_codes_relabels_ids_and_changes_no_vector_and_no_loss(data, combine, shared):
-    """Vectors bit for bit."""
-    options = {"combine": combine, "shared_codebook": shared, "w_use": 0.3}
-    plain, other = stage_one(data, **options), stage_one(data, **options)
-    new_name = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(level)) for level in range(2)])
-    with torch.no_grad():
-        for book in other.quantizer.books:
-            for table, names in zip(book.codebook, new_name, strict=True):
-                table[names] = table.clone()
-    same_losses(plain, other)
-    before, after = encode_items(plain), encode_items(other)
-    for name in ("vectors", "residual", "behaviour"):
-        assert np.array_equal(getattr(after, name), getattr(before, name)), name
-    level = np.arange(before.table.shape[1]) % 2
-    assert np.array_equal(after.table, new_name.numpy()[level, before.table])
-    assert not np.array_equal(after.table, before.table)
+def test_relabelling_codes_relabels_ids_and_changes_no_vector_and_no_loss(data):
+    identities.relabelling_codes_relabels_ids_and_changes_no_vector_and_no_loss(stage_one(data), stage_one(data))
 
 
 @pytest.mark.parametrize("uniqueness", ["none", "nearest"])  # `extra` numbers equal items: see above
-@pytest.mark.parametrize("combine", COMBINE)
-def test_renumbering_items_renumbers_their_ids_and_changes_no_loss(data, combine, uniqueness):
-    order = np.append(0, 1 + np.random.default_rng(4).permutation(N))  # new row r holds what old row order[r] held
-    new_row = np.argsort(order)
-    moved = replace(
-        data,
-        features={name: array[order] for name, array in data.features.items()},
-        presence={name: array[order] for name, array in data.presence.items()},
-        sequences=Sequences(data.sequences.offsets, new_row[data.sequences.items].astype(np.int32)),
+def test_renumbering_items_renumbers_their_ids_and_changes_no_loss(data, uniqueness):
+    identities.renumbering_items_renumbers_their_ids_and_changes_no_loss(
+        lambda one: stage_one(one, uniqueness=uniqueness), data
     )
-    plain, other = (stage_one(one, combine=combine, uniqueness=uniqueness) for one in (data, moved))
-    state = plain.state_dict()
-    other.load_state_dict(state | {"id_signal.weight": state["id_signal.weight"][order]})
-    same_losses(plain, other, *(torch.from_numpy(new_row)[rows] for rows in (WINDOWS, DRAWN)))
-    found, wanted = (finish(encode_items(model), model.config, []) for model in (other, plain))
-    assert np.array_equal(found.ids.code_ids[1:], wanted.ids.code_ids[order][1:])
-    np.testing.assert_allclose(found.ids.signal_vectors, wanted.ids.signal_vectors[order], atol=1e-9)
-    assert found.health == wanted.health
 
 
-@pytest.mark.parametrize("combine", ["fused", "concat"])
-def test_the_order_of_modalities_orders_the_codes_and_changes_no_loss(data, combine):
-    """CLUB is off here: its random pairs are drawn modality by modality."""
-    names, swap = ("text", "image"), [1, 0, 2]
-    plain, other = (stage_one(data, combine=combine, signals=order, w_mi=0.0) for order in (names, names[::-1]))
-    state, rows = plain.state_dict(), ("gates", "standardise.mean", "standardise.variance")
-    with torch.no_grad():
-        state["gates"].copy_(normal(3, seed=7))
-    other.load_state_dict({name: value[swap] if name in rows else value for name, value in state.items()})
-    same_losses(plain, other)
-    found, wanted = encode_items(other).table, encode_items(plain).table
-    if combine == "concat":
-        wanted = wanted.reshape(N + 1, 3, 2)[:, swap].reshape(N + 1, 6)
-    assert np.array_equal(found[1:], wanted[1:])
-
-
-def test_with_one_signal_all_ways_to_combine_and_to_share_are_the_same(data):
-    there = torch.from_numpy(data.presence["text"]).nonzero().squeeze(-1)
-
-    def make(combine, shared):
-        model = stage_one(data, signals=("text",), id_signal=False, combine=combine, shared_codebook=shared)
-        return losses(model, there[:12].view(3, 4), there), encode_items(model)
-
-    plain, coded = make("fused", True)
-    for combine, shared in itertools.product(COMBINE, (True, False)):
-        found, others = make(combine, shared)
-        for name, value in plain.items():
-            close(found[name], value)
-        assert np.array_equal(others.table[there], coded.table[there])
+def test_the_order_of_modalities_changes_no_code_and_no_loss(data):
+    identities.order_of_modalities_orders_the_codes_and_changes_no_loss(
+        lambda **changes: stage_one(data, **changes), one_after_another=False
+    )
 
 
 def test_an_item_with_one_signal_is_fused_into_that_signal(data):

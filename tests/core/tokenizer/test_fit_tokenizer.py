@@ -1,20 +1,20 @@
 """Laws of stage 1 as a whole: shapes, repeatability, what it may not see, and that every setting does something."""
 
-import itertools
 from dataclasses import asdict, fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
+import tokenizer_laws as laws
 import torch
 from tiny import planted_data, tokenizer_config
+from tokenizer_laws import equal
 
-from bbqrec_core import Sequences, TokenizerConfig, fit_tokenizer, health
-from bbqrec_core.tokenizer.fit import build_model, encode_items, initialise, resolve
-from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free
+from bbqrec_core import TokenizerConfig, fit_tokenizer, health
+from bbqrec_core.tokenizer.fit import build_model
+from bbqrec_core.tokenizer.semantic_ids import append_extra
 
-LEVELS, CODES, WIDTH = 2, 5, 6
-EMBEDDINGS = np.random.default_rng(5).normal(size=(25, 4)).astype(np.float32)  # another model's, of 24 items
-ARRAYS = ("code_ids", "raw_codes", "signal_codes", "signal_vectors", "present", "codebook")
+LEVELS, CODES = 2, 5
 
 
 @pytest.fixture(scope="module")
@@ -24,59 +24,17 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """fit(seed, **settings) -> Tokenized, each distinct one trained once."""
-    made = {}
+    """run(seed, dataset, **settings) -> Tokenized, each distinct one trained once."""
 
+    @cache
     def fit(seed=0, dataset=data, **changes):
-        key = (seed, id(dataset), *sorted(changes.items()))
-        if key not in made:
-            config = tokenizer_config(**changes)
-            done = fit_tokenizer(dataset, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
-            made[key] = done, dataset  # held, or another dataset may come to have its id
-        return made[key][0]
+        return fit_tokenizer(dataset, tokenizer_config(**changes), seed, tmp_path_factory.mktemp("t") / "c")
 
     return fit
 
 
-def equal(first, second):
-    """Whether two finished tokenizers agree bit for bit in all that they hold."""
-    arrays = [(getattr(first.ids, name), getattr(second.ids, name)) for name in ARRAYS]
-    arrays += [(getattr(first, name), getattr(second, name)) for name in ("behaviour", "specific", "residual")]
-    return (
-        first.log == second.log
-        and first.health == second.health
-        and (first.ids.signals, first.ids.sizes) == (second.ids.signals, second.ids.sizes)
-        and all(a.shape == b.shape and np.array_equal(a, b) for a, b in arrays)
-    )
-
-
-def unlike(data, drop):
-    """The same data with each user's last `drop` events replaced by others."""
-    items = data.sequences.items.copy()
-    for back in range(1, drop + 1):
-        last = data.sequences.offsets[1:] - back
-        items[last] = items[last] % data.n_items + 1
-    return replace(data, sequences=Sequences(data.sequences.offsets, items))
-
-
-@pytest.mark.parametrize(("combine", "learned"), [("fused", LEVELS), ("concat", 3 * LEVELS), ("chain", 3 * LEVELS)])
-def test_tables_have_the_stated_shapes(data, run, combine, learned):
-    done, rows = run(combine=combine), data.n_items + 1
-    ids = done.ids
-    assert ids.signals == ("image", "text", "id")
-    assert (ids.learned, ids.sid_len, len(ids.sizes)) == (learned, learned + 1, learned + 1)
-    assert ids.sizes[:-1] == (CODES,) * learned
-    assert ids.raw_codes.shape == (rows, learned)
-    assert ids.signal_codes.shape == (rows, 3, LEVELS)
-    assert ids.signal_vectors.shape == done.behaviour.shape == (rows, 3, WIDTH)
-    assert done.specific.shape == (rows, 2, 3)
-    assert done.residual.shape == (rows, WIDTH)
-    assert ids.codebook.shape == (learned, CODES, WIDTH)
-    assert bool((ids.code_ids >= 0).all())
-    assert bool((ids.code_ids[1:].max(0) < ids.sizes).all())
-    assert np.array_equal(ids.present[:, 0], data.presence["image"])
-    assert np.array_equal(ids.present[:, 2], data.train_counts() > 0)
-    assert not ids.present[0].any()
+def test_tables_have_the_stated_shapes(data, run):
+    laws.tables_have_the_stated_shapes(run(), data, LEVELS)
 
 
 def test_signal_vectors_are_the_codebook_entries_of_the_signal_codes(run):
@@ -94,18 +52,6 @@ def test_signal_codes_are_nearest_to_the_behaviour_part(run):
             assert gaps[done.ids.signal_codes[row, signal, 0]] <= gaps.min() + 1e-5
 
 
-def test_concatenated_ids_hold_the_signals_codes_in_order_and_the_mean_for_absent_ones(data, run):
-    done = run(combine="concat")
-    codes = done.ids.raw_codes.reshape(-1, 3, LEVELS)
-    present = done.ids.present
-    assert np.array_equal(codes[present], done.ids.signal_codes[present])
-    for row in (np.flatnonzero(~present[1:].all(1)) + 1).tolist():
-        mean = done.behaviour[row][present[row]].mean(0)
-        for signal in np.flatnonzero(~present[row]):
-            gaps = ((mean - done.ids.codebook[0]) ** 2).sum(-1)
-            assert gaps[codes[row, signal, 0]] <= gaps.min() + 1e-5
-
-
 def test_the_same_seed_gives_the_same_ids_and_another_seed_does_not(data, run, tmp_path):
     again = fit_tokenizer(data, tokenizer_config(), 0, tmp_path / "again")
     assert equal(again, run())
@@ -120,15 +66,8 @@ def test_training_leaves_the_callers_random_stream_alone(data, tmp_path):
     assert torch.equal(torch.rand(3), wanted)
 
 
-@pytest.mark.parametrize("combine", ["fused", "concat"])
-def test_no_id_depends_on_what_training_may_not_see(data, run, combine):
-    """Other validation and test events, other published codes, times, titles and original ids: equal IDs."""
-    other = unlike(data, 2)
-    shuffled = data.items.with_columns(item_id=data.items["item_id"].reverse(), title=data.items["title"].reverse())
-    other = replace(other, timestamps=data.timestamps[::-1].copy(), items=shuffled)
-    assert not np.array_equal(other.targets("valid"), data.targets("valid"))
-    assert equal(run(dataset=other, combine=combine), run(combine=combine))
-    assert not equal(run(dataset=unlike(data, 3), combine=combine), run(combine=combine))
+def test_no_id_depends_on_what_training_may_not_see(data, run):
+    laws.ids_depend_on_nothing_that_training_may_not_see(run, data)
 
 
 def test_features_of_items_that_lack_the_modality_change_no_id(data, run):
@@ -164,40 +103,30 @@ def test_each_repair_does_what_it_says(run):
 
 
 def test_the_residual_given_to_the_repair_is_what_the_last_level_saw(data):
-    for combine, shared in itertools.product(("fused", "concat", "chain"), (True, False)):
-        torch.manual_seed(0)
-        config = resolve(tokenizer_config(combine=combine, shared_codebook=shared), data)
-        model = build_model(data, config)
-        initialise(model, data.warm_rows(), 0)
-        encoded = encode_items(model)
-        gaps = ((encoded.residual[1:, None] - encoded.codebook[-1]) ** 2).sum(-1)
-        chosen = np.take_along_axis(gaps, encoded.table[1:, -1:], axis=1)[:, 0]
-        assert chosen == pytest.approx(gaps.min(1), abs=1e-5)
+    torch.manual_seed(0)
+    laws.residual_is_what_the_last_level_saw(build_model(data, tokenizer_config()), data)
 
 
-@pytest.mark.parametrize("combine", ["fused", "concat", "chain"])
-def test_the_residual_that_is_handed_out_is_the_one_that_the_repair_chose_by(run, combine):
-    done, fewer = (run(combine=combine, uniqueness=kind, codes=4) for kind in ("nearest", "none"))
-    ids = done.ids
-    assert np.array_equal(move_to_free(ids.raw_codes, done.residual, ids.codebook[-1]), ids.code_ids)
-    assert np.array_equal(fewer.residual, done.residual)
+def test_the_residual_that_is_handed_out_is_the_one_that_the_repair_chose_by(run):
+    laws.residual_is_the_one_that_the_repair_chose_by(run)
 
 
-def test_modalities_are_named_and_a_missing_one_gives_way_to_the_first(data):
-    config = tokenizer_config(signals=())
-    assert resolve(config, data).signals == ("image", "text")
-    assert resolve(replace(config, signals=("text", "image")), data).signals == ("text", "image")
-    assert resolve(replace(config, signals=("sound",)), data).signals == ("image",)
-    assert resolve(replace(config, signals=("sound", "text")), data).signals == ("text",)
+@pytest.mark.parametrize("signals", [("sound",), ("text", "sound"), ("sound", "image")])
+def test_a_modality_that_the_data_lack_is_refused_and_named_beside_those_there_are(data, tmp_path, signals):
+    for dataset, there in ((data, "image, text"), (replace(data, features={}, presence={}), "none")):
+        lacking = "sound" if dataset is data else signals[0]
+        with pytest.raises(ValueError, match=f"signals name '{lacking}', the modalities of the data are: {there};"):
+            fit_tokenizer(dataset, tokenizer_config(signals=signals), 0, tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []  # before any work
 
 
-@pytest.mark.parametrize("changes", [{}, {"id_signal": False}, {"signals": ("text",), "id_signal": False}])
-def test_data_without_any_modality_leave_the_id_signal(data, run, changes):
-    bare = replace(data, features={}, presence={})
-    done = run(dataset=bare, **changes)
-    assert done.ids.signals == ("id",)
-    assert done.specific.shape == (25, 0, 0)
-    assert done.health["after"]["collision_rate"] == 0
+def test_signals_name_the_modalities_that_enter_in_their_order(data):
+    for signals, entering in (((), ("image", "text")), (("text", "image"), ("text", "image")), (("text",), ("text",))):
+        assert build_model(data, tokenizer_config(signals=signals)).modalities == entering
+
+
+def test_data_without_any_modality_leave_the_id_signal(data, run):
+    laws.only_the_id_signal_is_left(run(dataset=replace(data, features={}, presence={})))
 
 
 def test_one_modality_alone_is_enough(data, run):
@@ -207,18 +136,11 @@ def test_one_modality_alone_is_enough(data, run):
 
 
 def test_progress_is_recorded_every_epoch(run):
-    log = run().log
-    assert [row["epoch"] for row in log] == [1, 2]
-    terms = {"loss", "quantization", "reconstruction", "mutual_information", "cross_modal", "sequence", "usage"}
-    assert set(log[0]) == {"epoch", "used", "perplexity", "collision_rate"} | terms
-    done = run()
-    for name in ("used", "perplexity", "collision_rate"):  # measured on the items, before the repair
-        assert log[-1][name] == done.health["before"][name]
+    laws.progress_is_recorded_every_epoch(run(), ())
 
 
 CHANGES = {
     "signals": ("text",),
-    "joined": True,
     "id_signal": False,
     "specific": False,
     "specific_width": 2,
@@ -227,8 +149,6 @@ CHANGES = {
     "codes": 6,
     "code_width": 8,
     "hidden": 9,
-    "shared_codebook": False,
-    "combine": "concat",
     "gradient": "rotation",
     "codebook_update": "gradient",
     "ema_decay": 0.5,
@@ -239,8 +159,6 @@ CHANGES = {
     "w_mi": 0.5,
     "w_cross": 0.5,
     "w_seq": 0.3,
-    "w_use": 0.5,
-    "w_align": 0.5,
     "temperature": 0.5,
     "mi_steps": 5,
     "uniqueness": "none",
@@ -265,36 +183,8 @@ def test_every_setting_changes_a_result(run, name):
     assert not equal(run(**(base | {name: CHANGES[name]})), run(**base))
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("combine", ["fused", "concat", "chain"])
-def test_the_codes_of_an_id_say_its_vectors_by_the_tables_of_their_positions(run, combine, shared):
-    ids = run(combine=combine, shared_codebook=shared).ids
-    assert len(ids.codebook) == ids.learned
-    if combine == "fused":
-        return
-    vectors = ids.codebook[np.arange(ids.learned), ids.raw_codes].reshape(len(ids.raw_codes), 3, LEVELS, WIDTH).sum(2)
-    vectors = vectors.cumsum(1) if combine == "chain" else vectors
-    assert vectors[ids.present] == pytest.approx(ids.signal_vectors[ids.present], abs=1e-5)
-
-
-def test_joined_features_are_one_signal_that_an_item_has_if_it_has_any(data, run):
-    ids = run(joined=True).ids
-    assert ids.signals == ("image+text", "id")
-    assert np.array_equal(ids.present[:, 0], data.presence["image"] | data.presence["text"])
-
-
 def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(data, tmp_path):
-    cold = np.arange(data.n_items + 1) % 6 == 0
-    held = replace(data, cold=cold)
-    rows = np.flatnonzero(cold)[1:]
-    changed = replace(held, features={name: array.copy() for name, array in data.features.items()})
-    for array in changed.features.values():
-        array[rows] = array[rows][:, ::-1]
     config = tokenizer_config(uniqueness="none", id_signal=False)
-    first, second = (fit_tokenizer(d, config, 0, tmp_path / str(id(d))) for d in (held, changed))
-    assert np.array_equal(first.ids.codebook, second.ids.codebook)
-    warm = data.n_items + 1 - len(rows) - 1
-    others = np.setdiff1d(np.arange(1, data.n_items + 1), rows)
-    assert len(others) == warm
-    assert np.array_equal(first.ids.code_ids[others], second.ids.code_ids[others])
-    assert not np.array_equal(first.ids.code_ids[rows], second.ids.code_ids[rows])
+    laws.items_held_out_get_ids_and_leave_no_trace_in_the_codebook(
+        lambda dataset, folder: fit_tokenizer(dataset, config, 0, folder), data, tmp_path
+    )

@@ -4,9 +4,24 @@ import itertools
 import math
 
 import pytest
+import tokenizer_laws as laws
 import torch
 import torch.nn.functional as F
-from tiny import tokenizer_config
+from tiny import normal, tokenizer_config
+from tokenizer_laws import (
+    CODES,
+    DIMS,
+    DRAWN,
+    LEVELS,
+    NARROW,
+    SILENT,
+    SIZES,
+    WIDTH,
+    WINDOWS,
+    N,
+    encoded,
+    gradients,
+)
 from torch import nn
 
 from bbqrec_core.tokenizer.model import (
@@ -18,47 +33,10 @@ from bbqrec_core.tokenizer.model import (
     scale_to_sqrt_width,
 )
 
-N, WIDTH, LEVELS, CODES = 13, 8, 2, 5
-NARROW = 3
-SIZES = {"levels": LEVELS, "codes": CODES, "code_width": WIDTH, "specific_width": NARROW}
-DIMS = {"image": 3, "text": 5}
-WINDOWS = torch.tensor([[1, 2, 3, 2, 5], [4, 2, 6, 0, 0], [7, 8, 2, 9, 0]])  # item 2 is a target four times
-DRAWN = torch.tensor([1, 4, 10, 11, 12, 13, 6])
-SILENT = [10, 11]  # rows without training events
 
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def make(dims=DIMS, missing=True, training=False, collaborative=None, **changes):
-    """A tokenizer in float64 over random features; text lacks rows 3 and 11, images rows 2, 11 and 12."""
-    features = {name: normal(N + 1, dim, seed=dim) for name, dim in dims.items()}
-    presence = {name: torch.arange(N + 1) > 0 for name in dims}
-    if missing:
-        absent = {"text": [3, 11], "image": [2, 11, 12]}
-        for name in dims:
-            presence[name][absent[name]] = features[name][absent[name]] = 0
-    counts = torch.arange(N + 1) % 4 + 1
-    counts[[0, *SILENT]] = 0
-    torch.manual_seed(7)
-    model = Tokenizer(features, presence, counts, tokenizer_config(**(SIZES | changes)), collaborative).double()
-    return model.train(training)
-
-
-def encoded(model, rows):
-    """Signals, units, their presence, the quantizer's answer and one vector an item, by the model's own parts."""
-    signals = model.signal_vectors(rows)
-    units, present = model.units(signals, model.present[rows])
-    seen = model.quantizer(units, present)
-    return signals, units, present, seen, model.quantized_items(seen.vectors, present)
-
-
-def gradients(model, value):
-    """Which parameters get a gradient that is not zero everywhere, by the first word of their name."""
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
-    return {name.split(".")[0] for name, grad in zip(names, found, strict=True) if grad is not None and grad.any()}
+def make(dims=DIMS, missing=True, training=False, **changes):
+    """The core's tokenizer as `tokenizer_laws.untrained` has it."""
+    return laws.untrained(Tokenizer, tokenizer_config(**(SIZES | changes)), dims, missing, training)
 
 
 # ---- the whole: an RQ-VAE when everything else is off
@@ -89,22 +67,22 @@ class PlainRQVAE(nn.Module):
 
 def test_with_everything_else_off_it_is_a_plain_rqvae():
     off = {"id_signal": False, "specific": False, "normalise": False, "codebook_update": "gradient"}
-    off |= {"w_mi": 0.0, "w_cross": 0.0, "w_seq": 0.0, "w_use": 0.0}
+    off |= {"w_mi": 0.0, "w_cross": 0.0, "w_seq": 0.0}
     model = make({"text": 5}, missing=False, training=True, commitment=0.3, **off)
     plain = PlainRQVAE(5).double()
     pairs = {"encoder": model.behaviour["text"], "decoder": model.decoders["text"]}
     for name, part in pairs.items():
         getattr(plain, name).load_state_dict(part.state_dict())
     with torch.no_grad():
-        plain.codebook.copy_(model.quantizer.books[0].codebook)
+        plain.codebook.copy_(model.quantizer.codebook)
     wanted, codes = plain(model.feature_text[DRAWN], 0.3)
     found = model.losses(WINDOWS, DRAWN)
     assert set(found) == {"loss", "quantization", "reconstruction"}
     torch.testing.assert_close(found["loss"], wanted)
-    assert torch.equal(model.quantizer.books[0].encode(model.signal_vectors(DRAWN)[:, 0]), codes)
+    assert torch.equal(model.quantizer.encode(model.signal_vectors(DRAWN)[:, 0]), codes)
     wanted.backward()
     found["loss"].backward()
-    torch.testing.assert_close(model.quantizer.books[0].codebook.grad, plain.codebook.grad)
+    torch.testing.assert_close(model.quantizer.codebook.grad, plain.codebook.grad)
     for name, part in pairs.items():
         for mine, peer in zip(part.parameters(), getattr(plain, name).parameters(), strict=True):
             torch.testing.assert_close(mine.grad, peer.grad)
@@ -113,18 +91,8 @@ def test_with_everything_else_off_it_is_a_plain_rqvae():
 
 
 def test_the_loss_is_the_sum_of_its_parts_and_each_weight_scales_its_own():
-    model, off = make(), make(w_mi=0.0, w_cross=0.0, w_seq=0.0, w_use=0.0)
-    double = make(w_mi=0.2, w_cross=0.4, w_seq=1.4, w_use=0.2)
-    found, twice = ({} for _ in range(2))
-    for target, source in ((found, model), (twice, double)):
-        torch.manual_seed(0)
-        target |= source.losses(WINDOWS, DRAWN, learn=False)
-    weighted = {"mutual_information", "cross_modal", "sequence", "usage"}
-    assert set(found) == {"loss", "quantization", "reconstruction"} | weighted
-    torch.testing.assert_close(found["loss"], sum(value for name, value in found.items() if name != "loss"))
-    for name in set(found) - {"loss", "quantization"}:
-        torch.testing.assert_close(twice[name], found[name] * (2 if name in weighted else 1))
-    assert set(off.losses(WINDOWS, DRAWN, learn=False)) == {"loss", "quantization", "reconstruction"}
+    weights = {"mutual_information": "w_mi", "cross_modal": "w_cross", "sequence": "w_seq"}
+    laws.loss_is_the_sum_of_its_parts(make, weights)
 
 
 def test_quantization_is_the_mean_over_units_that_exist():
@@ -202,15 +170,6 @@ def test_the_fused_unit_is_the_gated_mean_of_present_signals():
         mean = sum((odd / sum(odds) * signals[row, s] for odd, s in zip(odds, here, strict=True)), torch.zeros(WIDTH))
         torch.testing.assert_close(units[row, 3], mean, check_dtype=False)
     assert not model.present[11].any()
-
-
-def test_concatenated_ids_quantize_each_signal_as_it_is():
-    model = make(combine="concat")
-    signals, units, present, seen, items = encoded(model, DRAWN)
-    assert torch.equal(units, signals)
-    for row in range(len(DRAWN)):
-        here = [seen.vectors[row, s] for s in range(3) if present[row, s]]
-        torch.testing.assert_close(items[row], sum(here, torch.zeros(WIDTH).double()) / max(len(here), 1))
 
 
 # ---- each term against a loop
@@ -307,7 +266,7 @@ def test_cross_modal_without_two_items_in_common_is_zero():
     model = make()
     vectors, present = normal(3, 4, WIDTH), torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.bool)
     assert float(model.cross_modal(vectors, present)) == 0
-    assert set(make({}).losses(WINDOWS, DRAWN, learn=False)) == {"loss", "quantization", "sequence", "usage"}
+    assert set(make({}).losses(WINDOWS, DRAWN, learn=False)) == {"loss", "quantization", "sequence"}
 
 
 def test_the_sequence_term_is_the_loop_over_targets_with_each_candidate_once():
@@ -332,25 +291,7 @@ def test_the_sequence_term_is_the_loop_over_targets_with_each_candidate_once():
 
 
 def test_in_the_whole_loss_the_sequence_term_reads_its_own_windows():
-    model = make(w_seq=0.7, combine="concat")
-    rows = torch.arange(N + 1)
-    *_, items = encoded(model, rows)
-    wanted = 0.7 * model.sequence(WINDOWS, WINDOWS, rows, items)
-    torch.testing.assert_close(model.losses(WINDOWS, DRAWN, learn=False)["sequence"], wanted)
-
-
-def test_usage_is_log_k_minus_the_entropy_of_the_mean_assignment():
-    model = make(temperature=0.5)
-    _, _, present, seen, _ = encoded(model, DRAWN)
-    gaps = []
-    for table, residual in zip(model.quantizer.books[0].codebook, seen.residuals, strict=True):
-        shares = []
-        for vector in residual[present]:
-            distance = ((vector - table) ** 2).sum(-1) / WIDTH
-            shares.append((-distance / 0.5).softmax(0))
-        mean = sum(shares) / len(shares)
-        gaps.append(math.log(CODES) + (mean * mean.log()).sum())
-    torch.testing.assert_close(model.usage(seen, present), sum(gaps) / LEVELS)
+    laws.sequence_term_reads_its_own_windows(make(w_seq=0.7))
 
 
 def test_masked_mean_of_nothing_is_zero():
@@ -371,7 +312,6 @@ def test_each_term_moves_the_parameters_it_should():
     assert gradients(model, found["mutual_information"]) == {"behaviour", "variational"}
     assert gradients(model, found["cross_modal"]) == {"behaviour", "id_signal"}
     assert gradients(model, found["sequence"]) == signals | {"encoder", "position"}
-    assert gradients(model, found["usage"]) == signals | {"quantizer"}
     assert gradients(model, model.variational_loss(model.parts(DRAWN))) == {"variational"}
 
 
@@ -390,7 +330,7 @@ def test_padding_gets_no_gradient_and_gives_none():
 
 
 def test_items_without_training_events_ignore_the_id_signal():
-    model, rows = make(training=True, combine="fused"), torch.tensor([*SILENT, 1])
+    model, rows = make(training=True), torch.tensor([*SILENT, 1])
     model.losses(WINDOWS, DRAWN)["loss"].backward()
     assert not model.id_signal.weight.grad[SILENT].any()
     model.eval()
@@ -402,33 +342,19 @@ def test_items_without_training_events_ignore_the_id_signal():
     assert not torch.equal(before[1][2, 3], after[1][2, 3])
 
 
-@pytest.mark.parametrize("changes", [{}, {"combine": "concat"}, {"codebook_update": "gradient", "normalise": False}])
+@pytest.mark.parametrize("changes", [{}, {"codebook_update": "gradient", "normalise": False}])
 def test_features_of_an_absent_modality_change_nothing(changes):
-    models = [make(training=True, revive_every=1, **changes) for _ in range(2)]
-    with torch.no_grad():
-        models[1].feature_text[[0, 3, 11]] += 7.0
-        models[1].feature_image[[0, 2, 11, 12]] -= 5.0
-    results = []
-    for model in models:
-        torch.manual_seed(2)
-        found = model.losses(WINDOWS, torch.arange(1, N + 1))
-        found["loss"].backward()
-        model.variational_loss(model.parts(torch.arange(1, N + 1))).backward()
-        grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        results.append(found | grads | model.state_dict())
-    assert results[0].keys() == results[1].keys()
-    for name, value in results[0].items():
-        assert torch.equal(value, results[1][name]), name
+    laws.features_of_an_absent_modality_change_nothing(make, **changes)
 
 
 def test_learning_from_a_batch_moves_the_codebook_only_when_asked():
     model = make(revive_every=0)
-    before = model.quantizer.books[0].codebook.clone()
+    before = model.quantizer.codebook.clone()
     model.losses(WINDOWS, DRAWN, learn=False)
-    assert torch.equal(model.quantizer.books[0].codebook, before)
+    assert torch.equal(model.quantizer.codebook, before)
     model.losses(WINDOWS, DRAWN)
-    assert not torch.equal(model.quantizer.books[0].codebook, before)
-    assert int(model.quantizer.books[0].steps) == 1
+    assert not torch.equal(model.quantizer.codebook, before)
+    assert int(model.quantizer.steps) == 1
 
 
 def test_a_tokenizer_without_any_signal_is_refused():
@@ -463,62 +389,3 @@ def test_the_inner_steps_see_the_parts_of_the_loss_and_run_before_club():
     assert len(seen) == 1
     assert seen[0].signals.shape[0] == len(DRAWN)
     assert found["mutual_information"].item() == 0  # q says nothing once its weights are zero
-
-
-def test_a_codebook_of_its_own_for_each_unit_is_used_by_that_unit_alone():
-    model = make(shared_codebook=False, combine="concat", w_use=0.3, revive_every=0)
-    assert len(model.quantizer.books) == len(model.signals) == 3
-    _, units, present, seen, _ = encoded(model, DRAWN)
-    for index, book in enumerate(model.quantizer.books):
-        alone = book(units[:, index])
-        assert torch.equal(seen.codes[:, index], alone.codes)
-        torch.testing.assert_close(seen.vectors[:, index], alone.vectors)
-        torch.testing.assert_close(seen.residuals[:, :, index], alone.residuals)
-        torch.testing.assert_close(seen.loss[:, index], alone.loss)
-    before = [book.codebook.clone() for book in model.quantizer.books]
-    nobody_has_text = present.clone()
-    nobody_has_text[:, 1] = False
-    model.quantizer.observe(seen, nobody_has_text)
-    moved = [not torch.allclose(book.codebook, old) for book, old in zip(model.quantizer.books, before, strict=True)]
-    assert moved == [True, False, True]
-
-
-def test_fused_units_have_a_codebook_of_their_own_too():
-    assert len(make(shared_codebook=False).quantizer.books) == 4
-    assert len(make(shared_codebook=True).quantizer.books) == 1
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_chain_quantizes_what_the_signals_before_left_over(shared):
-    model = make(combine="chain", shared_codebook=shared)
-    signals, units, present, seen, items = encoded(model, DRAWN)
-    assert torch.equal(units, signals)
-    for row in range(len(DRAWN)):
-        said = torch.zeros(WIDTH, dtype=torch.float64)
-        for index in range(len(model.signals)):
-            book = model.quantizer.books[0 if shared else index]
-            alone = book((signals[row, index] - said)[None])
-            assert torch.equal(seen.codes[row, index], alone.codes[0])
-            torch.testing.assert_close(seen.vectors[row, index], said + alone.vectors[0])
-            if present[row, index]:
-                said = said + book.decode(alone.codes[0])
-        if present[row].any():
-            torch.testing.assert_close(items[row], said)
-    whole = torch.ones_like(present)
-    complete = model.quantizer(units, whole)
-    torch.testing.assert_close(model.quantizer.decode(complete.codes), complete.vectors)
-
-
-def test_collaborative_alignment_is_info_nce_with_the_other_models_embeddings_of_trained_items():
-    collaborative = normal(N + 1, 5, seed=8)
-    model = make(w_align=0.5, collaborative=collaborative)
-    rows = torch.tensor([1, 2, 3, 4, 5, 6])
-    *_, items = encoded(model, rows)
-    trained = [place for place, row in enumerate(rows) if model.counts[row] > 0]
-    theirs = model.align(collaborative[rows])
-    cosine = torch.nn.functional.cosine_similarity(items[trained][:, None], theirs[trained][None], dim=-1)
-    logits = cosine / model.config.temperature
-    own = torch.arange(len(trained))
-    wanted = (torch.nn.functional.cross_entropy(logits, own) + torch.nn.functional.cross_entropy(logits.T, own)) / 2
-    torch.testing.assert_close(model.alignment(rows, items), wanted)
-    torch.testing.assert_close(model.losses(WINDOWS, rows, learn=False)["alignment"], 0.5 * wanted)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tokenizer_config
+from tiny import row_tokenizer_config
 
 from bbqrec_core import EvaluationConfig
 from bbqrec_lab.analysis import recovery, sweeps
@@ -47,7 +47,7 @@ def test_there_is_no_agreement_where_every_item_is_alone() -> None:
 
 
 def test_a_tree_of_one_known_item_is_refused() -> None:
-    with pytest.raises(ValueError, match="two items of known place in the tree, got 1"):
+    with pytest.raises(ValueError, match="two items with a known place in the tree, got 1"):
         recovery.tree_agreement(TREE[:3], np.array([[-1, 0], [0, 0], [1, -1]]))
 
 
@@ -111,13 +111,13 @@ def test_tables_of_other_length_are_compared_as_far_as_both_go() -> None:
 
 @pytest.mark.parametrize("sizes", [(5,), (5, 6)])
 def test_one_table_or_two_catalogues_are_no_comparison(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"two or more tables of one catalogue, got tables of \[5"):
+    with pytest.raises(ValueError, match=r"at least two tables of one catalogue, got tables of \[5"):
         recovery.seed_stability([np.zeros((size, 1), int) for size in sizes])
 
 
 def settings(**changes: object) -> Config:
     """A tokenizer small enough for a test, without what needs many epochs."""
-    plain = tokenizer_config(w_mi=0.0, w_seq=0.0, codes=8, code_width=8, epochs=3, id_signal=False, **changes)
+    plain = row_tokenizer_config(w_mi=0.0, w_seq=0.0, codes=8, code_width=8, epochs=3, id_signal=False, **changes)
     return Config("smoke", 0, DataConfig(), IdsConfig(), plain, RowConfig(), EvaluationConfig())
 
 

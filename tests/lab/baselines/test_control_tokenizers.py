@@ -1,22 +1,24 @@
 """Laws of IDs that stage 1 does not learn: what each source reads, and that it has the shape of what it stands for."""
 
 from dataclasses import asdict, fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
+import tokenizer_laws as laws
 from sklearn.decomposition import PCA
-from tiny import ids_config, planted_data, tokenizer_config
+from tiny import ids_config, planted_data, row_tokenizer_config
+from tokenizer_laws import equal
 
 from bbqrec_core import fit_tokenizer, health
-from bbqrec_core.tokenizer.fit import resolve
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_source
+from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_signals, resolve_source
+from bbqrec_lab.baselines.row_tokenizer import tokenizer_maker
 from bbqrec_lab.datasets.id_files import write_ids
 from bbqrec_lab.experiments.runs import load_tokenized, save_tokenized
 from bbqrec_lab.settings import IdsConfig
 
 LEVELS, CODES, WIDTH = 2, 5, 6
 EMBEDDINGS = np.random.default_rng(5).normal(size=(25, 4)).astype(np.float32)  # another model's, of 24 items
-ARRAYS = ("code_ids", "raw_codes", "signal_codes", "signal_vectors", "present", "codebook")
 WHERE = tuple(spec.name for spec in fields(IdsConfig))
 
 
@@ -27,42 +29,41 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """make(seed, **settings) -> Tokenized, each distinct one made once; settings of both configurations."""
-    made = {}
+    """run(seed, dataset, **settings) -> Tokenized, each distinct one made once; settings of both configurations."""
 
+    @cache
     def make(seed=0, dataset=data, **changes):
-        key = (seed, id(dataset), *sorted(changes.items()))
-        if key not in made:
-            where = ids_config(**{name: value for name, value in changes.items() if name in WHERE})
-            config = tokenizer_config(**{name: value for name, value in changes.items() if name not in WHERE})
-            done = make_tokenized(dataset, where, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
-            made[key] = done, dataset  # held, or another dataset may come to have its id
-        return made[key][0]
+        where = ids_config(**{name: value for name, value in changes.items() if name in WHERE})
+        config = row_tokenizer_config(**{name: value for name, value in changes.items() if name not in WHERE})
+        return make_tokenized(dataset, where, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
 
     return make
 
 
-def equal(first, second):
-    """Whether two finished tokenizers agree bit for bit in all that they hold."""
-    arrays = [(getattr(first.ids, name), getattr(second.ids, name)) for name in ARRAYS]
-    arrays += [(getattr(first, name), getattr(second, name)) for name in ("behaviour", "specific", "residual")]
-    return (
-        first.log == second.log
-        and first.health == second.health
-        and (first.ids.signals, first.ids.sizes) == (second.ids.signals, second.ids.sizes)
-        and all(a.shape == b.shape and np.array_equal(a, b) for a, b in arrays)
-    )
-
-
 def source_for(data, source, **changes):
     """The source that the data allow, with settings of stage 1."""
-    return resolve_source(ids_config(source=source), resolve(tokenizer_config(**changes), data), data).source
+    return resolve_source(
+        ids_config(source=source), resolve_signals(row_tokenizer_config(**changes), data), data
+    ).source
 
 
 @pytest.mark.parametrize("changes", [{}, {"combine": "concat", "uniqueness": "nearest"}, {"w_align": 0.5}])
 def test_learned_ids_are_those_of_the_core(data, run, tmp_path, changes):
-    wanted = fit_tokenizer(data, tokenizer_config(**changes), 0, tmp_path / "c", EMBEDDINGS)
+    wanted = fit_tokenizer(data, row_tokenizer_config(**changes), 0, tmp_path / "c", tokenizer_maker(EMBEDDINGS))
     assert equal(run(**changes), wanted)
+
+
+def test_modalities_are_named_and_a_missing_one_gives_way_to_the_first(data):
+    config = row_tokenizer_config(signals=())
+    assert resolve_signals(config, data).signals == ("image", "text")
+    assert resolve_signals(replace(config, signals=("text", "image")), data).signals == ("text", "image")
+    assert resolve_signals(replace(config, signals=("sound",)), data).signals == ("image",)
+    assert resolve_signals(replace(config, signals=("sound", "text")), data).signals == ("text",)
+
+
+@pytest.mark.parametrize("changes", [{}, {"id_signal": False}, {"signals": ("text",), "id_signal": False}])
+def test_data_without_any_modality_leave_the_id_signal(data, run, changes):
+    laws.only_the_id_signal_is_left(run(dataset=replace(data, features={}, presence={}), **changes))
 
 
 CHANGES = {"source": "random", "ids_file": "other.parquet", "transport": True}  # the file: in the last test here
@@ -84,7 +85,7 @@ def test_every_setting_changes_a_result(run, name):
 
 @pytest.mark.parametrize("source", ["learned", "random", "kmeans", "sasrec"])
 def test_the_same_seed_gives_the_same_ids_and_another_seed_does_not(data, run, tmp_path, source):
-    again = make_tokenized(data, ids_config(source=source), tokenizer_config(), 0, tmp_path / "again", EMBEDDINGS)
+    again = make_tokenized(data, ids_config(source=source), row_tokenizer_config(), 0, tmp_path / "again", EMBEDDINGS)
     assert equal(again, run(source=source))
     assert not np.array_equal(run(seed=1, source=source).ids.raw_codes, run(source=source).ids.raw_codes)
 
@@ -93,7 +94,7 @@ def test_progress_is_told_where_something_is_learned_alone(data, tmp_path):
     for source, steps in (("learned", True), ("random", False), ("kmeans", False)):
         told = []
         make_tokenized(
-            data, ids_config(source=source), tokenizer_config(), 0, tmp_path / source, EMBEDDINGS, told.append
+            data, ids_config(source=source), row_tokenizer_config(), 0, tmp_path / source, EMBEDDINGS, told.append
         )
         assert bool(told) == steps
         assert {at.name for at in told} <= {"tokenizer"}
@@ -124,7 +125,7 @@ def test_a_finished_tokenizer_comes_back_from_disk_as_it_was(run, tmp_path):
         done = run(**changes)
         folder = tmp_path / str(number)
         folder.mkdir()
-        save_tokenized(done, tokenizer_config(**{n: v for n, v in changes.items() if n not in WHERE}), folder)
+        save_tokenized(done, row_tokenizer_config(**{n: v for n, v in changes.items() if n not in WHERE}), folder)
         assert equal(load_tokenized(folder), done)
 
 
@@ -182,20 +183,10 @@ def test_health_is_measured_before_and_after_the_repair(run):
 
 @pytest.mark.parametrize("source", ["learned", "kmeans"])
 def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(data, source, tmp_path):
-    cold = np.arange(data.n_items + 1) % 6 == 0
-    held = replace(data, cold=cold)
-    rows = np.flatnonzero(cold)[1:]
-    changed = replace(held, features={name: array.copy() for name, array in data.features.items()})
-    for array in changed.features.values():
-        array[rows] = array[rows][:, ::-1]
-    config, where = tokenizer_config(uniqueness="none", id_signal=False), ids_config(source=source)
-    first, second = (make_tokenized(d, where, config, 0, tmp_path / str(id(d))) for d in (held, changed))
-    assert np.array_equal(first.ids.codebook, second.ids.codebook)
-    warm = data.n_items + 1 - len(rows) - 1
-    others = np.setdiff1d(np.arange(1, data.n_items + 1), rows)
-    assert len(others) == warm
-    assert np.array_equal(first.ids.code_ids[others], second.ids.code_ids[others])
-    assert not np.array_equal(first.ids.code_ids[rows], second.ids.code_ids[rows])
+    config, where = row_tokenizer_config(uniqueness="none", id_signal=False), ids_config(source=source)
+    laws.items_held_out_get_ids_and_leave_no_trace_in_the_codebook(
+        lambda dataset, folder: make_tokenized(dataset, where, config, 0, folder), data, tmp_path
+    )
 
 
 def test_ids_are_those_of_the_file_that_is_named(data, run, tmp_path):

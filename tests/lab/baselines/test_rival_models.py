@@ -2,42 +2,33 @@
 
 import math
 from dataclasses import asdict, fields, replace
+from functools import cache, partial
 
 import numpy as np
 import pytest
+import recommender_laws as laws
 import torch
 import torch.nn.functional as F
-from tiny import planted_data, recommender_config, same_tensors, semantic_ids
+from recommender_laws import EVALUATION, SIZES, N, alike
+from tiny import normal, planted_data, recommender_config, row_config, semantic_ids
 from torch import nn
 
-from bbqrec_core import (
-    EvaluationConfig,
-    RecommenderConfig,
-    SequenceModel,
-    Sequences,
-    build_recommender,
-    fit_recommender,
-    rank_scores,
-)
-from bbqrec_core.metrics import filter_seen
-from bbqrec_core.recommender.fit import early_score
+from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recommender
 from bbqrec_core.transformer import Block, Transformer, causal_mask, select_query
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
 from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
+from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.settings import RowConfig
 
 USERS, HEADS, KEYS = 2, 3, 7
 LAYERS, WIDTH = 2, 6
-N, SIZES = 24, (5, 5, 3)
-EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=7)
-FEATURES = torch.randn(N + 1, 7, generator=torch.Generator().manual_seed(5)).index_fill(0, torch.tensor([0, 4]), 0.0)
-GATED = {"output": "both", "features": True, "block": "ligr"}  # all that the model can hold, on gated blocks
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+FEATURES = laws.features_of_some_items()
+KINDS = {  # all that a model can hold, on both kinds of blocks
+    "features": {"output": "both", "features": True},
+    "gated": {"output": "both", "features": True, "block": "ligr"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,30 +42,25 @@ def ids():
 
 
 @pytest.fixture(scope="module")
-def run(data, ids, tmp_path_factory):
-    """fit(**settings) -> (Recommender, History), each distinct one trained once."""
-    made = {}
+def fit(data, ids):
+    """fit(folder, dataset, ...) -> (Recommender, TrainingLog) of a row."""
 
-    def fit(evaluation=EVALUATION, seed=0, **changes):
-        key = (evaluation, seed, *sorted(changes.items()))
-        if key not in made:
-            config, folder = recommender_config(**changes), tmp_path_factory.mktemp("r") / "c"
-            made[key] = fit_recommender(data, ids, config, evaluation, seed, folder, make_model)
-        return made[key]
+    def fit(folder, dataset=data, evaluation=EVALUATION, seed=0, **changes):
+        config = row_config(**changes)
+        make = partial(make_model, features=item_features(dataset) if config.features else None)
+        return fit_recommender(dataset, ids, config, evaluation, seed, folder, make)
 
     return fit
 
 
-def fresh(ids, **changes):
-    """A recommender on gated blocks in float64 with similarity tables and vectors of prefixes that are not zero."""
-    config = recommender_config(**(GATED | changes))
-    made = build_recommender(N, ids, config, 3, FEATURES, make=make_model)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for weight in (made.model.reweighting.table, *(part.weight for part in made.model.vectors.prefixes)):
-            weight.normal_(generator=generator)
-    made.model.double()
-    return made
+@pytest.fixture(scope="module")
+def run(fit, tmp_path_factory):
+    """run(**settings) -> (Recommender, TrainingLog), each distinct one trained once."""
+    return cache(lambda **named: fit(tmp_path_factory.mktemp("r") / "c", **named))
+
+
+def fresh(kind, ids, **changes):
+    return laws.fresh(ids, row_config(**(KINDS[kind] | changes)), partial(make_model, features=FEATURES))
 
 
 # ---- which model
@@ -85,6 +71,9 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({}, ids, SequenceModel, Block),
         ({}, None, SequenceModel, Block),
         ({"output": "both", "block": "ligr"}, ids, SequenceModel, GatedBlock),
+        ({"output": "items", "features": True}, None, FeaturesModel, Block),
+        ({"output": "both", "features": True, "block": "ligr"}, ids, FeaturesModel, GatedBlock),
+        ({"output": "items", "features": True, "loss": "bce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "bce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "sampled"}, ids, NegativesModel, Block),
         ({"output": "items", "loss": "sampled", "block": "ligr"}, None, NegativesModel, GatedBlock),
@@ -92,23 +81,18 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({"granularity": "code"}, None, SequenceModel, Block),
         ({"granularity": "code", "output": "both"}, ids, SequenceModel, Block),
     ):
-        made = make_model(N, given, recommender_config(**changes), None)
+        made = make_model(N, given, row_config(**changes), FEATURES if changes.get("features") else None)
         assert type(made) is kind
         assert [type(part) for part in made.blocks.blocks] == [block] * LAYERS
-        if made.head is not None and kind is SequenceModel:
-            assert [type(part) for part in made.head.blocks.blocks] == [
-                Block
-            ]  # over a few codes, whatever the backbone
+        if made.head is not None and kind is not TokenModel:
+            heads = [type(part) for part in made.head.blocks.blocks]
+            assert heads == [Block]  # over a few codes, whatever the backbone
 
 
 def test_a_row_with_the_settings_of_the_core_is_the_model_of_the_core(data, ids, run, tmp_path):
-    found, history = run()
-    plain = RecommenderConfig(
-        **{spec.name: getattr(recommender_config(), spec.name) for spec in fields(RecommenderConfig)}
-    )
-    wanted, other = fit_recommender(data, ids, plain, EVALUATION, 0, tmp_path / "c")
-    assert same_tensors(found.model.state_dict(), wanted.model.state_dict())
-    assert history.epochs == other.epochs
+    assert type(recommender_config()) is RecommenderConfig
+    assert asdict(recommender_config()).items() <= asdict(row_config()).items()
+    assert alike(run(), fit_recommender(data, ids, recommender_config(), EVALUATION, 0, tmp_path / "c"))
 
 
 @pytest.mark.parametrize(
@@ -122,38 +106,44 @@ def test_a_row_with_the_settings_of_the_core_is_the_model_of_the_core(data, ids,
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        recommender_config(**changes)
+        row_config(**changes)
+    with pytest.raises(ValueError, match=message):
+        replace(row_config(), **changes)
 
 
 CHANGES = {
     "loss": "sampled",
     "negatives": 2,
+    "features": True,
     "granularity": "code",
     "similarity": "features",
     "similarity_form": "linear",
     "block": "ligr",
 }
-NEEDS = {"loss": {"output": "items"}, "negatives": {"output": "items", "loss": "sampled"}}
+NEEDS = {
+    "loss": {"output": "items"},
+    "negatives": {"output": "items", "loss": "sampled"},
+    "features": {"output": "items"},
+}
 
 
 def test_every_setting_has_a_test_that_changes_it():
     shared = [spec.name for spec in fields(RecommenderConfig)]  # test_fit_recommender.py changes these
     assert [*shared, *CHANGES] == [spec.name for spec in fields(RowConfig)]
-    base = asdict(recommender_config())
+    base = asdict(row_config())
     assert all(base[name] != value for name, value in CHANGES.items())
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_setting_changes_a_result(run, name):
     base = NEEDS.get(name, {})
-    (first, before), (second, after) = run(**base), run(**(base | {name: CHANGES[name]}))
-    assert not (same_tensors(first.model.state_dict(), second.model.state_dict()) and before.epochs == after.epochs)
+    assert not alike(run(**base), run(**(base | {name: CHANGES[name]})))
 
 
 def test_a_model_without_ids_ignores_the_settings_of_codes():
     for output in ("codes", "items", "both"):
         for granularity in ("item", "code"):
-            model = make_model(N, None, recommender_config(output=output, granularity=granularity), None)
+            model = make_model(N, None, row_config(output=output, granularity=granularity), None)
             assert model.head is None
             assert model.items is not None
 
@@ -234,167 +224,87 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(model(x, biases(KEYS))[0], plain)
 
 
-# ---- the sequence model on gated blocks; test_fit_recommender.py has these laws on plain ones
+# ---- the sequence model with features, on plain and on gated blocks; test_fit_recommender.py has these laws without
 
 
-def test_padding_never_changes_a_score(ids):
-    model = fresh(ids, max_events=9).model
-    row = torch.tensor([[3, 8, 3, 17]])
-    padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], 1)
-    company = torch.cat([padded, torch.arange(1, 10)[None]])
-    for rows in (padded, company):
-        torch.testing.assert_close(model.last_states(rows)[:1], model.last_states(row))
-        torch.testing.assert_close(model.states(rows)[0][:1, :4], model.states(row)[0])
-    alone = model.loss(row)["loss"]
-    torch.testing.assert_close(model.loss(padded)["loss"], alone)
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_never_changes_a_score(kind, ids):
+    laws.padding_never_changes_a_score(fresh(kind, ids, max_events=9).model)
 
 
 @pytest.mark.parametrize("form", ["buckets", "linear"])
-def test_the_last_state_alone_is_that_of_one_pass_over_all(form, ids):
-    model = fresh(ids, similarity_form=form).model
-    rows = torch.tensor([[3, 8, 3, 17], [5, 9, 0, 0], [4, 0, 0, 0]])
-    last = (rows > 0).sum(1) - 1
-    torch.testing.assert_close(model.last_states(rows), model.states(rows)[0][torch.arange(3), last])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_state_alone_is_that_of_one_pass_over_all(kind, form, ids):
+    laws.last_state_alone_is_that_of_one_pass_over_all(fresh(kind, ids, similarity_form=form).model)
 
 
-def test_a_later_item_changes_no_earlier_state(ids):
-    model = fresh(ids).model
-    before, after = (model.states(torch.tensor([rows]))[0] for rows in ([4, 9, 2, 7, 1], [4, 9, 2, 11, 20]))
-    assert torch.equal(before[:, :3], after[:, :3])
-    assert not torch.equal(before[:, 3], after[:, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_later_item_changes_no_earlier_state(kind, ids):
+    laws.later_item_changes_no_earlier_state(fresh(kind, ids).model)
 
 
-def test_scores_come_in_the_order_of_the_users_asked(ids, data):
-    recommender = fresh(ids)
-    history = data.history("test")
-    one_by_one = torch.cat([recommender.scores(history, np.array([user])) for user in range(data.n_users)])
-    assert one_by_one.shape == (data.n_users, N + 1)
-    for users in (np.arange(data.n_users), np.array([5, 2, 19, 2, 0]), np.arange(data.n_users)[::-1]):
-        torch.testing.assert_close(recommender.scores(history, users), one_by_one[users.copy()])
-    assert bool((one_by_one[:, 0] == -torch.inf).all())
-    assert bool(one_by_one[:, 1:].isfinite().all())
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_come_in_the_order_of_the_users_asked(kind, ids, data):
+    laws.scores_come_in_the_order_of_the_users_asked(fresh(kind, ids), data)
 
 
-def test_scores_read_the_last_events_only(ids):
-    long = Sequences(np.array([0, 6, 9]), np.array([9, 8, 7, 1, 2, 3, 1, 2, 3], dtype=np.int32))
-    scores = fresh(ids, max_events=3).scores(long, np.array([0, 1]))
-    torch.testing.assert_close(scores[0], scores[1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_read_the_last_events_only(kind, ids):
+    laws.scores_read_the_last_events_only(fresh(kind, ids, max_events=3))
 
 
-def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(ids):
-    model = fresh(ids).model
-    for place, row in enumerate([3, 8]):
-        codes, nodes = ids.code_ids[row], model.vectors.node[row]
-        wanted = model.items.weight[row] + model.project.weight @ FEATURES[row].double()
-        wanted = wanted + sum(table.weight[code] for table, code in zip(model.vectors.codes, codes, strict=True))
-        wanted = wanted + sum(table.weight[node] for table, node in zip(model.vectors.prefixes, nodes[1:], strict=True))
-        torch.testing.assert_close(model.embed(torch.tensor([[3, 8, 0]]))[0, place], wanted)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(kind, ids):
+    laws.item_enters_as_the_sum_of_all_that_the_model_holds_of_it(
+        fresh(kind, ids).model, ids, items=True, features=FEATURES
+    )
 
 
-def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(ids, data):
-    recommender = fresh(ids, w_codes=2.0)
-    model, history = recommender.model, data.history("test")
-    scores = recommender.scores(history, np.array([3, 0]))
-    for place, user in enumerate([3, 0]):
-        items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
-        state = model.last_states(torch.tensor([items.tolist()]))
-        logits = torch.stack([(state @ model.item_embeddings(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
-        for row in range(1, N + 1):
-            coded = model.head(state, model.vectors.node[row][None])[0]
-            torch.testing.assert_close(scores[place, row], 2 * coded + logits[row - 1] - torch.logsumexp(logits, 0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_heads_score_by_the_weighted_sum_of_both_log_probabilities(kind, ids, data):
+    laws.two_heads_score_by_the_weighted_sum_of_both_log_probabilities(fresh(kind, ids, w_codes=2.0), data)
 
 
-def test_two_heads_learn_from_the_weighted_sum_of_both_losses(ids):
-    model, rows = fresh(ids, w_codes=2.0).model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
-    parts = model.loss(rows)
-    states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
-    torch.testing.assert_close(parts["codes"], -model.head(states, model.vectors.node[targets]).mean())
-    torch.testing.assert_close(parts["items"], F.cross_entropy(states @ model.item_embeddings()[1:].T, targets - 1))
-    torch.testing.assert_close(parts["loss"], 2 * parts["codes"] + parts["items"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_heads_learn_from_the_weighted_sum_of_both_losses(kind, ids):
+    laws.two_heads_learn_from_the_weighted_sum_of_both_losses(fresh(kind, ids, w_codes=2.0).model)
 
 
-def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothing(ids):
-    model = fresh(ids).model
-    vectors = model.item_embeddings()
-    torch.testing.assert_close(vectors, model.items.weight + FEATURES.double() @ model.project.weight.T)
-    torch.testing.assert_close(model.item_embeddings(torch.tensor([[8], [3]])), vectors[[8, 3]][:, None])
-    assert torch.equal(vectors[4], model.items.weight[4])  # has none
-    model.loss(torch.tensor([[1, 2]]))["loss"].backward()
-    assert bool(model.project.weight.grad.any())
-    assert not model.features.requires_grad
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_items_and_what_belongs_to_them_permutes_the_scores(kind, ids, data):
+    laws.permuting_items_and_what_belongs_to_them_permutes_the_scores(lambda some: fresh(kind, some), ids, data)
 
 
-def test_permuting_items_and_what_belongs_to_them_permutes_the_scores(ids, data):
-    order = np.append(0, 1 + np.random.default_rng(4).permutation(N))  # new row r holds what old row order[r] held
-    moved = {
-        name: value[order] if isinstance(value, np.ndarray) and name != "codebook" else value
-        for name, value in vars(ids).items()
-    }
-    plain, other = fresh(ids), fresh(replace(ids, **moved))
-    state = plain.model.state_dict()
-    for name in ("items.weight", "features", "reweighting.vectors", "reweighting.present"):
-        state[name] = state[name][order]
-    other.model.load_state_dict(state)
-    square = plain.model.reweighting.pairs.view(len(order), len(order), -1)  # buckets belong to pairs of items
-    other.model.reweighting.pairs = square[order][:, order].flatten(0, 1)
-    history = data.history("test")
-    renamed = Sequences(history.offsets, np.argsort(order)[history.items].astype(np.int32))
-    users = np.arange(data.n_users)
-    torch.testing.assert_close(other.scores(renamed, users), plain.scores(history, users)[:, order])
-
-
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(k, data, ids):
-    recommender = fresh(ids)
-    history, targets, users = data.history("test"), data.targets("test"), np.arange(data.n_users)
-    whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, targets, k)
-    for mask in (lambda scores: scores, lambda scores: filter_seen(scores, history, users)):
-        for found, wanted in zip(
-            rank_scores(mask(part), targets, k), rank_scores(mask(whole), targets, k), strict=True
-        ):
-            np.testing.assert_array_equal(found, wanted)
+def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, data, ids):
+    laws.scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(fresh(kind, ids), data, k)
 
 
-TRAINED = {"gated": GATED, "sampled": {"output": "items", "loss": "sampled", "block": "ligr"}}
+TRAINED = KINDS | {"sampled": {"output": "items", "loss": "sampled", "block": "ligr"}}
 trained = pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
 
 
 @trained
-def test_training_repeats_for_its_seed_and_learns(data, ids, run, tmp_path, changes):
-    config = recommender_config(**changes)
-    again, history = fit_recommender(data, ids, config, EVALUATION, 0, tmp_path / "c", make_model)
-    first, wanted = run(**changes)
-    assert same_tensors(again.model.state_dict(), first.model.state_dict())
-    assert history.epochs == wanted.epochs
-    assert not same_tensors(run(seed=1, **changes)[0].model.state_dict(), first.model.state_dict())
-    assert wanted.epochs[-1]["loss"] < wanted.epochs[0]["loss"]
-    assert not first.model.training
+def test_training_repeats_for_its_seed_and_learns(fit, run, tmp_path, changes):
+    laws.training_repeats_for_its_seed_and_learns(
+        run(**changes), fit(tmp_path / "c", **changes), run(seed=1, **changes)
+    )
 
 
 @trained
 def test_what_comes_back_is_the_best_epoch_by_validation(data, run, changes):
-    recommender, history = run(**changes)
-    scores = [row["score"] for row in history.epochs]
-    assert history.best_epoch == 1 + int(np.argmax(scores))
-    assert early_score(recommender, data, np.arange(data.n_users), EVALUATION) == pytest.approx(max(scores))
+    laws.what_comes_back_is_the_best_epoch_by_validation(run(**changes), data)
 
 
 @trained
-def test_test_events_change_nothing_that_is_trained(data, ids, run, tmp_path, changes):
-    items, last = data.sequences.items.copy(), data.sequences.offsets[1:] - 1
-    items[last] = items[last] % N + 1
-    changed = replace(data, sequences=Sequences(data.sequences.offsets, items))
-    config = recommender_config(**changes)
-    found, history = fit_recommender(changed, ids, config, EVALUATION, 0, tmp_path / "c", make_model)
-    assert same_tensors(found.model.state_dict(), run(**changes)[0].model.state_dict())
-    assert history.epochs == run(**changes)[1].epochs
+def test_test_events_change_nothing_that_is_trained(data, fit, run, tmp_path, changes):
+    assert alike(fit(tmp_path / "c", laws.other_test_events(data), **changes), run(**changes))
 
 
 @trained
 def test_the_evaluation_batch_changes_no_result(run, changes):
-    (first, before), (second, after) = run(**changes), run(evaluation=replace(EVALUATION, batch=3), **changes)
-    assert same_tensors(first.model.state_dict(), second.model.state_dict())
-    assert [r["score"] for r in before.epochs] == pytest.approx([r["score"] for r in after.epochs])
+    laws.evaluation_batch_changes_no_result(run, **changes)
 
 
 # ---- losses with negatives
@@ -403,7 +313,7 @@ def test_the_evaluation_batch_changes_no_result(run, changes):
 def item_scorer(n_items, **changes):
     """An untrained item model with item vectors of ordinary size."""
     torch.manual_seed(0)
-    model = make_model(n_items, None, recommender_config(output="items", **changes), None).double()
+    model = make_model(n_items, None, row_config(output="items", **changes), None).double()
     nn.init.normal_(model.items.weight)
     return model
 

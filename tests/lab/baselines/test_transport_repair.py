@@ -1,20 +1,18 @@
 """Laws of the repair by transport, against loops and an exact assignment."""
 
-from dataclasses import replace
-
+import identities
 import numpy as np
 import pytest
-import torch
 from scipy.optimize import linear_sum_assignment
-from tiny import ids_config, planted_data, tokenizer_config
+from tiny import ids_config, planted_data, row_tokenizer_config
 
-from bbqrec_core import Sequences, health
-from bbqrec_core.tokenizer.fit import build_model, encode_items, finish, resolve
+from bbqrec_core import health
+from bbqrec_core.tokenizer.fit import encode_items, finish
 from bbqrec_core.tokenizer.semantic_ids import group_sizes, move_to_free
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized
+from bbqrec_lab.baselines.row_tokenizer import RowTokenizer
 from bbqrec_lab.baselines.transport_repair import repair_by_transport, sinkhorn, spread_by_transport
 
-N = 24
 COMBINE = {"fused": 4, "concat": 2, "chain": 2}  # and so few codes that items collide
 
 
@@ -67,7 +65,7 @@ def test_transport_costs_less_than_moving_one_by_one_in_a_crowd():
 
 @pytest.mark.parametrize("combine", COMBINE)
 def test_ids_repaired_by_transport_are_those_before_the_repair_after_it(data, tmp_path, combine):
-    config = tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
+    config = row_tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
     plain, done = (
         make_tokenized(data, ids_config(transport=transport), config, 0, tmp_path / str(transport))
         for transport in (False, True)
@@ -87,8 +85,8 @@ def test_ids_repaired_by_transport_are_those_before_the_repair_after_it(data, tm
 @pytest.mark.parametrize("uniqueness", ["extra", "nearest"])
 def test_transport_takes_the_place_of_another_repair(data, tmp_path, uniqueness):
     first, second = (
-        make_tokenized(data, ids_config(transport=True), tokenizer_config(uniqueness=kind, codes=4), 0, tmp_path / kind)
-        for kind in ("none", uniqueness)
+        make_tokenized(data, ids_config(transport=True), config, 0, tmp_path / config.uniqueness)
+        for config in (row_tokenizer_config(uniqueness=kind, codes=4) for kind in ("none", uniqueness))
     )
     assert np.array_equal(second.ids.code_ids, first.ids.code_ids)
     assert second.ids.sizes == first.ids.sizes
@@ -98,23 +96,8 @@ def test_transport_takes_the_place_of_another_repair(data, tmp_path, uniqueness)
 @pytest.mark.parametrize("combine", COMBINE)
 def test_renumbering_items_renumbers_their_ids(data, combine):
     """As in test_identities.py: the same model of renumbered items gives their IDs in the new order."""
-    order = np.append(0, 1 + np.random.default_rng(4).permutation(N))  # new row r holds what old row order[r] held
-    moved = replace(
-        data,
-        features={name: array[order] for name, array in data.features.items()},
-        presence={name: array[order] for name, array in data.presence.items()},
-        sequences=Sequences(data.sequences.offsets, np.argsort(order)[data.sequences.items].astype(np.int32)),
-    )
-    config = resolve(tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine]), data)
-    models = []
-    for one in (data, moved):
-        torch.manual_seed(5)
-        models.append(build_model(one, config).double())
-    plain, other = models
-    parts = plain.eval().parts(torch.arange(1, N + 1))
-    plain.quantizer.initialise(*plain.units(parts.signals, parts.present), torch.Generator().manual_seed(0))
-    state = plain.state_dict()
-    other.load_state_dict(state | {"id_signal.weight": state["id_signal.weight"][order]})
+    config = row_tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
+    plain, other, order = identities.renumbered(lambda one: identities.stage_one(one, RowTokenizer, config), data)
     found, wanted = (repair_by_transport(finish(encode_items(model), config, [])) for model in (other, plain))
     assert np.array_equal(found.ids.code_ids[1:], wanted.ids.code_ids[order][1:])
     assert found.health == wanted.health

@@ -85,7 +85,7 @@ ERRORS = [
     (
         "item_id twice in items.parquet",
         cell(ITEMS, "item_id", 4, 11),
-        "row 4, column item_id: item id seen before: 11; ",
+        "row 4, column item_id: duplicate item id: 11; ",
     ),
     ("truncated or corrupt npy", cut("features/graph.npy", 150), "/graph.npy: cannot be read as a numpy array ("),
     ("truncated or corrupt npy", cut("features/graph.npy", 0), "/graph.npy: cannot be read as a numpy array ("),
@@ -113,17 +113,17 @@ ERRORS = [
     (
         "NaN or infinity in features",
         bundles.feature(2, 0, 1e200),
-        "row 2, column 0: not a finite float32: 1e+200; make",
+        "row 2, column 0: not a finite float32: 1e+200; set",
     ),
     (
         "negative code, or beyond 32 bits",
         array(NEGATIVE, "text_codes"),
-        "/text_codes.npy: row 4, column 1: not a code from 0 upwards: -3; ",
+        "/text_codes.npy: row 4, column 1: not a 32-bit code of at least 0: -3; ",
     ),
     (
         "negative code, or beyond 32 bits",
         array([[2**40]] * 5, "text_codes"),
-        "row 0, column 0: not a code from 0 upwards: 10",
+        "row 0, column 0: not a 32-bit code of at least 0: 10",
     ),
     (
         "features zero for every item",

@@ -1,5 +1,7 @@
 """Laws of the frozen encoders, of their cache and of the scaling that training sees."""
 
+from dataclasses import replace
+
 import bundles
 import numpy as np
 import polars as pl
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from toys import toy_data
 
 from bbqrec_lab.datasets import encoders, features
 from bbqrec_lab.datasets.download import FetchError
@@ -28,6 +31,23 @@ def weights(cache):
 def small_encoder():
     torch.manual_seed(0)
     return encoders.SentenceEncoder(vocabulary=23, width=12, hidden=20, layers=2, heads=3, positions=11).eval()
+
+
+# --- several modalities ----------------------------------------------------------------------------------------------
+
+
+def test_features_are_joined_side_by_side_with_zero_where_one_is_missing():
+    rng = np.random.default_rng(0)
+    text, image = (rng.normal(size=(6, width)).astype(np.float32) for width in (3, 2))
+    text[[0, 2, 4]] = image[[0, 4]] = 0
+    said = np.array([False, True, True, False, False, True])  # item 3 has numbers that do not count
+    data = replace(toy_data([[1, 2, 3]], 5), features={"text": text, "image": image}, presence={"image": said})
+    joined, present = features.joined_features(data, ["image", "text"])
+    assert joined.shape == (6, 5)
+    assert np.array_equal(joined[:, 2:], text)
+    assert np.array_equal(joined[said, :2], image[said])
+    assert not joined[~said, :2].any()
+    assert present.tolist() == [False, True, True, True, False, True]
 
 
 # --- scaling ---------------------------------------------------------------------------------------------------------

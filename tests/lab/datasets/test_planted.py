@@ -115,7 +115,7 @@ def test_truth_follows_the_item_and_not_its_row(tiny):
 
 
 def test_truth_of_another_bundle_is_refused(tiny, walk, tmp_path):
-    with pytest.raises(ValueError, match="does not know item"):
+    with pytest.raises(ValueError, match="has no row for item"):
         load_truth(tiny, read_bundle(walk, DataConfig()))
     with pytest.raises(ValueError, match="does not exist"):
         load_truth(tmp_path, read_bundle(walk, DataConfig()))

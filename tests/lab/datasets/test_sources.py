@@ -301,9 +301,9 @@ def test_a_bundle_without_any_modality_is_accepted(tmp_path):
     [
         (lambda tmp: sources.get("ml-20m", cache=tmp), "'ml-20m'; choose one of ml-100k, ml-1m, planted"),
         (lambda tmp: sources.load("nowhere", cache=tmp), "no dataset 'nowhere': give one of ml-100k"),
-        (lambda tmp: sources.get("planted", "get", tmp), "posters='get' means nothing for planted"),
-        (lambda tmp: sources.load(tmp, DataConfig(posters="get"), tmp), "posters='get' goes with ml-100k and ml-1m"),
-        (lambda tmp: sources.get("ml-100k", "no/such", tmp), "posters: 'no/such' is no folder"),
+        (lambda tmp: sources.get("planted", "get", tmp), "posters='get' does not apply to planted"),
+        (lambda tmp: sources.load(tmp, DataConfig(posters="get"), tmp), "posters='get' applies to ml-100k and ml-1m"),
+        (lambda tmp: sources.get("ml-100k", "no/such", tmp), "posters: 'no/such' is not a folder"),
     ],
 )
 def test_what_cannot_be_had_is_named_with_the_remedy(tmp_path, call, message):
@@ -349,7 +349,7 @@ def test_posters_of_movielens_100k_join_through_the_ids_of_movielens_1m(tmp_path
 
 def test_a_folder_whose_pictures_fit_no_film_is_an_error(own_ml_1m):
     picture(own_ml_1m / "posters" / "toy-story.jpg", "red")
-    with pytest.raises(ValueError, match=r"no picture in .* fits a film; name them ID\.jpg"):
+    with pytest.raises(ValueError, match=r"no picture in .* belongs to a film; name them ID\.jpg"):
         sources.get("ml-1m", str(own_ml_1m / "posters"), own_ml_1m)
 
 

@@ -185,7 +185,7 @@ def test_a_variant_is_its_settings_on_top_of_the_users():
             if isinstance(others, dict):
                 assert settings[stage] == {bare: others[bare] for bare in settings[stage]}
     assert variant_config("bbqrec", base) == base
-    with pytest.raises(ValueError, match="no variant 'nosuch': there are bbqrec, popularity"):
+    with pytest.raises(ValueError, match="no variant 'nosuch': choose one of bbqrec, popularity"):
         variant_config("nosuch", base)
 
 

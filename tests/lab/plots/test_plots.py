@@ -328,7 +328,7 @@ def test_a_ledger_shows_every_value_once_and_leaves_out_what_is_not_known() -> N
 def test_the_agreement_of_trees_is_on_one_scale_and_names_what_has_none() -> None:
     fig = plots.tree_agreement({"a": np.array([[0.2, -0.001]]), "b": np.array([[0.9, np.nan]])})
     assert {image.get_clim() for ax in fig.axes for image in ax.images} == {(0, 1)}
-    assert [text.get_text() for ax in fig.axes[:2] for text in ax.texts] == ["0.20", "0.00", "0.90", "all alone"]
+    assert [text.get_text() for ax in fig.axes[:2] for text in ax.texts] == ["0.20", "0.00", "0.90", "n/a"]
 
 
 def test_stability_is_drawn_beside_what_chance_gives() -> None:
@@ -355,7 +355,7 @@ def test_a_verdict_never_tells_the_answer() -> None:
     assert notebook.verdict("Higher", "higher") == "Right."
     assert notebook.verdict("lower", "higher") == "Look again: 0 of 1 right."
     assert notebook.verdict([1, 2], [1, 3]) == "Look again: 1 of 2 right."
-    assert notebook.verdict([1], [1, 3]) == "Look again: 2 values were asked for, this is 1."
+    assert notebook.verdict([1], [1, 3]) == "Look again: the exercise asks for 2 values, the answer has 1."
 
 
 def test_a_solution_must_be_right() -> None:

@@ -1,4 +1,4 @@
-"""The book: what a run left becomes pages that ask nobody for anything and lead to each other."""
+"""The book: the results of a run become linked pages that need no network."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ LOADED = re.compile(r"""url\(["']?(?!data:|#)([^)"']+)["']?\)|@import\s+["']([^"
 
 
 def executed_notebook() -> nbformat.NotebookNode:
-    """A notebook with what the suite's have: prose with a formula, parameters, a picture, a table and two widgets."""
+    """A notebook like those of the suite: prose with a formula, parameters, an image, a table and two widgets."""
     slider = ipywidgets.IntSlider(value=3, description="levels")
     box = ipywidgets.VBox([slider, ipywidgets.HTML("<p>told by the kernel </p>")])
     done = ipywidgets.HBox([ipywidgets.Label("done")], layout={"display": "none"})
@@ -44,7 +44,7 @@ def executed_notebook() -> nbformat.NotebookNode:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository as far as the book reads it, and in `runs` what a run left."""
+    """The parts of a repository that the book reads, and the results of a run in `runs`."""
     root = tmp_path_factory.mktemp("repository")
     pages = {
         "README.md": "# The project\n\n[First](notebooks/00_first.ipynb), [data](docs/data.md), [licence](LICENSE), "
@@ -71,7 +71,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(repository: Path) -> Path:
-    """The folder of the finished site."""
+    """Folder of the finished site."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book, "notebook_folder", lambda: repository / "notebooks")
         first = book.build("planted-smoke", "smoke", repository / "runs")
@@ -80,7 +80,7 @@ def site(repository: Path) -> Path:
 
 
 def pages_of(site: Path) -> dict[Path, str]:
-    """Text by file; below _static lies a template of the theme, which is no page."""
+    """Text per file, without _static, which contains a template of the theme."""
     files = [path for path in site.rglob("*.html") if "_static" not in path.parts]
     return {path: path.read_text(encoding="utf-8") for path in files}
 
@@ -137,7 +137,7 @@ def test_formulas_need_no_script(site: Path) -> None:
 
 def test_a_widget_is_a_place_with_words_and_its_state(site: Path) -> None:
     page = (site / "notebooks" / "00_first.html").read_text()
-    assert page.count('class="bb-widget"') == 1, "what is hidden is left out"
+    assert page.count('class="bb-widget"') == 1, "hidden widgets are omitted"
     assert page.count("make lab") == 1
     state = (site / "_static" / "widgets" / "00_first.js").read_text()
     assert "told by the kernel" in state
@@ -181,7 +181,7 @@ def test_a_fault_of_a_page_is_an_error_and_the_site_before_stays(repository: Pat
         (repository / "docs" / "data.md").write_text(broken + "\n[a section](#that-is-nowhere)\n")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(book, "notebook_folder", lambda: repository / "notebooks")
-            with pytest.raises(ValueError, match=r"the pages have faults: .*that-is-nowhere"):
+            with pytest.raises(ValueError, match=r"the pages have errors: .*that-is-nowhere"):
                 book.build("planted-smoke", "smoke", repository / "runs")
     finally:
         (repository / "docs" / "data.md").write_text(broken)

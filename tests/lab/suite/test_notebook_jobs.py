@@ -1,4 +1,4 @@
-"""The notebook suite: order, strict names, execution, and what is not done twice."""
+"""The notebook suite: order, strict parameter names, execution, and no repeated work."""
 
 import sys
 from pathlib import Path
@@ -37,10 +37,10 @@ def test_notebooks_come_in_order_and_solutions_are_not_among_them(tmp_path: Path
 
 
 def test_unknown_number_and_empty_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="available are none"):
         notebooks.discover(tmp_path)
     write_notebook(tmp_path / "01_a.ipynb")
-    with pytest.raises(ValueError, match=r"no notebook 07 in .*: there are 01"):
+    with pytest.raises(ValueError, match=r"no notebook 07 in .*: available are 01"):
         notebooks.discover(tmp_path, ("01", "07"))
 
 
@@ -87,7 +87,7 @@ def test_an_error_inside_a_widget_fails_the_notebook(tmp_path: Path) -> None:
 
 
 class Executor:
-    """Stands for `suite.execute`: writes the target and a table, counts, fails or is interrupted on request."""
+    """Mock of `notebooks.execute`: writes the target and a table, records calls, fails or is interrupted on request."""
 
     def __init__(self, table: Path) -> None:
         self.table, self.calls, self.cause, self.interrupted = table, [], "", False
@@ -188,11 +188,11 @@ def test_the_hash_of_the_packages_moves_with_their_sources(
 ) -> None:
     found = {}
     for content in ("x = 1", "x = 2", "x = 1  # one"):
-        folder = tmp_path / str(len(found))  # a process hashes a tree once
+        folder = tmp_path / str(len(found))  # a new folder, because the hash of a folder is cached per process
         for name in code_keys.PACKAGES:
             (folder / name / "room").mkdir(parents=True)
             (folder / name / "room" / "a.py").write_text(content if name == package else "x = 0")
         monkeypatch.setattr(notebooks, "ROOT", folder)
         found[content] = notebooks.packages_hash()
     assert found["x = 2"] != found["x = 1"]
-    assert found["x = 1  # one"] == found["x = 1"]  # a comment makes nothing again
+    assert found["x = 1  # one"] == found["x = 1"]  # a comment does not change the hash

@@ -1,4 +1,4 @@
-"""The process pool: order, failures, deaths, interruption."""
+"""The process pool: order, failures, killed workers, interruption."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from bbqrec_lab.suite import process_pool
 
 
 def _work(folder: Path, name: str, seed: int) -> str:
-    """What a row does, by name; runs in a worker."""
+    """The work of a row, which depends on its name; it runs in a worker."""
     print(f"prints of {name}")
     (folder / f"{name}-{seed}.calls").open("a").write("x")
     if name == "slow":
@@ -35,7 +35,7 @@ def test_a_failing_row_is_reported_and_the_rest_finish_in_order(tmp_path: Path, 
     assert outcomes["raises", 0].cause.startswith("ValueError: first line; see ")
     assert "second line" in (tmp_path / "logs" / "raises-0.log").read_text()
     seen = capfd.readouterr()
-    assert "prints of" not in seen.out + seen.err  # the log has them, the terminal has the progress
+    assert "prints of" not in seen.out + seen.err  # prints go to the log, progress goes to the terminal
     assert seen.err.count("row ") == 3
     assert "left" in seen.err
 
@@ -45,7 +45,7 @@ def test_a_killed_worker_costs_its_own_row_alone(tmp_path: Path) -> None:
     outcomes = process_pool.run_all(partial(_work, tmp_path), rows, 2, tmp_path / "logs")
     assert [row for row, out in outcomes.items() if isinstance(out, process_pool.Failure)] == [("dies", 0)]
     assert "memory" in outcomes["dies", 0].cause
-    assert len((tmp_path / "dies-0.calls").read_text()) == 2  # beside others, then alone
+    assert len((tmp_path / "dies-0.calls").read_text()) == 2  # once in parallel, once alone
 
 
 SLEEPER = """
@@ -77,7 +77,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, ending: signal.Signals) -
     _wait_until(lambda: all(file.exists() and file.read_text() for file in files))
     workers = [int(file.read_text()) for file in files]
     if ending == signal.SIGINT:
-        os.killpg(process.pid, ending)  # Ctrl-C reaches the workers as well
+        os.killpg(process.pid, ending)  # Ctrl-C also reaches the workers
     else:
         process.send_signal(ending)
     assert process.wait(timeout=20) == (130 if ending == signal.SIGINT else -ending)
@@ -92,7 +92,9 @@ def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=log, start_new_session=True)
         _wait_until(lambda: len(list(tmp_path.glob("started-*"))) == 3)
-        for file in tmp_path.glob("started-*"):  # as Ctrl-C in a terminal does, but not to the parent, which ends them
+        for file in tmp_path.glob(
+            "started-*"
+        ):  # like Ctrl-C in a terminal, but without the parent, which would stop them
             os.kill(int(file.name.split("-")[1]), signal.SIGINT)
         _wait_until(lambda: all((tmp_path / name).exists() for name in ("idle", "one", "two")))
         process.send_signal(signal.SIGINT)
@@ -101,7 +103,7 @@ def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not collected by its parent does not."""
+    """Whether a process runs; a zombie process does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -111,7 +113,7 @@ def _alive(pid: int) -> bool:
 def _wait_until(condition: object) -> None:
     limit = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < limit, "waited 30 s in vain"
+        assert time.monotonic() < limit, "condition not reached within 30 s"
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""What is shown of many jobs: notes of workers, the table, the lines, and the estimate of the time left."""
+"""Progress of parallel jobs: status files of workers, the table, the lines, and the estimate of remaining time."""
 
 import io
 import os
@@ -21,7 +21,7 @@ ROWS = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that everything sees, to be moved by hand."""
+    """A mock clock, which the test advances."""
     now = [1000.0]
     monkeypatch.setattr(progress.time, "time", lambda: now[0])
     return now
@@ -33,7 +33,7 @@ def board(tmp_path: Path, jobs: int = 2, expected: dict | None = None) -> Board:
 
 def begin(of: Board, row: tuple, bar: str = "") -> Log:
     log = Log(of.logs[row])
-    vars(of).setdefault("kept", []).append(log)  # a log that nobody holds is closed
+    vars(of).setdefault("kept", []).append(log)  # keep a reference, because an unreferenced log is closed
     if bar:
         log.write("\r" + bar)
     return log
@@ -75,7 +75,7 @@ def test_nothing_is_estimated_before_anything_is_known(tmp_path: Path, clock: li
     of = board(tmp_path)
     begin(of, ("a", 0))
     assert of.seconds_left() is None
-    assert of.left() == "time left not known yet"
+    assert of.left() == "remaining time unknown"
 
 
 def test_the_estimate_fills_the_places_with_what_alike_rows_took(tmp_path: Path, clock: list[float]) -> None:
@@ -84,9 +84,11 @@ def test_the_estimate_fills_the_places_with_what_alike_rows_took(tmp_path: Path,
     begin(of, ("a", 1))
     begin(of, ("b", 0))
     clock[0] += 30
-    assert of.seconds_left() == 70 + 100  # b is nothing known of: as a; its second waits for one of two places
+    assert (
+        of.seconds_left() == 70 + 100
+    )  # kind b is unknown, so it counts as a; its second row waits for one of two workers
     of.finish(("b", 0), 10.0, "done", failed=False)
-    assert of.seconds_left() == 70  # beside it the last b takes 10
+    assert of.seconds_left() == 70  # the last b takes 10 in parallel
     begin(of, ("b", 1))
     assert of.seconds_left() == 70
 
@@ -108,7 +110,7 @@ def test_one_job_at_a_time_takes_as_long_as_all_of_them_together(tmp_path: Path,
 def test_an_earlier_run_says_how_long_rows_take_relative_to_each_other(tmp_path: Path, clock: list[float]) -> None:
     of = board(tmp_path, 1, {("a", 0): 10.0, ("a", 1): 10.0, ("b", 0): 50.0, ("b", 1): 60.0})
     assert of.seconds_left() == 130
-    of.finish(("a", 0), 20.0, "done", failed=False)  # twice as slow a machine
+    of.finish(("a", 0), 20.0, "done", failed=False)  # this machine is twice as slow
     assert of.seconds_left() == 20 + 100 + 120
 
 
@@ -143,7 +145,7 @@ def test_the_table_has_a_line_for_each_running_row_and_all_counts(tmp_path: Path
     text = shown(of)
     assert re.search(r"a 0 +1 min 05 s +recommender epoch 3/9, best 0.0812:  40%\s*\n", text)
     assert re.search(r"a 1 +0 s", text)
-    counts = "1 of 4 rows finished, 1 failed, 2 running, 1 waiting, 1 min 05 s so far, time left not known yet"
+    counts = "1 of 4 rows finished, 1 failed, 2 running, 1 waiting, 1 min 05 s so far, remaining time unknown"
     assert counts in " ".join(text.split())
     assert "b 0" not in text
 
@@ -166,8 +168,8 @@ def test_a_terminal_gets_lines_above_a_live_table_and_the_table_goes_at_the_end(
         log.close()
     text = console.file.getvalue()
     assert "row 1 of 4, a 0: done (" in text
-    assert "1 of 4 rows finished" in inside  # at once, not with the next redraw
-    assert text.rstrip().endswith("\x1b[2K") or "\x1b[1A\x1b[2K" in text  # what was live is wiped away
+    assert "1 of 4 rows finished" in inside  # immediately, not at the next redraw
+    assert text.rstrip().endswith("\x1b[2K") or "\x1b[1A\x1b[2K" in text  # the live table is erased
 
 
 def test_anything_else_gets_plain_lines(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
@@ -211,7 +213,7 @@ def test_on_a_real_terminal_both_running_jobs_are_seen_at_once_and_the_rest_fini
     while True:
         try:
             part = os.read(parent, 65536)
-        except OSError:  # the other end is closed
+        except OSError:  # the child has closed its end
             break
         if not part:
             break

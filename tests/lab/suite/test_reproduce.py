@@ -1,4 +1,4 @@
-"""The whole job over small stand-ins for training and notebooks."""
+"""The full reproduction with mocks for training and notebook execution."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from bbqrec_lab.suite import notebooks, process_pool, reproduce
 
 @dataclass(frozen=True)
 class Result:
-    """The parts of an experiment's result that the job reads."""
+    """The parts of a result that the reproduction reads."""
 
     rows: pl.DataFrame
     cost: pl.DataFrame
@@ -38,7 +38,7 @@ def _result(variant: str, seed: int) -> Result:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stand-ins for sources, experiments, the pool and notebook execution; `failing` names what fails."""
+    """Mocks of sources, experiments, the pool and notebook execution; `failing` holds the names that fail."""
     state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={})
     data = SimpleNamespace(name="toy", data_hash="00aa11bb")
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy"})
@@ -69,7 +69,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(notebooks, "execute", execute)
     monkeypatch.setattr(notebooks, "notebook_folder", lambda: tmp_path / "notebooks")
     for name in ("01_a.ipynb", "05_b.ipynb"):
-        _write_notebook(tmp_path / "notebooks" / name, 'seeds: str = "0"  # of the rows\n' * (name == "05_b.ipynb"))
+        more = 'seeds: str = "0"  # of the rows\n' if name == "05_b.ipynb" else ""
+        _write_notebook(tmp_path / "notebooks" / name, more)
     reproduce._load.cache_clear()
     yield state
     reproduce._load.cache_clear()
@@ -104,7 +105,7 @@ def test_the_job_writes_its_tables_in_the_order_of_the_plan(
     rows = pl.read_csv(tables / "main_results.csv")
     assert rows["variant"].to_list() == ["b", "b", "a", "a"]
     assert rows["seed"].to_list() == [2, 1, 2, 1]
-    assert job.rows == [("a", 2), ("a", 1), ("b", 2), ("b", 1)]  # made, the long ones first
+    assert job.rows == [("a", 2), ("a", 1), ("b", 2), ("b", 1)]  # execution order: long rows first
     assert pl.read_csv(tables / "intervals.csv")["pairs"].to_list() == [4]
     assert pl.read_csv(tables / "cost.csv").height == 4
     assert "7 targets, split seed 0, seeds 1, 2" in (tables / "main_results.md").read_text()
@@ -219,7 +220,7 @@ def test_promotion_names_what_no_run_made_and_keeps_long_runs_that_are_committed
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("old")
     _page(tmp_path, "![](figures/02_a.png) and figures/ml-1m/full/main_results.md and figures/ml-1m/full/cost.csv")
-    with pytest.raises(ValueError, match=r"never made: 02_a.png, ml-1m/full/cost.csv: "):
+    with pytest.raises(ValueError, match=r"not found in any run: 02_a.png, ml-1m/full/cost.csv: "):
         reproduce.promote(tmp_path / "runs", tmp_path)
     assert kept.read_text() == "old"
 

@@ -1,4 +1,4 @@
-"""A notebook as a page: a copy with other parameters and without pictures from outside, refused where it cannot be."""
+"""A notebook as a web page: a copy with other parameters and without external images; wrong requests are rejected."""
 
 from pathlib import Path
 

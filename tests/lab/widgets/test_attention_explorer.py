@@ -1,4 +1,4 @@
-"""The attention explorer: its view says the model's numbers, and every control changes what is seen."""
+"""The attention explorer: its view shows the numbers of the model, and every control changes the view."""
 
 import re
 from dataclasses import replace
@@ -49,12 +49,12 @@ def test_the_view_writes_weights_ranks_and_the_change_of_ranks(which: Subject) -
     state = ExplorerState("0", 4, 1, 2, scale=2.0)
     seen, shown = look(which, state), view(which, state)
     assert shown.count('<table class="bb-heat">') == 3
-    assert shown.count(" gives ") == 2 * (2 + 3 + 4)
+    assert shown.count(" attends to ") == 2 * (2 + 3 + 4)
     assert f">{100 * seen.after[3, 1]:.0f}</td>" in shown
     best = explanations.best(seen.ranks, 1)[0]
     then = seen.trained[best]
     assert (f"rank {then} → 1 ▲" if then > 1 else "rank 1 (same)") in shown
-    assert "What this user really chose next, item 9" in shown
+    assert "The true next item of this user, item 9" in shown
     assert (
         shown.count("(same)") < view(which, replace(state, scale=1.0)).count("(same)") == attention_explorer.SHOWN + 1
     )
@@ -65,7 +65,7 @@ def test_both_attention_maps_share_one_colour_scale(which: Subject) -> None:
     top = max(float(seen.before[1:].max()), float(seen.after[1:].max()))
     brightest = html_cards.code_colour(255, 256)[0]
     assert f"</span>{100 * top:.0f}." in shown
-    heat = shown[shown.index("before: offsets") : shown.index("least to")]
+    heat = shown[shown.index("before: offset scale") : shown.index("least similar")]
     assert heat.count(f"background:{brightest}") == sum(
         round(255 * w / top) == 255 for m in (seen.before, seen.after) for w in m[1:].tril(1).flatten().tolist()
     )
@@ -99,7 +99,7 @@ def test_what_is_not_there_is_said(which: Subject, change: dict, words: str) -> 
 def test_a_scale_out_of_range_and_a_model_without_offsets_are_refused(which: Subject) -> None:
     with pytest.raises(ValueError, match="scale from 0 to 2"):
         ExplorerState("0", scale=2.1)
-    with pytest.raises(ValueError, match="no offsets to explore"):
+    with pytest.raises(ValueError, match="this model has no offsets"):
         Subject(which.items, tiny_recommender(reweight=False), which.users, which.history, which.targets)
 
 

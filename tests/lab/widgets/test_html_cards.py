@@ -1,4 +1,4 @@
-"""Cards show every item, with or without title and picture, and turn no text into markup."""
+"""Cards show every item, with or without title and image, and never turn text into markup."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ EVIL = '<script>alert("x")</script> & more'
 
 
 class Tags(HTMLParser):
-    """Collects tags, attributes and text; the parser's own view of what a browser would build."""
+    """Collect tags, attributes and text as an HTML parser reads them."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag != "img":  # the one tag that is never closed
+        if tag != "img":  # the only tag without an end tag
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list) -> None:
@@ -71,7 +71,7 @@ def test_a_picture_becomes_a_small_inline_image(shown: html_cards.Catalogue) -> 
     (source,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
     assert Image.open(io.BytesIO(base64.b64decode(source))).size == (4, 3)
     assert "<svg" not in page
-    assert 'alt="picture of beech"' in page
+    assert 'alt="image of beech"' in page
 
 
 def test_large_pictures_are_cut_down(tmp_path: Path) -> None:

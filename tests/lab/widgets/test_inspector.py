@@ -1,4 +1,4 @@
-"""The inspector's state and views against counts by hand, and its controls without a browser."""
+"""State and views of the inspector compared with counts by hand, and its controls without a browser."""
 
 import html
 import io
@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 import polars as pl
 import pytest
-from tiny import ids_config, planted_data, tokenizer_config
+from tiny import ids_config, planted_data, row_tokenizer_config
 
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized
 from bbqrec_lab.store import Store
@@ -34,7 +34,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
     survey,
 )
 
-# The scatter plot's own use of pandas is not ours to mend.
+# The warning comes from jupyter-scatter, which uses a deprecated pandas option.
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
 TOY = np.array([[0, 0], [4, 1], [4, 7], [2, 1], [4, 1], [2, 3], [4, 5]])  # row 0 is padding
 
@@ -45,7 +45,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     folder = tmp_path_factory.mktemp("atlas")
     data = planted_data(folder)
     trained = {
-        name: make_tokenized(data, ids_config(source=source), tokenizer_config(), 0, folder / name)
+        name: make_tokenized(data, ids_config(source=source), row_tokenizer_config(), 0, folder / name)
         for name, source in (("learned", "learned"), ("chance", "random"))
     }
     return survey(data, trained, Store(folder / "store"), "pca")
@@ -57,7 +57,7 @@ def tool(atlas: Atlas, tmp_path: Path) -> inspector.Inspector:
 
 
 def plain(page: str) -> str:
-    """The words of a page."""
+    """The text of a page."""
     return html.unescape(re.sub(r"<[^>]+>", " ", page.replace(html_cards.STYLE, "")))
 
 
@@ -65,7 +65,7 @@ def test_codes_and_prefixes_find_their_items() -> None:
     assert rows_with(TOY, [4]).tolist() == [1, 2, 4, 6]
     assert rows_with(TOY, [4, 1]).tolist() == [1, 4]
     assert rows_with(TOY, [None, 1]).tolist() == [1, 3, 4]
-    assert rows_with(TOY, [0]).tolist() == [], "padding is no item"
+    assert rows_with(TOY, [0]).tolist() == [], "padding is not an item"
     assert choices(TOY, [4], 1) == [(1, 2), (5, 1), (7, 1)]
     assert choices(TOY, [None], 1) == [(1, 3), (3, 1), (5, 1), (7, 1)]
     assert choices(TOY, [], 0) == [(2, 2), (4, 4)]
@@ -230,7 +230,7 @@ def test_each_control_changes_the_state_and_what_is_shown(atlas: Atlas, tool: in
         move()
         assert getattr(board.state, field) != old, field
         assert shown() != before, field
-        assert board.answers == answers + 1, f"{field}: one move, one answer"
+        assert board.answers == answers + 1, f"{field}: one move, one update"
         assert "bb-error" not in shown().replace(html_cards.STYLE, "")
 
 
@@ -249,12 +249,12 @@ def test_the_map_is_told_last_and_once(tool: inspector.Inspector, monkeypatch: p
     for change in ({"colour": "popularity"}, selecting([2, 6]), {"colour": "level 2"} | selecting([3])):
         tool.board.change(**change)
         assert sent.count(tool.map.scatter.widget) == 1, "a page draws the whole map for each message"
-        assert sent[-2:] == [tool.map.scatter.widget, tool.board.status], "nothing waits behind the drawing"
+        assert sent[-2:] == [tool.map.scatter.widget, tool.board.status], "nothing waits for the drawing"
         sent.clear()
 
 
 def test_points_that_stand_alone_are_drawn(tool: inspector.Inspector) -> None:
-    assert tool.map.scatter.widget.opacity == pytest.approx(0.9), "by density they would be nearly invisible"
+    assert tool.map.scatter.widget.opacity == pytest.approx(0.9), "opacity by density makes them nearly invisible"
 
 
 def test_search_selects_one_or_all(atlas: Atlas, tool: inspector.Inspector) -> None:
@@ -275,11 +275,11 @@ def test_saving_writes_the_file_or_says_why_not(tool: inspector.Inspector) -> No
     tool.board.change(**selecting([2, 6, 1]))
     tool.controls["save"].click()
     assert pl.read_csv(tool.file).height == 3
-    assert "3 rows are in inspector_selection.csv" in plain(tool.board.status.value)
+    assert "3 rows saved to inspector_selection.csv" in plain(tool.board.status.value)
 
 
 def test_a_survey_needs_a_tokenizer(atlas: Atlas, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs one tokenizer or more"):
+    with pytest.raises(ValueError, match="needs at least one tokenizer"):
         survey(planted_data(tmp_path), {}, Store(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""The playground: what it shows is what the model answers to the history that was clicked together."""
+"""The playground shows the output of the model for the history that the reader builds."""
 
 import re
 from dataclasses import replace
@@ -49,13 +49,13 @@ def test_the_reason_is_what_leaving_an_event_out_costs(room: Playroom) -> None:
         event = int(shorter[:, index].argmin())
         words = f"{percent(float(whole[index]))} → {percent(float(shorter[event, index]))}"
         assert (words in shown) == bool(shorter[event, index] < whole[index])
-    assert "it is the only event" in view(room, replace(WHOLE, history=(5,)))
+    assert "this is the only event" in view(room, replace(WHOLE, history=(5,)))
 
 
 def test_events_beyond_what_the_model_reads_keep_their_numbers(room: Playroom) -> None:
     longer = replace(WHOLE, history=(1, 2, *HISTORY))
     shown = view(room, longer)
-    assert "5 of 7 events are read" in shown
+    assert "the model reads 5 of 7 events" in shown
     events = [int(number) for number in re.findall(r"<td>(\d+) Film[^<]*→", shown)]
     assert events
     assert min(events) > 2
@@ -64,7 +64,7 @@ def test_events_beyond_what_the_model_reads_keep_their_numbers(room: Playroom) -
 def test_levels_unfold_one_by_one(room: Playroom) -> None:
     first = view(room, replace(WHOLE, depth=1))
     assert "1 of 3 levels" in first
-    assert "Unfold all levels" in first
+    assert "Show all levels" in first
     assert "Recommended" not in first
     assert first.count("<b>level") == 1
     assert view(room, WHOLE).count("<b>level") == 3
@@ -82,8 +82,8 @@ def test_signals_off_change_the_answer_and_say_what_stays(room: Playroom) -> Non
     shown = view(room, replace(WHOLE, off=("text", "id")))
     assert "Switched off: text, id" in shown
     assert "text-image" in shown
-    assert "The codes stay as they are" in shown
-    assert shown.split("Beam of width")[1] != view(room, WHOLE).split("Beam of width")[1]
+    assert "The codes do not change" in shown
+    assert shown.split("Beam search, width")[1] != view(room, WHOLE).split("Beam search, width")[1]
 
 
 def test_the_other_run_is_ranked_on_the_same_history(room: Playroom) -> None:
@@ -92,24 +92,24 @@ def test_the_other_run_is_ranked_on_the_same_history(room: Playroom) -> None:
     found = explanations.beam_items(room.main, HISTORY, 4)
     column = [int(cell) for cell in re.findall(r'class="bb-number">(\d+)</td></tr>', shown)]
     assert column == [ranks[row] for row in found]
-    part = shown[shown.index("First 6 of that") :]
+    part = shown[shown.index("Top 6 of that") :]
     assert [int(row) for row in re.findall(r'data-row="(\d+)"', part)] == explanations.best(ranks, 6)
 
 
 def test_what_is_not_there_is_said(room: Playroom) -> None:
-    with pytest.raises(ValueError, match="no run 'x': there are this, that"):
+    with pytest.raises(ValueError, match="no run 'x': the runs are this, that"):
         view(room, replace(WHOLE, against="x"))
     with pytest.raises(ValueError, match="no signal sound"):
         view(room, replace(WHOLE, off=("sound",)))
-    with pytest.raises(ValueError, match="a beam of 1 or more"):
+    with pytest.raises(ValueError, match="beam width and number of levels must be at least 1"):
         PlaygroundState(width=0)
-    with pytest.raises(ValueError, match="no codes to unfold"):
+    with pytest.raises(ValueError, match="the first run has no codes"):
         Playroom(room.items, {"this": tiny_recommender(output="items")})
-    assert "Empty. Search above" in view(room, PlaygroundState())
+    assert "The history is empty. Search above" in view(room, PlaygroundState())
 
 
 def test_a_history_of_the_whole_catalogue_leaves_nothing(room: Playroom) -> None:
-    assert "The history holds every item." in view(room, replace(WHOLE, history=tuple(range(1, N + 1))))
+    assert "The history contains every item." in view(room, replace(WHOLE, history=tuple(range(1, N + 1))))
 
 
 def test_titles_are_text_and_never_markup(room: Playroom) -> None:
@@ -120,7 +120,7 @@ def test_titles_are_text_and_never_markup(room: Playroom) -> None:
 
 def test_clicks_build_the_history_and_every_control_changes_the_picture(room: Playroom) -> None:
     live = Playground(room)
-    assert "Empty. Search above" in live.picture.value
+    assert "The history is empty. Search above" in live.picture.value
     live.search.value = "film c"
     assert [b.description for b in live.hits if b.layout.display != "none"] == [
         f"+ Film c <{row}>" for row in (2, 9, 16, 23)

@@ -1,4 +1,4 @@
-"""The step-through: its numbers are the quantizer's, and every way of moving the point leads to the same picture."""
+"""The stepper: its numbers equal those of the quantizer, and every way to move the point gives the same view."""
 
 import pytest
 import torch
@@ -42,13 +42,13 @@ def test_the_view_says_the_numbers_of_the_walk() -> None:
         "0.22",
     ]
     assert all(f"<b>{length}</b>" in shown for length in ("3.35", "1.12", "0.54", "0.22"))
-    assert "7 % of its length is left" in shown
-    assert shown.count("<svg") == 4  # the plane, and one a level
+    assert "the residual has 7 % of its length" in shown
+    assert shown.count("<svg") == 4  # the plane, and one per level
 
 
 def test_fewer_levels_draw_fewer_steps() -> None:
     assert view(PLANE, StepperState(3.0, 1.5, 1)).count("<svg") == 2
-    assert "nothing was there to code" in view(PLANE, StepperState(0.0, 0.0, 1))
+    assert "the point is the origin" in view(PLANE, StepperState(0.0, 0.0, 1))
 
 
 def test_sliders_drag_keys_and_names_lead_to_one_picture() -> None:
@@ -57,9 +57,14 @@ def test_sliders_drag_keys_and_names_lead_to_one_picture() -> None:
     wanted = live.picture.value
     assert wanted == page(view(PLANE, StepperState(-0.3, -3.1, 3)))
     assert live.place.label == "B"
+
+    def press_keys() -> None:
+        live.board.change(x=-0.35, y=-3.0)
+        live.picture._handle_custom_msg({"by": [1, -2]}, [])
+
     for way in (
         lambda: live.picture._handle_custom_msg({"to": [-0.31, -3.09]}, []),
-        lambda: (live.board.change(x=-0.35, y=-3.0), live.picture._handle_custom_msg({"by": [1, -2]}, [])),
+        press_keys,
         lambda: setattr(live.place, "value", 1),
     ):
         live.board.change(x=1.0, y=1.0)
@@ -93,5 +98,5 @@ def test_a_slider_that_hands_back_its_value_draws_nothing_again() -> None:
 def test_a_codebook_outside_the_plane_is_refused() -> None:
     with pytest.raises(ValueError, match=r"codebook \(L, K, 2\)"):
         Plane(torch.zeros(2, 3, 3), torch.zeros(1, 3), ("A",))
-    with pytest.raises(ValueError, match="a name a point"):
+    with pytest.raises(ValueError, match="one name per point"):
         Plane(CODEBOOK, PLANE.points, ("A",))

@@ -1,4 +1,4 @@
-"""A widget of one picture: controls and state agree, and nothing that goes wrong stays silent."""
+"""A live widget: controls and state agree, and every error is shown."""
 
 from dataclasses import dataclass
 
@@ -11,17 +11,17 @@ from bbqrec_lab.widgets.state_board import Live
 
 @dataclass(frozen=True)
 class Counter:
-    """A number that is not to pass 5."""
+    """A number of at most 5."""
 
     number: int = 1
 
     def __post_init__(self) -> None:
         if self.number > 5:
-            raise ValueError(f"want 5 at most, got {self.number}")
+            raise ValueError(f"need at most 5, got {self.number}")
 
 
 def draw(state: Counter) -> Html:
-    """The number, unless it is 4 or 3."""
+    """The number, or an error for 3 and 4."""
     if state.number == 4:
         raise KeyError("four")
     if state.number == 3:
@@ -50,9 +50,9 @@ def test_a_control_follows_the_state(live: Live) -> None:
 def test_a_refused_value_leaves_the_state_and_says_why(live: Live) -> None:
     live.controls["number"].value = 9
     assert live.state == Counter(1)
-    assert "want 5 at most, got 9" in live.board.status.value
-    live.controls["number"].value = 1  # back to what the state has all along
-    assert "want 5 at most" not in live.board.status.value
+    assert "need at most 5, got 9" in live.board.status.value
+    live.controls["number"].value = 1  # the value that the state still has
+    assert "need at most 5" not in live.board.status.value
 
 
 @pytest.mark.parametrize(("number", "words"), [(3, "no three"), (4, "KeyError")])
