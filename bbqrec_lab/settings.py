@@ -44,7 +44,7 @@ class IdsConfig(Checked):
 
 
 @dataclass(frozen=True)
-class RowTokenizerConfig(TokenizerConfig):
+class VariantTokenizerConfig(TokenizerConfig):
     """Stage 1 with the switches that only baselines and ablations use.
 
     Args: those of `TokenizerConfig` (here `signals` may name a modality that the data lack), and
@@ -64,7 +64,7 @@ class RowTokenizerConfig(TokenizerConfig):
 
 
 @dataclass(frozen=True)
-class RowConfig(RecommenderConfig):
+class VariantRecommenderConfig(RecommenderConfig):
     """Stage 2 with the switches that only baselines and ablations use.
 
     Args: those of `RecommenderConfig`, and

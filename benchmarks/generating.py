@@ -112,7 +112,7 @@ def _same_search(model: T5ForConditionalGeneration, tree: PrefixTree, tokens: Te
     return f"on the same model, scores of both lists differ by at most {gap:.0e} nats"
 
 
-class _Rivals:
+class _Decoders:
     """Both sides on one catalogue and the same histories."""
 
     def __init__(self, plan: Plan, users: int) -> None:
@@ -156,15 +156,15 @@ PEER = "Hugging Face T5 generate with prefix_allowed_tokens_fn, equal width and 
 def beam(plan: Plan) -> list[Row]:
     """Users per second, in batches of 64."""
     users = plan.size(64, 4)
-    rivals = _Rivals(plan, users)
-    started = rivals.compile(plan, users)
-    sides = {which: Side(rivals.side(which, 0, users), users) for which in ("compiled", "ours", "theirs")}
+    decoders = _Decoders(plan, users)
+    started = decoders.compile(plan, users)
+    sides = {which: Side(decoders.side(which, 0, users), users) for which in ("compiled", "ours", "theirs")}
     seconds = interleave(sides, plan)
     rows = []
     for which, how, aim in (("compiled", started, ">= 20"), ("ours", "not compiled", "")):
         pair, spent = (sides[which], sides["theirs"]), (seconds[which], seconds["theirs"])
-        work = f"constrained decoding, {how}, {rivals.words}"
-        rows.append(rate_row(work, PEER, "users", pair, spent, aim, rivals.checked))
+        work = f"constrained decoding, {how}, {decoders.words}"
+        rows.append(rate_row(work, PEER, "users", pair, spent, aim, decoders.checked))
     return rows
 
 
@@ -172,20 +172,20 @@ def beam(plan: Plan) -> list[Row]:
 def request(plan: Plan) -> list[Row]:
     """Latency of single requests: median and 99th percentile, 40 requests per side and repetition."""
     count = plan.size(40, 3) * plan.repetitions
-    rivals = _Rivals(plan, count)
-    started = rivals.compile(plan, 1)
+    decoders = _Decoders(plan, count)
+    started = decoders.compile(plan, 1)
     seconds: dict[str, list[float]] = {"compiled": [], "ours": [], "theirs": []}
     for which in seconds:
-        rivals.side(which, 0, 1)()
+        decoders.side(which, 0, 1)()
     for user in range(count):
         for which in seconds:
-            seconds[which].append(timed(rivals.side(which, user, 1), plan))
+            seconds[which].append(timed(decoders.side(which, user, 1), plan))
     compiled, ours, theirs = (1000 * np.array(seconds[which]) for which in seconds)
-    work, plain = (f"one request, {how}, {rivals.words}" for how in (started, "not compiled"))
+    work, plain = (f"one request, {how}, {decoders.words}" for how in (started, "not compiled"))
     (p50, p99), their99 = np.percentile(compiled, (50, 99)), np.percentile(theirs, 99)
     return [
-        make_row(f"{work}: p50", PEER, "ms", compiled, theirs, theirs / compiled, ">= 20", rivals.checked),
-        make_row(f"{work}: p99", PEER, "ms", p99, their99, their99 / p99, ">= 20", rivals.checked),
+        make_row(f"{work}: p50", PEER, "ms", compiled, theirs, theirs / compiled, ">= 20", decoders.checked),
+        make_row(f"{work}: p99", PEER, "ms", p99, their99, their99 / p99, ">= 20", decoders.checked),
         cost_row(f"{work}: p99 against p50", "its own p50", "ms", p99, p50, "<= 3", ""),
-        make_row(f"{plain}: p50", PEER, "ms", ours, theirs, theirs / ours, "", rivals.checked),
+        make_row(f"{plain}: p50", PEER, "ms", ours, theirs, theirs / ours, "", decoders.checked),
     ]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from tiny import row_config, semantic_ids
+from tiny import lab_recommender_config, semantic_ids
 
 from bbqrec_core import Recommender, Sequences, build_recommender
 from bbqrec_lab.baselines.sequence_models import make_model
@@ -12,7 +12,7 @@ N, SIZES, HISTORY = 29, (5, 5, 3), [3, 7, 3, 11, 29]
 
 def tiny_recommender(**changes: object) -> Recommender:
     """A recommender with random tables, so that every term has an effect."""
-    found = build_recommender(N, semantic_ids(N, SIZES), row_config(**changes), 1, make=make_model)
+    found = build_recommender(N, semantic_ids(N, SIZES), lab_recommender_config(**changes), 1, make=make_model)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in found.model.parameters():

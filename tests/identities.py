@@ -1,4 +1,4 @@
-"""Identities of stage 1 that the core's tokenizer and that of rivals both keep, on planted data of 24 items.
+"""Identities of stage 1 that the core's tokenizer and that of baselines both keep, on planted data of 24 items.
 
 Models are float64 and compared to 1e-9, unless an identity says bit for bit.
 """

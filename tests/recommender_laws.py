@@ -1,4 +1,4 @@
-"""Laws of stage 2 that the core's models and those of rivals both keep; the tests of each call them.
+"""Laws of stage 2 that the core's models and those of baselines both keep; the tests of each call them.
 
 Laws of an untrained model ask for one from `fresh`, those of a trained one for `run(**settings)`.
 """

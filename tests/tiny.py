@@ -11,7 +11,7 @@ from bbqrec_lab.datasets.features import scale
 from bbqrec_lab.datasets.planted import PlantedConfig, write_planted
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.experiments.presets import Config
-from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig, RowTokenizerConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig, VariantTokenizerConfig
 
 PLANTED = PlantedConfig(users=23, items=24, branching=(3, 2), moods=2, length=8, features="direct", missing=0.2)
 TOKENIZER = {  # all settings of stage 1; it trains within 0.1 s and has all terms switched on
@@ -83,9 +83,9 @@ def tokenizer_config(**changes: object) -> TokenizerConfig:
     return TokenizerConfig(**(TOKENIZER | changes))
 
 
-def row_tokenizer_config(**changes: object) -> RowTokenizerConfig:
+def lab_tokenizer_config(**changes: object) -> VariantTokenizerConfig:
     """Stage 1 of the laboratory: that of the core plus the loss term for even use of the codes."""
-    return RowTokenizerConfig(**(TOKENIZER | {"combine": "fused", "w_use": 0.1} | changes))
+    return VariantTokenizerConfig(**(TOKENIZER | {"combine": "fused", "w_use": 0.1} | changes))
 
 
 def recommender_config(**changes: object) -> RecommenderConfig:
@@ -93,11 +93,11 @@ def recommender_config(**changes: object) -> RecommenderConfig:
     return RecommenderConfig(**(RECOMMENDER | changes))
 
 
-def row_config(**changes: object) -> RowConfig:
+def lab_recommender_config(**changes: object) -> VariantRecommenderConfig:
     """Stage 2 of the laboratory; its additional switches have the values that correspond to the core."""
     own = {"loss": "ce", "negatives": 7, "granularity": "item", "features": False, "block": "plain"}
     own |= {"similarity": "quantized", "similarity_form": "buckets"}
-    return RowConfig(**(RECOMMENDER | own | changes))
+    return VariantRecommenderConfig(**(RECOMMENDER | own | changes))
 
 
 def ids_config(**changes: object) -> IdsConfig:
@@ -115,8 +115,8 @@ def run_config(seed: int, evaluation: EvaluationConfig, **changes: object) -> Co
         seed,
         DataConfig(),
         ids_config(**{name: value for name, value in changes.items() if name in where}),
-        row_tokenizer_config(**({"epochs": 1} | tokenizer)),
-        row_config(**({"epochs": 1} | recommender)),
+        lab_tokenizer_config(**({"epochs": 1} | tokenizer)),
+        lab_recommender_config(**({"epochs": 1} | recommender)),
         evaluation,
     )
 

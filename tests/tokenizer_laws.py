@@ -1,4 +1,4 @@
-"""Laws of stage 1 that the core's tokenizer and that of rivals both keep; the tests of each call them.
+"""Laws of stage 1 that the core's tokenizer and that of baselines both keep; the tests of each call them.
 
 Laws of an untrained model ask for `make(**settings)`, those of a trained one for `run(**settings)`.
 """

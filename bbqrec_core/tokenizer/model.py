@@ -128,7 +128,7 @@ class Tokenizer(nn.Module):
             self.standardise = Standardise(len(self.signals), width)
         self.gates = nn.Parameter(torch.zeros(len(self.signals)))
         self.quantizer = self.make_quantizer()
-        self.encoder = Transformer(1, width, heads=1, dropout=0.1)
+        self.history_encoder = Transformer(1, width, heads=1, dropout=0.1)
         self.position = nn.Embedding(config.max_events, width)
 
     def make_quantizer(self) -> nn.Module:
@@ -317,7 +317,7 @@ class Tokenizer(nn.Module):
         among the targets of a batch.
         """
         inputs, length = items[grid[:, :-1]], grid.shape[1] - 1
-        states, _ = self.encoder(inputs + self.position.weight[:length], [causal_mask(length, items.device)])
+        states, _ = self.history_encoder(inputs + self.position.weight[:length], [causal_mask(length, items.device)])
         real = item_ids[:, 1:] > 0
         candidates, target = grid[:, 1:][real].unique(return_inverse=True)
         share = self.counts[rows[candidates]] / self.counts.sum()

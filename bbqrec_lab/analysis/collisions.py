@@ -17,7 +17,7 @@ from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.runs import run_tokenizer, run_variant
 from bbqrec_lab.experiments.variants import VARIANTS, variant_config
-from bbqrec_lab.settings import IdsConfig, RowTokenizerConfig
+from bbqrec_lab.settings import IdsConfig, VariantTokenizerConfig
 from bbqrec_lab.store import Store
 
 REPAIRS = ("none", "nearest", "sinkhorn", "extra")
@@ -57,7 +57,7 @@ def reached(
     return found
 
 
-def tokenizer_config(data: NamedDataset, variant: str, config: Config) -> RowTokenizerConfig:
+def tokenizer_config(data: NamedDataset, variant: str, config: Config) -> VariantTokenizerConfig:
     """The resolved tokenizer settings of a variant on these data."""
     return resolve_signals(variant_config(variant, config).tokenizer, data)
 
@@ -141,7 +141,7 @@ def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
     return out
 
 
-def stored_vectors(ids: SemanticIds, config: RowTokenizerConfig, source: str) -> int:
+def stored_vectors(ids: SemanticIds, config: VariantTokenizerConfig, source: str) -> int:
     """Number of codebook vectors of a tokenizer, used or not; 0 if its codes have no vectors.
 
         vectors = sets * L * K;  sets: 1 if shared, else one per quantized unit
@@ -159,7 +159,7 @@ def stored_vectors(ids: SemanticIds, config: RowTokenizerConfig, source: str) ->
 
 def shape_table(
     tokenizers: Mapping[str, Tokenized],
-    configs: Mapping[str, RowTokenizerConfig],
+    configs: Mapping[str, VariantTokenizerConfig],
     sources: Mapping[str, str],
     likeness: Callable[[np.ndarray, np.ndarray], np.ndarray],
     rows: Int[np.ndarray, "R"],

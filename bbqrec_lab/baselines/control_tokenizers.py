@@ -12,15 +12,15 @@ from torch import Generator
 from bbqrec_core import Dataset, ResidualQuantizer, Tokenized, TokenizerConfig, fit_tokenizer
 from bbqrec_core.tokenizer.fit import EncodedItems, finish
 from bbqrec_core.training import Progress
-from bbqrec_lab.baselines.row_tokenizer import tokenizer_maker
 from bbqrec_lab.baselines.transport_repair import repair_by_transport
+from bbqrec_lab.baselines.variant_tokenizer import tokenizer_maker
 from bbqrec_lab.datasets.features import joined_features
 from bbqrec_lab.datasets.id_files import read_ids
 from bbqrec_lab.datasets.reading import NamedDataset
-from bbqrec_lab.settings import IdsConfig, RowTokenizerConfig
+from bbqrec_lab.settings import IdsConfig, VariantTokenizerConfig
 
 
-def resolve_signals(config: RowTokenizerConfig, data: Dataset) -> RowTokenizerConfig:
+def resolve_signals(config: VariantTokenizerConfig, data: Dataset) -> VariantTokenizerConfig:
     """Set `signals` to the modalities to use: those named that the data have (all if none is named), else the first.
 
     Choice: a text-only tokenizer on data without text uses the first modality, or the ID signal if there is none. So
@@ -31,7 +31,7 @@ def resolve_signals(config: RowTokenizerConfig, data: Dataset) -> RowTokenizerCo
     return replace(config, signals=tuple(found), id_signal=config.id_signal or not found)
 
 
-def resolve_source(config: IdsConfig, tokenizer: RowTokenizerConfig, data: NamedDataset) -> IdsConfig:
+def resolve_source(config: IdsConfig, tokenizer: VariantTokenizerConfig, data: NamedDataset) -> IdsConfig:
     """Replace a source that the data do not allow; `tokenizer` must be resolved.
 
     Choice: RQ-k-means replaces published codes that a bundle lacks, and random codes replace RQ-k-means if there is
@@ -54,7 +54,7 @@ def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConf
     return EncodedItems(table, sizes, codebook, residual, (), none, vectors, none[..., 0] > 0, vectors, vectors)
 
 
-def random_codes(data: NamedDataset, config: RowTokenizerConfig, seed: int) -> EncodedItems:
+def random_codes(data: NamedDataset, config: VariantTokenizerConfig, seed: int) -> EncodedItems:
     """Control: uniformly random codes of the same shape, without signals; `config` must be resolved."""
     length = config.levels * (len(config.signals) + config.id_signal if config.combine != "fused" else 1)
     table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, length))
@@ -107,7 +107,7 @@ def leading_axes(
 
 
 def control_codes(
-    data: NamedDataset, ids: IdsConfig, config: RowTokenizerConfig, seed: int, collaborative: np.ndarray | None
+    data: NamedDataset, ids: IdsConfig, config: VariantTokenizerConfig, seed: int, collaborative: np.ndarray | None
 ) -> EncodedItems:
     """The codes of a control tokenizer; `ids` and `config` must be resolved."""
     if ids.source == "file":
@@ -126,7 +126,7 @@ def control_codes(
     return random_codes(data, config, seed)
 
 
-def join_modalities(data: Dataset, config: RowTokenizerConfig) -> tuple[Dataset, RowTokenizerConfig]:
+def join_modalities(data: Dataset, config: VariantTokenizerConfig) -> tuple[Dataset, VariantTokenizerConfig]:
     """A dataset whose only modality joins the features of all `signals`, and the settings that name it."""
     name = "+".join(config.signals)
     features, present = joined_features(data, config.signals)
@@ -136,7 +136,7 @@ def join_modalities(data: Dataset, config: RowTokenizerConfig) -> tuple[Dataset,
 def make_tokenized(
     data: NamedDataset,
     ids: IdsConfig,
-    config: RowTokenizerConfig,
+    config: VariantTokenizerConfig,
     seed: int,
     directory: Path,
     collaborative: np.ndarray | None = None,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bbqrec_core import Dataset, SemanticIds, SequenceModel
 from bbqrec_lab.datasets.features import joined_features
-from bbqrec_lab.settings import RowConfig
+from bbqrec_lab.settings import VariantRecommenderConfig
 
 
 def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
@@ -31,7 +31,7 @@ class FeaturesModel(SequenceModel):
         self,
         n_items: int,
         ids: SemanticIds | None,
-        config: RowConfig,
+        config: VariantRecommenderConfig,
         features: Float[Tensor, "N d"] | None = None,
         **options: object,
     ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from bbqrec_core import SimilarityBias
 from bbqrec_core.recommender.similarity_bias import SPECIAL, SignalPairs, build_reweighting, mark
 from bbqrec_core.transformer import select_query
-from bbqrec_lab.settings import RowConfig
+from bbqrec_lab.settings import VariantRecommenderConfig
 
 
 class LinearSimilarity(SignalPairs):
@@ -37,7 +37,7 @@ class LinearSimilarity(SignalPairs):
 
 
 def make_reweighting(
-    vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RowConfig
+    vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: VariantRecommenderConfig
 ) -> SimilarityBias | LinearSimilarity:
     """The reweighting of a variant, called like `build_reweighting`.
 

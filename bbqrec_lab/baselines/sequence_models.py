@@ -8,11 +8,11 @@ from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
 from bbqrec_lab.baselines.features_model import FeaturesModel
 from bbqrec_lab.baselines.linear_similarity import make_reweighting
-from bbqrec_lab.settings import RowConfig
+from bbqrec_lab.settings import VariantRecommenderConfig
 
 
 def make_model(
-    n_items: int, ids: SemanticIds | None, config: RowConfig, features: Tensor | None = None
+    n_items: int, ids: SemanticIds | None, config: VariantRecommenderConfig, features: Tensor | None = None
 ) -> SequenceModel:
     """The sequence model of a variant, called like `SequenceModel`.
 

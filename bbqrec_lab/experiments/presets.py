@@ -6,7 +6,7 @@ from typing import Literal, get_type_hints
 
 from bbqrec_core import EvaluationConfig
 from bbqrec_core.config import Checked
-from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig, RowTokenizerConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig, VariantTokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Config(Checked):
     seed: int
     data: DataConfig
     ids: IdsConfig
-    tokenizer: RowTokenizerConfig
-    recommender: RowConfig
+    tokenizer: VariantTokenizerConfig
+    recommender: VariantRecommenderConfig
     evaluation: EvaluationConfig
 
 
@@ -99,5 +99,6 @@ def make_config(preset: str = "quick", seed: int = 0, overrides: Mapping[str, ob
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    base = Config(preset, seed, DataConfig(), IdsConfig(), RowTokenizerConfig(), RowConfig(), EvaluationConfig())
+    stages = VariantTokenizerConfig(), VariantRecommenderConfig()
+    base = Config(preset, seed, DataConfig(), IdsConfig(), *stages, EvaluationConfig())
     return with_overrides(with_overrides(base, PRESETS[preset]), overrides or {})

@@ -39,7 +39,7 @@ from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import ONCE, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
-from bbqrec_lab.settings import RowConfig, RowTokenizerConfig
+from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
 
 
@@ -50,7 +50,7 @@ def load_scorer(directory: Path) -> Recommender | counting.Popularity | counting
         return counting.COUNTING[notes["kind"]].load(directory)
     ids = SemanticIds.load(directory / "ids.npz") if notes["kind"] == "ids" else None
     state = load_file(directory / "model.safetensors")
-    settings = RowConfig(**notes["config"]["recommender"])
+    settings = VariantRecommenderConfig(**notes["config"]["recommender"])
     seen = np.append(False, pl.read_parquet(directory / "items.parquet")["training_events"].to_numpy() > 0)
     make = partial(make_model, features=state.get("features"))
     recommender = build_recommender(notes["n_items"], ids, settings, 0, seen, make)
@@ -99,8 +99,8 @@ def with_compared(
 ) -> SemanticIds:
     """IDs with the `signal_vectors` that the similarity compares; the codes and the codebook do not change.
 
-    Args: what: `RowConfig.similarity`. behaviour: the signals before quantization. features, presence: of the
-        modalities used; narrower features are padded with zeros, which changes no cosine within a modality.
+    Args: what: `VariantRecommenderConfig.similarity`. behaviour: the signals before quantization. features, presence:
+        of the modalities used; narrower features are padded with zeros, which changes no cosine within a modality.
     Choice: IDs without signals, and data without features, keep their quantized vectors, so every variant can run.
     """
     if what == "quantized" or not ids.signals or (what == "features" and not features):
@@ -118,7 +118,7 @@ def with_compared(
     )
 
 
-def save_tokenized(done: Tokenized, config: RowTokenizerConfig, directory: Path) -> None:
+def save_tokenized(done: Tokenized, config: VariantTokenizerConfig, directory: Path) -> None:
     """Write IDs, signals, training log and health figures into `directory`."""
     done.ids.save(directory / "ids.npz")
     save_arrays(directory / "signals.npz", behaviour=done.behaviour, specific=done.specific, residual=done.residual)
@@ -309,9 +309,9 @@ def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame
 def intervals(results: Sequence[Result], reference: str = "bbqrec") -> pl.DataFrame:
     """`reference` (column `variant`) minus each other variant (column `against`): means, bounds and p-values.
 
-    A difference has 95 % bounds, a p-value, and a p-value after Holm over the whole table. Seeds that both variants have
-    are averaged per user, then users are resampled in pairs. A variant that does not depend on the seed is compared with
-    the average over all seeds.
+    A difference has 95 % bounds, a p-value, and a p-value after Holm over the whole table. Seeds that both variants
+    have are averaged per user, then users are resampled in pairs. A variant that does not depend on the seed is
+    compared with the average over all seeds.
     """
     runs: dict[str, dict[int, Path]] = {}
     for result in results:

@@ -127,7 +127,7 @@ OUTCOMES = ("as expected", "the other way round", "open")
 
 
 class Expectation(NamedTuple):
-    """The expectation before the run: whether `bbqrec` is better (`ahead`) than a rival, and why."""
+    """The expectation before the run: whether `bbqrec` is better (`ahead`) than a baseline, and why."""
 
     ahead: bool
     because: str
@@ -177,7 +177,7 @@ def by_cutoff(
 
 
 def outcomes(compared: pl.DataFrame, metric: str = "ndcg@10") -> pl.DataFrame:
-    """Expected and measured result of each rival and control.
+    """Expected and measured result of each baseline and control.
 
     A difference is clear if its p-value after Holm is below 0.05; otherwise the outcome is open, for either sign.
 
@@ -211,7 +211,7 @@ def shared_hits(ours: Float[np.ndarray, "U"], theirs: Float[np.ndarray, "U"]) ->
     parts = {
         "both": ours * theirs,
         "only bbqrec": ours * (1 - theirs),
-        "only the rival": (1 - ours) * theirs,
+        "only the baseline": (1 - ours) * theirs,
         "neither": (1 - ours) * (1 - theirs),
     }
     return {name: float(values.mean()) for name, values in parts.items()}

@@ -1,4 +1,4 @@
-"""All table rows as plain data: rivals, controls and ablations, and which of them each preset runs."""
+"""All table rows as plain data: baselines, controls and ablations, and which of them each preset runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from bbqrec_lab.experiments.presets import Config, with_overrides
 class Variant:
     """One row of the tables.
 
-    Args: group: `main`, `rival`, `control` or `ablation`. note: one line. kind: what is trained: `ids` (tokenizer, then
-        recommender), `items` (a sequence model without IDs), or the key of a class in `COUNTING`. overrides: the
+    Args: group: `main`, `baseline`, `control` or `ablation`. note: one line. kind: what is trained: `ids` (tokenizer,
+        then recommender), `items` (a sequence model without IDs), or the key of a class in `COUNTING`. overrides: the
         settings that define the variant, by `stage.field`; they take precedence over the user's overrides.
     """
 
-    group: Literal["main", "rival", "control", "ablation"]
+    group: Literal["main", "baseline", "control", "ablation"]
     note: str
     kind: str = "ids"
     overrides: dict[str, object] = field(default_factory=dict)
@@ -36,11 +36,11 @@ PLAIN_RQVAE: dict[str, object] = {  # no ID signal; only reconstruction and comm
 }
 VARIANTS: dict[str, Variant] = {
     "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
-    "popularity": Variant("rival", "training events per item", "popularity"),
-    "item-knn": Variant("rival", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
-    "markov": Variant("rival", "three-step Markov chain, tuned on validation", "markov"),
+    "popularity": Variant("baseline", "training events per item", "popularity"),
+    "item-knn": Variant("baseline", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
+    "markov": Variant("baseline", "three-step Markov chain, tuned on validation", "markov"),
     "sasrec": Variant(
-        "rival",
+        "baseline",
         "SASRec with full cross-entropy and the same blocks",
         "items",
         {  # without IDs the last two have no effect: rows that need SASRec's embeddings find the same stored run
@@ -50,19 +50,19 @@ VARIANTS: dict[str, Variant] = {
         },
     ),
     "sasrec-bce": Variant(
-        "rival",
+        "baseline",
         "SASRec as published, one negative per target",
         "items",
         {"recommender.output": "items", "recommender.loss": "bce"},
     ),
     "sasrec-features": Variant(
-        "rival",
+        "baseline",
         "SASRec with modality features added to the item embeddings",
         "items",
         {"recommender.output": "items", "recommender.features": True},
     ),
     "esasrec": Variant(
-        "rival",
+        "baseline",
         "eSASRec: sampled softmax and LiGR blocks",
         "items",
         {"recommender.output": "items", "recommender.loss": "sampled", "recommender.block": "ligr"},
@@ -73,28 +73,28 @@ VARIANTS: dict[str, Variant] = {
         overrides={"recommender.output": "items"},
     ),
     "hybrid": Variant(
-        "rival",
+        "baseline",
         "generated IDs rescored by the dense item softmax",
         overrides={"recommender.output": "both"},
     ),
     "tiger": Variant(
-        "rival",
+        "baseline",
         "plain RQ-VAE on text only (TIGER's tokenizer), same recommender without reweighting",
         overrides=PLAIN_RQVAE | {"tokenizer.signals": ["text"]},
     ),
     "tiger-joined": Variant(
-        "rival",
+        "baseline",
         "TIGER's tokenizer on the concatenated features of all modalities",
         overrides=PLAIN_RQVAE | {"tokenizer.joined": True},
     ),
     "mql4grec": Variant(
-        "rival",
+        "baseline",
         "one codebook per modality, codes concatenated (as MQL4GRec), one code per signal",
         overrides=PLAIN_RQVAE
         | {"tokenizer.shared_codebook": False, "tokenizer.combine": "concat", "tokenizer.levels": 1},
     ),
     "letter": Variant(
-        "rival",
+        "baseline",
         "RQ-VAE aligned with SASRec's item embeddings, balanced use of codes (as LETTER)",
         overrides=PLAIN_RQVAE | {"tokenizer.joined": True, "tokenizer.w_align": 1.0, "tokenizer.w_use": 0.1},
     ),

@@ -34,9 +34,9 @@ def recall_by_cutoff(
 
 
 def hit_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draw one stacked bar of length 1 per rival: shares of users whose target is found by both, one side or neither.
+    """Draw one stacked bar of length 1 per baseline: shares of users whose target both, one side or neither finds.
 
-    Args: shares: rival -> part -> share; at most four parts, in the same order for all rivals; the last one is grey.
+    Args: shares: baseline -> part -> share; at most four parts, in the same order everywhere; the last one is grey.
     """
     fig, axes = panels(1, width=6.4, height=1.1 + 0.32 * len(shares))
     ax, places = axes[0, 0], np.arange(len(shares))

@@ -13,7 +13,7 @@ from bbqrec_lab.analysis.explanations import Depth, Scorer
 from bbqrec_lab.widgets.html_cards import Catalogue, Html, card_row, chips, code_colour, section, table, text
 from bbqrec_lab.widgets.state_board import LABEL, Live
 
-HITS, RIVAL = 8, 6  # search results on display; items of the other run on display
+HITS, COMPARED = 8, 6  # search results on display; items of the other run on display
 NONE = "nothing"  # the name of the other run if there is no comparison
 BOX, GAP, TALL = 168, 62, 38  # pixels of the beam drawing: width of a box, gap between levels, height of a row
 
@@ -199,13 +199,13 @@ def _recommended(room: Playroom, model: Recommender, state: PlaygroundState) -> 
     rows = [[place, items.titles[row], *why] for place, (row, why) in enumerate(zip(found, reasons, strict=True), 1)]
     parts = [section("Recommended, best first", card_row(items, found, notes, "The history contains every item."))]
     if state.against != NONE:
-        rival = room.runs[state.against]
-        other = explanations.ranking(explanations.all_scores(rival, [state.history], known)[0])
+        run = room.runs[state.against]
+        other = explanations.ranking(explanations.all_scores(run, [state.history], known)[0])
         head.append(f"rank in {state.against}")
         rows = [[*row, int(other[item])] for row, item in zip(rows, found, strict=True)]
-        best = explanations.best(other, RIVAL)
+        best = explanations.best(other, COMPARED)
         notes = [f"rank {ranks[row]} in this run" for row in best]
-        parts.append(section(f"Top {RIVAL} of {state.against}", card_row(items, best, notes)))
+        parts.append(section(f"Top {COMPARED} of {state.against}", card_row(items, best, notes)))
     about = "The model runs again without each single event. The table names the event whose removal costs most."
     parts.insert(1, section("Why", about, table(head, rows)))
     return Html("".join(parts))
@@ -221,11 +221,11 @@ class Playground(Live):
         self.room = room
         levels = len(room.items.sizes)
         wide = {"style": LABEL, "layout": {"width": "300px"}}
-        rivals = [NONE, *list(room.runs)[1:]]
+        choices = [NONE, *list(room.runs)[1:]]
         controls = {
             "width": ipywidgets.IntSlider(min=1, max=12, description="beam width", **wide),
             "depth": ipywidgets.IntSlider(min=1, max=levels, description="levels shown", **wide),
-            "against": ipywidgets.Dropdown(options=rivals, description="compare with", style=LABEL),
+            "against": ipywidgets.Dropdown(options=choices, description="compare with", style=LABEL),
         }
         self.search = ipywidgets.Text(description="search", placeholder="part of a title or an id", style=LABEL)
         self.hits = [ipywidgets.Button(layout={"width": "auto"}) for _ in range(HITS)]

@@ -170,7 +170,7 @@ def test_codes_and_prefixes_select_without_a_mouse(desk: Desk) -> None:
 
 
 def test_each_further_chooser_changes_its_panel(desk: Desk) -> None:
-    focus, level, rival = (desk.control(name) for name in ("Item in detail", "Codebook level", "Compare with"))
+    focus, level, compared = (desk.control(name) for name in ("Item in detail", "Codebook level", "Compare with"))
     desk.does(lambda: focus.select_option(index=1))
     desk.does(lambda: desk.press(focus, "ArrowUp"))
     title = chosen(focus)
@@ -179,9 +179,9 @@ def test_each_further_chooser_changes_its_panel(desk: Desk) -> None:
     assert "Codebook of level 2" in desk.text()
     desk.does(lambda: desk.press(level, "ArrowUp"))
     assert "Codebook of level 1" in desk.text()
-    desk.does(lambda: rival.select_option("random-ids"))
+    desk.does(lambda: compared.select_option("random-ids"))
     assert "Compare bbqrec with random-ids" in desk.text()
-    desk.does(lambda: desk.press(rival, "ArrowUp"))
+    desk.does(lambda: desk.press(compared, "ArrowUp"))
     assert "Compare bbqrec with tiger" in desk.text()
 
 

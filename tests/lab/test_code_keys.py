@@ -49,7 +49,7 @@ def plain(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
         ("bbqrec_lab/experiments/runs.py", 'COMPARED = ("ndcg@10"', 'COMPARED = ("ndcg@5"', {"model", "counting"}),
         ("bbqrec_lab/experiments/variants.py", '"training events per item"', '"events per item"', set()),
         ("bbqrec_lab/plots/style.py", "WIDTH", "BREADTH", set()),
-        ("bbqrec_lab/widgets/playground.py", "HITS, RIVAL = 8", "HITS, RIVAL = 9", set()),
+        ("bbqrec_lab/widgets/playground.py", "HITS, COMPARED = 8", "HITS, COMPARED = 9", set()),
     ],
 )
 def test_a_change_moves_the_keys_of_those_that_run_it_alone(

@@ -61,7 +61,7 @@ class Atlas:
         return self.tokens[self.name]
 
     @property
-    def rivals(self) -> list[str]:
+    def others(self) -> list[str]:
         """Names of the other tokenizers."""
         return [name for name in self.tokens if name != self.name]
 
@@ -78,7 +78,7 @@ class State:
 
     Args: selected: item rows in display order. focus: the selected item whose details are shown, 0 for none.
         colour: one of `Atlas.colourings`. query: part of a title. level: level of the codebook panel, from 1.
-        rival: a tokenizer to compare with, or "". wanted: the chosen code per position, None for any.
+        compared: a tokenizer to compare with, or "". wanted: the chosen code per position, None for any.
     Raises: ValueError if the item in focus is not selected.
     """
 
@@ -87,7 +87,7 @@ class State:
     colour: str = "level 1"
     query: str = ""
     level: int = 1
-    rival: str = ""
+    compared: str = ""
     wanted: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
@@ -255,7 +255,7 @@ def export(atlas: Atlas, state: State) -> pl.DataFrame:
     """
     rows, items = list(state.selected), atlas.items
     frame = {"item_id": [items.source_ids[row] for row in rows], "title": [items.titles[row] for row in rows]}
-    for name in [atlas.name] + ([state.rival] if state.rival else []):
+    for name in [atlas.name] + ([state.compared] if state.compared else []):
         for position, column in enumerate(atlas.tokens[name].code_ids[rows].T):
             frame[f"{name}_code_{position + 1}"] = column.tolist()
     frame["categories"] = ["; ".join(items.categories[row]) for row in rows]

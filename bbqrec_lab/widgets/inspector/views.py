@@ -108,17 +108,17 @@ def neighbours_view(atlas: Atlas, state: State) -> Html:
 
 def compare_view(atlas: Atlas, state: State) -> Html:
     """The selected items under two tokenizers, and the agreement of the two groupings."""
-    if not state.rival:
-        words = "Choose a second tokenizer to compare with." if atlas.rivals else "Only one tokenizer was given."
+    if not state.compared:
+        words = "Choose a second tokenizer to compare with." if atlas.others else "Only one tokenizer was given."
         return html_cards.section("Compare tokenizers", words)
-    both = atlas.agreement[state.rival]
+    both = atlas.agreement[state.compared]
     known = ", ".join(f"{value:.2f}" for value in both.agreement)
     told = [
         f"Whole catalogue: {both.together[0]:.0%} of the item pairs that share the first code under one tokenizer also "
         f"share it under the other ({both.by_chance[0]:.1%} expected by chance). Agreement per prefix length (adjusted "
         f"mutual information; nan if no two items share a prefix): {known}."
     ]
-    ids = {name: atlas.tokens[name] for name in (atlas.name, state.rival)}
+    ids = {name: atlas.tokens[name] for name in (atlas.name, state.compared)}
     chosen = list(state.selected)
     if len(chosen) > 1:
         pairs = {name: _pairs_together(one.code_ids[chosen, 0]) for name, one in ids.items()}
@@ -133,7 +133,7 @@ def compare_view(atlas: Atlas, state: State) -> Html:
         for row in chosen[:COMPARED]
     ]
     shown = html_cards.table(("item", *ids), rows) if rows else NOTHING
-    return html_cards.section(f"Compare {atlas.name} with {state.rival}", *told, shown)
+    return html_cards.section(f"Compare {atlas.name} with {state.compared}", *told, shown)
 
 
 def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:

@@ -88,16 +88,16 @@ class Inspector:
             "clear": widgets.Button(description="Clear selection", layout=widgets.Layout(width="48%")),
             "focus": widgets.Dropdown(description="Item in detail", **looks),
             "level": widgets.Dropdown(options=levels, description="Codebook level", **looks),
-            "rival": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.rivals, atlas.rivals, strict=True)]),
+            "compared": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.others, atlas.others, strict=True)]),
             "save": widgets.Button(description="Save selection as CSV", layout=widgets.Layout(width="98%")),
         }
 
     def _wire(self) -> None:
         """Connect the controls with the state, in both directions."""
         board, controls = self.board, self.controls
-        controls["rival"].description, controls["rival"].style = "Compare with", NARROW
-        controls["rival"].layout = WIDE
-        for name in ("colour", "query", "level", "rival"):
+        controls["compared"].description, controls["compared"].style = "Compare with", NARROW
+        controls["compared"].layout = WIDE
+        for name in ("colour", "query", "level", "compared"):
             board.bind(controls[name], name)
         board.bind(controls["focus"], "focus", lambda row: row or 0)
         board.watch(controls["found"], self._choose)
@@ -116,7 +116,7 @@ class Inspector:
     def _follow(self, state: State) -> None:
         """Set the controls from the state."""
         titles, controls = self.atlas.items.titles, self.controls
-        for name in ("colour", "query", "level", "rival"):
+        for name in ("colour", "query", "level", "compared"):
             controls[name].value = getattr(state, name)
         found = matches(self.atlas, state.query)
         offer(controls["found"], [(titles[row], row) for row in found], next(iter(state.selected), None))
@@ -148,7 +148,7 @@ class Inspector:
         boxes, controls = self.board.boxes, self.controls
         buttons = widgets.HBox([controls["all"], controls["clear"]])
         by_title = [controls["query"], controls["found"], buttons]
-        right = [controls["colour"], *by_title, *self.codes, controls["focus"], controls["level"], controls["rival"]]
+        right = [controls["colour"], *by_title, *self.codes, controls["focus"], controls["level"], controls["compared"]]
         right += [controls["save"], boxes["export"]]
         drawn = [self.map.box, SmallCanvas(layout=widgets.Layout(display="none")), boxes["legend"]]
         left = widgets.VBox(drawn, layout=widgets.Layout(flex="3 1 380px", min_width="0"))

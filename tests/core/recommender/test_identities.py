@@ -5,15 +5,15 @@ Each identity stands in one place. Those that belong to one module are tested be
 - Decoding the codes gives the quantized vector:
   test_quantizer.py::test_decoding_the_codes_returns_the_quantized_vector,
   test_fit_tokenizer.py::test_signal_vectors_are_the_codebook_entries_of_the_signal_codes,
-  test_row_tokenizer.py::test_a_chain_quantizes_what_the_signals_before_left_over
+  test_variant_tokenizer.py::test_a_chain_quantizes_what_the_signals_before_left_over
 - Relabelling codes changes no quantized vector: test_quantizer.py::test_relabelling_codes_changes_no_quantized_vector
 - Padding changes no score: test_fit_recommender.py::test_padding_never_changes_a_score (codes and SASRec),
-  test_rival_models.py::test_padding_never_changes_a_score (added features, gated blocks),
+  test_baseline_models.py::test_padding_never_changes_a_score (added features, gated blocks),
   test_features.py::test_padding_never_changes_an_embedding,
   test_metrics.py::test_the_padding_column_is_ignored_whatever_it_holds
 - Items renumbered, with what belongs to them, renumber the results:
   test_fit_recommender.py::test_permuting_items_and_what_belongs_to_them_permutes_the_scores,
-  test_rival_models.py::test_permuting_items_and_what_belongs_to_them_permutes_the_scores,
+  test_baseline_models.py::test_permuting_items_and_what_belongs_to_them_permutes_the_scores,
   test_counting.py::test_renumbering_items_renumbers_the_scores,
   test_transport_repair.py::test_renumbering_items_renumbers_their_ids,
   test_semantic_ids.py::test_an_extra_code_makes_ids_unique_and_does_not_depend_on_item_numbers,
@@ -29,11 +29,11 @@ Each identity stands in one place. Those that belong to one module are tested be
   test_tokenizer_model.py::test_features_of_an_absent_modality_change_nothing,
   test_tokenizer_model.py::test_items_without_training_events_ignore_the_id_signal
 - What counts without order ignores a shuffle of time:
-  test_rival_models.py::test_what_counts_without_order_ignores_a_shuffle_of_training_time
+  test_baseline_models.py::test_what_counts_without_order_ignores_a_shuffle_of_training_time
 - One signal leaves nothing to combine or to share:
-  test_row_tokenizer.py::test_with_one_signal_all_ways_to_combine_and_to_share_are_the_same
+  test_variant_tokenizer.py::test_with_one_signal_all_ways_to_combine_and_to_share_are_the_same
 
-This file holds those that cross modules; test_row_tokenizer.py holds the tokenizers of rivals to those of stage 1.
+This file holds those that cross modules; test_variant_tokenizer.py holds tokenizers of baselines to those of stage 1.
 Models are float64 and compared to 1e-9, unless a test says bit for bit.
 """
 
@@ -159,7 +159,7 @@ def test_specific_parts_of_zero_are_no_specific_parts(data):
 
 def test_padding_never_changes_a_stage_one_loss(data):
     model = stage_one(data)
-    model.encoder.eval()  # its dropout draws one number a place
+    model.history_encoder.eval()  # its dropout draws one number a place
     padded = torch.cat([WINDOWS, torch.zeros(len(WINDOWS), 2, dtype=torch.long)], 1)
     same_losses(model, model, padded, DRAWN)
 

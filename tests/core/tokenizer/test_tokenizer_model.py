@@ -284,7 +284,7 @@ def test_the_sequence_term_is_the_loop_over_targets_with_each_candidate_once():
         for t in range(4):
             if window[t + 1]:
                 mask = torch.full((t + 1, t + 1), -torch.inf).triu(1)
-                state = F.normalize(model.encoder(inputs[None, : t + 1], [mask])[0][0, t], dim=0)
+                state = F.normalize(model.history_encoder(inputs[None, : t + 1], [mask])[0][0, t], dim=0)
                 logits = {j: state @ F.normalize(items[j], dim=0) / 0.4 - math.log(chance[j]) for j in candidates}
                 losses.append(torch.logsumexp(torch.stack(list(logits.values())), 0) - logits[int(window[t + 1])])
     torch.testing.assert_close(found, sum(losses) / len(losses), rtol=1e-5, atol=1e-6)  # shares are float32
@@ -311,7 +311,7 @@ def test_each_term_moves_the_parameters_it_should():
     assert gradients(model, found["reconstruction"]) == signals | {"specific", "decoders"}
     assert gradients(model, found["mutual_information"]) == {"behaviour", "variational"}
     assert gradients(model, found["cross_modal"]) == {"behaviour", "id_signal"}
-    assert gradients(model, found["sequence"]) == signals | {"encoder", "position"}
+    assert gradients(model, found["sequence"]) == signals | {"history_encoder", "position"}
     assert gradients(model, model.variational_loss(model.parts(DRAWN))) == {"variational"}
 
 

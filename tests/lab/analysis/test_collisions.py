@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import planted_data, row_config, row_tokenizer_config
+from tiny import lab_recommender_config, lab_tokenizer_config, planted_data
 
 from bbqrec_core import EvaluationConfig, SemanticIds, Tokenized, fit_recommender
 from bbqrec_core.tokenizer import fit as tokenizer_fit
 from bbqrec_core.tokenizer import semantic_ids
 from bbqrec_lab.analysis import collisions
-from bbqrec_lab.baselines import control_tokenizers, row_tokenizer
+from bbqrec_lab.baselines import control_tokenizers, variant_tokenizer
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import variants
 from bbqrec_lab.experiments.presets import Config
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 
 
 def config(**changes: object) -> Config:
-    stages = row_tokenizer_config(**changes), row_config()
+    stages = lab_tokenizer_config(**changes), lab_recommender_config()
     return Config("smoke", 0, DataConfig(), IdsConfig(), *stages, EvaluationConfig())
 
 
@@ -79,7 +79,7 @@ def test_a_tokenizers_own_repair_is_repeated_exactly(
 ) -> None:
     for repair in collisions.REPAIRS:
         ids = IdsConfig(transport=repair == "sinkhorn")
-        settings = row_tokenizer_config(combine=combine, codes=codes, uniqueness="none" if ids.transport else repair)
+        settings = lab_tokenizer_config(combine=combine, codes=codes, uniqueness="none" if ids.transport else repair)
         done = control_tokenizers.make_tokenized(data, ids, settings, 0, tmp_path / repair)
         assert done.health["before"]["colliding_items"] > 0
         assert (repair == "none") == np.array_equal(done.ids.code_ids, done.ids.raw_codes)
@@ -99,14 +99,14 @@ def test_repairs_of_published_codes_use_codes_that_their_position_has(
 ) -> None:
     codes = np.stack([np.arange(25) // 3, np.arange(25) % 2], 1).astype(np.int32)  # 9 first codes, 2 last ones
     ids, held = IdsConfig(source="published", transport=repair == "sinkhorn"), replace(data, codes={"text": codes})
-    done = control_tokenizers.make_tokenized(held, ids, row_tokenizer_config(uniqueness="nearest"), 0, tmp_path)
+    done = control_tokenizers.make_tokenized(held, ids, lab_tokenizer_config(uniqueness="nearest"), 0, tmp_path)
     assert done.health["before"]["colliding_items"] > 0
     assert done.ids.sizes == (9, 2)
     assert (done.ids.code_ids < done.ids.sizes).all()
     table, sizes = collisions.repair_with(repair, done)
     assert np.array_equal(table, done.ids.code_ids)
     assert sizes == done.ids.sizes
-    fit_recommender(held, done.ids, row_config(epochs=1), EvaluationConfig(), 0, tmp_path / "recommender")
+    fit_recommender(held, done.ids, lab_recommender_config(epochs=1), EvaluationConfig(), 0, tmp_path / "recommender")
 
 
 def test_a_repair_looks_at_the_residual_that_training_kept() -> None:
@@ -127,7 +127,7 @@ def test_an_unknown_repair_is_refused() -> None:
 
 def test_codebook_memory_grows_with_sets_and_not_with_signals_that_share_one() -> None:
     ids = crowded(codes=5).ids
-    shared, fragmented = row_tokenizer_config(), row_tokenizer_config(shared_codebook=False)
+    shared, fragmented = lab_tokenizer_config(), lab_tokenizer_config(shared_codebook=False)
     assert collisions.stored_vectors(ids, shared, "learned") == 2 * 5
     assert collisions.stored_vectors(ids, fragmented, "learned") == 4 * 2 * 5  # three signals and their fused mean
     assert collisions.stored_vectors(ids, replace(fragmented, combine="concat"), "learned") == 3 * 2 * 5
@@ -137,7 +137,7 @@ def test_codebook_memory_grows_with_sets_and_not_with_signals_that_share_one() -
 
 def test_codebook_memory_is_what_the_model_holds(data: NamedDataset, tmp_path: Path) -> None:
     for name, changes in {"one": {}, "own": {"shared_codebook": False}, "joined": {"combine": "concat"}}.items():
-        settings, kind = row_tokenizer_config(**changes), row_tokenizer.RowTokenizer
+        settings, kind = lab_tokenizer_config(**changes), variant_tokenizer.VariantTokenizer
         held = [book.codebook for book in tokenizer_fit.build_model(data, settings, kind).quantizer.books]
         ids = tokenizer_fit.fit_tokenizer(data, settings, 0, tmp_path / name, kind).ids
         assert collisions.stored_vectors(ids, settings, "learned") == sum(
@@ -150,7 +150,7 @@ def test_the_shape_table_says_what_health_and_purity_say() -> None:
     first = done.ids.raw_codes[:, 0]
     table = collisions.shape_table(
         {"a": done},
-        {"a": row_tokenizer_config()},
+        {"a": lab_tokenizer_config()},
         {"a": "learned"},
         lambda a, b: (first[a] == first[b]).astype(float),
         np.arange(1, 41),

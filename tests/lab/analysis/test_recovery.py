@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import row_tokenizer_config
+from tiny import lab_tokenizer_config
 
 from bbqrec_core import EvaluationConfig
 from bbqrec_lab.analysis import recovery, sweeps
 from bbqrec_lab.datasets.planted import PlantedConfig
 from bbqrec_lab.experiments.presets import Config
-from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig
 from bbqrec_lab.store import Store
 
 RNG = np.random.default_rng(0)
@@ -117,8 +117,8 @@ def test_one_table_or_two_catalogues_are_no_comparison(sizes: tuple[int, ...]) -
 
 def settings(**changes: object) -> Config:
     """A tokenizer small enough for a test, without what needs many epochs."""
-    plain = row_tokenizer_config(w_mi=0.0, w_seq=0.0, codes=8, code_width=8, epochs=3, id_signal=False, **changes)
-    return Config("smoke", 0, DataConfig(), IdsConfig(), plain, RowConfig(), EvaluationConfig())
+    plain = lab_tokenizer_config(w_mi=0.0, w_seq=0.0, codes=8, code_width=8, epochs=3, id_signal=False, **changes)
+    return Config("smoke", 0, DataConfig(), IdsConfig(), plain, VariantRecommenderConfig(), EvaluationConfig())
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import polars as pl
-from tiny import ids_config, planted_data, row_config, row_tokenizer_config
+from tiny import ids_config, lab_recommender_config, lab_tokenizer_config, planted_data
 
 from bbqrec_core import EvaluationConfig
 from bbqrec_lab.analysis import sweeps
@@ -37,7 +37,7 @@ def test_every_size_is_a_setting_that_can_be_set() -> None:
 
 def test_a_point_is_the_row_of_that_size(tmp_path: Path) -> None:
     data, store = planted_data(tmp_path), Store(tmp_path / "store")
-    parts = ids_config(), row_tokenizer_config(epochs=1), row_config(epochs=1, evaluate_every=1)
+    parts = ids_config(), lab_tokenizer_config(epochs=1), lab_recommender_config(epochs=1, evaluate_every=1)
     config = Config("smoke", 0, DataConfig(), *parts, EVALUATION)
     points = sweeps.size_curves(data, config, {"K": [4, 5], "S": [3, 4]}, (0, 1), store)
     assert points.select("size", "value", "seed").rows() == [

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import planted_data, row_config, same_tensors, semantic_ids
+from tiny import lab_recommender_config, planted_data, same_tensors, semantic_ids
 
 from bbqrec_core import EvaluationConfig, Sequences, build_recommender, fit_recommender, rank_users
 from bbqrec_core.recommender.fit import beam_ranks, early_score
@@ -30,7 +30,7 @@ def ids():
 
 def fresh(ids, **changes):
     """An untrained recommender with a similarity table and vectors of prefixes that are not zero."""
-    made = build_recommender(N, ids, row_config(granularity="code", **changes), 3, make=make_model)
+    made = build_recommender(N, ids, lab_recommender_config(granularity="code", **changes), 3, make=make_model)
     made.model.double()
     if made.model.reweighting is not None:
         torch.nn.init.normal_(made.model.reweighting.table, generator=torch.Generator().manual_seed(2))
@@ -125,7 +125,7 @@ def test_a_narrow_beam_lists_scores_of_the_wide_one(ids):
 
 
 def test_training_repeats_for_its_seed_and_learns(data, ids, tmp_path):
-    config = row_config(granularity="code")
+    config = lab_recommender_config(granularity="code")
     made = [fit_recommender(data, ids, config, EVALUATION, 0, tmp_path / str(n), make_model) for n in range(2)]
     assert same_tensors(*(recommender.model.state_dict() for recommender, _ in made))
     recommender, history = made[0]
@@ -136,7 +136,7 @@ def test_training_repeats_for_its_seed_and_learns(data, ids, tmp_path):
 
 def test_only_models_that_emit_codes_alone_read_code_by_code(ids):
     made = [
-        build_recommender(N, given, row_config(granularity="code", output=output), 0, make=make_model)
+        build_recommender(N, given, lab_recommender_config(granularity="code", output=output), 0, make=make_model)
         for given, output in ((ids, "codes"), (ids, "items"), (ids, "both"), (None, "codes"), (None, "items"))
     ]
     assert [isinstance(recommender.model, TokenModel) for recommender in made] == [True, False, False, False, False]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tokenizer_laws as laws
 from sklearn.decomposition import PCA
-from tiny import ids_config, planted_data, row_tokenizer_config
+from tiny import ids_config, lab_tokenizer_config, planted_data
 from tokenizer_laws import equal
 
 from bbqrec_core import fit_tokenizer, health
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_signals, resolve_source
-from bbqrec_lab.baselines.row_tokenizer import tokenizer_maker
+from bbqrec_lab.baselines.variant_tokenizer import tokenizer_maker
 from bbqrec_lab.datasets.id_files import write_ids
 from bbqrec_lab.experiments.runs import load_tokenized, save_tokenized
 from bbqrec_lab.settings import IdsConfig
@@ -34,7 +34,7 @@ def run(data, tmp_path_factory):
     @cache
     def make(seed=0, dataset=data, **changes):
         where = ids_config(**{name: value for name, value in changes.items() if name in WHERE})
-        config = row_tokenizer_config(**{name: value for name, value in changes.items() if name not in WHERE})
+        config = lab_tokenizer_config(**{name: value for name, value in changes.items() if name not in WHERE})
         return make_tokenized(dataset, where, config, seed, tmp_path_factory.mktemp("t") / "c", EMBEDDINGS)
 
     return make
@@ -43,18 +43,18 @@ def run(data, tmp_path_factory):
 def source_for(data, source, **changes):
     """The source that the data allow, with settings of stage 1."""
     return resolve_source(
-        ids_config(source=source), resolve_signals(row_tokenizer_config(**changes), data), data
+        ids_config(source=source), resolve_signals(lab_tokenizer_config(**changes), data), data
     ).source
 
 
 @pytest.mark.parametrize("changes", [{}, {"combine": "concat", "uniqueness": "nearest"}, {"w_align": 0.5}])
 def test_learned_ids_are_those_of_the_core(data, run, tmp_path, changes):
-    wanted = fit_tokenizer(data, row_tokenizer_config(**changes), 0, tmp_path / "c", tokenizer_maker(EMBEDDINGS))
+    wanted = fit_tokenizer(data, lab_tokenizer_config(**changes), 0, tmp_path / "c", tokenizer_maker(EMBEDDINGS))
     assert equal(run(**changes), wanted)
 
 
 def test_modalities_are_named_and_a_missing_one_gives_way_to_the_first(data):
-    config = row_tokenizer_config(signals=())
+    config = lab_tokenizer_config(signals=())
     assert resolve_signals(config, data).signals == ("image", "text")
     assert resolve_signals(replace(config, signals=("text", "image")), data).signals == ("text", "image")
     assert resolve_signals(replace(config, signals=("sound",)), data).signals == ("image",)
@@ -85,7 +85,7 @@ def test_every_setting_changes_a_result(run, name):
 
 @pytest.mark.parametrize("source", ["learned", "random", "kmeans", "sasrec"])
 def test_the_same_seed_gives_the_same_ids_and_another_seed_does_not(data, run, tmp_path, source):
-    again = make_tokenized(data, ids_config(source=source), row_tokenizer_config(), 0, tmp_path / "again", EMBEDDINGS)
+    again = make_tokenized(data, ids_config(source=source), lab_tokenizer_config(), 0, tmp_path / "again", EMBEDDINGS)
     assert equal(again, run(source=source))
     assert not np.array_equal(run(seed=1, source=source).ids.raw_codes, run(source=source).ids.raw_codes)
 
@@ -94,7 +94,7 @@ def test_progress_is_told_where_something_is_learned_alone(data, tmp_path):
     for source, steps in (("learned", True), ("random", False), ("kmeans", False)):
         told = []
         make_tokenized(
-            data, ids_config(source=source), row_tokenizer_config(), 0, tmp_path / source, EMBEDDINGS, told.append
+            data, ids_config(source=source), lab_tokenizer_config(), 0, tmp_path / source, EMBEDDINGS, told.append
         )
         assert bool(told) == steps
         assert {at.name for at in told} <= {"tokenizer"}
@@ -125,7 +125,7 @@ def test_a_finished_tokenizer_comes_back_from_disk_as_it_was(run, tmp_path):
         done = run(**changes)
         folder = tmp_path / str(number)
         folder.mkdir()
-        save_tokenized(done, row_tokenizer_config(**{n: v for n, v in changes.items() if n not in WHERE}), folder)
+        save_tokenized(done, lab_tokenizer_config(**{n: v for n, v in changes.items() if n not in WHERE}), folder)
         assert equal(load_tokenized(folder), done)
 
 
@@ -183,7 +183,7 @@ def test_health_is_measured_before_and_after_the_repair(run):
 
 @pytest.mark.parametrize("source", ["learned", "kmeans"])
 def test_items_held_out_of_training_get_ids_and_leave_no_trace_in_the_codebook(data, source, tmp_path):
-    config, where = row_tokenizer_config(uniqueness="none", id_signal=False), ids_config(source=source)
+    config, where = lab_tokenizer_config(uniqueness="none", id_signal=False), ids_config(source=source)
     laws.items_held_out_get_ids_and_leave_no_trace_in_the_codebook(
         lambda dataset, folder: make_tokenized(dataset, where, config, 0, folder), data, tmp_path
     )

@@ -1,4 +1,4 @@
-"""Counting rivals against plain loops, and on sequences whose next item is known."""
+"""Counting baselines against plain loops, and on sequences whose next item is known."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ from bbqrec_lab.baselines.counting import (
     transition_counts,
 )
 
-RIVALS = list(COUNTING.values())
+BASELINES = list(COUNTING.values())
 
 
 def random_sequences(seed: int, users: int = 23, n_items: int = 13) -> list[list[int]]:
@@ -117,12 +117,12 @@ def test_fit_tries_the_stated_grid_and_keeps_the_best_on_validation():
     assert ((*chain.weights, chain.pseudo_count), best) in chain.trials
 
 
-def test_test_events_never_reach_a_fitted_rival():
+def test_test_events_never_reach_a_fitted_baseline():
     sequences = random_sequences(2)
     rng = np.random.default_rng(3)
     changed = [[*s[:-1], int(rng.integers(1, 14))] for s in sequences]
     history = toy_data(sequences, 13).history("valid")
-    for kind in RIVALS:
+    for kind in BASELINES:
         before, after = (kind.fit(toy_data(s, 13)).scores(history, slice(None)) for s in (sequences, changed))
         assert torch.equal(before, after)
 
@@ -130,7 +130,7 @@ def test_test_events_never_reach_a_fitted_rival():
 def test_renumbering_items_renumbers_the_scores():
     sequences, order = random_sequences(4), np.random.default_rng(5).permutation(13) + 1
     plain, moved = toy_data(sequences, 13), toy_data([[int(order[i - 1]) for i in s] for s in sequences], 13)
-    for kind in RIVALS:
+    for kind in BASELINES:
         expected = kind.fit(plain).scores(plain.history("test"), slice(None))[:, 1:]
         got = kind.fit(moved).scores(moved.history("test"), slice(None))[:, order]
         assert torch.allclose(got, expected, rtol=1e-6)
@@ -164,9 +164,9 @@ def test_item_knn_scores_equal_the_formula_in_a_loop(part):
     sequences = random_sequences(6)
     sequences[4][:3] = [2, 5, 2]  # taken twice: one user, two events
     data, train = toy_data(sequences, 13), [s[:-2] for s in sequences]
-    rival = ItemKnn(0.6, item_cosines(data.train(), 13, 1.5, 13), data.train_counts())
+    baseline = ItemKnn(0.6, item_cosines(data.train(), 13, 1.5, 13), data.train_counts())
     users, cut = np.array([4, 0, 17, 22]), {"valid": -2, "test": -1}[part]
-    scores = rival.scores(data.history(part), users)
+    scores = baseline.scores(data.history(part), users)
     assert scores.dtype == torch.float32
     assert (scores[:, 0] == -torch.inf).all()
     for line, user in enumerate(users):
@@ -201,16 +201,16 @@ def test_similarities_are_the_same_in_blocks_of_any_size(monkeypatch, block):
 
 def test_item_knn_tries_the_stated_grid_and_keeps_the_best_on_validation():
     data = toy_data(random_sequences(1), 13)
-    rival = ItemKnn.fit(data)
-    assert f"{len(rival.trials)} trials" in ItemKnn.fit.__doc__
-    assert [trial.settings for trial in rival.trials] == list(itertools.product(SHRINKAGES, DECAYS))
-    for trial in rival.trials[::6]:
-        again = ItemKnn(trial.settings[1], item_cosines(data.train(), 13, trial.settings[0], 13), rival.counts)
+    baseline = ItemKnn.fit(data)
+    assert f"{len(baseline.trials)} trials" in ItemKnn.fit.__doc__
+    assert [trial.settings for trial in baseline.trials] == list(itertools.product(SHRINKAGES, DECAYS))
+    for trial in baseline.trials[::6]:
+        again = ItemKnn(trial.settings[1], item_cosines(data.train(), 13, trial.settings[0], 13), baseline.counts)
         ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
         assert metrics.per_user(ranks["included"])["ndcg@10"].mean() == trial.ndcg
-    shrinkage, decay = max(rival.trials, key=lambda trial: trial.ndcg).settings
-    assert rival.decay == decay
-    assert np.array_equal(rival.similar.toarray(), item_cosines(data.train(), 13, shrinkage, 13).toarray())
+    shrinkage, decay = max(baseline.trials, key=lambda trial: trial.ndcg).settings
+    assert baseline.decay == decay
+    assert np.array_equal(baseline.similar.toarray(), item_cosines(data.train(), 13, shrinkage, 13).toarray())
 
 
 def test_item_knn_finds_the_other_half_of_pairs_taken_together():
@@ -233,10 +233,10 @@ def test_an_item_without_company_falls_back_to_popularity():
     assert torch.equal(scores[0], scores[1])
 
 
-@pytest.mark.parametrize("kind", RIVALS)
-def test_a_saved_rival_scores_as_before(kind, tmp_path):
+@pytest.mark.parametrize("kind", BASELINES)
+def test_a_saved_baseline_scores_as_before(kind, tmp_path):
     data = toy_data(random_sequences(10), 13)
-    rival = kind.fit(data)
-    rival.save(tmp_path)
+    baseline = kind.fit(data)
+    baseline.save(tmp_path)
     history = data.history("test")
-    assert torch.equal(kind.load(tmp_path).scores(history, slice(None)), rival.scores(history, slice(None)))
+    assert torch.equal(kind.load(tmp_path).scores(history, slice(None)), baseline.scores(history, slice(None)))

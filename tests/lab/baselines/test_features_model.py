@@ -1,6 +1,6 @@
 """Laws of item embeddings with projected features: what is added, where, and that nothing else changes.
 
-What they share with the core's models is tested beside the other rivals, in test_rival_models.py.
+What they share with the core's models is tested beside the other baselines, in test_baseline_models.py.
 """
 
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 import recommender_laws as laws
 import torch
 from recommender_laws import EVALUATION, SIZES, N, alike
-from tiny import planted_data, row_config, same_tensors, semantic_ids
+from tiny import lab_recommender_config, planted_data, same_tensors, semantic_ids
 
 from bbqrec_core import SequenceModel, build_recommender, fit_recommender
 from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
@@ -31,7 +31,7 @@ def ids():
 
 @pytest.mark.parametrize("block", ["plain", "ligr"])
 def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothing(ids, block):
-    config = row_config(output="both", features=True, block=block)
+    config = lab_recommender_config(output="both", features=True, block=block)
     model = laws.fresh(ids, config, partial(make_model, features=FEATURES)).model
     vectors = model.item_embeddings()
     torch.testing.assert_close(vectors, model.items.weight + FEATURES.double() @ model.project.weight.T)
@@ -57,7 +57,10 @@ def test_item_features_lie_side_by_side_about_as_long_as_a_unit_vector(data):
 
 def test_data_without_modalities_train_as_without_features(data, tmp_path):
     bare = replace(data, features={}, presence={})
-    rows = {"asked": row_config(output="items", features=True), "plain": row_config(output="items")}
+    rows = {
+        "asked": lab_recommender_config(output="items", features=True),
+        "plain": lab_recommender_config(output="items"),
+    }
     make = partial(make_model, features=item_features(bare))
     asked, plain = (
         fit_recommender(bare, None, config, EVALUATION, 0, tmp_path / name, make) for name, config in rows.items()
@@ -67,7 +70,7 @@ def test_data_without_modalities_train_as_without_features(data, tmp_path):
 
 
 def test_without_features_it_is_the_model_of_the_core_bit_for_bit(ids):
-    config = row_config(output="both")
+    config = lab_recommender_config(output="both")
     states = [
         build_recommender(N, ids, config, 3, make=kind).model.state_dict() for kind in (FeaturesModel, SequenceModel)
     ]
@@ -75,8 +78,13 @@ def test_without_features_it_is_the_model_of_the_core_bit_for_bit(ids):
 
 
 def test_features_and_their_map_are_kept_beside_what_the_core_holds(ids):
-    made = build_recommender(N, ids, row_config(output="both"), 3, make=partial(FeaturesModel, features=FEATURES))
-    state, core = made.model.state_dict(), build_recommender(N, ids, row_config(output="both"), 3).model.state_dict()
+    made = build_recommender(
+        N, ids, lab_recommender_config(output="both"), 3, make=partial(FeaturesModel, features=FEATURES)
+    )
+    state, core = (
+        made.model.state_dict(),
+        build_recommender(N, ids, lab_recommender_config(output="both"), 3).model.state_dict(),
+    )
     assert state.keys() - core.keys() == {"features", "project.weight"}
     assert torch.equal(state["features"], FEATURES)
     assert 0 < float(state["project.weight"].std()) < 0.1
@@ -84,7 +92,7 @@ def test_features_and_their_map_are_kept_beside_what_the_core_holds(ids):
 
 @pytest.mark.parametrize("output", ["both", "items"])
 def test_a_recommender_trained_elsewhere_ranks_there_what_the_cpu_ranks(data, device, tmp_path, monkeypatch, output):
-    config = row_config(epochs=1, output=output, features=True)
+    config = lab_recommender_config(epochs=1, output=output, features=True)
     given = None if output == "items" else semantic_ids(data.n_items, SIZES)
     make = partial(make_model, features=item_features(data))
     laws.trained_elsewhere_ranks_what_the_cpu_ranks(

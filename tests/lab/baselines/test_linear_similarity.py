@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import row_config, semantic_ids
+from tiny import lab_recommender_config, semantic_ids
 
 from bbqrec_core import SimilarityBias
 from bbqrec_lab.baselines.linear_similarity import LinearSimilarity, make_reweighting
@@ -77,7 +77,7 @@ def test_a_configuration_picks_form_and_channels():
         ({"similarity_form": "linear"}, LinearSimilarity, 5),
         ({"similarity_form": "linear", "similarity": "features"}, LinearSimilarity, 3),
     ):
-        made = make_reweighting(*arguments, row_config(**changes))
+        made = make_reweighting(*arguments, lab_recommender_config(**changes))
         assert type(made) is kind
         assert len(made.channels) == count
         assert made.table.shape == (2, count, {SimilarityBias: 4 + 3, LinearSimilarity: 1 + 3}[kind], 3)
@@ -89,7 +89,7 @@ def two_models(**changes):
     ids, models = semantic_ids(N, SIZES, width=WIDTH), []
     for reweight in (True, False):
         torch.manual_seed(3)
-        config = row_config(reweight=reweight, similarity_form="linear", **changes)
+        config = lab_recommender_config(reweight=reweight, similarity_form="linear", **changes)
         models.append(make_model(N, ids, config, None))
     assert type(models[0].reweighting) is LinearSimilarity
     return models

@@ -4,14 +4,14 @@ import identities
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
-from tiny import ids_config, planted_data, row_tokenizer_config
+from tiny import ids_config, lab_tokenizer_config, planted_data
 
 from bbqrec_core import health
 from bbqrec_core.tokenizer.fit import encode_items, finish
 from bbqrec_core.tokenizer.semantic_ids import group_sizes, move_to_free
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized
-from bbqrec_lab.baselines.row_tokenizer import RowTokenizer
 from bbqrec_lab.baselines.transport_repair import repair_by_transport, sinkhorn, spread_by_transport
+from bbqrec_lab.baselines.variant_tokenizer import VariantTokenizer
 
 COMBINE = {"fused": 4, "concat": 2, "chain": 2}  # and so few codes that items collide
 
@@ -65,7 +65,7 @@ def test_transport_costs_less_than_moving_one_by_one_in_a_crowd():
 
 @pytest.mark.parametrize("combine", COMBINE)
 def test_ids_repaired_by_transport_are_those_before_the_repair_after_it(data, tmp_path, combine):
-    config = row_tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
+    config = lab_tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
     plain, done = (
         make_tokenized(data, ids_config(transport=transport), config, 0, tmp_path / str(transport))
         for transport in (False, True)
@@ -86,7 +86,7 @@ def test_ids_repaired_by_transport_are_those_before_the_repair_after_it(data, tm
 def test_transport_takes_the_place_of_another_repair(data, tmp_path, uniqueness):
     first, second = (
         make_tokenized(data, ids_config(transport=True), config, 0, tmp_path / config.uniqueness)
-        for config in (row_tokenizer_config(uniqueness=kind, codes=4) for kind in ("none", uniqueness))
+        for config in (lab_tokenizer_config(uniqueness=kind, codes=4) for kind in ("none", uniqueness))
     )
     assert np.array_equal(second.ids.code_ids, first.ids.code_ids)
     assert second.ids.sizes == first.ids.sizes
@@ -96,8 +96,8 @@ def test_transport_takes_the_place_of_another_repair(data, tmp_path, uniqueness)
 @pytest.mark.parametrize("combine", COMBINE)
 def test_renumbering_items_renumbers_their_ids(data, combine):
     """As in test_identities.py: the same model of renumbered items gives their IDs in the new order."""
-    config = row_tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
-    plain, other, order = identities.renumbered(lambda one: identities.stage_one(one, RowTokenizer, config), data)
+    config = lab_tokenizer_config(combine=combine, uniqueness="none", codes=COMBINE[combine])
+    plain, other, order = identities.renumbered(lambda one: identities.stage_one(one, VariantTokenizer, config), data)
     found, wanted = (repair_by_transport(finish(encode_items(model), config, [])) for model in (other, plain))
     assert np.array_equal(found.ids.code_ids[1:], wanted.ids.code_ids[order][1:])
     assert found.health == wanted.health

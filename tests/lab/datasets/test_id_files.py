@@ -5,7 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from tiny import ids_config, planted_data, row_tokenizer_config
+from tiny import ids_config, lab_tokenizer_config, planted_data
 
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized
 from bbqrec_lab.datasets.id_files import read_ids, write_ids
@@ -27,7 +27,7 @@ def test_ids_come_back_as_they_were_written(data, codes, tmp_path, ending):
     write_ids(path, data.items["item_id"], codes)
     assert np.array_equal(read_ids(path, data), codes)
     imported = ids_config(source="file", ids_file=str(path))
-    done = make_tokenized(data, imported, row_tokenizer_config(uniqueness="none"), 0, tmp_path)
+    done = make_tokenized(data, imported, lab_tokenizer_config(uniqueness="none"), 0, tmp_path)
     assert np.array_equal(done.ids.code_ids, codes)
     assert done.ids.sizes == tuple(codes.max(0) + 1)
 

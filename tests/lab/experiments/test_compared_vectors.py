@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tiny import row_config, same_tensors, semantic_ids
+from tiny import lab_recommender_config, same_tensors, semantic_ids
 
 from bbqrec_core import SequenceModel
 from bbqrec_lab.experiments.runs import with_compared
@@ -51,7 +51,7 @@ def test_what_is_compared_changes_no_other_parameter_at_the_start():
     given, states = other_vectors(), []
     for what in ("quantized", "signals", "features"):
         torch.manual_seed(3)
-        state = SequenceModel(N, with_compared(given[0], what, *given[1:]), row_config()).state_dict()
+        state = SequenceModel(N, with_compared(given[0], what, *given[1:]), lab_recommender_config()).state_dict()
         states.append({name: value for name, value in state.items() if not name.startswith("reweighting")})
     assert all(same_tensors(states[0], state) for state in states[1:])
     assert all(bool(states[0][f"vectors.codes.{level}.weight"].any()) for level in range(2))

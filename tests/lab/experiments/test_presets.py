@@ -8,9 +8,11 @@ import settings_laws as laws
 
 from bbqrec_core import EvaluationConfig
 from bbqrec_lab.experiments.presets import PARTS, PRESETS, Config, make_config, with_overrides
-from bbqrec_lab.settings import DataConfig, IdsConfig, RowConfig, RowTokenizerConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig, VariantTokenizerConfig
 
-KINDS = dict(zip(PARTS, (DataConfig, IdsConfig, RowTokenizerConfig, RowConfig, EvaluationConfig), strict=True))
+KINDS = dict(
+    zip(PARTS, (DataConfig, IdsConfig, VariantTokenizerConfig, VariantRecommenderConfig, EvaluationConfig), strict=True)
+)
 EVERY = [(part, spec) for part, kind in KINDS.items() for spec in fields(kind)]
 ids = {"ids": [f"{part}.{spec.name}" for part, spec in EVERY]}
 

@@ -297,7 +297,7 @@ def test_whatever_shapes_a_result_is_part_of_its_name(data, store, change, monke
         run_variant(dataset, "bbqrec", config, store)
 
 
-def test_a_rival_of_counts_does_not_depend_on_settings_of_models(data, store, no_training):
+def test_a_baseline_of_counts_does_not_depend_on_settings_of_models(data, store, no_training):
     for variant, config in (("popularity", configure(lr=0.5, r_lr=0.5)), ("sasrec", configure(lr=0.5))):
         directories = [run_variant(data, variant, asked, store).directory for asked in (configure(), config)]
         assert directories[0] == directories[1]

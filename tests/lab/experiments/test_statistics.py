@@ -65,17 +65,17 @@ def test_ablations_are_not_among_what_was_expected() -> None:
     assert statistics.outcomes(pl.DataFrame([line | {"low": 0.0, "high": 0.2, "p_holm": 0.01}])).is_empty()
 
 
-def test_every_rival_and_control_has_an_expectation() -> None:
-    compared = {name for name, variant in variants.VARIANTS.items() if variant.group in ("rival", "control")}
+def test_every_baseline_and_control_has_an_expectation() -> None:
+    compared = {name for name, variant in variants.VARIANTS.items() if variant.group in ("baseline", "control")}
     assert set(statistics.EXPECTED) == compared
 
 
 def test_shared_hits_by_hand() -> None:
     found = statistics.shared_hits(np.array([1.0, 1, 0, 0, 0.5]), np.array([1.0, 0, 1, 0, 0.5]))
-    expected = {"both": 1.25, "only bbqrec": 1.25, "only the rival": 1.25, "neither": 1.25}
+    expected = {"both": 1.25, "only bbqrec": 1.25, "only the baseline": 1.25, "neither": 1.25}
     assert found == pytest.approx({name: total / 5 for name, total in expected.items()})
     found = statistics.shared_hits(np.array([1.0, 1, 0]), np.array([1.0, 0, 0]))
-    assert found == pytest.approx({"both": 1 / 3, "only bbqrec": 1 / 3, "only the rival": 0, "neither": 1 / 3})
+    assert found == pytest.approx({"both": 1 / 3, "only bbqrec": 1 / 3, "only the baseline": 0, "neither": 1 / 3})
 
 
 @given(arrays.arrays(float, (2, 7), elements=st.floats(0, 1)))

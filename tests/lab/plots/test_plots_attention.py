@@ -17,7 +17,7 @@ TABLE = RNG.normal(size=(LAYERS, CHANNELS, BUCKETS + 3, HEADS))
 TABLE[:, :, -1] = 9.0  # padding: never to be seen
 EDGES = np.sort(RNG.uniform(-1, 1, (CHANNELS, BUCKETS - 1)))
 MAP = np.where(np.tri(3, 5, 2) > 0, RNG.random((3, 5)), np.nan)
-GROUPS = {"ours": "main", "theirs": "rival", "half": "ablation", "absent": "ablation"}
+GROUPS = {"ours": "main", "theirs": "baseline", "half": "ablation", "absent": "ablation"}
 SEEDS = {"ours": np.array([0.2, 0.4, 0.3]), "theirs": np.array([0.1]), "half": np.array([0.25, 0.05])}
 SIZES = pl.DataFrame(
     [(s, v, v == 8, seed, 0.1 + 0.01 * v + 0.002 * seed) for s in "SLKE" for v in (4, 8, 1024) for seed in (0, 1)],
@@ -191,7 +191,7 @@ def test_a_size_curve_has_every_seed_and_goes_through_the_means() -> None:
 
 def test_groups_are_told_apart_by_colour_and_by_marker() -> None:
     fig = plots.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours")
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["main", "rival", "ablation"]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["main", "baseline", "ablation"]
     colours = {to_hex(cloud.get_facecolor()[0]) for cloud in fig.axes[0].collections if len(cloud.get_offsets())}
     shapes = {len(cloud.get_paths()[0].vertices) for cloud in fig.axes[0].collections if len(cloud.get_offsets())}
     assert len(colours) == 3

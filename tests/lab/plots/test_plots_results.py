@@ -31,7 +31,7 @@ def test_parts_of_a_bar_stand_one_after_another() -> None:
 
 def test_the_front_joins_what_nothing_cheaper_beats() -> None:
     minutes, quality = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}, {"a": 0.2, "b": 0.1, "c": 0.3, "d": 0.25}
-    (ax,) = plots.quality_for_cost(minutes, quality, dict.fromkeys("abd", "rival") | {"c": "main"}).axes
+    (ax,) = plots.quality_for_cost(minutes, quality, dict.fromkeys("abd", "baseline") | {"c": "main"}).axes
     assert ax.lines[0].get_xdata().tolist() == [1.0, 3.0]
     assert sorted(text.get_text() for text in ax.texts) == ["a", "b", "c", "d"]
     assert sum(len(part.get_offsets()) for part in ax.collections) == 4

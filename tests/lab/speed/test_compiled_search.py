@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from answering import HISTORY, SIZES, N, tiny_recommender
-from tiny import row_config, semantic_ids
+from tiny import lab_recommender_config, semantic_ids
 
 from bbqrec_core import Recommender, build_recommender, build_tree
 from bbqrec_lab.speed.compiled_search import CompiledBeam, Request, compile_beam
@@ -80,6 +80,6 @@ def test_a_program_answers_as_the_recommender_it_was_made_of(tmp_path: Path) -> 
 
 
 def test_a_recommender_without_codes_is_refused(tmp_path: Path) -> None:
-    scorer = build_recommender(N, None, row_config(output="items"), 0)
+    scorer = build_recommender(N, None, lab_recommender_config(output="items"), 0)
     with pytest.raises(ValueError, match="tree=None"):
         compile_beam(scorer, WIDTH, tmp_path / "beam.pt2")

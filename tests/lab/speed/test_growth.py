@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tiny import planted_data, row_config
+from tiny import lab_recommender_config, planted_data
 
 from bbqrec_core import Dataset, build_recommender, build_tree, metrics
 from bbqrec_lab.datasets import synthetic
@@ -20,7 +20,7 @@ SMALL = {"vectors": (20, 40, 80), "items": (10, 20, 40), "users": 3, "T": (2, 3,
 
 def small() -> Config:
     config = make_config("smoke", 0, {"codes": 4, "levels": 2, "beam": 5, "evaluation.batch": 4})
-    return replace(config, recommender=row_config(batch_users=3))
+    return replace(config, recommender=lab_recommender_config(batch_users=3))
 
 
 @pytest.fixture

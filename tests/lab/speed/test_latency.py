@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 from answering import HISTORY, tiny_recommender
-from tiny import planted_data, row_config
+from tiny import lab_recommender_config, planted_data
 
 from bbqrec_core import Recommender, build_recommender
 from bbqrec_lab.baselines.sequence_models import make_model
@@ -24,7 +24,7 @@ def small(**changes: object) -> Config:
     config = make_config(
         "smoke", 0, {"codes": 4, "levels": 3, "beam": 3, "recommender.max_events": 5, "evaluation.batch": 7}
     )
-    return replace(config, recommender=row_config(**changes))
+    return replace(config, recommender=lab_recommender_config(**changes))
 
 
 def models() -> dict[str, Recommender]:
@@ -57,7 +57,7 @@ def test_steps_of_a_search_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_model_that_scores_items_cannot_be_watched() -> None:
     for output in ("items", "both"):
-        model = build_recommender(20, random_ids(20, 3, 4, 6), row_config(output=output), 0)
+        model = build_recommender(20, random_ids(20, 3, 4, 6), lab_recommender_config(output=output), 0)
         with pytest.raises(ValueError, match="scores items"):
             latency.trace(model, ROWS, 3)
 
@@ -85,7 +85,7 @@ def test_contestants_differ_in_what_their_names_say() -> None:
     ("changes", "taken"), [({}, True), ({"output": "both"}, False), ({"granularity": "code"}, False)]
 )
 def test_a_trained_model_takes_the_methods_place_where_it_has_its_shape(changes: dict, taken: bool) -> None:
-    trained = build_recommender(20, random_ids(20, 3, 4, 6), row_config(**changes), 1, make=make_model)
+    trained = build_recommender(20, random_ids(20, 3, 4, 6), lab_recommender_config(**changes), 1, make=make_model)
     found = latency.with_trained(models(), trained)
     assert (found["bbqrec"] is trained) is taken
     assert list(found) == list(models())

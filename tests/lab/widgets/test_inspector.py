@@ -11,7 +11,7 @@ import ipywidgets
 import numpy as np
 import polars as pl
 import pytest
-from tiny import ids_config, planted_data, row_tokenizer_config
+from tiny import ids_config, lab_tokenizer_config, planted_data
 
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized
 from bbqrec_lab.store import Store
@@ -45,7 +45,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     folder = tmp_path_factory.mktemp("atlas")
     data = planted_data(folder)
     trained = {
-        name: make_tokenized(data, ids_config(source=source), row_tokenizer_config(), 0, folder / name)
+        name: make_tokenized(data, ids_config(source=source), lab_tokenizer_config(), 0, folder / name)
         for name, source in (("learned", "learned"), ("chance", "random"))
     }
     return survey(data, trained, Store(folder / "store"), "pca")
@@ -184,7 +184,7 @@ def test_every_view_speaks_when_nothing_is_selected(atlas: Atlas) -> None:
 
 def test_comparison_counts_pairs_that_are_together(atlas: Atlas) -> None:
     rows = tuple(range(1, 10))
-    page = plain(views.compare_view(atlas, State(rows, 1, rival="chance")))
+    page = plain(views.compare_view(atlas, State(rows, 1, compared="chance")))
     for name in ("learned", "chance"):
         first = atlas.tokens[name].code_ids[list(rows), 0]
         together = sum(first[i] == first[j] for i in range(9) for j in range(i))
@@ -192,13 +192,13 @@ def test_comparison_counts_pairs_that_are_together(atlas: Atlas) -> None:
 
 
 def test_a_failing_panel_says_why_and_leaves_the_others(atlas: Atlas) -> None:
-    page = views.panels_view(atlas, State((3,), 3, rival="unknown"))
+    page = views.panels_view(atlas, State((3,), 3, compared="unknown"))
     assert "KeyError: 'unknown'" in html.unescape(page)
     assert "Path in the prefix tree" in page
 
 
 def test_export_holds_the_selection_in_order(atlas: Atlas) -> None:
-    state = State((9, 2, 5), 9, rival="chance")
+    state = State((9, 2, 5), 9, compared="chance")
     frame = export(atlas, state)
     assert frame["item_id"].to_list() == [atlas.items.source_ids[row] for row in state.selected]
     assert frame["learned_code_1"].to_list() == atlas.ids.code_ids[[9, 2, 5], 0].tolist()
@@ -219,7 +219,7 @@ def test_each_control_changes_the_state_and_what_is_shown(atlas: Atlas, tool: in
         ("selected", lambda: setattr(tool.codes[0], "value", first)),
         ("focus", lambda: setattr(controls["focus"], "value", board.state.selected[-1])),
         ("level", lambda: setattr(controls["level"], "value", 2)),
-        ("rival", lambda: setattr(controls["rival"], "value", "chance")),
+        ("compared", lambda: setattr(controls["compared"], "value", "chance")),
         ("colour", lambda: setattr(controls["colour"], "value", "popularity")),
         ("selected", lambda: setattr(tool.map.scatter.widget, "selection", np.array([3, 8, 4], dtype=np.uint32))),
         ("wanted", lambda: setattr(tool.codes[1], "value", int(atlas.ids.code_ids[3, 1]))),

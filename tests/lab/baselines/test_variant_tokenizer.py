@@ -1,4 +1,4 @@
-"""Laws of the tokenizer with the switches of rivals: own and chained codebooks, joined features, LETTER's terms.
+"""Laws of the tokenizer with the switches of baselines: own and chained codebooks, joined features, LETTER's terms.
 
 By default it is the core's tokenizer, bit for bit; what the core's keeps with any switch is held by the same laws.
 """
@@ -16,14 +16,14 @@ import tokenizer_laws as laws
 import torch
 import torch.nn.functional as F
 from identities import close
-from tiny import ids_config, normal, planted_data, recommender_config, row_tokenizer_config, tokenizer_config
+from tiny import ids_config, lab_tokenizer_config, normal, planted_data, recommender_config, tokenizer_config
 from tokenizer_laws import CODES, DIMS, DRAWN, LEVELS, SIZES, WIDTH, WINDOWS, N, encoded, equal, gradients
 
 from bbqrec_core import ResidualQuantizer, TokenizerConfig, build_recommender, fit_tokenizer
 from bbqrec_core.tokenizer.fit import build_model, encode_items
 from bbqrec_lab.baselines.control_tokenizers import make_tokenized
-from bbqrec_lab.baselines.row_tokenizer import RowTokenizer, UnitQuantizer, tokenizer_maker
-from bbqrec_lab.settings import RowTokenizerConfig
+from bbqrec_lab.baselines.variant_tokenizer import UnitQuantizer, VariantTokenizer, tokenizer_maker
+from bbqrec_lab.settings import VariantTokenizerConfig
 
 COMBINE = ("fused", "concat", "chain")
 EMBEDDINGS = np.random.default_rng(5).normal(size=(25, 4)).astype(np.float32)  # another model's, of 24 items
@@ -33,7 +33,7 @@ shared_or_not = pytest.mark.parametrize("shared", [True, False])
 
 def make(dims=DIMS, missing=True, training=False, collaborative=None, **changes):
     """A row's tokenizer as `tokenizer_laws.untrained` has it."""
-    config = row_tokenizer_config(**(SIZES | changes))
+    config = lab_tokenizer_config(**(SIZES | changes))
     return laws.untrained(tokenizer_maker(collaborative), config, dims, missing, training)
 
 
@@ -49,7 +49,7 @@ def run(data, tmp_path_factory):
     @cache
     def fit(seed=0, dataset=data, **changes):
         folder = tmp_path_factory.mktemp("t") / "c"
-        return make_tokenized(dataset, ids_config(), row_tokenizer_config(**changes), seed, folder, EMBEDDINGS)
+        return make_tokenized(dataset, ids_config(), lab_tokenizer_config(**changes), seed, folder, EMBEDDINGS)
 
     return fit
 
@@ -59,20 +59,20 @@ def run(data, tmp_path_factory):
 
 @pytest.mark.parametrize("changes", [{}, {"codebook_update": "gradient", "gradient": "rotation", "w_seq": 0.0}])
 def test_with_the_default_switches_it_is_the_tokenizer_of_the_core_bit_for_bit(data, tmp_path, changes):
-    row, core = row_tokenizer_config(w_use=0.0, **changes), tokenizer_config(**changes)
-    switches = {spec.name for spec in fields(RowTokenizerConfig)} - {spec.name for spec in fields(TokenizerConfig)}
-    assert all(getattr(row, name) == getattr(RowTokenizerConfig(), name) for name in switches)
-    found = fit_tokenizer(data, row, 0, tmp_path / "row", RowTokenizer)
+    row, core = lab_tokenizer_config(w_use=0.0, **changes), tokenizer_config(**changes)
+    switches = {spec.name for spec in fields(VariantTokenizerConfig)} - {spec.name for spec in fields(TokenizerConfig)}
+    assert all(getattr(row, name) == getattr(VariantTokenizerConfig(), name) for name in switches)
+    found = fit_tokenizer(data, row, 0, tmp_path / "row", VariantTokenizer)
     assert equal(found, fit_tokenizer(data, core, 0, tmp_path / "core"))  # IDs, losses and all the rest
 
 
 def test_alignment_without_the_other_models_embeddings_is_refused(data, tmp_path):
-    config = row_tokenizer_config(w_align=0.5)
-    for kind in (RowTokenizer, tokenizer_maker(None)):
+    config = lab_tokenizer_config(w_align=0.5)
+    for kind in (VariantTokenizer, tokenizer_maker(None)):
         with pytest.raises(ValueError, match=r"w_align needs .*item embeddings of another model"):
             fit_tokenizer(data, config, 0, tmp_path / "c", kind)
     assert list(tmp_path.iterdir()) == []  # before any work
-    build_model(data, row_tokenizer_config(), tokenizer_maker(None))  # without the term it needs none
+    build_model(data, lab_tokenizer_config(), tokenizer_maker(None))  # without the term it needs none
 
 
 CHANGES = {
@@ -86,8 +86,8 @@ CHANGES = {
 
 def test_every_setting_has_a_test_that_changes_it():
     shared = [spec.name for spec in fields(TokenizerConfig)]  # test_fit_tokenizer.py changes these
-    assert [*shared, *CHANGES] == [spec.name for spec in fields(RowTokenizerConfig)]
-    base = asdict(row_tokenizer_config())
+    assert [*shared, *CHANGES] == [spec.name for spec in fields(VariantTokenizerConfig)]
+    base = asdict(lab_tokenizer_config())
     assert all(base[name] != value for name, value in CHANGES.items())
 
 
@@ -112,9 +112,9 @@ def test_progress_is_recorded_every_epoch(run):
 @pytest.mark.parametrize("after", [2, 8])
 def test_a_killed_tokenizer_ends_as_if_uninterrupted(data, tmp_path, monkeypatch, after):
     changes = {"codebook_update": "gradient", "gradient": "rotation", "combine": "concat"}
-    config = row_tokenizer_config(epochs=3, **changes)
+    config = lab_tokenizer_config(epochs=3, **changes)
     laws.killed_training_ends_as_if_uninterrupted(
-        lambda name: fit_tokenizer(data, config, 1, tmp_path / name, RowTokenizer), monkeypatch, after
+        lambda name: fit_tokenizer(data, config, 1, tmp_path / name, VariantTokenizer), monkeypatch, after
     )
 
 
@@ -123,7 +123,7 @@ def test_a_killed_tokenizer_ends_as_if_uninterrupted(data, tmp_path, monkeypatch
     [{"combine": "chain"}, {"combine": "concat", "shared_codebook": False}, {"w_align": 0.5, "joined": True}],
 )
 def test_a_tokenizer_trained_elsewhere_is_that_of_the_cpu_within_rounding(data, device, tmp_path, monkeypatch, changes):
-    config = row_tokenizer_config(epochs=1, **changes)
+    config = lab_tokenizer_config(epochs=1, **changes)
     laws.trained_elsewhere_is_that_of_the_cpu_within_rounding(
         lambda name: make_tokenized(data, ids_config(), config, 0, tmp_path / name, EMBEDDINGS), device, monkeypatch
     )
@@ -176,8 +176,8 @@ def test_no_id_depends_on_what_training_may_not_see(data, run, combine):
 def test_the_residual_given_to_the_repair_is_what_the_last_level_saw(data):
     for combine, shared in itertools.product(COMBINE, (True, False)):
         torch.manual_seed(0)
-        config = row_tokenizer_config(combine=combine, shared_codebook=shared)
-        laws.residual_is_what_the_last_level_saw(build_model(data, config, RowTokenizer), data)
+        config = lab_tokenizer_config(combine=combine, shared_codebook=shared)
+        laws.residual_is_what_the_last_level_saw(build_model(data, config, VariantTokenizer), data)
 
 
 @combined
@@ -368,7 +368,7 @@ def test_each_term_moves_the_parameters_it_should():
 
 def stage_one(data, **changes):
     """A tokenizer of `identities.stage_one` whose codebooks move no dead code."""
-    return identities.stage_one(data, RowTokenizer, row_tokenizer_config(revive_every=0, **changes))
+    return identities.stage_one(data, VariantTokenizer, lab_tokenizer_config(revive_every=0, **changes))
 
 
 @shared_or_not

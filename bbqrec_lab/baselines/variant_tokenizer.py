@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from bbqrec_core.tokenizer.fit import TokenizerMaker
 from bbqrec_core.tokenizer.model import Tokenizer, info_nce
 from bbqrec_core.tokenizer.quantizer import Quantized, ResidualQuantizer
-from bbqrec_lab.settings import RowTokenizerConfig
+from bbqrec_lab.settings import VariantTokenizerConfig
 
 AXES = (1, 1, 2, 1)  # per field of `Quantized`: the axis of the units, for items with units (R, U)
 
@@ -72,22 +72,22 @@ class UnitQuantizer(nn.Module):
             book.observe(Quantized(*own), present[:, index])
 
 
-class RowTokenizer(Tokenizer):
-    """The core's `Tokenizer` with the switches of `RowTokenizerConfig`.
+class VariantTokenizer(Tokenizer):
+    """The core's `Tokenizer` with the switches of `VariantTokenizerConfig`.
 
     Args: those of `Tokenizer`, and collaborative: item embeddings of another model, (N+1, D), with which `w_align`
         aligns the items.
     Raises: ValueError for `w_align` without embeddings.
     """
 
-    config: RowTokenizerConfig
+    config: VariantTokenizerConfig
 
     def __init__(
         self,
         features: dict[str, Float[Tensor, "N d"]],
         presence: dict[str, Bool[Tensor, "N"]],
         counts: Int[Tensor, "N"],
-        config: RowTokenizerConfig,
+        config: VariantTokenizerConfig,
         collaborative: Float[np.ndarray, "N D"] | None = None,
     ) -> None:
         if config.w_align and collaborative is None:
@@ -175,4 +175,4 @@ class RowTokenizer(Tokenizer):
 
 def tokenizer_maker(collaborative: Float[np.ndarray, "N D"] | None) -> TokenizerMaker:
     """The model factory of a variant for `fit_tokenizer`; `w_align` needs the item embeddings."""
-    return partial(RowTokenizer, collaborative=collaborative)
+    return partial(VariantTokenizer, collaborative=collaborative)

@@ -1,4 +1,4 @@
-"""Laws of the rivals' parts: gated blocks, losses with negatives, and which model a row's settings ask for."""
+"""Laws of the baselines' parts: gated blocks, losses with negatives, and which model a row's settings ask for."""
 
 import math
 from dataclasses import asdict, fields, replace
@@ -10,7 +10,7 @@ import recommender_laws as laws
 import torch
 import torch.nn.functional as F
 from recommender_laws import EVALUATION, SIZES, N, alike
-from tiny import normal, planted_data, recommender_config, row_config, semantic_ids
+from tiny import lab_recommender_config, normal, planted_data, recommender_config, semantic_ids
 from torch import nn
 
 from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recommender
@@ -20,7 +20,7 @@ from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_c
 from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
 from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
 from bbqrec_lab.baselines.sequence_models import make_model
-from bbqrec_lab.settings import RowConfig
+from bbqrec_lab.settings import VariantRecommenderConfig
 
 USERS, HEADS, KEYS = 2, 3, 7
 LAYERS, WIDTH = 2, 6
@@ -33,7 +33,7 @@ KINDS = {  # all that a model can hold, on both kinds of blocks
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return planted_data(tmp_path_factory.mktemp("rival-models"))
+    return planted_data(tmp_path_factory.mktemp("baseline-models"))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def fit(data, ids):
     """fit(folder, dataset, ...) -> (Recommender, TrainingLog) of a row."""
 
     def fit(folder, dataset=data, evaluation=EVALUATION, seed=0, **changes):
-        config = row_config(**changes)
+        config = lab_recommender_config(**changes)
         make = partial(make_model, features=item_features(dataset) if config.features else None)
         return fit_recommender(dataset, ids, config, evaluation, seed, folder, make)
 
@@ -60,7 +60,7 @@ def run(fit, tmp_path_factory):
 
 
 def fresh(kind, ids, **changes):
-    return laws.fresh(ids, row_config(**(KINDS[kind] | changes)), partial(make_model, features=FEATURES))
+    return laws.fresh(ids, lab_recommender_config(**(KINDS[kind] | changes)), partial(make_model, features=FEATURES))
 
 
 # ---- which model
@@ -81,7 +81,7 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({"granularity": "code"}, None, SequenceModel, Block),
         ({"granularity": "code", "output": "both"}, ids, SequenceModel, Block),
     ):
-        made = make_model(N, given, row_config(**changes), FEATURES if changes.get("features") else None)
+        made = make_model(N, given, lab_recommender_config(**changes), FEATURES if changes.get("features") else None)
         assert type(made) is kind
         assert [type(part) for part in made.blocks.blocks] == [block] * LAYERS
         if made.head is not None and kind is not TokenModel:
@@ -91,7 +91,7 @@ def test_settings_pick_the_model_and_its_blocks(ids):
 
 def test_a_row_with_the_settings_of_the_core_is_the_model_of_the_core(data, ids, run, tmp_path):
     assert type(recommender_config()) is RecommenderConfig
-    assert asdict(recommender_config()).items() <= asdict(row_config()).items()
+    assert asdict(recommender_config()).items() <= asdict(lab_recommender_config()).items()
     assert alike(run(), fit_recommender(data, ids, recommender_config(), EVALUATION, 0, tmp_path / "c"))
 
 
@@ -106,9 +106,9 @@ def test_a_row_with_the_settings_of_the_core_is_the_model_of_the_core(data, ids,
 )
 def test_settings_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        row_config(**changes)
+        lab_recommender_config(**changes)
     with pytest.raises(ValueError, match=message):
-        replace(row_config(), **changes)
+        replace(lab_recommender_config(), **changes)
 
 
 CHANGES = {
@@ -129,8 +129,8 @@ NEEDS = {
 
 def test_every_setting_has_a_test_that_changes_it():
     shared = [spec.name for spec in fields(RecommenderConfig)]  # test_fit_recommender.py changes these
-    assert [*shared, *CHANGES] == [spec.name for spec in fields(RowConfig)]
-    base = asdict(row_config())
+    assert [*shared, *CHANGES] == [spec.name for spec in fields(VariantRecommenderConfig)]
+    base = asdict(lab_recommender_config())
     assert all(base[name] != value for name, value in CHANGES.items())
 
 
@@ -143,7 +143,7 @@ def test_every_setting_changes_a_result(run, name):
 def test_a_model_without_ids_ignores_the_settings_of_codes():
     for output in ("codes", "items", "both"):
         for granularity in ("item", "code"):
-            model = make_model(N, None, row_config(output=output, granularity=granularity), None)
+            model = make_model(N, None, lab_recommender_config(output=output, granularity=granularity), None)
             assert model.head is None
             assert model.items is not None
 
@@ -313,7 +313,7 @@ def test_the_evaluation_batch_changes_no_result(run, changes):
 def item_scorer(n_items, **changes):
     """An untrained item model with item vectors of ordinary size."""
     torch.manual_seed(0)
-    model = make_model(n_items, None, row_config(output="items", **changes), None).double()
+    model = make_model(n_items, None, lab_recommender_config(output="items", **changes), None).double()
     nn.init.normal_(model.items.weight)
     return model
 
