@@ -29,9 +29,9 @@ from bbqrec_core import (
 )
 from bbqrec_core.recommender.fit import beam_ranks
 from bbqrec_lab.baselines import counting
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_signals, resolve_source
 from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
+from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, resolve_source
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
@@ -136,7 +136,7 @@ def load_tokenized(directory: Path) -> Tokenized:
 
 COMPARED = ("ndcg@10", "recall@10")
 # The modules that a stage runs. `run_code` adds this module without its imports: most belong to other stages.
-TOKENIZER_CODE = ("bbqrec_lab.baselines.control_tokenizers", "bbqrec_lab.datasets.features")
+TOKENIZER_CODE = ("bbqrec_lab.baselines.tokenizers", "bbqrec_lab.datasets.features")
 RUN_CODE = ("bbqrec_core.metrics", "bbqrec_lab.experiments.statistics")
 COUNTING_CODE = ("bbqrec_lab.baselines.counting",)
 MODEL_CODE = ("bbqrec_lab.baselines.sequence_models", "bbqrec_core.recommender.fit", "bbqrec_lab.datasets.features")

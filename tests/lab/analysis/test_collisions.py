@@ -11,7 +11,7 @@ from bbqrec_core import EvaluationConfig, SemanticIds, Tokenized, fit_recommende
 from bbqrec_core.tokenizer import fit as tokenizer_fit
 from bbqrec_core.tokenizer import semantic_ids
 from bbqrec_lab.analysis import collisions
-from bbqrec_lab.baselines import control_tokenizers, variant_tokenizer
+from bbqrec_lab.baselines import tokenizers, variant_tokenizer
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import variants
 from bbqrec_lab.experiments.presets import Config
@@ -80,7 +80,7 @@ def test_a_tokenizers_own_repair_is_repeated_exactly(
     for repair in collisions.REPAIRS:
         ids = IdsConfig(transport=repair == "sinkhorn")
         settings = lab_tokenizer_config(combine=combine, codes=codes, uniqueness="none" if ids.transport else repair)
-        done = control_tokenizers.make_tokenized(data, ids, settings, 0, tmp_path / repair)
+        done = tokenizers.make_tokenized(data, ids, settings, 0, tmp_path / repair)
         assert done.health["before"]["colliding_items"] > 0
         assert (repair == "none") == np.array_equal(done.ids.code_ids, done.ids.raw_codes)
         assert len(done.ids.signals) > 1  # the residual is of their gated mean, which only training knows
@@ -99,7 +99,7 @@ def test_repairs_of_published_codes_use_codes_that_their_position_has(
 ) -> None:
     codes = np.stack([np.arange(25) // 3, np.arange(25) % 2], 1).astype(np.int32)  # 9 first codes, 2 last ones
     ids, held = IdsConfig(source="published", transport=repair == "sinkhorn"), replace(data, codes={"text": codes})
-    done = control_tokenizers.make_tokenized(held, ids, lab_tokenizer_config(uniqueness="nearest"), 0, tmp_path)
+    done = tokenizers.make_tokenized(held, ids, lab_tokenizer_config(uniqueness="nearest"), 0, tmp_path)
     assert done.health["before"]["colliding_items"] > 0
     assert done.ids.sizes == (9, 2)
     assert (done.ids.code_ids < done.ids.sizes).all()

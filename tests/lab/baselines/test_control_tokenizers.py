@@ -11,7 +11,7 @@ from tiny import ids_config, lab_tokenizer_config, planted_data
 from tokenizer_laws import equal
 
 from bbqrec_core import fit_tokenizer, health
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized, resolve_signals, resolve_source
+from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, resolve_source
 from bbqrec_lab.baselines.variant_tokenizer import tokenizer_maker
 from bbqrec_lab.datasets.id_files import write_ids
 from bbqrec_lab.experiments.runs import load_tokenized, save_tokenized

@@ -9,7 +9,7 @@ from tiny import ids_config, lab_tokenizer_config, planted_data
 from bbqrec_core import health
 from bbqrec_core.tokenizer.fit import encode_items, finish
 from bbqrec_core.tokenizer.semantic_ids import group_sizes, move_to_free
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized
+from bbqrec_lab.baselines.tokenizers import make_tokenized
 from bbqrec_lab.baselines.transport_repair import repair_by_transport, sinkhorn, spread_by_transport
 from bbqrec_lab.baselines.variant_tokenizer import VariantTokenizer
 

@@ -21,7 +21,7 @@ from tokenizer_laws import CODES, DIMS, DRAWN, LEVELS, SIZES, WIDTH, WINDOWS, N,
 
 from bbqrec_core import ResidualQuantizer, TokenizerConfig, build_recommender, fit_tokenizer
 from bbqrec_core.tokenizer.fit import build_model, encode_items
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized
+from bbqrec_lab.baselines.tokenizers import make_tokenized
 from bbqrec_lab.baselines.variant_tokenizer import UnitQuantizer, VariantTokenizer, tokenizer_maker
 from bbqrec_lab.settings import VariantTokenizerConfig
 

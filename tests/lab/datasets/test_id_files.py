@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from tiny import ids_config, lab_tokenizer_config, planted_data
 
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized
+from bbqrec_lab.baselines.tokenizers import make_tokenized
 from bbqrec_lab.datasets.id_files import read_ids, write_ids
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from tiny import ids_config, lab_tokenizer_config, planted_data
 
-from bbqrec_lab.baselines.control_tokenizers import make_tokenized
+from bbqrec_lab.baselines.tokenizers import make_tokenized
 from bbqrec_lab.store import Store
 from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.inspector import views
