@@ -143,7 +143,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
-        """Fast path to `forward(signal).codes`, in blocks whose distances stay in cache."""
+        """The codes of `forward` alone, for many vectors: in blocks whose distances stay in cache."""
         flat, squares = signal.reshape(-1, signal.shape[-1]), self.codebook.square().sum(-1)
         codes = torch.empty(len(flat), len(self.codebook), dtype=torch.long, device=flat.device)
         scratch = flat.new_empty(min(len(flat), ENCODE_BLOCK), self.codebook.shape[1])

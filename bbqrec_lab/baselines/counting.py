@@ -58,7 +58,7 @@ class Popularity:
 
     @classmethod
     def fit(cls, data: Dataset) -> "Popularity":
-        """Count training events per item; nothing is tuned (one trial)."""
+        """Count training events per item; nothing is tuned."""
         return cls(data.train_counts())
 
     def save(self, directory: Path) -> None:
