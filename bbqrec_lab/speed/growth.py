@@ -169,7 +169,7 @@ def of_requests(axes: pl.DataFrame, model: str = "bbqrec") -> pl.DataFrame:
     chosen = axes.filter(pl.col("model") == model, pl.col("kind") == "batch")
     seconds = (pl.col(old).truediv(1000).alias(new) for old, new in (("ms", "value"), ("low", "low"), ("high", "high")))
     return chosen.select(
-        pl.lit("generation, a user of a batch").alias("stage"),
+        pl.lit("generation, per user in a batch").alias("stage"),
         pl.col("axis").replace_strict(names).alias("axis"),
         pl.col("value").alias("size"),
         pl.lit("seconds").alias("cost"),
@@ -231,7 +231,7 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
         lines.append((name, "hours", *hours, held[1] / 1e9, assumed))
     longer = levels / catalogue_levels(config, data.n_items)
     assumed = f"{levels} levels of {codes} codes, beam {config.evaluation.beam}"
-    for model, name in (("bbqrec", "a request"), ("masked", "a request, its history taken out of the tree")):
+    for model, name in (("bbqrec", "a request"), ("masked", "a request without its seen items")):
         part = axes.filter(pl.col("axis") == "N", pl.col("kind") == "single", pl.col("model") == model)
         time = _beyond(part.select(pl.col("value").alias("size"), pl.col("ms").alias("value")), longer)
         lines.append((name, "ms", *time, None, assumed))

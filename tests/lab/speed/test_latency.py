@@ -178,4 +178,4 @@ def test_batches_of_the_axes_become_curves_in_seconds() -> None:
     }
     other = [line | {"kind": "single"}, line | {"model": "masked"}]
     found = growth.of_requests(pl.DataFrame([line, *other]))
-    assert found.rows() == [("generation, a user of a batch", "items", 10, "seconds", 0.002, 0.001, 0.004)]
+    assert found.rows() == [("generation, per user in a batch", "items", 10, "seconds", 0.002, 0.001, 0.004)]
