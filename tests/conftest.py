@@ -22,7 +22,9 @@ def checked_modules() -> list[str]:
     return sorted(names - SETTINGS)
 
 
-pytest.register_assert_rewrite("identities", "peers", "recommender_laws", "settings_laws", "tokenizer_laws")
+pytest.register_assert_rewrite(
+    "block_laws", "identities", "peers", "recommender_laws", "settings_laws", "tokenizer_laws"
+)
 # Annotated functions check types and axes only in tests.
 install_import_hook(checked_modules(), "typecheck.checker")
 elsewhere.second_device()  # must come before the first backward pass, when torch lists the devices once

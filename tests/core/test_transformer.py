@@ -1,28 +1,17 @@
 """Laws of attention and the transformer blocks, in float64 with a different prime for every axis."""
 
+import block_laws as laws
 import pytest
 import torch
 import torch.nn.functional as F
+from block_laws import HEADS, KEYS, LAYERS, USERS, WIDTH, biases, stack
+from tiny import normal
 
 from bbqrec_core import kernels, transformer
 from bbqrec_core.kernels import dropout, softmax_loss
-from bbqrec_core.transformer import Block, Transformer, attention, causal_mask, select_query
+from bbqrec_core.transformer import Block, Transformer, attention, causal_mask
 
-USERS, HEADS, QUERIES, KEYS, DEPTH = 2, 3, 5, 7, 11
-LAYERS, WIDTH = 2, 6
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def stack(dropout=0.0):
-    torch.manual_seed(0)
-    return Transformer(LAYERS, WIDTH, HEADS, dropout).double().eval()
-
-
-def biases(length):
-    return [causal_mask(length)[None, None] + 0.5 * normal(USERS, HEADS, length, length, seed=n) for n in range(LAYERS)]
+QUERIES, DEPTH = 5, 11
 
 
 def test_attention_is_the_loop_over_queries_and_keys():
@@ -47,39 +36,19 @@ def test_torch_fused_attention_agrees():
 
 
 def test_attention_rows_sum_to_one_and_look_at_nothing_later():
-    _, maps = stack()(normal(USERS, KEYS, WIDTH), biases(KEYS))
-    assert len(maps) == LAYERS
-    for weights in maps:
-        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
-        assert bool((weights.triu(1) == 0).all())
-        assert bool((weights >= 0).all())
+    laws.attention_rows_sum_to_one_and_look_at_nothing_later(Block)
 
 
 def test_a_later_position_changes_no_earlier_output():
-    model, x = stack(), normal(USERS, KEYS, WIDTH)
-    changed = x.clone()
-    changed[:, 4:] = normal(USERS, KEYS - 4, WIDTH, seed=9)
-    before, after = (model(version, biases(KEYS))[0] for version in (x, changed))
-    assert torch.equal(before[:, :4], after[:, :4])
-    assert bool((before[:, 4:] != after[:, 4:]).any(-1).all())
+    laws.later_position_changes_no_earlier_output(Block)
 
 
 def test_one_position_a_user_is_that_of_one_pass():
-    model, x, row = stack(), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
-    for given in (biases(KEYS), [causal_mask(KEYS).double()[None, None]] * LAYERS):  # for each head, or one for all
-        whole, _ = model(x, given)
-        there = [*given[:-1], select_query(given[-1], row)]
-        torch.testing.assert_close(model.last_position(x, there, row), whole[torch.arange(USERS), row])
+    laws.one_position_a_user_is_that_of_one_pass(Block)
 
 
 def test_growing_position_by_position_equals_one_pass():
-    model, x = stack(), normal(USERS, KEYS, WIDTH)
-    whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
-    caches = [None] * LAYERS
-    for position in range(KEYS):
-        out, caches = model.extend(x[:, position, None], caches)
-        torch.testing.assert_close(out[:, 0], whole[:, position])
-    assert all(cache.shape == (2, USERS, HEADS, KEYS, WIDTH // HEADS) for cache in caches)
+    laws.growing_position_by_position_equals_one_pass(Block)
 
 
 def test_a_block_is_two_residual_branches():
@@ -119,12 +88,7 @@ def test_each_layer_reads_its_own_bias():
 
 
 def test_dropout_acts_in_training_only():
-    model, x = stack(dropout=0.5), normal(USERS, KEYS, WIDTH)
-    plain = stack()(x, biases(KEYS))[0]
-    assert torch.equal(model(x, biases(KEYS))[0], plain)
-    model.train()
-    torch.manual_seed(0)
-    assert not torch.equal(model(x, biases(KEYS))[0], plain)
+    laws.dropout_acts_in_training_only(Block)
 
 
 def test_few_keys_are_attended_as_many_are(monkeypatch):

@@ -4,17 +4,19 @@ import math
 from dataclasses import asdict, fields, replace
 from functools import cache, partial
 
+import block_laws
 import numpy as np
 import pytest
 import recommender_laws as laws
 import torch
 import torch.nn.functional as F
+from block_laws import HEADS, KEYS, LAYERS, USERS, WIDTH
 from recommender_laws import EVALUATION, SIZES, N, alike
 from tiny import lab_recommender_config, normal, planted_data, recommender_config, semantic_ids
 from torch import nn
 
 from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recommender
-from bbqrec_core.transformer import Block, Transformer, causal_mask, select_query
+from bbqrec_core.transformer import Block, causal_mask
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
 from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
@@ -22,8 +24,6 @@ from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.settings import VariantRecommenderConfig
 
-USERS, HEADS, KEYS = 2, 3, 7
-LAYERS, WIDTH = 2, 6
 FEATURES = laws.features_of_some_items()
 KINDS = {  # all that a model can hold, on both kinds of blocks
     "features": {"output": "both", "features": True},
@@ -151,15 +151,6 @@ def test_a_model_without_ids_ignores_the_settings_of_codes():
 # ---- gated blocks
 
 
-def stack(dropout=0.0):
-    torch.manual_seed(0)
-    return Transformer(LAYERS, WIDTH, HEADS, dropout, GatedBlock).double().eval()
-
-
-def biases(length):
-    return [causal_mask(length)[None, None] + 0.5 * normal(USERS, HEADS, length, length, seed=n) for n in range(LAYERS)]
-
-
 def test_a_gated_block_multiplies_each_branch_by_a_gate_of_the_stream():
     torch.manual_seed(0)
     block, x = GatedBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
@@ -180,48 +171,23 @@ def test_closed_gates_leave_the_stream_as_it_is():
 
 
 def test_attention_rows_sum_to_one_and_look_at_nothing_later():
-    _, maps = stack()(normal(USERS, KEYS, WIDTH), biases(KEYS))
-    assert len(maps) == LAYERS
-    for weights in maps:
-        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
-        assert bool((weights.triu(1) == 0).all())
-        assert bool((weights >= 0).all())
+    block_laws.attention_rows_sum_to_one_and_look_at_nothing_later(GatedBlock)
 
 
 def test_a_later_position_changes_no_earlier_output():
-    model, x = stack(), normal(USERS, KEYS, WIDTH)
-    changed = x.clone()
-    changed[:, 4:] = normal(USERS, KEYS - 4, WIDTH, seed=9)
-    before, after = (model(version, biases(KEYS))[0] for version in (x, changed))
-    assert torch.equal(before[:, :4], after[:, :4])
-    assert bool((before[:, 4:] != after[:, 4:]).any(-1).all())
+    block_laws.later_position_changes_no_earlier_output(GatedBlock)
 
 
 def test_one_position_a_user_is_that_of_one_pass():
-    model, x, row = stack(), normal(USERS, KEYS, WIDTH), torch.tensor([1, 4])
-    for given in (biases(KEYS), [causal_mask(KEYS).double()[None, None]] * LAYERS):  # for each head, or one for all
-        whole, _ = model(x, given)
-        there = [*given[:-1], select_query(given[-1], row)]
-        torch.testing.assert_close(model.last_position(x, there, row), whole[torch.arange(USERS), row])
+    block_laws.one_position_a_user_is_that_of_one_pass(GatedBlock)
 
 
 def test_growing_position_by_position_equals_one_pass():
-    model, x = stack(), normal(USERS, KEYS, WIDTH)
-    whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
-    caches = [None] * LAYERS
-    for position in range(KEYS):
-        out, caches = model.extend(x[:, position, None], caches)
-        torch.testing.assert_close(out[:, 0], whole[:, position])
-    assert all(cache.shape == (2, USERS, HEADS, KEYS, WIDTH // HEADS) for cache in caches)
+    block_laws.growing_position_by_position_equals_one_pass(GatedBlock)
 
 
 def test_dropout_acts_in_training_only():
-    model, x = stack(dropout=0.5), normal(USERS, KEYS, WIDTH)
-    plain = stack()(x, biases(KEYS))[0]
-    assert torch.equal(model(x, biases(KEYS))[0], plain)
-    model.train()
-    torch.manual_seed(0)
-    assert not torch.equal(model(x, biases(KEYS))[0], plain)
+    block_laws.dropout_acts_in_training_only(GatedBlock)
 
 
 # ---- the sequence model with features, on plain and on gated blocks; test_fit_recommender.py has these laws without
