@@ -134,22 +134,22 @@ class VariantTokenizer(Tokenizer):
         an absent one, so every ID has full length.
         """
         if self.config.combine == "fused":
-            seen = self.quantize(units, present)
-            return seen, seen.codes[:, -1], self.quantizer.book(units.shape[1] - 1).codebook
+            quantized = self.quantize(units, present)
+            return quantized, quantized.codes[:, -1], self.quantizer.book(units.shape[1] - 1).codebook
         mean = (units * present[..., None]).sum(1, keepdim=True) / present.sum(1).clamp_min(1)[:, None, None]
-        seen = self.quantize(torch.where(present[..., None], units, mean), torch.ones_like(present))
+        quantized = self.quantize(torch.where(present[..., None], units, mean), torch.ones_like(present))
         books = [self.quantizer.book(index).codebook for index in range(units.shape[1])]
-        return seen, seen.codes.flatten(1), torch.cat(books)
+        return quantized, quantized.codes.flatten(1), torch.cat(books)
 
     def more_losses(
-        self, drawn: Int[Tensor, "R"], items: Float[Tensor, "R E"], seen: Quantized, present: Bool[Tensor, "P U"]
+        self, drawn: Int[Tensor, "R"], items: Float[Tensor, "R E"], quantized: Quantized, present: Bool[Tensor, "P U"]
     ) -> dict[str, Tensor]:
         """LETTER's two regularizers, each only if its weight is not 0."""
         config, out = self.config, {}
         if config.w_align:
             out["alignment"] = config.w_align * self.alignment(drawn, items)
         if config.w_use:
-            out["usage"] = config.w_use * self.usage(seen, present)
+            out["usage"] = config.w_use * self.usage(quantized, present)
         return out
 
     def alignment(self, rows: Int[Tensor, "R"], items: Float[Tensor, "R E"]) -> Tensor:
@@ -160,13 +160,13 @@ class VariantTokenizer(Tokenizer):
         trained = self.counts[rows] > 0
         return info_nce(items[trained], self.align(self.collaborative[rows[trained]]), self.config.temperature)
 
-    def usage(self, seen: Quantized, present: Tensor) -> Tensor:
+    def usage(self, quantized: Quantized, present: Tensor) -> Tensor:
         """log K minus the entropy of the mean soft assignment, mean over levels, in nats; 0 for even use."""
         gaps = []
         for index, book in enumerate(self.quantizer.books):
             own = present.clone()
             own[:, torch.arange(own.shape[1], device=own.device) % len(self.quantizer.books) != index] = False
-            for table, residual in zip(book.codebook, seen.residuals, strict=True):
+            for table, residual in zip(book.codebook, quantized.residuals, strict=True):
                 distance = torch.cdist(residual[own], table).square() / table.shape[1]
                 mean = (-distance / self.config.temperature).softmax(-1).mean(0)
                 gaps.append((mean * mean.clamp_min(1e-9).log()).sum() + torch.log(mean.new_tensor(float(len(mean)))))

@@ -49,7 +49,7 @@ def use_house_style() -> None:
 
 def caption(what: str, data: str, finding: str, seeds: int = 0) -> str:
     """The caption of a figure: what it shows, the data, the number of trained seeds (0: none), and one finding."""
-    trained = f", {seeds} seed{'s' if seeds > 1 else ''}" if seeds else ""
+    trained = {0: "", 1: ", 1 seed"}.get(seeds, f", {seeds} seeds")
     sentences = (what, f"Data: {data}{trained}", f"Finding: {finding}")
     return " ".join(f"{sentence.strip().rstrip('.')}." for sentence in sentences)
 

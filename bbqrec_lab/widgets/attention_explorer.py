@@ -194,7 +194,9 @@ def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, labels: Sequen
 
 def _change(now: int, then: int) -> str:
     """A rank, with the earlier rank if it changed."""
-    return f"rank {now} (same)" if now == then else f"rank {then} → {now} {'▲' if now < then else '▼'}"
+    if now == then:
+        return f"rank {now} (same)"
+    return f"rank {then} → {now} {'▲' if now < then else '▼'}"
 
 
 def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
