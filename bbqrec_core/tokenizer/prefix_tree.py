@@ -4,57 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Integer
+from jaxtyping import Bool, Int
 from torch import Tensor
-
-_BLOCK = 2**13  # rows per block, so that a block stays in cache
-
-
-def in_order(
-    table: Int[np.ndarray, "N columns"], bits: int, head: Int[np.ndarray, "N"] | None = None
-) -> tuple[Integer[np.ndarray, "N"], Int[np.ndarray, "N"]]:
-    """Sort the rows of a table; equal rows keep their order.
-
-    Choice: without `head`, the number of a row also contains its place, because a sort is ten times as fast as an
-    argsort. Numbers are built block by block, in cache.
-
-    Args: table: values from 0 to 2^bits. head: a number before the first column. All together take up to 63 bits.
-    Returns: each row as one number with `bits` per column, sorted; and the sorted row indices, from 0.
-    """
-    count = len(table)
-    place = count.bit_length()
-    key = np.zeros(count, np.int64) if head is None else head.astype(np.int64)
-    for start in range(0, count, _BLOCK):
-        block = key[start : start + _BLOCK]
-        for column in table[start : start + _BLOCK].T:
-            block <<= bits
-            block |= column
-        if head is None:
-            block <<= place
-            block |= np.arange(start, start + len(block))
-    if head is not None:
-        order = np.argsort(key, kind="stable")
-        return key[order], order.astype(np.int32)
-    key.sort()
-    rows = np.empty(count, np.int32)
-    numbers = np.empty(count, np.uint32 if bits * table.shape[1] <= 32 else np.int64)
-    np.bitwise_and(key, (1 << place) - 1, out=rows, casting="unsafe")  # directly to 32 bits: less new memory
-    np.right_shift(key, place, out=numbers, casting="unsafe")
-    return numbers, rows
-
-
-def runs(
-    numbers: Integer[np.ndarray, "N"],
-) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "runs"], Integer[np.ndarray, "runs"]]:
-    """Runs of equal values in sorted numbers.
-
-    Returns: the run of every number, the start of each run, and the value of each run.
-    """
-    opens = np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)]
-    if opens.all():  # repaired IDs
-        return np.arange(len(numbers), dtype=np.int32), np.arange(len(numbers), dtype=np.int32), numbers
-    first = np.flatnonzero(opens).astype(np.int32)
-    return np.cumsum(opens, dtype=np.int32) - np.int32(1), first, numbers[first]
 
 
 class PrefixTree(NamedTuple):
@@ -95,41 +46,43 @@ class PrefixTree(NamedTuple):
 def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N"] | None = None) -> PrefixTree:
     """Build the prefix tree of an ID table, whose row 0 is padding, by one sort, from the deepest nodes upwards.
 
-    If an ID does not fit into a number of 64 bits, its first positions get their own tree, and a leaf replaces them.
+    Choice: each row becomes one number, of its codes and then its place: a sort is ten times as fast as an argsort.
+        Numbers of more than 63 bits are Python's, which are slower.
 
     Args: seen: item rows that training saw, to compute `PrefixTree.unseen`.
     """
     count, length = len(code_ids) - 1, code_ids.shape[1]
-    bits = max(int(code_ids[1:].max(initial=0)).bit_length(), 1)
-    fit = min((63 - count.bit_length()) // bits, length)  # positions that fit next to a row or a leaf
-    head = build_tree(code_ids[:, : length - fit], seen) if fit < length else None
-    ids, items = in_order(code_ids[1:, length - fit :], bits, None if head is None else head.leaf[1:].numpy())
-    items += 1
+    bits, place = max(int(code_ids[1:].max(initial=0)).bit_length(), 1), count.bit_length()
+    ids = np.zeros(count, np.int64 if bits * length + place < 64 else object)
+    for column in code_ids[1:].T:
+        ids <<= bits
+        ids |= column
+    ids <<= place
+    ids |= np.arange(count)
+    ids.sort()
+    items = (ids & (1 << place) - 1).astype(np.int32) + np.int32(1)
+    ids >>= place
     known = None if seen is None else seen[items]
-    begins, above, code, unseen = [], [], [], []  # deepest first
-    for _ in range(fit):
-        run, start, ids = runs(ids)  # a run is a node; it groups nodes one deeper, or items
-        above.append(run)
-        begins.append(np.append(start, np.int32(len(run))))
-        code.append(ids.astype(np.int32))
-        code[-1] &= (1 << bits) - 1
-        ids = ids >> bits
+    first, code, parent, unseen = [], [], [], []  # deepest first
+    for _ in range(length):
+        opens = np.append(True, ids[1:] != ids[:-1])[: len(ids)]  # a run of equal numbers is a node
+        start = np.flatnonzero(opens)
+        parent.append(np.cumsum(opens, dtype=np.int32) - np.int32(1))  # of each node one deeper, or of each item
+        first.append(np.append(start, len(ids)).astype(np.int32))
+        code.append((ids[start] & (1 << bits) - 1).astype(np.int32))
+        ids = ids[start] >> bits
         if known is not None:
             known = np.logical_or.reduceat(known, start) if len(start) else known
             unseen.append(~known)
-    leaf = np.empty(len(code_ids), np.int32)
-    leaf[0], leaf[items] = -1, above[0]
-    tops = np.arange(2 if head is None else head.leaves + 1)  # the rest of an ID: the root, or a leaf of `head`
-    first = [np.searchsorted(ids, tops).astype(np.int32), *begins[:0:-1]]
-    parent = [ids.astype(np.int32), *above[:0:-1]]
-    max_fanout = [np.diff(begin).max(initial=0) for begin in (*first, begins[0])]
-    levels = [tuple(map(torch.from_numpy, part)) for part in (first, code[::-1], parent, unseen[::-1])]
-    if head is not None:
-        upper = (head.first, head.code, head.parent, head.unseen)
-        levels = [high + low for high, low in zip(upper, levels, strict=True)]
-        max_fanout = [*head.max_fanout[:-1].numpy(), *max_fanout]
-    rows = map(torch.from_numpy, (leaf, items, begins[0]))
-    return PrefixTree(*levels[:3], *rows, torch.tensor(max_fanout), levels[3])
+    parent.append(np.zeros(len(ids), np.int32))  # of the nodes of depth 1: the root
+    first.append(np.array([0, len(ids)], np.int32))
+    leaf = np.full(len(code_ids), -1, np.int32)
+    leaf[items] = parent[0]
+    max_fanout = torch.tensor([np.diff(begin).max(initial=0) for begin in first[::-1]])
+    depths = (first, code, parent, unseen)
+    first, code, parent, unseen = (tuple(map(torch.from_numpy, part[::-1])) for part in depths)
+    rows = torch.from_numpy(leaf), torch.from_numpy(items), first[-1]
+    return PrefixTree(first[:-1], code, parent[:-1], *rows, max_fanout, unseen)
 
 
 def children(
