@@ -37,7 +37,7 @@ from .metrics import Ranks, per_user, rank_scores, rank_users
 from .recommender.decoding import beam_search, exact_scores
 from .recommender.fit import Recommender, build_recommender, fit_recommender
 from .recommender.sequence_model import SequenceModel
-from .recommender.similarity_bias import SimilarityBias
+from .recommender.similarity_bias import Channel, SimilarityBias
 from .tokenizer.fit import Tokenized, fit_tokenizer
 from .tokenizer.prefix_tree import PrefixTree, build_tree
 from .tokenizer.quantizer import ResidualQuantizer

@@ -96,8 +96,7 @@ class RecommenderConfig(Checked):
             adds the losses in training and the log-probabilities in scoring; `w_codes` is the weight of the codes.
         width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
         dropout: dropout rate of the embeddings and of each branch of a block.
-        reweight: add the discretized similarity bias. buckets, bucket_edges: S per channel, and how they are cut.
-        channels: `same` compares each signal with itself; `all` adds the pairs of different modalities.
+        reweight: add the discretized similarity bias. buckets: S per channel.
         unseen: score of items that training did not see: from the head (`model`), or an even share below the deepest
             prefix that training saw (`backoff`, see `decoding.backed_off`).
         prefixes: add a vector per prefix of two codes or more, on the input and the output side (`CodeVectors`).
@@ -117,8 +116,6 @@ class RecommenderConfig(Checked):
     dropout: float = at_least(0.1, 0.0, 1.0)
     reweight: bool = True
     buckets: int = at_least(16, 2)
-    bucket_edges: Literal["quantile", "uniform"] = "quantile"
-    channels: Literal["same", "all"] = "all"
     unseen: Literal["model", "backoff"] = "backoff"
     prefixes: bool = True
     init_from_codebook: bool = True

@@ -81,6 +81,8 @@ class VariantRecommenderConfig(RecommenderConfig):
     """
 
     loss: Literal["ce", "bce", "sampled"] = "ce"
+        bucket_edges: cut the similarities of sampled pairs into equal parts (`quantile`), or [-1, 1] (`uniform`).
+        channels: `same` compares each signal with itself; `all` adds the pairs of different modalities.
     negatives: int = at_least(256, 1)
     features: bool = False
     granularity: Literal["item", "code"] = "item"
@@ -92,6 +94,8 @@ class VariantRecommenderConfig(RecommenderConfig):
         super().__post_init__()
         if self.features and self.output == "codes":
             raise ValueError("features are added to item embeddings: set output to items or both, got output=codes")
+    bucket_edges: Literal["quantile", "uniform"] = "quantile"
+    channels: Literal["same", "all"] = "all"
         if self.loss != "ce" and self.output != "items":
             raise ValueError(f"loss must be ce unless output is items, got loss={self.loss}, output={self.output}")
 

@@ -52,8 +52,6 @@ RECOMMENDER = {  # all settings of stage 2; it trains within 0.1 s
     "dropout": 0.1,
     "reweight": True,
     "buckets": 4,
-    "bucket_edges": "quantile",
-    "channels": "all",
     "prefixes": True,
     "init_from_codebook": True,
     "max_events": 5,
@@ -96,7 +94,7 @@ def recommender_config(**changes: object) -> RecommenderConfig:
 def lab_recommender_config(**changes: object) -> VariantRecommenderConfig:
     """Stage 2 of the laboratory; its additional switches have the values that correspond to the core."""
     own = {"loss": "ce", "negatives": 7, "granularity": "item", "features": False, "block": "plain"}
-    own |= {"similarity": "quantized", "similarity_form": "buckets"}
+    own |= {"similarity": "quantized", "similarity_form": "buckets", "bucket_edges": "quantile", "channels": "all"}
     return VariantRecommenderConfig(**(RECOMMENDER | own | changes))
 
 

@@ -15,7 +15,7 @@ from . import decoding
 from .code_embeddings import CodeVectors
 from .code_head import CodeHead, CodeOutputs
 from .decoding import Frontier
-from .similarity_bias import SignalPairs, build_reweighting
+from .similarity_bias import SimilarityBias, build_reweighting
 
 ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
 
@@ -37,7 +37,7 @@ class SequenceModel(nn.Module):
         ids: SemanticIds | None,
         config: RecommenderConfig,
         block: type[Block] = Block,
-        reweighting: Callable[..., SignalPairs] = build_reweighting,
+        reweighting: Callable[..., SimilarityBias] = build_reweighting,
     ) -> None:
         super().__init__()
         self.config, self.per_item = config, 1  # positions per item
@@ -64,7 +64,7 @@ class SequenceModel(nn.Module):
         config = self.config
         return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
 
-    def _use_signals(self, ids: SemanticIds, reweighting: Callable[..., SignalPairs]) -> None:
+    def _use_signals(self, ids: SemanticIds, reweighting: Callable[..., SimilarityBias]) -> None:
         """Initialise the code vectors from the codebook, and build the reweighting, as configured."""
         config = self.config
         if config.init_from_codebook:

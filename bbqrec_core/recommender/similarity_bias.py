@@ -23,43 +23,37 @@ class Channel(NamedTuple):
     key: int
 
 
-def channels(signals: list[str], which: str) -> list[Channel]:
-    """Channels over named signals: `same` compares each signal with itself, `all` adds the ordered pairs of modalities.
+def all_channels(signals: list[str]) -> list[Channel]:
+    """Each signal with itself, then the ordered pairs of different modalities.
 
     The ID signal, named `id`, is compared with itself only, because ID vectors are not comparable with a modality.
     """
     same = [Channel(f"{name}-{name}", index, index) for index, name in enumerate(signals)]
-    if which == "same":
-        return same
-    mixed = [(i, j) for i in range(len(signals)) for j in range(len(signals)) if i != j]
-    named = [(i, j) for i, j in mixed if "id" not in (signals[i], signals[j])]
-    return same + [Channel(f"{signals[i]}-{signals[j]}", i, j) for i, j in named]
+    named = [(index, name) for index, name in enumerate(signals) if name != "id"]
+    return same + [Channel(f"{one}-{other}", i, j) for i, one in named for j, other in named if i != j]
 
 
-def bucket_edges(
-    vectors: Float[Tensor, "N S E"],
-    present: Bool[Tensor, "N S"],
-    channel: Channel,
-    buckets: int,
-    kind: str,
-    generator: Generator,
-) -> Float[Tensor, "edges"]:
-    """The S - 1 inner edges of the buckets of a channel.
+def quantile_edges(
+    vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], channels: list[Channel], buckets: int
+) -> Float[Tensor, "C edges"]:
+    """The S - 1 inner edges per channel that cut a sample of pairs of different items into equal parts.
 
-    Args: kind: `uniform` cuts [-1, 1] evenly; `quantile` cuts a sample of pairs of different items into equal parts.
+    Without any pair, the edges are even.
     """
-    even = torch.linspace(-1, 1, buckets + 1, dtype=vectors.dtype)[1:-1]
+    generator, edges = Generator().manual_seed(0), []
     rows = present.any(-1).nonzero().squeeze(-1)
-    if kind == "uniform" or not len(rows):
-        return even
-    first, second = (rows[torch.randint(len(rows), (50_000,), generator=generator)] for _ in range(2))
-    keep = (first != second) & present[first, channel.query] & present[second, channel.key]
-    if not keep.any():
-        return even
-    first, second = first[keep], second[keep]
-    cosine = F.cosine_similarity(vectors[first, channel.query], vectors[second, channel.key], dim=-1)
-    # many pairs of quantized vectors lie exactly on a quantile: a small shift keeps rounding from separating them
-    return torch.quantile(cosine, torch.linspace(0, 1, buckets + 1, dtype=cosine.dtype)[1:-1]) + 1e-5
+    for channel in channels:
+        edges.append(torch.linspace(-1, 1, buckets + 1, dtype=vectors.dtype)[1:-1])
+        if not len(rows):
+            continue
+        first, second = (rows[torch.randint(len(rows), (50_000,), generator=generator)] for _ in range(2))
+        keep = (first != second) & present[first, channel.query] & present[second, channel.key]
+        if keep.any():
+            one, other = vectors[first[keep], channel.query], vectors[second[keep], channel.key]
+            cosine = F.cosine_similarity(one, other, dim=-1)
+            # many pairs of quantized vectors lie exactly on a quantile: a small shift keeps rounding from parting them
+            edges[-1] = torch.quantile(cosine, torch.linspace(0, 1, buckets + 1, dtype=cosine.dtype)[1:-1]) + 1e-5
+    return torch.stack(edges)
 
 
 def mark(values: Shaped[Tensor, "*pairs"], special: tuple[Tensor, ...], first: int) -> Shaped[Tensor, "*pairs"]:
@@ -69,50 +63,7 @@ def mark(values: Shaped[Tensor, "*pairs"], special: tuple[Tensor, ...], first: i
     return values
 
 
-class SignalPairs(nn.Module):
-    """Base of all reweighting: unit vectors of the signals, channels, and a table of offsets that starts at zero.
-
-    Args: slots: number of offsets (or slopes) per channel, layer and head.
-    """
-
-    def __init__(
-        self,
-        vectors: Float[Tensor, "N S E"],
-        present: Bool[Tensor, "N S"],
-        signals: list[str],
-        *,
-        layers: int,
-        heads: int,
-        which: str,
-        slots: int = 1 + SPECIAL,
-    ) -> None:
-        super().__init__()
-        self.channels = channels(signals, which)
-        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
-        self.register_buffer("present", present)
-        self.register_buffer("query", torch.tensor([channel.query for channel in self.channels]), persistent=False)
-        self.register_buffer("key", torch.tensor([channel.key for channel in self.channels]), persistent=False)
-        self.table = nn.Parameter(torch.zeros(layers, len(self.channels), slots, heads))  # logits
-
-    def _signals(
-        self, rows: Int[Tensor, "B T"], signal: Int[Tensor, "C"]
-    ) -> tuple[Float[Tensor, "C B T E"], Bool[Tensor, "C B T"]]:
-        """The vectors of the signal of each channel, and which items have it."""
-        slot = rows * self.present.shape[1] + signal[:, None, None]
-        return pick(self.vectors.flatten(0, 1), slot), self.present.flatten()[slot]
-
-    def compare(
-        self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]
-    ) -> tuple[Float[Tensor, "C B T R"], tuple[Bool[Tensor, "..."], ...]]:
-        """The cosine of every pair per channel, and the pairs without one, in the order of `mark`."""
-        same = rows[:, :, None] == columns[:, None, :]
-        padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
-        (queries, there), (keys, here) = self._signals(rows, self.query), self._signals(columns, self.key)
-        missing = ~(there[..., None] & here[..., None, :])
-        return queries @ keys.mT, (same, missing, padding)
-
-
-class SimilarityBias(SignalPairs):
+class SimilarityBias(nn.Module):
     """Learn one logit offset per layer, channel, head and similarity bucket.
 
         bias[layer][b, h, i, j] = sum_channel table[layer, channel, bucket(cos(q_i, k_j)), h]
@@ -121,8 +72,8 @@ class SimilarityBias(SignalPairs):
     Buckets are integers, so the gradient reaches `table` but not the vectors.
 
     Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
-        signals: their names. layers, heads: of the backbone. buckets: S. edges: `quantile` or `uniform`.
-        which: `same` or `all` channels.
+        channels: C pairs of signals to compare. edges: inner edges of the buckets of each, (C, S - 1).
+        layers, heads: of the backbone.
     Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours.
     Choice: a zero table, so training starts from plain attention; extra buckets for same item, missing and padding.
     """
@@ -131,20 +82,32 @@ class SimilarityBias(SignalPairs):
         self,
         vectors: Float[Tensor, "N S E"],
         present: Bool[Tensor, "N S"],
-        signals: list[str],
+        channels: list[Channel],
+        edges: Float[Tensor, "C edges"],
         *,
         layers: int,
         heads: int,
-        buckets: int,
-        edges: str,
-        which: str,
     ) -> None:
-        super().__init__(vectors, present, signals, layers=layers, heads=heads, which=which, slots=buckets + SPECIAL)
-        self.buckets = buckets
-        generator = Generator().manual_seed(0)
-        cuts = [bucket_edges(vectors, present, channel, buckets, edges, generator) for channel in self.channels]
-        self.register_buffer("edges", torch.stack(cuts))  # (channels, S - 1)
-        self.register_buffer("pairs", self._compare_all(), persistent=False)
+        super().__init__()
+        self.channels, self.buckets = channels, edges.shape[1] + 1
+        self.register_buffer("vectors", F.normalize(vectors, dim=-1))
+        self.register_buffer("present", present)
+        self.register_buffer("edges", edges)
+        self.register_buffer("query", torch.tensor([channel.query for channel in channels]), persistent=False)
+        self.register_buffer("key", torch.tensor([channel.key for channel in channels]), persistent=False)
+        self.table = nn.Parameter(torch.zeros(layers, len(channels), self.buckets + SPECIAL, heads))  # logits
+        self.register_buffer("pairs", self.compare_all(), persistent=False)
+
+    def compare(
+        self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]
+    ) -> tuple[Float[Tensor, "C B T R"], tuple[Bool[Tensor, "..."], ...]]:
+        """The cosine of every pair per channel, and the pairs without one, in the order of `mark`."""
+        same = rows[:, :, None] == columns[:, None, :]
+        padding = (rows == 0)[:, :, None] | (columns == 0)[:, None, :]
+        vectors, present, count = self.vectors.flatten(0, 1), self.present.flatten(), self.present.shape[1]
+        query, key = rows * count + self.query[:, None, None], columns * count + self.key[:, None, None]  # (C, B, ...)
+        missing = ~(present[query][..., None] & present[key][..., None, :])
+        return pick(vectors, query) @ pick(vectors, key).mT, (same, missing, padding)
 
     def _buckets(self, rows: Int[Tensor, "B T"], columns: Int[Tensor, "B R"]) -> UInt8[Tensor, "C B T R"]:
         """Compute the bucket of every pair and channel from the vectors."""
@@ -152,7 +115,7 @@ class SimilarityBias(SignalPairs):
         return mark(bucket_of(cosine, self.edges), special, self.buckets)
 
     @torch.no_grad()
-    def _compare_all(self) -> UInt8[Tensor, "rows_rows C"] | None:
+    def compare_all(self) -> UInt8[Tensor, "rows_rows C"] | None:
         """Buckets of all pairs of items, one byte each, if they fit into `PAIR_BYTES`; None otherwise.
 
         The channels of a pair are adjacent in memory, so a pair costs one access.
@@ -185,6 +148,7 @@ class SimilarityBias(SignalPairs):
 def build_reweighting(
     vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], signals: list[str], config: RecommenderConfig
 ) -> SimilarityBias:
-    """The reweighting of a configuration; vectors, present and signals as for `SimilarityBias`."""
-    sizes = {"layers": config.layers, "heads": config.heads, "buckets": config.buckets}
-    return SimilarityBias(vectors, present, signals, edges=config.bucket_edges, which=config.channels, **sizes)
+    """The reweighting of a configuration, over named signals; vectors and present as for `SimilarityBias`."""
+    channels = all_channels(signals)
+    edges = quantile_edges(vectors, present, channels, config.buckets)
+    return SimilarityBias(vectors, present, channels, edges, layers=config.layers, heads=config.heads)

@@ -171,7 +171,7 @@ def _bucket_map(which: Subject, state: ExplorerState, seen: Seen, labels: Sequen
     cosine, special = rule.compare(item_ids, item_ids)
     special = mark(torch.full_like(cosine, -1, dtype=torch.int8), special, 0)
     learned = rule.table.detach()[state.layer - 1, channel, :, state.head - 1] * state.scale
-    binned = hasattr(rule, "buckets")  # the linear form has a slope instead
+    binned = rule.buckets > 1  # the linear form has a slope instead
     bucket = rule.bucket_ids(item_ids)[channel, 0] if binned else None
     cells = []
     for i, (line, kinds) in enumerate(zip(cosine[channel, 0].tolist(), special[channel, 0].tolist(), strict=True)):

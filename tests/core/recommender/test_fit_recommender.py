@@ -329,8 +329,6 @@ CHANGES = {
     "dropout": 0.3,
     "reweight": False,
     "buckets": 5,
-    "bucket_edges": "uniform",
-    "channels": "same",
     "unseen": "model",
     "prefixes": False,
     "init_from_codebook": False,

@@ -12,7 +12,7 @@ from tiny import recommender_config, semantic_ids
 from bbqrec_core import SequenceModel, SimilarityBias
 from bbqrec_core.kernels import bucket_of
 from bbqrec_core.recommender import similarity_bias
-from bbqrec_core.recommender.similarity_bias import Channel, SignalPairs, bucket_edges, build_reweighting, channels
+from bbqrec_core.recommender.similarity_bias import Channel, all_channels, build_reweighting, quantile_edges
 
 N, WIDTH, LAYERS, HEADS, BUCKETS = 11, 5, 2, 3, 7
 SIZES = (4, 4)
@@ -20,12 +20,17 @@ SIGNALS = ["text", "image", "id"]
 ROWS = torch.tensor([[3, 8, 3, 1, 0], [5, 2, 9, 4, 7]])  # a repeated item, a padded position
 
 
-def make(vectors=None, present=None, **changes):
+def make(vectors=None, present=None, edges="even"):
+    """A reweighting in float64 over all channels, with `even` or `quantile` edges."""
     ids = semantic_ids(N, SIZES, width=WIDTH)
     vectors = torch.from_numpy(ids.signal_vectors).double() if vectors is None else vectors
     present = torch.from_numpy(ids.present) if present is None else present
-    options = {"layers": LAYERS, "heads": HEADS, "buckets": BUCKETS, "edges": "uniform", "which": "all"} | changes
-    return SimilarityBias(vectors, present, SIGNALS[: vectors.shape[1]], **options).double()
+    channels = all_channels(SIGNALS[: vectors.shape[1]])
+    if edges == "even":
+        edges = torch.linspace(-1, 1, BUCKETS + 1, dtype=vectors.dtype)[1:-1].repeat(len(channels), 1)
+    else:
+        edges = quantile_edges(vectors, present, channels, BUCKETS)
+    return SimilarityBias(vectors, present, channels, edges, layers=LAYERS, heads=HEADS).double()
 
 
 def filled(bias):
@@ -54,7 +59,7 @@ def bucket_by_hand(vectors, present, i, j, channel, edges):
     return sum(cosine > float(edge) for edge in edges)
 
 
-@pytest.mark.parametrize("edges", ["uniform", "quantile"])
+@pytest.mark.parametrize("edges", ["even", "quantile"])
 def test_buckets_are_those_of_the_loop(edges):
     bias, ids = make(edges=edges), semantic_ids(N, SIZES, width=WIDTH)
     vectors, found = torch.from_numpy(ids.signal_vectors).double(), bias.bucket_ids(ROWS)
@@ -94,9 +99,8 @@ def test_gradient_reaches_the_table_only_where_it_was_read():
 
 def test_channels_pair_signals_as_named():
     same = [Channel("text-text", 0, 0), Channel("image-image", 1, 1), Channel("id-id", 2, 2)]
-    assert channels(SIGNALS, "same") == channels(SIGNALS, "all")[:3] == same
-    assert channels(SIGNALS, "all")[3:] == [Channel("text-image", 0, 1), Channel("image-text", 1, 0)]
-    assert channels(["id"], "all") == [Channel("id-id", 0, 0)]
+    assert all_channels(SIGNALS) == [*same, Channel("text-image", 0, 1), Channel("image-text", 1, 0)]
+    assert all_channels(["id"]) == [Channel("id-id", 0, 0)]
 
 
 def test_cross_channels_are_each_others_mirror_and_not_symmetric():
@@ -124,12 +128,9 @@ def test_edges_come_from_pairs_of_present_and_different_items():
     vectors = F.normalize(torch.randn(N + 1, 2, WIDTH, generator=torch.Generator().manual_seed(0)), dim=-1)
     present = torch.zeros(N + 1, 2, dtype=torch.bool)
     present[[2, 5], 0] = present[[2, 7], 1] = True
-    generator = torch.Generator().manual_seed(0)
-    only = bucket_edges(vectors, present, Channel("text-text", 0, 0), BUCKETS, "quantile", generator)
+    (only,) = quantile_edges(vectors, present, [Channel("text-text", 0, 0)], BUCKETS)
     torch.testing.assert_close(only, (vectors[2, 0] @ vectors[5, 0]).expand(BUCKETS - 1), atol=1e-4, rtol=0)
-    spare = bucket_edges(vectors, present & False, Channel("text-text", 0, 0), 4, "uniform", generator)
-    torch.testing.assert_close(spare, torch.tensor([-0.5, 0.0, 0.5]))
-    cross = bucket_edges(vectors, present, Channel("text-image", 0, 1), 4, "quantile", generator)
+    (cross,) = quantile_edges(vectors, present, [Channel("text-image", 0, 1)], 4)
     allowed = torch.stack([vectors[i, 0] @ vectors[j, 1] for i, j in ((2, 7), (5, 2), (5, 7))])
     assert float(cross.min()) >= float(allowed.min()) - 1e-4
     assert float(cross.max()) <= float(allowed.max()) + 1e-4
@@ -138,10 +139,8 @@ def test_edges_come_from_pairs_of_present_and_different_items():
 def test_a_channel_without_pairs_falls_back_to_even_edges():
     none = torch.zeros(N + 1, 1, dtype=torch.bool)
     for present in (none, none.clone().index_fill_(0, torch.tensor([3]), True)):
-        edges = bucket_edges(
-            torch.ones(N + 1, 1, WIDTH), present, Channel("id-id", 0, 0), 4, "quantile", torch.Generator()
-        )
-        torch.testing.assert_close(edges, torch.tensor([-0.5, 0.0, 0.5]))
+        edges = quantile_edges(torch.ones(N + 1, 1, WIDTH), present, [Channel("id-id", 0, 0)], 4)
+        torch.testing.assert_close(edges, torch.tensor([[-0.5, 0.0, 0.5]]))
 
 
 def test_buckets_are_the_same_looked_up_or_compared_anew(monkeypatch):
@@ -164,7 +163,9 @@ def test_the_bucket_of_a_pair_does_not_depend_on_its_company(monkeypatch):
     drawn = torch.randint(codes, (items + 1, 2, 2), generator=torch.Generator().manual_seed(1))
     vectors = book[0, drawn[..., 0]] + book[1, drawn[..., 1]]
     present = torch.ones(items + 1, 2, dtype=torch.bool)
-    bias = SimilarityBias(vectors, present, SIGNALS[:2], layers=1, heads=1, buckets=16, edges="quantile", which="all")
+    channels = all_channels(SIGNALS[:2])
+    edges = quantile_edges(vectors, present, channels, 16)
+    bias = SimilarityBias(vectors, present, channels, edges, layers=1, heads=1)
     everyone = torch.arange(1, items + 1)
     whole = bias.bucket_ids(everyone[None])[:, 0]
     for size in (2, 3, 5, 17, 50):
@@ -217,7 +218,9 @@ def test_the_attention_map_of_a_case_done_by_hand():
     vectors = np.array([[0, 0], [1, 0], [2, 0], [-1, 0]], dtype=np.float32)[:, None].repeat(3, axis=1)
     present = np.array([False, True, True, True])[:, None] & [True, False, False]
     ids = replace(semantic_ids(3, SIZES, width=2), signal_vectors=vectors, present=present)
-    model = SequenceModel(3, ids, recommender_config(layers=1, buckets=2, bucket_edges="uniform")).eval()
+    model = SequenceModel(3, ids, recommender_config(layers=1, buckets=2)).eval()
+    model.reweighting.edges.zero_()
+    model.reweighting.pairs = None  # which were compared by the quantiles
     with torch.no_grad():
         model.blocks.blocks[0].qkv.weight.zero_()
         model.blocks.blocks[0].qkv.bias.zero_()
@@ -231,7 +234,7 @@ def test_what_is_compared_is_the_cosine_of_each_channels_signals_and_zero_for_ze
     ids = semantic_ids(N, SIZES, width=WIDTH)
     vectors, present = torch.from_numpy(ids.signal_vectors).double(), torch.from_numpy(ids.present)
     vectors[8, 1] = 0
-    pairs = SignalPairs(vectors, present, SIGNALS, layers=LAYERS, heads=HEADS, which="all")
+    pairs = make(vectors, present)
     columns = torch.tensor([[8, 3, 0], [6, 6, 2]])  # other items than the rows', and fewer
     cosine, (same, missing, padding) = pairs.compare(ROWS, columns)
     assert cosine.shape == (5, 2, 5, 3)
@@ -247,14 +250,14 @@ def test_what_is_compared_is_the_cosine_of_each_channels_signals_and_zero_for_ze
     assert bool((cosine[1][:, :, 0][0] == 0).all())  # image-image with item 8
 
 
-def test_a_configuration_picks_channels_and_sizes():
+def test_a_configuration_picks_the_sizes():
     ids = semantic_ids(N, SIZES, width=WIDTH)
     arguments = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present), SIGNALS
-    for changes, count in (({}, 5), ({"channels": "same"}, 3), ({"channels": "same", "buckets": 6}, 3)):
-        made = build_reweighting(*arguments, recommender_config(**changes))
+    for buckets in (4, 6):
+        made = build_reweighting(*arguments, recommender_config(buckets=buckets))
         assert type(made) is SimilarityBias
-        assert len(made.channels) == count
-        assert made.table.shape == (2, count, changes.get("buckets", 4) + 3, 3)
+        assert len(made.channels) == 5
+        assert made.table.shape == (2, 5, buckets + 3, 3)
         assert not made.table.any()
 
 

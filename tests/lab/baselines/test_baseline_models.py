@@ -118,6 +118,8 @@ CHANGES = {
     "granularity": "code",
     "similarity": "features",
     "similarity_form": "linear",
+    "bucket_edges": "uniform",
+    "channels": "same",
     "block": "ligr",
 }
 NEEDS = {

@@ -5,6 +5,7 @@ import torch
 from tiny import lab_recommender_config, semantic_ids
 
 from bbqrec_core import SimilarityBias
+from bbqrec_core.recommender.similarity_bias import all_channels, build_reweighting
 from bbqrec_lab.baselines.linear_similarity import LinearSimilarity, make_reweighting
 from bbqrec_lab.baselines.sequence_models import make_model
 
@@ -33,7 +34,8 @@ def linear(which="all"):
     """The linear form in float64 over IDs some of whose signals are missing, its table filled, and those IDs."""
     ids = semantic_ids(N, SIZES, width=WIDTH)
     vectors, present = torch.from_numpy(ids.signal_vectors).double(), torch.from_numpy(ids.present)
-    made = LinearSimilarity(vectors, present, SIGNALS, layers=LAYERS, heads=HEADS, which=which)
+    channels = all_channels(SIGNALS)[: len(SIGNALS) if which == "same" else None]
+    made = LinearSimilarity(vectors, present, channels, torch.zeros(len(channels), 0), layers=LAYERS, heads=HEADS)
     return filled(made.double()), ids
 
 
@@ -82,6 +84,19 @@ def test_a_configuration_picks_form_and_channels():
         assert len(made.channels) == count
         assert made.table.shape == (2, count, {SimilarityBias: 4 + 3, LinearSimilarity: 1 + 3}[kind], 3)
         assert not made.table.any()
+
+
+def test_even_edges_and_quantiles_differ_in_their_edges_alone():
+    ids = semantic_ids(N, SIZES, width=WIDTH)
+    arguments = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present), SIGNALS
+    even, quantile = (
+        make_reweighting(*arguments, lab_recommender_config(bucket_edges=kind)) for kind in ("uniform", "quantile")
+    )
+    torch.testing.assert_close(even.edges, torch.tensor([-0.5, 0.0, 0.5]).expand(5, -1))
+    core = build_reweighting(*arguments, lab_recommender_config())
+    assert core.channels == quantile.channels == even.channels
+    assert torch.equal(core.edges, quantile.edges)
+    assert not torch.equal(even.edges, quantile.edges)
 
 
 def two_models(**changes):
