@@ -1,6 +1,5 @@
 """Settings of both stages and of the evaluation: frozen dataclasses that check their values."""
 
-import dataclasses
 import math
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args, get_origin, get_type_hints
@@ -12,10 +11,10 @@ class Checked:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for spec in fields(self):
-            value = getattr(self, spec.name)
-            object.__setattr__(self, spec.name, _checked(spec.name, value, hints[spec.name]))
+            value = _checked(spec.name, getattr(self, spec.name), hints[spec.name])
+            object.__setattr__(self, spec.name, value)
             low, below = spec.metadata.get("low"), spec.metadata.get("below", math.inf)
-            if low is not None and not low <= getattr(self, spec.name) < below:  # rejects NaN and infinity too
+            if low is not None and not low <= value < below:  # rejects NaN and infinity too
                 top = f" and below {below:g}" if hints[spec.name] is float else ""
                 raise ValueError(f"{spec.name} must be at least {low}{top}, got {value!r}")
 
@@ -30,10 +29,8 @@ def _checked(name: str, value: object, hint: object) -> object:
         if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
             raise ValueError(f"{name} must be a list of names, got {value!r}")
         return tuple(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int:
         return float(value)
-    if dataclasses.is_dataclass(hint):
-        return value
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ValueError(f"{name} must be of type {hint.__name__}, got {value!r}")
     return value
@@ -51,9 +48,8 @@ class TokenizerConfig(Checked):
     Args: signals: names of the modalities to use; empty uses all.
         id_signal: add a learned vector per item as one more signal. levels, codes, code_width: L, K, E.
         specific, specific_width: keep a modality-specific part next to the behaviour part, and its width.
-        gradient: estimator through the quantizer. codebook_update: how the codebook learns.
         w_*: weights of the terms of `Tokenizer.losses`; `w_codes_only` weighs reconstruction from the codes alone.
-        uniqueness: repair of colliding IDs: `none`, TIGER's `extra` code, or the `nearest` free last code.
+        uniqueness: repair of colliding IDs: `none`, or the `nearest` free last code.
         batch_items: items per step for the terms on single items. batch_users, max_events: histories per step for the
             sequence term, and their length. epoch_steps: limit of steps per epoch, drawn at random; 0 is no limit.
     """
@@ -67,8 +63,6 @@ class TokenizerConfig(Checked):
     codes: int = at_least(128, 2)
     code_width: int = at_least(64, 2)
     hidden: int = at_least(128, 1)
-    gradient: Literal["straight-through", "rotation"] = "straight-through"
-    codebook_update: Literal["ema", "gradient"] = "ema"
     ema_decay: float = at_least(0.95, 0.0, 1.0)
     revive_every: int = at_least(50, 0)
     commitment: float = at_least(0.25, 0.0)
@@ -79,7 +73,7 @@ class TokenizerConfig(Checked):
     w_seq: float = at_least(1.0, 0.0)
     temperature: float = at_least(0.1, 1e-3)
     mi_steps: int = at_least(3, 1)
-    uniqueness: Literal["none", "extra", "nearest"] = "nearest"
+    uniqueness: Literal["none", "nearest"] = "nearest"
     lr: float = at_least(2e-3, 0.0)
     epochs: int = at_least(8, 1)
     batch_items: int = at_least(256, 2)

@@ -52,6 +52,9 @@ class VariantTokenizerConfig(TokenizerConfig):
         shared_codebook: one codebook for all signals, or one per signal.
         combine: how the signals form one ID: `fused` quantizes their gated mean, `concat` concatenates their codes,
             `chain` concatenates them too, but each signal quantizes the residual of the signals before it.
+        gradient: estimator through the quantizer. codebook_update: whether the codebook learns by moving averages
+            (`ema`) or by `gradient`.
+        uniqueness: as in `TokenizerConfig`, or TIGER's `extra` code.
         w_use: weight of the loss for even use of the codes.
         w_align: weight of LETTER's collaborative alignment with the item embeddings of a SASRec.
     """
@@ -59,6 +62,9 @@ class VariantTokenizerConfig(TokenizerConfig):
     joined: bool = False
     shared_codebook: bool = True
     combine: Literal["fused", "concat", "chain"] = "fused"
+    gradient: Literal["straight-through", "rotation"] = "straight-through"
+    codebook_update: Literal["ema", "gradient"] = "ema"
+    uniqueness: Literal["none", "extra", "nearest"] = "nearest"
     w_use: float = at_least(0.0, 0.0)
     w_align: float = at_least(0.0, 0.0)
 
@@ -75,27 +81,27 @@ class VariantRecommenderConfig(RecommenderConfig):
             outputs use one per item. Rankings of `code` come from beam search.
         similarity: vectors to compare: the `quantized` vectors, the behaviour `signals` before quantization, or the
             frozen `features`. similarity_form: one offset per bucket (`buckets`), or one `linear` in the cosine.
+        bucket_edges: cut the similarities of sampled pairs into equal parts (`quantile`), or [-1, 1] (`uniform`).
+        channels: `same` compares each signal with itself; `all` adds the pairs of different modalities.
         block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
     Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
         if `output` is not `items`.
     """
 
     loss: Literal["ce", "bce", "sampled"] = "ce"
-        bucket_edges: cut the similarities of sampled pairs into equal parts (`quantile`), or [-1, 1] (`uniform`).
-        channels: `same` compares each signal with itself; `all` adds the pairs of different modalities.
     negatives: int = at_least(256, 1)
     features: bool = False
     granularity: Literal["item", "code"] = "item"
     similarity: Literal["quantized", "signals", "features"] = "quantized"
     similarity_form: Literal["buckets", "linear"] = "buckets"
+    bucket_edges: Literal["quantile", "uniform"] = "quantile"
+    channels: Literal["same", "all"] = "all"
     block: Literal["plain", "ligr"] = "plain"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.features and self.output == "codes":
             raise ValueError("features are added to item embeddings: set output to items or both, got output=codes")
-    bucket_edges: Literal["quantile", "uniform"] = "quantile"
-    channels: Literal["same", "all"] = "all"
         if self.loss != "ce" and self.output != "items":
             raise ValueError(f"loss must be ce unless output is items, got loss={self.loss}, output={self.output}")
 

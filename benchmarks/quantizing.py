@@ -14,6 +14,7 @@ from bbqrec_core import ResidualQuantizer, TokenizerConfig
 from bbqrec_core.tokenizer.model import Tokenizer
 from bbqrec_core.training import Task, run_epoch
 from bbqrec_lab.measure import Plan, Side, interleave
+from bbqrec_lab.speed import encoding
 
 from .harness import Row, rate_row
 
@@ -64,12 +65,12 @@ def encode(plan: Plan) -> list[Row]:
         return torch.cat([vq(block[None])[1][0] for block in vectors.split(PEER_BLOCK)])
 
     sides = {
-        "ours": Side(lambda: quantizer.encode(vectors), count),
+        "ours": Side(lambda: encoding.encode(quantizer, vectors), count),
         "vq": Side(by_vq, count),
         "faiss": Side(lambda: fa.compute_codes(array), count),
         "products": Side(lambda: _products(vectors, codebook), count),
     }
-    codes = quantizer.encode(vectors)
+    codes = encoding.encode(quantizer, vectors)
     equal = {
         "vq": float((codes == by_vq()).all(1).float().mean()),
         "faiss": float((codes.numpy() == fa.compute_codes(array)).all(1).mean()),
@@ -138,7 +139,7 @@ def stage_one(plan: Plan) -> list[Row]:
     model = Tokenizer({"text": features}, {"text": present}, present.long(), config)
     batches = [torch.from_numpy(rng.integers(1, items + 1, config.batch_items)) for _ in range(steps)]
     with torch.no_grad():
-        start = model.signal_vectors(torch.arange(1, min(items, 4096) + 1))[:, 0]
+        start = model.parts(torch.arange(1, min(items, 4096) + 1)).signals[:, 0]
         model.quantizer.initialise(start, torch.Generator().manual_seed(0))
     peer = PlainRqVae(dims, config.hidden, config.levels, config.codes, config.code_width)
     checked = _same_objective(model, peer, features, batches[0])

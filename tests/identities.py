@@ -63,11 +63,12 @@ def relabelling_codes_relabels_ids_and_changes_no_vector_and_no_loss(plain: Toke
                 table[names] = table.clone()
     same_losses(plain, other)
     before, after = encode_items(plain), encode_items(other)
-    for name in ("vectors", "residual", "behaviour"):
-        assert np.array_equal(getattr(after, name), getattr(before, name)), name
-    level = np.arange(before.table.shape[1]) % 2
-    assert np.array_equal(after.table, new_name.numpy()[level, before.table])
-    assert not np.array_equal(after.table, before.table)
+    assert np.array_equal(after.ids.signal_vectors, before.ids.signal_vectors)
+    assert np.array_equal(after.residual, before.residual)
+    assert np.array_equal(after.behaviour, before.behaviour)
+    level = np.arange(before.ids.code_ids.shape[1]) % 2
+    assert np.array_equal(after.ids.code_ids, new_name.numpy()[level, before.ids.code_ids])
+    assert not np.array_equal(after.ids.code_ids, before.ids.code_ids)
 
 
 def new_order(seed: int = 4) -> np.ndarray:
@@ -116,7 +117,7 @@ def order_of_modalities_orders_the_codes_and_changes_no_loss(
         state["gates"].copy_(normal(3, seed=7))
     other.load_state_dict({name: value[swap] if name in rows else value for name, value in state.items()})
     same_losses(plain, other)
-    found, wanted = encode_items(other).table, encode_items(plain).table
+    found, wanted = encode_items(other).ids.code_ids, encode_items(plain).ids.code_ids
     if one_after_another:
         wanted = wanted.reshape(N + 1, 3, 2)[:, swap].reshape(N + 1, 6)
     assert np.array_equal(found[1:], wanted[1:])

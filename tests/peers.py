@@ -17,9 +17,9 @@ LEVELS, CODES, WIDTH, ITEMS = 3, 16, 12, 1500
 normal = partial(tiny.normal, dtype=torch.float32)
 
 
-def ours(codebook: Tensor, **options: object) -> ResidualQuantizer:
+def ours(codebook: Tensor, kind: type[ResidualQuantizer] = ResidualQuantizer, **options: object) -> ResidualQuantizer:
     """Our residual quantizer over a codebook (L, K, E)."""
-    quantizer = ResidualQuantizer(*codebook.shape, **options)
+    quantizer = kind(*codebook.shape, **options)
     with torch.no_grad():
         quantizer.codebook.copy_(codebook)
     return quantizer
@@ -45,3 +45,13 @@ def clear(quantizer: ResidualQuantizer, points: Tensor, relative: float = 1e-4) 
     kept = torch.stack(gaps).amin(0) > relative * points.square().sum(1)
     assert kept.float().mean() > 0.97  # else the comparison would be of few
     return kept
+
+
+def estimated_gradient_is_the_peers_at_one_level(kind: type[ResidualQuantizer], rotation_trick: bool) -> None:
+    """Where codes are clear."""
+    quantizer, incoming = ours(normal(1, CODES, WIDTH), kind), normal(ITEMS, WIDTH, seed=5)
+    kept = clear(quantizer, normal(ITEMS, WIDTH, seed=1))
+    mine, theirs = (normal(ITEMS, WIDTH, seed=1).requires_grad_() for _ in range(2))
+    quantizer(mine).vectors.backward(incoming)
+    peer_of(quantizer, rotation_trick=rotation_trick).train()(theirs[None])[0].backward(incoming[None])
+    torch.testing.assert_close(mine.grad[kept], theirs.grad[kept], atol=1e-5, rtol=1e-5)

@@ -24,8 +24,6 @@ TOKENIZER = {  # all settings of stage 1; it trains within 0.1 s and has all ter
     "codes": 5,
     "code_width": 6,
     "hidden": 7,
-    "gradient": "straight-through",
-    "codebook_update": "ema",
     "ema_decay": 0.9,
     "revive_every": 2,
     "commitment": 0.25,
@@ -36,7 +34,7 @@ TOKENIZER = {  # all settings of stage 1; it trains within 0.1 s and has all ter
     "w_seq": 0.7,
     "temperature": 0.2,
     "mi_steps": 2,
-    "uniqueness": "extra",
+    "uniqueness": "nearest",
     "lr": 0.01,
     "epochs": 2,
     "batch_items": 16,
@@ -83,7 +81,8 @@ def tokenizer_config(**changes: object) -> TokenizerConfig:
 
 def lab_tokenizer_config(**changes: object) -> VariantTokenizerConfig:
     """Stage 1 of the laboratory: that of the core plus the loss term for even use of the codes."""
-    return VariantTokenizerConfig(**(TOKENIZER | {"combine": "fused", "w_use": 0.1} | changes))
+    own = {"combine": "fused", "gradient": "straight-through", "codebook_update": "ema", "w_use": 0.1}
+    return VariantTokenizerConfig(**(TOKENIZER | own | changes))
 
 
 def recommender_config(**changes: object) -> RecommenderConfig:

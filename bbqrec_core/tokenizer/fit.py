@@ -1,6 +1,7 @@
 """Train the tokenizer on a dataset and compute the semantic ID of every item."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,37 +15,14 @@ from ..config import TokenizerConfig
 from ..dataset import Dataset, window_batches
 from ..training import Progress, Task, best_device, fit
 from .model import Parts, Tokenizer
-from .semantic_ids import SemanticIds, append_extra, health, move_to_free
-
-
-class EncodedItems(NamedTuple):
-    """IDs before the repair, and the signals and vectors behind them; row 0 is padding.
-
-    table: (N+1, learned). sizes: number of codes at each position.
-    codebook: (learned, K, E), vectors of the codes of each position; zero if codes have no vectors.
-    residual: (N+1, E), input of the last position.
-    signals: names; signal_codes (N+1, S, L), quantized vectors (N+1, S, E), present (N+1, S).
-    behaviour (N+1, S, E), specific (N+1, M, W): before quantization.
-    """
-
-    table: np.ndarray
-    sizes: tuple[int, ...]
-    codebook: np.ndarray
-    residual: np.ndarray
-    signals: tuple[str, ...]
-    signal_codes: np.ndarray
-    vectors: np.ndarray
-    present: np.ndarray
-    behaviour: np.ndarray
-    specific: np.ndarray
-
+from .semantic_ids import SemanticIds, health, move_to_free
 
 TokenizerMaker = Callable[[dict[str, Tensor], dict[str, Tensor], Tensor, TokenizerConfig], Tokenizer]
 INIT_SAMPLE = 16_384  # items for the initialisation of the codebook: 64 points for each of 256 codes
 
 
 class Tokenized(NamedTuple):
-    """The result of stage 1.
+    """The result of stage 1; `encode_items` leaves `log` and `health` empty, `finish` fills them.
 
     ids: the semantic IDs. log: one dict per epoch (losses, code usage). health: figures before and after the repair.
     behaviour (N+1, S, E), specific (N+1, M, W): before quantization, empty for random IDs.
@@ -78,13 +56,10 @@ def build_model(data: Dataset, config: TokenizerConfig, make: TokenizerMaker = T
 
 @torch.no_grad()
 def all_parts(model: Tokenizer, items: Int[Tensor, "R"]) -> tuple[Parts, Float[Tensor, "R U E"], Tensor]:
-    """Parts, units and presence of many item rows, computed in blocks."""
-    blocks = []
-    for rows in items.split(8192):
-        parts = model.parts(rows)
-        blocks.append((parts, *model.units(parts.signals, parts.present)))
-    joined = Parts(*(torch.cat(field) for field in zip(*(block[0] for block in blocks), strict=True)))
-    return joined, torch.cat([block[1] for block in blocks]), torch.cat([block[2] for block in blocks])
+    """Parts, units and presence of many item rows; the encoders run in blocks."""
+    blocks = zip(*(model.parts(rows) for rows in items.split(8192)), strict=True)
+    parts = Parts(*map(torch.cat, blocks))
+    return parts, *model.units(parts.signals, parts.present)
 
 
 def initialise(model: Tokenizer, rows: Int[np.ndarray, "warm"], seed: int) -> None:
@@ -122,8 +97,8 @@ def train(
             optimizers[1].step()
 
     def watch() -> dict[str, object]:
-        table = encode_items(model).table
-        figures = health(table, (config.codes,) * table.shape[1])
+        ids = encode_items(model).ids
+        figures = health(ids.code_ids, ids.sizes)
         return {name: figures[name] for name in ("used", "perplexity", "collision_rate")}
 
     def loss(batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
@@ -133,50 +108,30 @@ def train(
     return fit(task, seed=seed, epochs=config.epochs, directory=directory, progress=progress).epochs
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
 @torch.no_grad()
-def encode_items(model: Tokenizer) -> EncodedItems:
-    """Encode every item row."""
+def encode_items(model: Tokenizer) -> Tokenized:
+    """Encode every item row, without a repair."""
     model.eval()
     parts, units, present = all_parts(model, torch.arange(len(model.counts), device=model.counts.device))
     quantized, table, codebook = model.encode(units, present)
-    count = len(model.signals)
-    residual, vectors = quantized.residuals[-1][:, -1], model.quantizer.decode(quantized.codes)
-    signals = (quantized.codes[:, :count], vectors[:, :count], parts.present, parts.signals, parts.specific)
-    sizes = (model.config.codes,) * table.shape[1]
-    return EncodedItems(_array(table), sizes, _array(codebook), _array(residual), model.signals, *map(_array, signals))
+    count, vectors = len(model.signals), model.quantizer.decode(quantized.codes)
+    signals = quantized.codes[:, :count], vectors[:, :count], parts.present
+    rest = parts.signals, parts.specific, quantized.residuals[-1][:, -1]
+    arrays = [tensor.detach().cpu().numpy() for tensor in (table, codebook, *signals, *rest)]
+    table, codebook, *signals = arrays[:5]
+    sizes, learned = (model.config.codes,) * table.shape[1], table.shape[1]
+    ids = SemanticIds(table, sizes, learned, model.signals, *signals, codebook, table)
+    return Tokenized(ids, [], {}, *arrays[5:])
 
 
-def repaired(encoded: EncodedItems, config: TokenizerConfig) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The ID table after the configured repair, and the number of codes at each position."""
-    if config.uniqueness == "none":
-        return encoded.table, encoded.sizes
-    if config.uniqueness == "extra":
-        table, largest = append_extra(encoded.table)
-        return table, (*encoded.sizes, largest)
-    vectors = encoded.codebook[-1][: encoded.sizes[-1]]  # without padding, if other positions have more codes
-    return move_to_free(encoded.table, encoded.residual, vectors), encoded.sizes
-
-
-def finish(encoded: EncodedItems, config: TokenizerConfig, log: list[dict]) -> Tokenized:
-    """Repair the IDs, and measure their health before and after."""
-    code_ids, sizes = repaired(encoded, config)
-    figures = {"before": health(encoded.table, encoded.sizes), "after": health(code_ids, sizes)}
-    ids = SemanticIds(
-        code_ids,
-        sizes,
-        encoded.table.shape[1],
-        encoded.signals,
-        encoded.signal_codes,
-        encoded.vectors,
-        encoded.present,
-        encoded.codebook,
-        encoded.table,
-    )
-    return Tokenized(ids, log, figures, encoded.behaviour, encoded.specific, encoded.residual)
+def finish(encoded: Tokenized, config: TokenizerConfig, log: list[dict]) -> Tokenized:
+    """Repair the IDs as configured, and measure their health before and after."""
+    ids = encoded.ids
+    before = health(ids.code_ids, ids.sizes)
+    if config.uniqueness == "nearest":
+        vectors = ids.codebook[-1][: ids.sizes[-1]]  # without padding, if other positions have more codes
+        ids = replace(ids, code_ids=move_to_free(ids.code_ids, encoded.residual, vectors))
+    return encoded._replace(ids=ids, log=log, health={"before": before, "after": health(ids.code_ids, ids.sizes)})
 
 
 def fit_tokenizer(

@@ -131,18 +131,11 @@ class Tokenizer(nn.Module):
         self.history_encoder = Transformer(1, width, heads=1, dropout=0.1)
         self.position = nn.Embedding(config.max_events, width)
 
-    def make_quantizer(self) -> nn.Module:
+    def make_quantizer(self, kind: type[ResidualQuantizer] = ResidualQuantizer) -> nn.Module:
         """The shared codebook."""
         config = self.config
-        return ResidualQuantizer(
-            config.levels,
-            config.codes,
-            config.code_width,
-            commitment=config.commitment,
-            gradient=config.gradient,
-            ema_decay=config.ema_decay if config.codebook_update == "ema" else None,
-            revive_every=config.revive_every,
-        )
+        options = {name: getattr(config, name) for name in ("commitment", "ema_decay", "revive_every")}
+        return kind(config.levels, config.codes, config.code_width, **options)
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -159,27 +152,18 @@ class Tokenizer(nn.Module):
         features = self.features(rows)
         return Parts(self.signal_vectors(rows, features), self.present[rows], self.specific_vectors(rows, features))
 
-    def signal_vectors(
-        self, rows: Int[Tensor, "R"], features: dict[str, Float[Tensor, "R d"]] | None = None
-    ) -> Float[Tensor, "R S E"]:
-        """Behaviour part of each modality, then the ID signal; standardised if configured.
-
-        Args: features: of these rows, if already selected.
-        """
-        features = self.features(rows) if features is None else features
+    def signal_vectors(self, rows: Int[Tensor, "R"], features: dict[str, Tensor]) -> Float[Tensor, "R S E"]:
+        """Behaviour part of each modality, then the ID signal; standardised if configured."""
         signals = [self.behaviour[name](features[name]) for name in self.modalities]
         if self.config.id_signal:
             signals.append(self.id_signal(rows))
         stacked = torch.stack(signals, 1)
         return self.standardise(stacked, self.present[rows]) if self.config.normalise else stacked
 
-    def specific_vectors(
-        self, rows: Int[Tensor, "R"], features: dict[str, Float[Tensor, "R d"]] | None = None
-    ) -> Float[Tensor, "R M W"]:
-        """Modality-specific parts of length sqrt(W), or of width 0 without such parts; as `signal_vectors`."""
+    def specific_vectors(self, rows: Int[Tensor, "R"], features: dict[str, Tensor]) -> Float[Tensor, "R M W"]:
+        """Modality-specific parts of length sqrt(W), or of width 0 without such parts."""
         if not (self.config.specific and self.modalities):
             return self.gates.new_zeros(len(rows), len(self.modalities), 0)
-        features = self.features(rows) if features is None else features
         return torch.stack([scale_to_sqrt_width(self.specific[name](features[name])) for name in self.modalities], 1)
 
     def units(

@@ -9,15 +9,13 @@ from torch import Generator, Tensor, nn
 
 from ..kernels import argmin_rows, mean_square
 
-ENCODE_BLOCK = 1024  # vectors encoded at a time: their distances to 256 codes take 1 MB
-
 
 class Quantized(NamedTuple):
     """The result of quantizing signals (any leading axes, written *S).
 
-    vectors: sum of the chosen codebook vectors; the gradient reaches the signals through the estimator.
+    vectors: sum of the chosen codebook vectors; their gradient is that of the signals (straight-through).
     codes: chosen code per level. residuals: input of each level, with gradient to the signals.
-    loss: codebook + commitment loss per signal, mean over E, summed over levels.
+    loss: commitment loss per signal, mean over E, summed over levels.
     """
 
     vectors: Float[Tensor, "*S E"]
@@ -26,28 +24,11 @@ class Quantized(NamedTuple):
     loss: Float[Tensor, "*S"]
 
 
-def nearest_code(
-    residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"], squares: Float[Tensor, "K"] | None = None
-) -> Int[Tensor, "*S"]:
-    """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties.
-
-    Args: squares: |C[k]|^2, if already computed.
-    """
-    flat, squares = residual.reshape(-1, residual.shape[-1]), table.square().sum(-1) if squares is None else squares
-    distance = torch.addmm(squares, flat, table.T, alpha=-2)  # |r|^2 is the same for every k
+def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -> Int[Tensor, "*S"]:
+    """Index of the nearest row of `table`, `argmin_k |r - C[k]|`, by one matrix product; the lowest index wins ties."""
+    flat = residual.reshape(-1, residual.shape[-1])
+    distance = torch.addmm(table.square().sum(-1), flat, table.T, alpha=-2)  # |r|^2 is the same for every k
     return argmin_rows(distance).reshape(residual.shape[:-1])
-
-
-def rotate_to(signal: Float[Tensor, "*S E"], target: Float[Tensor, "*S E"]) -> Float[Tensor, "*S E"]:
-    """`target` as a fixed rotation and scaling of `signal`, so that the gradient is rotated too.
-
-    Source: Fifty et al. 2024, "Restructuring vector quantization with the rotation trick", section 4.2.
-    """
-    e, q = F.normalize(signal, dim=-1).detach(), F.normalize(target, dim=-1).detach()
-    axis = F.normalize(e + q, dim=-1)
-    scale = target.norm(dim=-1, keepdim=True).detach() / signal.norm(dim=-1, keepdim=True).detach().clamp_min(1e-8)
-    along = (signal * axis).sum(-1, keepdim=True) * axis
-    return scale * (signal - 2 * along + 2 * (signal * e).sum(-1, keepdim=True) * q)
 
 
 def kmeans_plus_plus(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
@@ -93,9 +74,7 @@ class ResidualQuantizer(nn.Module):
 
     Args: levels, codes, width: L, K, E.
         commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`.
-        gradient: estimator from q(b) to b: `straight-through` or `rotation`.
-        ema_decay: None trains the codebook by gradient on `|sg r_{l-1} - C_l[c_l]|^2`; a number in [0, 1) uses
-            exponential moving averages of the residuals that chose each code.
+        ema_decay: in [0, 1); codes are exponential moving averages of the residuals that chose them.
         revive_every: steps between revivals of unused codes; 0 never revives.
     Source: Lee et al. 2022 (RQ-VAE) section 3.1; van den Oord et al. 2017 appendix A.1 for the moving averages.
     Choice: k-means initialisation level by level; a dead code moves to a random residual of the current batch.
@@ -108,18 +87,13 @@ class ResidualQuantizer(nn.Module):
         width: int,
         *,
         commitment: float = 0.25,
-        gradient: str = "straight-through",
-        ema_decay: float | None = None,
+        ema_decay: float = 0.95,
         revive_every: int = 0,
     ) -> None:
         super().__init__()
-        self.commitment, self.gradient = commitment, gradient
-        self.ema_decay, self.revive_every = ema_decay, revive_every
+        self.commitment, self.ema_decay, self.revive_every = commitment, ema_decay, revive_every
         start = torch.randn(levels, codes, width) / width**0.5
-        if ema_decay is None:
-            self.codebook = nn.Parameter(start)  # (L, K, E)
-        else:
-            self.register_buffer("codebook", start)
+        self.register_buffer("codebook", start)  # (L, K, E)
         self.register_buffer("counts", torch.ones(levels, codes))  # moving number of signals per code
         self.register_buffer("sums", start.clone())  # moving sum of their residuals
         self.register_buffer("usage", torch.zeros(levels, codes, dtype=torch.long))  # choices since the last revival
@@ -127,33 +101,13 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, signal: Float[Tensor, "*S E"]) -> Quantized:
         """Quantize signals without changing state (`observe` does that)."""
-        codes, residuals, loss = [], [signal], 0.0
-        for table, squares in zip(self.codebook, self.codebook.detach().square().sum(-1), strict=True):
-            code = nearest_code(residuals[-1].detach(), table.detach(), squares)
-            chosen = F.embedding(code, table)
-            if self.ema_decay is None:
-                loss = loss + mean_square(chosen - residuals[-1].detach())
-            codes.append(code)
-            residuals.append(residuals[-1] - chosen.detach())
-        left, codes = torch.stack(residuals), torch.stack(codes, -1)
-        loss = loss + self.commitment * mean_square(left[1:]).sum(0)  # the next residual is the distance to the code
-        turned = self.gradient == "rotation"
-        vectors = rotate_to(signal, self.decode(codes)) if turned else signal - left[-1].detach()
-        return Quantized(vectors, codes, left[:-1], loss)
-
-    @torch.no_grad()
-    def encode(self, signal: Float[Tensor, "*S E"]) -> Int[Tensor, "*S L"]:
-        """The codes of `forward` alone, for many vectors: in blocks whose distances stay in cache."""
-        flat, squares = signal.reshape(-1, signal.shape[-1]), self.codebook.square().sum(-1)
-        codes = torch.empty(len(flat), len(self.codebook), dtype=torch.long, device=flat.device)
-        scratch = flat.new_empty(min(len(flat), ENCODE_BLOCK), self.codebook.shape[1])
-        for block, found in zip(flat.split(ENCODE_BLOCK), codes.split(ENCODE_BLOCK), strict=True):
-            residual, distance = block.clone(), scratch[: len(block)]
-            for level, table in enumerate(self.codebook):
-                torch.addmm(squares[level], residual, table.T, alpha=-2, out=distance)  # as in `nearest_code`
-                found[:, level] = argmin_rows(distance)
-                residual -= F.embedding(found[:, level], table)
-        return codes.reshape(*signal.shape[:-1], len(self.codebook))
+        codes, residuals = [], [signal]
+        for table in self.codebook.detach():
+            codes.append(nearest_code(residuals[-1].detach(), table))
+            residuals.append(residuals[-1] - F.embedding(codes[-1], table))
+        left = torch.stack(residuals)
+        loss = self.commitment * mean_square(left[1:]).sum(0)  # the next residual is the distance to the code
+        return Quantized(signal - left[-1].detach(), torch.stack(codes, -1), left[:-1], loss)
 
     def decode(self, codes: Int[Tensor, "*S L"]) -> Float[Tensor, "*S E"]:
         """The quantized vector of codes, `sum_l C_l[c_l]`."""
@@ -177,7 +131,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, seen: Quantized, present: Tensor | None = None) -> None:
-        """Update from one batch: moving averages (if configured), code usage, revival of dead codes.
+        """Update from one batch: moving averages, code usage, revival of dead codes.
 
         Args: present: False excludes a signal.
         """
@@ -189,16 +143,19 @@ class ResidualQuantizer(nn.Module):
         count = torch.bincount(place, minlength=levels * (size + 1)).view(levels, -1)[:, :size]
         self.usage += count
         self.steps += 1
-        if self.ema_decay is not None:
-            total = residuals.new_zeros(levels * (size + 1), width).index_add_(0, place, residuals.flatten(0, 1))
-            self.sums.lerp_(total.view(levels, -1, width)[:, :size], 1 - self.ema_decay)
-            self.counts.lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
-            weight = self.counts[..., None]  # near 0 the mean is undefined: the code stays unchanged
-            self.codebook.copy_(torch.where(weight > 1e-3, self.sums / weight.clamp_min(1e-3), self.codebook))
+        total = residuals.new_zeros(levels * (size + 1), width).index_add_(0, place, residuals.flatten(0, 1))
+        self.average(count, total.view(levels, -1, width)[:, :size])
         if self.revive_every > 0 and int(self.steps) % self.revive_every == 0:
             for level in range(levels if keep.any() else 0):
                 self._revive(level, residuals[level][keep])
             self.usage.zero_()
+
+    def average(self, count: Int[Tensor, "L K"], total: Float[Tensor, "L K E"]) -> None:
+        """Update the moving averages from the number of signals per code and the sum of their residuals."""
+        self.sums.lerp_(total, 1 - self.ema_decay)
+        self.counts.lerp_(count.to(self.counts.dtype), 1 - self.ema_decay)
+        weight = self.counts[..., None]  # near 0 the mean is undefined: the code stays unchanged
+        self.codebook.copy_(torch.where(weight > 1e-3, self.sums / weight.clamp_min(1e-3), self.codebook))
 
     def _revive(self, level: int, residuals: Float[Tensor, "P E"]) -> None:
         """Move the codes of a level that were unused since the last revival to random residuals."""

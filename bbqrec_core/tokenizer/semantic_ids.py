@@ -1,4 +1,4 @@
-"""Semantic IDs: the integer table, its health figures, and the repairs that make IDs unique."""
+"""Semantic IDs: the integer table, its health figures, and the repair that makes IDs unique."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,7 @@ class SemanticIds:
 
     def save(self, path: Path) -> None:
         """Write to one `.npz`."""
-        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        names = np.array(self.signals, dtype=str) if self.signals else np.zeros(0, dtype="U1")
-        np.savez(path, **arrays, sizes=np.array(self.sizes), learned=np.array(self.learned), signals=names)
+        np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "SemanticIds":
@@ -83,23 +81,6 @@ def health(code_ids: Int[np.ndarray, "N sid_len"], sizes: tuple[int, ...]) -> di
     }
 
 
-def append_extra(code_ids: Int[np.ndarray, "N sid_len"]) -> tuple[Int[np.ndarray, "N longer"], int]:
-    """TIGER's repair: a new position numbers the items of each colliding group; returns the table and the size.
-
-    Rows are permuted at load, so these numbers carry no information about the item.
-    Source: Rajput et al. 2023 (TIGER), section 3.1.
-    """
-    _, group = group_sizes(code_ids)
-    order = np.argsort(group, kind="stable")
-    ranked = group[order]
-    begins = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-    position = np.arange(len(ranked))
-    number = position - np.maximum.accumulate(np.where(begins, position, 0))
-    extra = np.zeros((len(code_ids), 1), dtype=code_ids.dtype)
-    extra[order + 1, 0] = number
-    return np.hstack([code_ids, extra]), int(number.max()) + 1
-
-
 def move_to_free(
     code_ids: Int[np.ndarray, "N sid_len"], residual: Float[np.ndarray, "N E"], table: Float[np.ndarray, "K E"]
 ) -> Int[np.ndarray, "N sid_len"]:
@@ -112,19 +93,14 @@ def move_to_free(
     size, group = group_sizes(code_ids)
     _, prefix = group_sizes(code_ids[:, :-1]) if code_ids.shape[1] > 1 else (None, np.zeros(len(group), dtype=int))
     for crowded in np.unique(prefix[size[group] > 1]):
-        members = np.flatnonzero(prefix == crowded)
-        gap = np.square(residual[members + 1, None] - table).sum(-1)  # (members, K)
-        own = gap[np.arange(len(members)), code_ids[members + 1, -1]]
-        taken: set[int] = set()
-        waiting = []
-        for index in np.argsort(own, kind="stable"):
-            code = int(code_ids[members[index] + 1, -1])
-            if code in taken:
-                waiting.append(index)
-            taken.add(code)
-        for index in waiting:
-            free = [code for code in np.argsort(gap[index], kind="stable") if int(code) not in taken]
-            if free:
-                repaired[members[index] + 1, -1] = free[0]
-                taken.add(int(free[0]))
+        members = np.flatnonzero(prefix == crowded) + 1
+        codes = code_ids[members, -1]
+        gap = np.square(residual[members, None] - table).sum(-1)  # (members, K)
+        order = np.argsort(gap[np.arange(len(members)), codes], kind="stable")
+        stay = np.unique(codes[order], return_index=True)[1]  # the first item of each code, in this order
+        free = np.setdiff1d(np.arange(len(table)), codes)
+        for index in np.delete(order, stay)[: len(free)]:
+            nearest = free[gap[index, free].argmin()]
+            repaired[members[index], -1] = nearest
+            free = free[free != nearest]
     return repaired

@@ -9,8 +9,9 @@ import polars as pl
 from jaxtyping import Int
 
 from bbqrec_core import SemanticIds, Tokenized, health
-from bbqrec_core.tokenizer.semantic_ids import append_extra, move_to_free
+from bbqrec_core.tokenizer.semantic_ids import move_to_free
 from bbqrec_lab.analysis.neighbours import prefix_purity
+from bbqrec_lab.baselines.extra_code import append_extra
 from bbqrec_lab.baselines.tokenizers import resolve_signals, resolve_source
 from bbqrec_lab.baselines.transport_repair import spread_by_transport
 from bbqrec_lab.datasets.reading import NamedDataset

@@ -7,24 +7,24 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Generator
 
-from bbqrec_core import ResidualQuantizer, TokenizerConfig
-from bbqrec_core.tokenizer.fit import EncodedItems
+from bbqrec_core import ResidualQuantizer, SemanticIds, Tokenized, TokenizerConfig
 from bbqrec_lab.datasets.features import joined_features
 from bbqrec_lab.datasets.id_files import read_ids
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.settings import IdsConfig, VariantTokenizerConfig
 
 
-def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConfig) -> EncodedItems:
-    """Encoded items that have only codes, without signals and vectors."""
+def codes_alone(table: np.ndarray, sizes: tuple[int, ...], config: TokenizerConfig) -> Tokenized:
+    """IDs before a repair that have only codes, without signals and vectors."""
     none = np.zeros((len(table), 0, config.levels), dtype=np.int64)
     vectors = np.zeros((len(table), 0, config.code_width), dtype=np.float32)
     codebook = np.zeros((len(sizes), max(sizes), config.code_width), dtype=np.float32)
     residual = np.zeros((len(table), config.code_width), dtype=np.float32)
-    return EncodedItems(table, sizes, codebook, residual, (), none, vectors, none[..., 0] > 0, vectors, vectors)
+    ids = SemanticIds(table, sizes, len(sizes), (), none, vectors, none[..., 0] > 0, codebook, table)
+    return Tokenized(ids, [], {}, vectors, vectors, residual)
 
 
-def random_codes(data: NamedDataset, config: VariantTokenizerConfig, seed: int) -> EncodedItems:
+def random_codes(data: NamedDataset, config: VariantTokenizerConfig, seed: int) -> Tokenized:
     """Control: uniformly random codes of the same shape, without signals; `config` must be resolved."""
     length = config.levels * (len(config.signals) + config.id_signal if config.combine != "fused" else 1)
     table = np.random.default_rng((seed, 2)).integers(0, config.codes, (data.n_items + 1, length))
@@ -38,7 +38,7 @@ def kmeans_codes(
     rows: Int[np.ndarray, "warm"],
     config: TokenizerConfig,
     seed: int,
-) -> EncodedItems:
+) -> Tokenized:
     """Control: residual k-means (RQ-k-means) of given vectors as one signal; only the centres are learned.
 
     Args: name: of the signal. rows: items that training may see; they determine the centres, and all items get codes.
@@ -50,18 +50,11 @@ def kmeans_codes(
     with torch.no_grad():
         seen = quantizer(points)
         decoded = quantizer.decode(seen.codes)
-    return EncodedItems(
-        seen.codes.numpy(),
-        (config.codes,) * config.levels,
-        quantizer.codebook.detach().numpy(),
-        seen.residuals[-1].detach().numpy(),
-        (name,),
-        seen.codes[:, None].numpy(),
-        decoded[:, None].numpy(),
-        present[:, None],
-        vectors[:, None],
-        np.zeros((len(vectors), 0, config.specific_width), dtype=np.float32),
-    )
+    table, levels = seen.codes.numpy(), config.levels
+    signal = (table[:, None], decoded[:, None].numpy(), present[:, None])
+    ids = SemanticIds(table, (config.codes,) * levels, levels, (name,), *signal, quantizer.codebook.numpy(), table)
+    specific = np.zeros((len(vectors), 0, config.specific_width), dtype=np.float32)
+    return Tokenized(ids, [], {}, vectors[:, None], specific, seen.residuals[-1].numpy())
 
 
 def leading_axes(
@@ -78,7 +71,7 @@ def leading_axes(
 
 def control_codes(
     data: NamedDataset, ids: IdsConfig, config: VariantTokenizerConfig, seed: int, collaborative: np.ndarray | None
-) -> EncodedItems:
+) -> Tokenized:
     """The codes of a control tokenizer; `ids` and `config` must be resolved."""
     if ids.source == "file":
         table = read_ids(Path(ids.ids_file), data)

@@ -10,6 +10,7 @@ from bbqrec_core import Dataset, Tokenized, fit_tokenizer
 from bbqrec_core.tokenizer.fit import finish
 from bbqrec_core.training import Progress
 from bbqrec_lab.baselines.control_tokenizers import control_codes
+from bbqrec_lab.baselines.extra_code import repair_by_extra
 from bbqrec_lab.baselines.transport_repair import repair_by_transport
 from bbqrec_lab.baselines.variant_tokenizer import tokenizer_maker
 from bbqrec_lab.datasets.features import joined_features
@@ -70,4 +71,6 @@ def make_tokenized(
         done = fit_tokenizer(data, config, seed, directory, tokenizer_maker(collaborative), progress)
     else:
         done = finish(control_codes(data, ids, config, seed, collaborative), config, [])
-    return repair_by_transport(done) if ids.transport else done
+    if ids.transport:
+        return repair_by_transport(done)
+    return repair_by_extra(done) if config.uniqueness == "extra" else done  # `finish` leaves these IDs as they are

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from bbqrec_core.tokenizer.fit import TokenizerMaker
 from bbqrec_core.tokenizer.model import Tokenizer, info_nce
 from bbqrec_core.tokenizer.quantizer import Quantized, ResidualQuantizer
+from bbqrec_lab.baselines.variant_quantizer import QUANTIZERS
 from bbqrec_lab.settings import VariantTokenizerConfig
 
 AXES = (1, 1, 2, 1)  # per field of `Quantized`: the axis of the units, for items with units (R, U)
@@ -101,7 +102,8 @@ class VariantTokenizer(Tokenizer):
         """The codebooks of all units, then the map of `w_align`: this order fixes the random numbers."""
         config, make = self.config, super().make_quantizer
         units = len(self.signals) + (config.combine == "fused" and len(self.signals) > 1)
-        books = [make() for _ in range(1 if config.shared_codebook else units)]
+        kind = QUANTIZERS[config.gradient, config.codebook_update]
+        books = [make(kind) for _ in range(1 if config.shared_codebook else units)]
         if config.w_align:
             self.align = nn.Linear(self._target_width, config.code_width)
         return UnitQuantizer(books, config.combine == "chain")

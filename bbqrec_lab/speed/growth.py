@@ -21,7 +21,7 @@ from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.measure import Plan, Side, interleave
-from bbqrec_lab.speed import power_law
+from bbqrec_lab.speed import encoding, power_law
 from bbqrec_lab.speed.latency import catalogue_levels, levels_for, made_rows
 
 SIZES = {  # by preset: sizes along each axis, and number of timed repetitions
@@ -73,7 +73,7 @@ def _encoding(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], 
     quantizer = ResidualQuantizer(settings.levels, settings.codes, settings.code_width)
     vectors = torch.randn(max(sizes), settings.code_width, generator=generator)
     each = 4 * settings.code_width + settings.levels * ceil(np.log2(settings.codes) / 8)
-    sides = {size: Side(lambda part=vectors[:size]: quantizer.encode(part)) for size in sizes}
+    sides = {size: Side(lambda part=vectors[:size]: encoding.encode(quantizer, part)) for size in sizes}
     return sides, {size: size * each for size in sizes}
 
 

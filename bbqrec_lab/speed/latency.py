@@ -15,7 +15,7 @@ from bbqrec_core import Dataset, Recommender, SemanticIds, build_recommender
 from bbqrec_core.dataset import gather_padded
 from bbqrec_core.recommender import decoding
 from bbqrec_core.recommender.decoding import Extendable, Frontier
-from bbqrec_core.tokenizer.semantic_ids import append_extra
+from bbqrec_lab.baselines.extra_code import with_extra
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config
@@ -50,12 +50,6 @@ class Shape:
     beam: int
     history: int
     items: int
-
-
-def with_extra(ids: SemanticIds) -> SemanticIds:
-    """The same IDs with TIGER's repair: one more code for each item, even without collisions."""
-    table, size = append_extra(ids.code_ids)
-    return replace(ids, code_ids=table, sizes=(*ids.sizes, size))
 
 
 def contestants(n_items: int, ids: SemanticIds, config: Config) -> dict[str, Recommender]:

@@ -16,7 +16,7 @@ Each identity stands in one place. Those that belong to one module are tested be
   test_baseline_models.py::test_permuting_items_and_what_belongs_to_them_permutes_the_scores,
   test_counting.py::test_renumbering_items_renumbers_the_scores,
   test_transport_repair.py::test_renumbering_items_renumbers_their_ids,
-  test_semantic_ids.py::test_an_extra_code_makes_ids_unique_and_does_not_depend_on_item_numbers,
+  test_extra_code.py::test_an_extra_code_makes_ids_unique_and_does_not_depend_on_item_numbers,
   test_metrics.py::test_renumbering_items_never_changes_a_metric,
   test_reading.py::test_order_of_item_rows_never_matters
 - Zero similarity tables are the plain backbone:
@@ -24,7 +24,7 @@ Each identity stands in one place. Those that belong to one module are tested be
 - A beam as wide as the tree is exact scoring: test_decoding.py::test_a_beam_as_wide_as_the_tree_is_exact_ranking,
   test_fit_recommender.py::test_ranks_by_a_wide_beam_are_ranks_by_exact_scores
 - With s, z and all weights off, one modality is a plain RQ-VAE:
-  test_tokenizer_model.py::test_with_everything_else_off_it_is_a_plain_rqvae
+  test_variant_tokenizer.py::test_with_everything_else_off_it_is_a_plain_rqvae
 - Absent modalities and unseen items leave no trace:
   test_tokenizer_model.py::test_features_of_an_absent_modality_change_nothing,
   test_tokenizer_model.py::test_items_without_training_events_ignore_the_id_signal
@@ -102,15 +102,7 @@ def test_turning_scaling_and_moving_signals_turns_scales_and_moves_the_first_lev
     moved.initialise(3 * points @ turn + move, torch.Generator().manual_seed(0))
     close(moved.codebook[0], 3 * plain.codebook[0] @ turn + move)
     close(moved.codebook[1:], 3 * plain.codebook[1:] @ turn)
-    assert torch.equal(moved.encode(3 * points @ turn + move), plain.encode(points))
-
-
-@pytest.mark.parametrize("gradient", ["straight-through", "rotation"])
-def test_where_a_code_is_the_signal_every_estimator_hands_the_gradient_on(gradient):
-    quantizer = ResidualQuantizer(1, 5, 6, gradient=gradient).double()
-    signal, incoming = quantizer.codebook[0].detach().clone().requires_grad_(), normal(5, 6)
-    quantizer(signal).vectors.backward(incoming)
-    close(signal.grad, incoming)
+    assert torch.equal(moved(3 * points @ turn + move).codes, plain(points).codes)
 
 
 # ---- stage 1

@@ -12,7 +12,6 @@ from tokenizer_laws import equal
 
 from bbqrec_core import TokenizerConfig, fit_tokenizer, health
 from bbqrec_core.tokenizer.fit import build_model
-from bbqrec_core.tokenizer.semantic_ids import append_extra
 
 LEVELS, CODES = 2, 5
 
@@ -82,18 +81,16 @@ def test_features_of_items_that_lack_the_modality_change_no_id(data, run):
 
 
 def test_health_is_measured_before_and_after_the_repair(run):
-    for changes in ({}, {"uniqueness": "none"}, {"uniqueness": "nearest"}):
+    for changes in ({"uniqueness": "none"}, {"uniqueness": "nearest"}):
         done = run(**changes)
         assert done.health["before"] == health(done.ids.raw_codes, (CODES,) * LEVELS)
         assert done.health["after"] == health(done.ids.code_ids, done.ids.sizes)
 
 
 def test_each_repair_does_what_it_says(run):
-    none, extra, nearest = (run(uniqueness=kind, codes=4).ids for kind in ("none", "extra", "nearest"))
+    none, nearest = (run(uniqueness=kind, codes=4).ids for kind in ("none", "nearest"))
     assert np.array_equal(none.code_ids, none.raw_codes)
-    assert np.array_equal(extra.code_ids, append_extra(none.code_ids)[0])
     assert health(none.code_ids, none.sizes)["collision_rate"] > 0
-    assert health(extra.code_ids, extra.sizes)["collision_rate"] == 0
     assert nearest.sizes == none.sizes
     rates = [health(ids.code_ids, ids.sizes)["collision_rate"] for ids in (nearest, none)]
     assert rates[0] < rates[1]
@@ -149,8 +146,6 @@ CHANGES = {
     "codes": 6,
     "code_width": 8,
     "hidden": 9,
-    "gradient": "rotation",
-    "codebook_update": "gradient",
     "ema_decay": 0.5,
     "revive_every": 0,
     "commitment": 0.5,

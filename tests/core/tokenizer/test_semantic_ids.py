@@ -7,35 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from id_tables import SIZES, tables, trie_of
 from tiny import semantic_ids
 
 from bbqrec_core import SemanticIds, build_tree, health
 from bbqrec_core.tokenizer.semantic_ids import (
-    append_extra,
     group_sizes,
     move_to_free,
 )
 
-SIZES = (5, 3, 2)
 BY_HAND = np.array([[9, 9], [0, 1], [2, 1], [0, 1], [0, 0], [2, 0]])  # row 0 is padding; items 1 and 3 collide
-
-
-@st.composite
-def tables(draw):
-    """ID tables of 1 to 17 items, with collisions, any padding row in front."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    items, length = draw(st.integers(1, 17)), draw(st.integers(1, 3))
-    return np.stack([rng.integers(0, size, items + 1) for size in SIZES[:length]], axis=1)
-
-
-def trie_of(table):
-    """Prefix -> sorted next codes, and whole ID -> item rows, by dictionary."""
-    children, leaves = {}, {}
-    for row, codes in enumerate(table[1:].tolist(), start=1):
-        for depth, code in enumerate(codes):
-            children.setdefault(tuple(codes[:depth]), set()).add(code)
-        leaves.setdefault(tuple(codes), []).append(row)
-    return {prefix: sorted(codes) for prefix, codes in children.items()}, leaves
 
 
 @settings(max_examples=60, deadline=None)
@@ -127,22 +108,6 @@ def test_groups_are_counted_by_hand(table):
     for rows in leaves.values():
         assert len({group[row - 1] for row in rows}) == 1
         assert sizes[group[rows[0] - 1]] == len(rows)
-
-
-@settings(max_examples=60, deadline=None)
-@given(table=tables(), seed=st.integers(0, 99))
-def test_an_extra_code_makes_ids_unique_and_does_not_depend_on_item_numbers(table, seed):
-    longer, size = append_extra(table)
-    _, leaves = trie_of(table)
-    assert np.array_equal(longer[:, :-1], table)
-    assert health(longer, (*SIZES[: table.shape[1]], size))["collision_rate"] == 0
-    assert size == max(len(rows) for rows in leaves.values())
-    for rows in leaves.values():
-        assert sorted(longer[rows, -1].tolist()) == list(range(len(rows)))
-    order = np.append(0, 1 + np.random.default_rng(seed).permutation(len(table) - 1))
-    moved, moved_size = append_extra(table[order])
-    assert moved_size == size
-    assert {tuple(codes) for codes in moved[1:].tolist()} == {tuple(codes) for codes in longer[1:].tolist()}
 
 
 def nearest_by_hand(table, residual, codes):

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from tiny import normal, tokenizer_config
 from tokenizer_laws import (
-    CODES,
     DIMS,
     DRAWN,
-    LEVELS,
     NARROW,
     SILENT,
     SIZES,
@@ -22,7 +20,6 @@ from tokenizer_laws import (
     encoded,
     gradients,
 )
-from torch import nn
 
 from bbqrec_core.tokenizer.model import (
     LOG_VARIANCE,
@@ -39,55 +36,7 @@ def make(dims=DIMS, missing=True, training=False, **changes):
     return laws.untrained(Tokenizer, tokenizer_config(**(SIZES | changes)), dims, missing, training)
 
 
-# ---- the whole: an RQ-VAE when everything else is off
-
-
-class PlainRQVAE(nn.Module):
-    """TIGER's tokenizer: encode, quantize residuals, decode; codebook and commitment loss, straight-through."""
-
-    def __init__(self, dim):
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(dim, 7), nn.ReLU(), nn.Linear(7, WIDTH))
-        self.decoder = nn.Sequential(nn.Linear(WIDTH, 7), nn.ReLU(), nn.Linear(7, dim))
-        self.codebook = nn.Parameter(torch.zeros(LEVELS, CODES, WIDTH))
-
-    def forward(self, x, commitment):
-        z = self.encoder(x)
-        residual, quantized, loss, codes = z, 0, 0, []
-        for table in self.codebook:
-            nearest = ((residual[:, None] - table) ** 2).sum(-1).argmin(1)
-            chosen = table[nearest]
-            loss = loss + ((residual.detach() - chosen) ** 2).mean()
-            loss = loss + commitment * ((residual - chosen.detach()) ** 2).mean()
-            residual, quantized = residual - chosen.detach(), quantized + chosen.detach()
-            codes.append(nearest)
-        rebuilt = self.decoder(z + (quantized - z).detach())
-        return loss + ((rebuilt - x) ** 2).mean(), torch.stack(codes, 1)
-
-
-def test_with_everything_else_off_it_is_a_plain_rqvae():
-    off = {"id_signal": False, "specific": False, "normalise": False, "codebook_update": "gradient"}
-    off |= {"w_mi": 0.0, "w_cross": 0.0, "w_seq": 0.0}
-    model = make({"text": 5}, missing=False, training=True, commitment=0.3, **off)
-    plain = PlainRQVAE(5).double()
-    pairs = {"encoder": model.behaviour["text"], "decoder": model.decoders["text"]}
-    for name, part in pairs.items():
-        getattr(plain, name).load_state_dict(part.state_dict())
-    with torch.no_grad():
-        plain.codebook.copy_(model.quantizer.codebook)
-    wanted, codes = plain(model.feature_text[DRAWN], 0.3)
-    found = model.losses(WINDOWS, DRAWN)
-    assert set(found) == {"loss", "quantization", "reconstruction"}
-    torch.testing.assert_close(found["loss"], wanted)
-    assert torch.equal(model.quantizer.encode(model.signal_vectors(DRAWN)[:, 0]), codes)
-    wanted.backward()
-    found["loss"].backward()
-    torch.testing.assert_close(model.quantizer.codebook.grad, plain.codebook.grad)
-    for name, part in pairs.items():
-        for mine, peer in zip(part.parameters(), getattr(plain, name).parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, peer.grad)
-    touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
-    assert touched == {"behaviour", "decoders", "quantizer"}
+# ---- the whole
 
 
 def test_the_loss_is_the_sum_of_its_parts_and_each_weight_scales_its_own():
@@ -108,23 +57,23 @@ def test_quantization_is_the_mean_over_units_that_exist():
 
 def test_signals_are_the_encoders_answers_then_the_id():
     raw, scaled = make(normalise=False), make(normalise=True)
-    signals = raw.signal_vectors(DRAWN)
+    signals = raw.parts(DRAWN).signals
     assert raw.signals == (*DIMS, "id")
     for index, name in enumerate(DIMS):
         torch.testing.assert_close(signals[:, index], raw.behaviour[name](getattr(raw, f"feature_{name}")[DRAWN]))
     torch.testing.assert_close(signals[:, 2], raw.id_signal.weight[DRAWN])
-    lengths = scaled.signal_vectors(DRAWN).norm(dim=-1)
+    lengths = scaled.parts(DRAWN).signals.norm(dim=-1)
     torch.testing.assert_close(lengths, torch.full_like(lengths, math.sqrt(WIDTH)))
 
 
 def test_specific_parts_are_narrow_and_of_fixed_length():
     model = make()
-    found = model.specific_vectors(DRAWN)
+    found = model.parts(DRAWN).specific
     assert found.shape == (len(DRAWN), 2, NARROW)
     raw = model.specific["text"](model.feature_text[DRAWN])
     torch.testing.assert_close(found[:, 1], raw / raw.norm(dim=-1, keepdim=True) * math.sqrt(NARROW))
-    assert make(specific=False).specific_vectors(DRAWN).shape == (len(DRAWN), 2, 0)
-    assert make({}).specific_vectors(DRAWN).shape == (len(DRAWN), 0, 0)
+    assert make(specific=False).parts(DRAWN).specific.shape == (len(DRAWN), 2, 0)
+    assert make({}).parts(DRAWN).specific.shape == (len(DRAWN), 0, 0)
 
 
 def test_spread_gives_length_root_e_and_leaves_zero_alone():
@@ -160,7 +109,7 @@ def test_the_fused_unit_is_the_gated_mean_of_present_signals():
     with torch.no_grad():
         model.gates.copy_(torch.tensor([0.3, -1.0, 0.8]))
     rows = torch.arange(N + 1)
-    signals = model.signal_vectors(rows)
+    signals = model.parts(rows).signals
     units, present = model.units(signals, model.present[rows])
     assert torch.equal(units[:, :3], signals)
     for row in range(N + 1):
@@ -178,7 +127,7 @@ def test_the_fused_unit_is_the_gated_mean_of_present_signals():
 def test_reconstruction_is_the_loop_over_items_and_modalities():
     model = make(w_codes_only=0.6, w_seq=0.0)
     _, _, present, seen, items = encoded(model, DRAWN)
-    specific, total = model.specific_vectors(DRAWN), 0
+    specific, total = model.parts(DRAWN).specific, 0
     for m, name in enumerate(DIMS):
         errors = []
         for r, row in enumerate(DRAWN):
@@ -304,10 +253,10 @@ def test_masked_mean_of_nothing_is_zero():
 
 
 def test_each_term_moves_the_parameters_it_should():
-    model = make(codebook_update="gradient")
+    model = make()
     found = model.losses(WINDOWS, DRAWN, learn=False)
     signals = {"behaviour", "id_signal", "gates"}
-    assert gradients(model, found["quantization"]) == signals | {"quantizer"}
+    assert gradients(model, found["quantization"]) == signals
     assert gradients(model, found["reconstruction"]) == signals | {"specific", "decoders"}
     assert gradients(model, found["mutual_information"]) == {"behaviour", "variational"}
     assert gradients(model, found["cross_modal"]) == {"behaviour", "id_signal"}
@@ -342,7 +291,7 @@ def test_items_without_training_events_ignore_the_id_signal():
     assert not torch.equal(before[1][2, 3], after[1][2, 3])
 
 
-@pytest.mark.parametrize("changes", [{}, {"codebook_update": "gradient", "normalise": False}])
+@pytest.mark.parametrize("changes", [{}, {"normalise": False}])
 def test_features_of_an_absent_modality_change_nothing(changes):
     laws.features_of_an_absent_modality_change_nothing(make, **changes)
 

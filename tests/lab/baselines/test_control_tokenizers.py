@@ -104,8 +104,8 @@ def test_random_ids_are_a_control_without_signals(data, run):
     done, other = run(source="random"), run(seed=1, source="random")
     assert done.ids.signals == ()
     assert done.ids.code_ids.shape == run().ids.code_ids.shape
-    assert done.ids.sizes[:-1] == run().ids.sizes[:-1]
-    assert done.health["after"]["collision_rate"] == 0
+    assert done.ids.sizes == run().ids.sizes
+    assert done.health["after"]["collision_rate"] < done.health["before"]["collision_rate"]
     assert set(np.unique(done.ids.raw_codes[1:])) == set(range(CODES))
     assert not np.array_equal(done.ids.raw_codes, other.ids.raw_codes)
     assert done.log == []

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from identities import close
 from tiny import ids_config, lab_tokenizer_config, normal, planted_data, recommender_config, tokenizer_config
 from tokenizer_laws import CODES, DIMS, DRAWN, LEVELS, SIZES, WIDTH, WINDOWS, N, encoded, equal, gradients
+from torch import nn
 
 from bbqrec_core import ResidualQuantizer, TokenizerConfig, build_recommender, fit_tokenizer
 from bbqrec_core.tokenizer.fit import build_model, encode_items
@@ -54,10 +55,58 @@ def run(data, tmp_path_factory):
     return fit
 
 
-# ---- the whole
+# ---- the whole: an RQ-VAE when everything else is off
 
 
-@pytest.mark.parametrize("changes", [{}, {"codebook_update": "gradient", "gradient": "rotation", "w_seq": 0.0}])
+class PlainRQVAE(nn.Module):
+    """TIGER's tokenizer: encode, quantize residuals, decode; codebook and commitment loss, straight-through."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(dim, 7), nn.ReLU(), nn.Linear(7, WIDTH))
+        self.decoder = nn.Sequential(nn.Linear(WIDTH, 7), nn.ReLU(), nn.Linear(7, dim))
+        self.codebook = nn.Parameter(torch.zeros(LEVELS, CODES, WIDTH))
+
+    def forward(self, x, commitment):
+        z = self.encoder(x)
+        residual, quantized, loss, codes = z, 0, 0, []
+        for table in self.codebook:
+            nearest = ((residual[:, None] - table) ** 2).sum(-1).argmin(1)
+            chosen = table[nearest]
+            loss = loss + ((residual.detach() - chosen) ** 2).mean()
+            loss = loss + commitment * ((residual - chosen.detach()) ** 2).mean()
+            residual, quantized = residual - chosen.detach(), quantized + chosen.detach()
+            codes.append(nearest)
+        rebuilt = self.decoder(z + (quantized - z).detach())
+        return loss + ((rebuilt - x) ** 2).mean(), torch.stack(codes, 1)
+
+
+def test_with_everything_else_off_it_is_a_plain_rqvae():
+    off = {"id_signal": False, "specific": False, "normalise": False, "codebook_update": "gradient", "w_use": 0.0}
+    off |= {"w_mi": 0.0, "w_cross": 0.0, "w_seq": 0.0}
+    model = make({"text": 5}, missing=False, training=True, commitment=0.3, **off)
+    plain = PlainRQVAE(5).double()
+    pairs = {"encoder": model.behaviour["text"], "decoder": model.decoders["text"]}
+    for name, part in pairs.items():
+        getattr(plain, name).load_state_dict(part.state_dict())
+    with torch.no_grad():
+        plain.codebook.copy_(model.quantizer.books[0].codebook)
+    wanted, codes = plain(model.feature_text[DRAWN], 0.3)
+    found = model.losses(WINDOWS, DRAWN)
+    assert set(found) == {"loss", "quantization", "reconstruction"}
+    torch.testing.assert_close(found["loss"], wanted)
+    assert torch.equal(model.quantize(model.parts(DRAWN).signals, model.present[DRAWN]).codes[:, 0], codes)
+    wanted.backward()
+    found["loss"].backward()
+    torch.testing.assert_close(model.quantizer.books[0].codebook.grad, plain.codebook.grad)
+    for name, part in pairs.items():
+        for mine, peer in zip(part.parameters(), getattr(plain, name).parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, peer.grad)
+    touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"behaviour", "decoders", "quantizer"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"w_seq": 0.0}])
 def test_with_the_default_switches_it_is_the_tokenizer_of_the_core_bit_for_bit(data, tmp_path, changes):
     row, core = lab_tokenizer_config(w_use=0.0, **changes), tokenizer_config(**changes)
     switches = {spec.name for spec in fields(VariantTokenizerConfig)} - {spec.name for spec in fields(TokenizerConfig)}
@@ -79,6 +128,8 @@ CHANGES = {
     "joined": True,
     "shared_codebook": False,
     "combine": "concat",
+    "gradient": "rotation",
+    "codebook_update": "gradient",
     "w_use": 0.5,
     "w_align": 0.5,
 }
@@ -120,7 +171,13 @@ def test_a_killed_tokenizer_ends_as_if_uninterrupted(data, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(
     "changes",
-    [{"combine": "chain"}, {"combine": "concat", "shared_codebook": False}, {"w_align": 0.5, "joined": True}],
+    [
+        {"combine": "chain"},
+        {"combine": "concat", "shared_codebook": False},
+        {"w_align": 0.5, "joined": True},
+        {"codebook_update": "gradient"},
+        {"gradient": "rotation"},
+    ],
 )
 def test_a_tokenizer_trained_elsewhere_is_that_of_the_cpu_within_rounding(data, device, tmp_path, monkeypatch, changes):
     config = lab_tokenizer_config(epochs=1, **changes)
@@ -217,7 +274,7 @@ def test_signals_are_joined_in_the_order_in_which_they_are_named(data, run):
 
 def test_concatenated_ids_start_every_signal_from_the_same_codebook(run):
     tables = build_recommender(24, run(combine="concat").ids, recommender_config(), 0).model.vectors.codes
-    assert len(tables) == 7
+    assert len(tables) == 6
     for position in range(6):
         assert torch.equal(tables[position].weight, tables[position % 2].weight)
     assert not torch.equal(tables[0].weight, tables[1].weight)
@@ -405,4 +462,4 @@ def test_with_one_signal_all_ways_to_combine_and_to_share_are_the_same(data):
         found, others = made(combine, shared)
         for name, value in plain.items():
             close(found[name], value)
-        assert np.array_equal(others.table[there], coded.table[there])
+        assert np.array_equal(others.ids.code_ids[there], coded.ids.code_ids[there])

@@ -92,16 +92,6 @@ def test_a_trained_model_takes_the_methods_place_where_it_has_its_shape(changes:
     assert latency.with_trained(models(), object())["bbqrec"].model is not None
 
 
-def test_an_extra_code_numbers_items_that_share_an_id() -> None:
-    ids = random_ids(20, 3, 4, 6)
-    table = ids.code_ids.copy()
-    table[2] = table[1]
-    longer = latency.with_extra(replace(ids, code_ids=table))
-    assert longer.code_ids[1:3, -1].tolist() == [0, 1]
-    assert longer.sizes == (4, 4, 4, 2)
-    assert len(np.unique(longer.code_ids[1:], axis=0)) == 20
-
-
 @pytest.mark.parametrize(
     ("items", "codes", "least", "levels"), [(8, 4, 1, 2), (9, 4, 1, 3), (8, 4, 3, 3), (10**9, 256, 1, 4), (1, 2, 1, 1)]
 )
