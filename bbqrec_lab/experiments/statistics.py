@@ -136,6 +136,7 @@ class Expectation(NamedTuple):
 EXPECTED: dict[str, Expectation] = {
     "popularity": Expectation(True, "popularity ignores the user"),
     "item-knn": Expectation(True, "pair counts ignore the order of events"),
+    "ease": Expectation(True, "a linear model of item sets ignores the order of events"),
     "markov": Expectation(True, "a three-step chain ignores the rest of the history"),
     "sasrec": Expectation(True, "semantic IDs let similar items learn from each other, separate vectors do not"),
     "sasrec-bce": Expectation(True, "one negative per target is a weak training signal"),

@@ -38,6 +38,9 @@ VARIANTS: dict[str, Variant] = {
     "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
     "popularity": Variant("baseline", "training events per item", "popularity"),
     "item-knn": Variant("baseline", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
+    "ease": Variant(
+        "baseline", "EASE, closed-form linear model, recent events weigh more, tuned on validation", "ease"
+    ),
     "markov": Variant("baseline", "three-step Markov chain, tuned on validation", "markov"),
     "sasrec": Variant(
         "baseline",
