@@ -68,8 +68,9 @@ class VariantRecommenderConfig(RecommenderConfig):
     """Stage 2 with the switches that only baselines and ablations use.
 
     Args: those of `RecommenderConfig`, and
-        loss: for `items`: full cross-entropy (`ce`), SASRec's binary cross-entropy with one negative (`bce`), or a
-            softmax over the target and `negatives` uniform items that a batch shares (`sampled`).
+        loss: for `items`: full cross-entropy (`ce`), SASRec's binary cross-entropy with one negative (`bce`), gSASRec's
+            with `negatives` of them and a calibrated target (`gbce`), or a softmax over the target and `negatives`
+            uniform items that a batch shares (`sampled`).
         features: add a linear map of the scaled modality features to the item embeddings, on input and output side.
         granularity: for `codes`: one position per `item`, or one per `code` (the flattened sequence of TIGER); other
             outputs use one per item. Rankings of `code` come from beam search.
@@ -80,7 +81,7 @@ class VariantRecommenderConfig(RecommenderConfig):
         if `output` is not `items`.
     """
 
-    loss: Literal["ce", "bce", "sampled"] = "ce"
+    loss: Literal["ce", "bce", "gbce", "sampled"] = "ce"
     negatives: int = at_least(256, 1)
     features: bool = False
     granularity: Literal["item", "code"] = "item"

@@ -267,7 +267,7 @@ def ease_weights(together: sparse.sparray, penalty: float) -> Float32[np.ndarray
     Each column j of B minimises |x_j - X b|^2 + penalty * |b|^2 under b_j = 0.
 
     Args: together: X'X, users with both items, (N+1, N+1). penalty: lambda, in users, above 0.
-    Source: Steck 2019, equation 8.
+    Source: Steck 2019, the closed form of section 3.
     Choice: a Cholesky inverse in float64 that overwrites one table, so it needs no second table of that size.
     """
     table = together.toarray(order="F").astype(np.float64, copy=False)

@@ -140,6 +140,7 @@ EXPECTED: dict[str, Expectation] = {
     "markov": Expectation(True, "a three-step chain ignores the rest of the history"),
     "sasrec": Expectation(True, "semantic IDs let similar items learn from each other, separate vectors do not"),
     "sasrec-bce": Expectation(True, "one negative per target is a weak training signal"),
+    "gsasrec": Expectation(False, "gSASRec trains separate item vectors as well as the full softmax does"),
     "sasrec-features": Expectation(True, "added features are not bound to behaviour"),
     "esasrec": Expectation(False, "eSASRec is the strongest published form of SASRec"),
     "hybrid": Expectation(False, "hybrid has the same codes plus an item softmax"),

@@ -58,6 +58,12 @@ VARIANTS: dict[str, Variant] = {
         "items",
         {"recommender.output": "items", "recommender.loss": "bce"},
     ),
+    "gsasrec": Variant(
+        "baseline",
+        "gSASRec: many negatives per target and a calibrated binary cross-entropy",
+        "items",
+        {"recommender.output": "items", "recommender.loss": "gbce"},
+    ),
     "sasrec-features": Variant(
         "baseline",
         "SASRec with modality features added to the item embeddings",

@@ -19,7 +19,7 @@ from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recomme
 from bbqrec_core.transformer import Block, causal_mask
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
-from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
+from bbqrec_lab.baselines.esasrec import CALIBRATION, GatedBlock, NegativesModel, gbce_power
 from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.settings import VariantRecommenderConfig
@@ -75,6 +75,7 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({"output": "both", "features": True, "block": "ligr"}, ids, FeaturesModel, GatedBlock),
         ({"output": "items", "features": True, "loss": "bce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "bce"}, None, NegativesModel, Block),
+        ({"output": "items", "loss": "gbce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "sampled"}, ids, NegativesModel, Block),
         ({"output": "items", "loss": "sampled", "block": "ligr"}, None, NegativesModel, GatedBlock),
         ({"granularity": "code"}, ids, TokenModel, Block),
@@ -248,6 +249,7 @@ def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, d
 
 
 TRAINED = KINDS | {"sampled": {"output": "items", "loss": "sampled", "block": "ligr"}}
+TRAINED |= {"gbce": {"output": "items", "loss": "gbce"}}
 trained = pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
 
 
@@ -327,7 +329,52 @@ def test_sampled_softmax_nears_the_full_one_as_negatives_cover_the_catalogue():
     assert many.item_loss(states, targets).item() == pytest.approx(wanted.mean().item(), abs=0.01)
 
 
-@pytest.mark.parametrize(("loss", "rows"), [("bce", 3 + 3), ("sampled", 3 + 4)])
+@pytest.mark.parametrize(
+    ("negatives", "others", "t", "power"),
+    [(4, 16, 0.0, 1.0), (4, 16, 1.0, 0.25), (4, 16, 0.75, 0.4375), (16, 16, 0.75, 1.0), (99, 16, 0.75, 1.0)],
+)
+def test_the_power_of_gbce_goes_from_one_to_the_sampling_rate(negatives, others, t, power):
+    assert gbce_power(negatives, others, t) == pytest.approx(power)
+
+
+def test_gbce_weighs_the_target_to_a_power_against_many_other_items():
+    model, states = item_scorer(2, loss="gbce", negatives=5), torch.randn(3, 6, dtype=torch.float64)
+    targets = torch.tensor([1, 2, 1])  # of two items the other one is certain, five times
+    x, y = ((states * model.items.weight[rows]).sum(1) for rows in (targets, 3 - targets))
+    plain = (x.sigmoid().log() + 5 * (-y).sigmoid().log()) / 6
+    torch.testing.assert_close(model.item_loss(states, targets), -plain.mean())
+    wide = item_scorer(41, loss="gbce", negatives=5)  # alpha is 1/8
+    with torch.no_grad():
+        wide.items.weight[:] = wide.items.weight[7]  # all items score alike
+    x = states @ wide.items.weight[7]
+    powered = (x.sigmoid() ** ((1 - CALIBRATION) + CALIBRATION / 8)).log() + 5 * (-x).sigmoid().log()
+    torch.testing.assert_close(wide.item_loss(states, targets), -powered.mean() / 6)
+
+
+def test_gbce_is_finite_where_a_probability_rounds_to_zero_or_one():
+    model = item_scorer(2, loss="gbce", negatives=3).float()
+    with torch.no_grad():
+        model.items.weight[:] = torch.tensor([0.0, 1e3, -1e3])[:, None]
+    states = torch.tensor([1.0, -1.0])[:, None].expand(2, 6) / 6
+    lost = [model.item_loss(states[[n]], torch.tensor([1])).item() for n in range(2)]
+    assert lost == pytest.approx([0, 1e3])
+
+
+@pytest.mark.parametrize("target", [1, 3, 5])
+def test_the_negatives_of_gbce_are_any_other_items_equally_often_and_each_target_has_its_own(target):
+    model = item_scorer(5, loss="gbce", negatives=20_000)
+    with torch.no_grad():
+        model.items.weight[:, 0] = torch.arange(6) * 1.0
+    state = torch.eye(6, dtype=torch.float64)[:1]  # reads an item's number off
+    lost = model.item_loss(state, torch.tensor([target])) * 20_001 - F.softplus(torch.tensor(-target * 1.0))
+    others = [math.log1p(math.exp(j)) for j in range(1, 6) if j != target]
+    assert lost.item() / 20_000 == pytest.approx(np.mean(others), abs=0.05)
+    few = item_scorer(50, loss="gbce", negatives=1)
+    few.item_loss(state.expand(40, 6), torch.full((40,), target)).backward()
+    assert int(few.items.weight.grad.any(1).sum()) > 10
+
+
+@pytest.mark.parametrize(("loss", "rows"), [("bce", 3 + 3), ("gbce", 3 + 3 * 4), ("sampled", 3 + 4)])
 def test_losses_with_negatives_touch_the_targets_and_the_negatives_alone(loss, rows):
     model = item_scorer(97, loss=loss, negatives=4)
     model.item_loss(torch.randn(3, 6, dtype=torch.float64), torch.tensor([5, 50, 97])).backward()
@@ -337,7 +384,7 @@ def test_losses_with_negatives_touch_the_targets_and_the_negatives_alone(loss, r
     assert not touched[0]
 
 
-@pytest.mark.parametrize("loss", ["bce", "sampled"])
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled"])
 def test_losses_with_negatives_learn_to_rank_the_target_first(loss):
     model = item_scorer(7, loss=loss, negatives=3)
     states, targets = torch.eye(6, dtype=torch.float64), torch.tensor([1, 2, 3, 4, 5, 7])
