@@ -76,7 +76,8 @@ class VariantRecommenderConfig(RecommenderConfig):
             outputs use one per item. Rankings of `code` come from beam search.
         similarity: vectors to compare: the `quantized` vectors, the behaviour `signals` before quantization, or the
             frozen `features`. similarity_form: one offset per bucket (`buckets`), or one `linear` in the cosine.
-        block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
+        block: of the backbone: `plain`, `ligr` with gated branches and SwiGLU as in eSASRec, or `bsarec` with a
+            frequency filter beside the attention.
     Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
         if `output` is not `items`.
     """
@@ -87,7 +88,7 @@ class VariantRecommenderConfig(RecommenderConfig):
     granularity: Literal["item", "code"] = "item"
     similarity: Literal["quantized", "signals", "features"] = "quantized"
     similarity_form: Literal["buckets", "linear"] = "buckets"
-    block: Literal["plain", "ligr"] = "plain"
+    block: Literal["plain", "ligr", "bsarec"] = "plain"
 
     def __post_init__(self) -> None:
         super().__post_init__()

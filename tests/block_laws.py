@@ -49,14 +49,17 @@ def one_position_a_user_is_that_of_one_pass(kind: type[Block]) -> None:
         torch.testing.assert_close(model.last_position(x, there, row), whole[torch.arange(USERS), row])
 
 
-def growing_position_by_position_equals_one_pass(kind: type[Block]) -> None:
+def growing_position_by_position_equals_one_pass(
+    kind: type[Block], cached: tuple[int, ...] = (2, USERS, HEADS, KEYS, WIDTH // HEADS)
+) -> None:
+    """`cached` is the shape of what each block keeps: keys and values unless it reads something else."""
     model, x = stack(kind), normal(USERS, KEYS, WIDTH)
     whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
     caches = [None] * LAYERS
     for position in range(KEYS):
         out, caches = model.extend(x[:, position, None], caches)
         torch.testing.assert_close(out[:, 0], whole[:, position])
-    assert all(cache.shape == (2, USERS, HEADS, KEYS, WIDTH // HEADS) for cache in caches)
+    assert all(cache.shape == cached for cache in caches)
 
 
 def dropout_acts_in_training_only(kind: type[Block]) -> None:

@@ -76,6 +76,12 @@ VARIANTS: dict[str, Variant] = {
         "items",
         {"recommender.output": "items", "recommender.loss": "sampled", "recommender.block": "ligr"},
     ),
+    "bsarec": Variant(
+        "baseline",
+        "BSARec: a frequency filter beside the attention, full cross-entropy",
+        "items",
+        {"recommender.output": "items", "recommender.block": "bsarec"},
+    ),
     "sasrec-codes": Variant(
         "ablation",
         "softmax over items (as SASRec) instead of generation; codes and reweighting stay",

@@ -17,6 +17,7 @@ from torch import nn
 
 from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recommender
 from bbqrec_core.transformer import Block, causal_mask
+from bbqrec_lab.baselines.bsarec import LOWEST, SHARE, FrequencyBlock, low_pass
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
 from bbqrec_lab.baselines.esasrec import CALIBRATION, GatedBlock, NegativesModel, gbce_power
@@ -28,6 +29,7 @@ FEATURES = laws.features_of_some_items()
 KINDS = {  # all that a model can hold, on both kinds of blocks
     "features": {"output": "both", "features": True},
     "gated": {"output": "both", "features": True, "block": "ligr"},
+    "filtered": {"output": "both", "features": True, "block": "bsarec"},
 }
 
 
@@ -78,6 +80,7 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({"output": "items", "loss": "gbce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "sampled"}, ids, NegativesModel, Block),
         ({"output": "items", "loss": "sampled", "block": "ligr"}, None, NegativesModel, GatedBlock),
+        ({"output": "items", "block": "bsarec"}, None, SequenceModel, FrequencyBlock),
         ({"granularity": "code"}, ids, TokenModel, Block),
         ({"granularity": "code"}, None, SequenceModel, Block),
         ({"granularity": "code", "output": "both"}, ids, SequenceModel, Block),
@@ -171,27 +174,76 @@ def test_closed_gates_leave_the_stream_as_it_is():
     assert torch.equal(block(x, causal_mask(KEYS))[0], x)
 
 
-def test_attention_rows_sum_to_one_and_look_at_nothing_later():
-    block_laws.attention_rows_sum_to_one_and_look_at_nothing_later(GatedBlock)
+kinds_of_block = pytest.mark.parametrize("kind", [GatedBlock, FrequencyBlock])
 
 
-def test_a_later_position_changes_no_earlier_output():
-    block_laws.later_position_changes_no_earlier_output(GatedBlock)
+@kinds_of_block
+def test_attention_rows_sum_to_one_and_look_at_nothing_later(kind):
+    block_laws.attention_rows_sum_to_one_and_look_at_nothing_later(kind)
 
 
-def test_one_position_a_user_is_that_of_one_pass():
-    block_laws.one_position_a_user_is_that_of_one_pass(GatedBlock)
+@kinds_of_block
+def test_a_later_position_changes_no_earlier_output(kind):
+    block_laws.later_position_changes_no_earlier_output(kind)
+
+
+@kinds_of_block
+def test_one_position_a_user_is_that_of_one_pass(kind):
+    block_laws.one_position_a_user_is_that_of_one_pass(kind)
 
 
 def test_growing_position_by_position_equals_one_pass():
     block_laws.growing_position_by_position_equals_one_pass(GatedBlock)
+    block_laws.growing_position_by_position_equals_one_pass(FrequencyBlock, (1, USERS, 1, KEYS, WIDTH))
 
 
-def test_dropout_acts_in_training_only():
-    block_laws.dropout_acts_in_training_only(GatedBlock)
+@kinds_of_block
+def test_dropout_acts_in_training_only(kind):
+    block_laws.dropout_acts_in_training_only(kind)
 
 
-# ---- the sequence model with features, on plain and on gated blocks; test_fit_recommender.py has these laws without
+# ---- the frequency filter
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 5, 6, 7, 12, 31])
+def test_the_low_pass_gives_what_a_transform_of_the_prefix_gives_at_its_last_position(length):
+    x = normal(length, 3)
+    spectrum = torch.fft.fft(x, dim=0)
+    k = torch.arange(length)
+    spectrum[torch.minimum(k, length - k) > LOWEST // 2] = 0  # a component and its conjugate
+    slow = torch.fft.ifft(spectrum, dim=0)
+    assert slow.imag.abs().max() < 1e-12
+    torch.testing.assert_close(low_pass(31)[length - 1, :length] @ x, slow.real[-1])
+    assert low_pass(31)[length - 1, length:].eq(0).all()
+
+
+def test_the_low_pass_keeps_what_is_constant_and_all_of_a_short_past():
+    low = low_pass(40)
+    torch.testing.assert_close(low.sum(1), torch.ones(40, dtype=torch.float64))
+    torch.testing.assert_close(low[:LOWEST], torch.eye(40, dtype=torch.float64)[:LOWEST])
+    assert low[LOWEST, LOWEST] < 0.9
+
+
+def test_a_filter_weighs_fast_changes_by_the_square_of_its_channel():
+    block, y = FrequencyBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, 11, WIDTH)
+    with torch.no_grad():
+        block.beta[:] = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -3.0])
+    low = low_pass(11) @ y
+    torch.testing.assert_close(block.filter(y), low + torch.tensor([0, 1, 1, 4, 0.25, 9]) * (y - low))
+
+
+def test_a_frequency_block_mixes_the_filter_with_attention():
+    torch.manual_seed(0)
+    block, x = FrequencyBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    torch.nn.init.zeros_(block.out.bias)
+    heads = F.scaled_dot_product_attention(*block.project(x), is_causal=True)
+    attended = block.out(torch.cat(heads.unbind(1), -1))
+    middle = x + SHARE * block.filter(block.norm_attention(x)) + (1 - SHARE) * attended
+    forward = block.down(F.relu(block.up(block.norm_forward(middle))))
+    torch.testing.assert_close(block(x, causal_mask(KEYS))[0], middle + forward)
+
+
+# ---- the sequence model with features, on all kinds of blocks; test_fit_recommender.py has these laws without
 
 
 @pytest.mark.parametrize("kind", KINDS)
