@@ -76,8 +76,8 @@ class VariantRecommenderConfig(RecommenderConfig):
             outputs use one per item. Rankings of `code` come from beam search.
         similarity: vectors to compare: the `quantized` vectors, the behaviour `signals` before quantization, or the
             frozen `features`. similarity_form: one offset per bucket (`buckets`), or one `linear` in the cosine.
-        block: of the backbone: `plain`, `ligr` with gated branches and SwiGLU as in eSASRec, or `bsarec` with a
-            frequency filter beside the attention.
+        block: of the backbone: `plain`, `ligr` with gated branches and SwiGLU as in eSASRec, `bsarec` with a
+            frequency filter beside the attention, or `hstu`, whose model also reads the times of events.
     Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
         if `output` is not `items`.
     """
@@ -88,7 +88,7 @@ class VariantRecommenderConfig(RecommenderConfig):
     granularity: Literal["item", "code"] = "item"
     similarity: Literal["quantized", "signals", "features"] = "quantized"
     similarity_form: Literal["buckets", "linear"] = "buckets"
-    block: Literal["plain", "ligr", "bsarec"] = "plain"
+    block: Literal["plain", "ligr", "bsarec", "hstu"] = "plain"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,12 +23,19 @@ def biases(length: int) -> list[torch.Tensor]:
     return [causal_mask(length)[None, None] + 0.5 * normal(USERS, HEADS, length, length, seed=n) for n in range(LAYERS)]
 
 
-def attention_rows_sum_to_one_and_look_at_nothing_later(kind: type[Block]) -> None:
+def attention_looks_at_nothing_later(kind: type[Block]) -> list[torch.Tensor]:
+    """Returns the weights of each layer."""
     _, maps = stack(kind)(normal(USERS, KEYS, WIDTH), biases(KEYS))
     assert len(maps) == LAYERS
     for weights in maps:
-        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
+        assert weights.shape == (USERS, HEADS, KEYS, KEYS)
         assert bool((weights.triu(1) == 0).all())
+    return maps
+
+
+def attention_rows_sum_to_one_and_look_at_nothing_later(kind: type[Block]) -> None:
+    for weights in attention_looks_at_nothing_later(kind):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
         assert bool((weights >= 0).all())
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from bbqrec_core.kernels import dropout
-from bbqrec_core.transformer import Block, attention
+from bbqrec_core.transformer import Block
 
 SHARE = 0.7  # alpha: of the filter in the mixture; attention has the rest
 LOWEST = 5  # c: components of the Fourier transform that are low: the mean and two pairs of conjugates
@@ -61,7 +61,7 @@ class FrequencyBlock(Block):
     def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "... T T"]) -> tuple[Tensor, Tensor]:
         """As `Block.forward`; the weights are those of attention."""
         query, key, value = self.project(x)
-        attended, weights = attention(query, key, value, bias)
+        attended, weights = self.attend(query, key, value, bias)
         return self.merge(self._filtered(x), (1 - SHARE) * attended), weights
 
     def last_position(
@@ -69,7 +69,7 @@ class FrequencyBlock(Block):
     ) -> Tensor:
         """As `Block.last_position`."""
         user, (query, key, value) = torch.arange(len(x), device=x.device), self.project(x)
-        attended, _ = attention(query[user, :, last][:, :, None], key, value, bias)
+        attended, _ = self.attend(query[user, :, last][:, :, None], key, value, bias)
         return self.merge(self._filtered(x)[user, last][:, None], (1 - SHARE) * attended)
 
     def extend(

@@ -64,6 +64,8 @@ class NegativesModel(FeaturesModel):
 
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
         """Mean loss in nats."""
+        if self.config.loss == "ce":
+            return super().item_loss(states, targets)
         last, device = self.items.num_embeddings - 1, targets.device
         positive = (states * self.item_embeddings(targets)).sum(-1)
         if self.config.loss == "bce":

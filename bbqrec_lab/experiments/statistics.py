@@ -144,6 +144,7 @@ EXPECTED: dict[str, Expectation] = {
     "sasrec-features": Expectation(True, "added features are not bound to behaviour"),
     "esasrec": Expectation(False, "eSASRec is the strongest published form of SASRec"),
     "bsarec": Expectation(True, "a frequency filter smooths separate item vectors, which still share nothing"),
+    "hstu": Expectation(False, "HSTU knows the times of events, which bbqrec ignores"),
     "hybrid": Expectation(False, "hybrid has the same codes plus an item softmax"),
     "tiger": Expectation(True, "TIGER's tokenizer uses text and no behaviour"),
     "tiger-joined": Expectation(True, "joined features are not bound to behaviour"),

@@ -82,6 +82,12 @@ VARIANTS: dict[str, Variant] = {
         "items",
         {"recommender.output": "items", "recommender.block": "bsarec"},
     ),
+    "hstu": Variant(
+        "baseline",
+        "HSTU: pointwise attention with gates, reads the times of events, full cross-entropy",
+        "items",
+        {"recommender.output": "items", "recommender.block": "hstu"},
+    ),
     "sasrec-codes": Variant(
         "ablation",
         "softmax over items (as SASRec) instead of generation; codes and reweighting stay",

@@ -16,12 +16,14 @@ from tiny import lab_recommender_config, normal, planted_data, recommender_confi
 from torch import nn
 
 from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recommender
+from bbqrec_core.recommender.fit import beam_ranks
 from bbqrec_core.transformer import Block, causal_mask
 from bbqrec_lab.baselines.bsarec import LOWEST, SHARE, FrequencyBlock, low_pass
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
 from bbqrec_lab.baselines.esasrec import CALIBRATION, GatedBlock, NegativesModel, gbce_power
 from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
+from bbqrec_lab.baselines.hstu import BUCKETS, HstuBlock, HstuModel, time_bucket
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.settings import VariantRecommenderConfig
 
@@ -30,6 +32,7 @@ KINDS = {  # all that a model can hold, on both kinds of blocks
     "features": {"output": "both", "features": True},
     "gated": {"output": "both", "features": True, "block": "ligr"},
     "filtered": {"output": "both", "features": True, "block": "bsarec"},
+    "hstu": {"output": "both", "features": True, "block": "hstu"},
 }
 
 
@@ -81,6 +84,9 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({"output": "items", "loss": "sampled"}, ids, NegativesModel, Block),
         ({"output": "items", "loss": "sampled", "block": "ligr"}, None, NegativesModel, GatedBlock),
         ({"output": "items", "block": "bsarec"}, None, SequenceModel, FrequencyBlock),
+        ({"output": "items", "block": "hstu"}, None, HstuModel, HstuBlock),
+        ({"output": "both", "features": True, "block": "hstu"}, ids, HstuModel, HstuBlock),
+        ({"output": "items", "loss": "sampled", "block": "hstu"}, None, HstuModel, HstuBlock),
         ({"granularity": "code"}, ids, TokenModel, Block),
         ({"granularity": "code"}, None, SequenceModel, Block),
         ({"granularity": "code", "output": "both"}, ids, SequenceModel, Block),
@@ -174,10 +180,10 @@ def test_closed_gates_leave_the_stream_as_it_is():
     assert torch.equal(block(x, causal_mask(KEYS))[0], x)
 
 
-kinds_of_block = pytest.mark.parametrize("kind", [GatedBlock, FrequencyBlock])
+kinds_of_block = pytest.mark.parametrize("kind", [GatedBlock, FrequencyBlock, HstuBlock])
 
 
-@kinds_of_block
+@pytest.mark.parametrize("kind", [GatedBlock, FrequencyBlock])
 def test_attention_rows_sum_to_one_and_look_at_nothing_later(kind):
     block_laws.attention_rows_sum_to_one_and_look_at_nothing_later(kind)
 
@@ -194,6 +200,7 @@ def test_one_position_a_user_is_that_of_one_pass(kind):
 
 def test_growing_position_by_position_equals_one_pass():
     block_laws.growing_position_by_position_equals_one_pass(GatedBlock)
+    block_laws.growing_position_by_position_equals_one_pass(HstuBlock)
     block_laws.growing_position_by_position_equals_one_pass(FrequencyBlock, (1, USERS, 1, KEYS, WIDTH))
 
 
@@ -241,6 +248,84 @@ def test_a_frequency_block_mixes_the_filter_with_attention():
     middle = x + SHARE * block.filter(block.norm_attention(x)) + (1 - SHARE) * attended
     forward = block.down(F.relu(block.up(block.norm_forward(middle))))
     torch.testing.assert_close(block(x, causal_mask(KEYS))[0], middle + forward)
+
+
+# ---- HSTU
+
+
+def test_pointwise_attention_looks_at_nothing_later():
+    assert all((weights < 0).any() for weights in block_laws.attention_looks_at_nothing_later(HstuBlock))
+
+
+def test_an_hstu_block_is_what_its_formula_says():
+    torch.manual_seed(0)
+    block, x = HstuBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    bias, width = normal(HEADS, KEYS, KEYS, seed=3), WIDTH // HEADS
+    y, weights = block(x, bias + causal_mask(KEYS))
+    normed = F.layer_norm(x, (WIDTH,))
+    q, k, v = F.silu(normed @ block.qkv.weight.T + block.qkv.bias).split(WIDTH, -1)
+    gate = F.silu(normed @ block.gate.weight.T + block.gate.bias)
+    for user in range(USERS):
+        for i in range(KEYS):
+            rows = []
+            for head, part in enumerate(torch.arange(WIDTH).split(width)):
+                logits = torch.stack([q[user, i, part] @ k[user, j, part] + bias[head, i, j] for j in range(i + 1)])
+                own = logits * logits.sigmoid() / (i + 1)
+                torch.testing.assert_close(weights[user, head, i, : i + 1], own)
+                rows.append(sum(own[j] * v[user, j, part] for j in range(i + 1)))
+            gated = F.layer_norm(torch.cat(rows), (WIDTH,)) * gate[user, i]
+            torch.testing.assert_close(y[user, i], x[user, i] + block.out.weight @ gated + block.out.bias)
+
+
+def test_hstu_has_a_finite_gradient_for_every_parameter_and_no_feed_forward(ids):
+    model = fresh("hstu", ids).model
+    model.loss(laws.as_read(model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])))["loss"].backward()
+    assert not any(name in key for key, _ in model.blocks.named_parameters() for name in ("up", "down", "forward"))
+    assert all(bool(part.grad.isfinite().all()) for part in model.parameters() if part.grad is not None)
+    assert bool(model.lag.grad.any(1).all())
+    assert bool(model.gap.grad.flatten(1).any(1).all())
+
+
+def test_times_fall_into_buckets_of_equal_width_in_their_logarithm():
+    seconds = torch.tensor([-5, 0, 1, 2, 3, 4, 60, 3_600, 86_400, 31_536_000, 2**62])
+    wanted = [min(int(math.log(max(t, 1)) / 0.301), 127) for t in seconds.tolist()]
+    assert time_bucket(seconds).tolist() == wanted
+    assert wanted[3:] == [2, 3, 4, 13, 27, 37, 57, 127]
+    assert BUCKETS == 128
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("last", [None, torch.tensor([3, 1])])
+def test_offsets_of_hstu_come_from_lag_and_time_to_the_querys_own_event(last):
+    model = laws.fresh(None, lab_recommender_config(output="items", block="hstu", max_events=9), make_model).model
+    items = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    times = torch.tensor([[100, 100, 160, 90_000], [7, 5_000, 0, 0]])
+    for given, known in ((torch.stack([items, times], -1), times), (items, torch.zeros_like(items))):
+        found = model.biases(given, last)
+        assert len(found) == LAYERS
+        for layer, bias in enumerate(found):
+            for user in range(2):
+                for i in range(4) if last is None or layer < LAYERS - 1 else [int(last[user])]:
+                    row = bias.expand(2, -1, -1, -1)[user, 0, i if bias.shape[2] > 1 else 0]
+                    for j in range(4):
+                        gap = int(time_bucket(known[user, i] - known[user, j]))
+                        wanted = model.lag[layer, i - j] + model.gap[layer, 0, gap, 0] if j <= i else -torch.inf
+                        assert row[j].item() == pytest.approx(float(wanted))
+
+
+def test_times_of_the_data_reach_a_model_that_reads_them_and_no_other(data, fit, run, tmp_path):
+    times = data.sequences.times
+    later = data.sequences._replace(times=times + 1_000 * np.arange(len(times)) ** 2 // 2)
+    other, users = replace(data, sequences=later), np.arange(data.n_users)
+    for block, same in (("hstu", False), ("plain", True)):
+        model, _ = run(output="items", block=block)
+        assert torch.equal(*(model.scores(one.history("test"), users) for one in (data, other))) is same
+        assert (
+            alike(fit(tmp_path / block, other, output="items", block=block), run(output="items", block=block)) is same
+        )
+        both, _ = run(output="both", block=block)
+        found = [beam_ranks(both, one, "test", users, EVALUATION).top for one in (data, other)]
+        assert np.array_equal(*found) is same
 
 
 # ---- the sequence model with features, on all kinds of blocks; test_fit_recommender.py has these laws without
