@@ -21,7 +21,8 @@ class HstuBlock(Block):
 
         U, V, Q, K = split(silu(f1(norm(x)))),   A = silu(Q K' + bias) / n,   x + f2(norm(A V) * U)
 
-    n is the number of events that the query sees. The norm of A V has no parameters and undoes any scale of A.
+    n is the number of events that the query sees. The norm of A V has no parameters; up to its epsilon, it
+    undoes the scale of A.
 
     Source: Zhai et al. 2024 (ICML, arXiv 2402.17152), equations 1 to 3.
     Choice: their n is the length of the padded window; ours does not depend on padding. Dropout is only on the branch,
