@@ -16,6 +16,11 @@ class Sequences(NamedTuple):
 
     offsets: Int64[np.ndarray, "U+1"]
     items: Int32[np.ndarray, "events"]
+    times: Int64[np.ndarray, "events"] | None = None  # of each event in seconds; None if unknown
+
+    def rows(self, timed: bool) -> Int[np.ndarray, "events *pair"]:
+        """What a model reads of each event: its item row, or item row and time if it is `timed` and times are known."""
+        return np.stack([self.items, self.times], 1) if timed and self.times is not None else self.items
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,11 +58,11 @@ class Dataset:
 
     def train(self) -> Sequences:
         """The events that training may see: all but the last two of each user, without cold items."""
-        offsets, items = self._without_last(2)
+        offsets, items, times = self._without_last(2)
         if self.cold is None:
-            return Sequences(offsets, items)
+            return Sequences(offsets, items, times)
         seen = ~self.cold[items]
-        return Sequences(np.append(0, np.cumsum(seen))[offsets], items[seen])
+        return Sequences(np.append(0, np.cumsum(seen))[offsets], items[seen], None if times is None else times[seen])
 
     def warm_rows(self) -> Int64[np.ndarray, "warm"]:
         """Rows of the items that training may see."""
@@ -82,11 +87,12 @@ class Dataset:
         return np.bincount(self.train().items, minlength=self.n_items + 1)
 
     def _without_last(self, drop: int) -> Sequences:
-        offsets, items = self.sequences
+        offsets, items, times = self.sequences
         keep = np.ones(len(items), bool)
         for back in range(1, drop + 1):
             keep[offsets[1:] - back] = False
-        return Sequences(offsets - drop * np.arange(len(offsets)), items[keep])
+        kept = None if times is None else times[keep]
+        return Sequences(offsets - drop * np.arange(len(offsets)), items[keep], kept)
 
 
 def _back(part: str) -> int:
@@ -97,13 +103,20 @@ def _back(part: str) -> int:
 
 
 def gather_padded(
-    items: Int[np.ndarray, "events"], starts: Int[np.ndarray, "B"], sizes: Int[np.ndarray, "B"]
-) -> Int[Tensor, "B T"]:
+    items: Int[np.ndarray, "events *pair"], starts: Int[np.ndarray, "B"], sizes: Int[np.ndarray, "B"]
+) -> Int[Tensor, "B T *pair"]:
     """`items[starts[b] : starts[b] + sizes[b]]` as rows, padded with 0 on the right."""
     step = np.arange(max(int(sizes.max(initial=0)), 1))
     inside = step < sizes[:, None]
     index = np.where(inside, starts[:, None] + step, 0)
-    return torch.from_numpy(np.where(inside, items[index], 0).astype(np.int64))
+    rows = items[index].astype(np.int64)
+    rows[~inside] = 0
+    return torch.from_numpy(rows)
+
+
+def item_rows(rows: Int[Tensor, "B T *pair"]) -> Int[Tensor, "B T"]:
+    """The item rows of padded rows, with or without times."""
+    return rows[..., 0] if rows.ndim == 3 else rows
 
 
 def windows(
@@ -132,31 +145,30 @@ def windows(
 
 
 def window_batches(
-    sequences: Sequences, length: int, batch: int, seed: tuple[int, ...], limit: int = 0
-) -> list[Int[Tensor, "B T"]]:
+    sequences: Sequences, length: int, batch: int, seed: tuple[int, ...], limit: int = 0, timed: bool = False
+) -> list[Int[Tensor, "B T *pair"]]:
     """Training windows of one epoch, in batches of similar length (B, targets + 1), in random order.
 
     Inputs are `rows[:, :-1]`, targets are `rows[:, 1:]`; 0 is padding.
 
-    Args: limit: maximum number of batches, drawn at random; 0 gives all.
+    Args: limit: maximum number of batches, drawn at random; 0 gives all. timed: as of `Sequences.rows`.
     """
     rng = np.random.default_rng(seed)
     starts, sizes = windows(sequences, length, rng)
     order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")  # random among equal lengths
     groups = np.split(order, np.arange(batch, len(order), batch))
-    return [
-        gather_padded(sequences.items, starts[groups[g]], sizes[groups[g]] + 1)
-        for g in rng.permutation(len(groups))[: limit or None]
-    ]
+    drawn, rows = rng.permutation(len(groups))[: limit or None], sequences.rows(timed)
+    return [gather_padded(rows, starts[groups[g]], sizes[groups[g]] + 1) for g in drawn]
 
 
 def history_batches(
-    history: Sequences, users: Int[np.ndarray, "U"], length: int, batch: int
-) -> list[tuple[Int[np.ndarray, "B"], Int[Tensor, "B T"]]]:
-    """The last `length` events of users in batches of similar length: (users, item rows, 0 pads on the right)."""
+    history: Sequences, users: Int[np.ndarray, "U"], length: int, batch: int, timed: bool = False
+) -> list[tuple[Int[np.ndarray, "B"], Int[Tensor, "B T *pair"]]]:
+    """The last `length` events of users in batches of similar length: (users, rows, 0 pads on the right)."""
     sizes = np.minimum(np.diff(history.offsets)[users], length)
     order = np.argsort(sizes, kind="stable")
     groups = [users[part] for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]
     shown = [np.minimum(np.diff(history.offsets)[part], length) for part in groups]
     ends = [history.offsets[part + 1] for part in groups]
-    return [(part, gather_padded(history.items, end - n, n)) for part, n, end in zip(groups, shown, ends, strict=True)]
+    rows = history.rows(timed)
+    return [(part, gather_padded(rows, end - n, n)) for part, n, end in zip(groups, shown, ends, strict=True)]

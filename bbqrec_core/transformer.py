@@ -46,6 +46,8 @@ class Block(nn.Module):
     Args: width: D. heads: H, divides D. dropout: dropout rate of each branch.
     """
 
+    attend = staticmethod(attention)  # a block with other weights overrides it
+
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
@@ -69,7 +71,7 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], bias: Float[Tensor, "... T T"]) -> tuple[Tensor, Tensor]:
         """The new residual stream (B, T, D) and the attention weights (B, H, T, T)."""
         query, key, value = self.project(x)
-        attended, weights = attention(query, key, value, bias)
+        attended, weights = self.attend(query, key, value, bias)
         return self.merge(x, attended), weights
 
     def last_position(
@@ -80,7 +82,7 @@ class Block(nn.Module):
         weight, offset = self.qkv.weight, self.qkv.bias
         (query,) = self._heads(F.linear(normed[user, last][:, None], weight[:width], offset[:width]), 1)
         key, value = self._heads(F.linear(normed, weight[width:], offset[width:]), 2)
-        return self.merge(x[user, last][:, None], attention(query, key, value, bias)[0])
+        return self.merge(x[user, last][:, None], self.attend(query, key, value, bias)[0])
 
     def extend(self, x: Float[Tensor, "B one D"], cache: Float[Tensor, "two B H t d"] | None) -> tuple[Tensor, Tensor]:
         """Append one position to cached ones: the new stream (B, 1, D) and the extended cache of keys and values."""
@@ -89,7 +91,7 @@ class Block(nn.Module):
         if cache is None:
             return self.merge(x, value), grown  # a softmax over one key is 1
         grown = torch.cat([cache, grown], dim=-2)
-        attended, _ = attention(query, *grown, x.new_zeros(1, grown.shape[-2]))
+        attended, _ = self.attend(query, *grown, x.new_zeros(1, grown.shape[-2]))
         return self.merge(x, attended), grown
 
 

@@ -74,8 +74,9 @@ class VariantRecommenderConfig(RecommenderConfig):
     """Stage 2 with the switches that only baselines and ablations use.
 
     Args: those of `RecommenderConfig`, and
-        loss: for `items`: full cross-entropy (`ce`), SASRec's binary cross-entropy with one negative (`bce`), or a
-            softmax over the target and `negatives` uniform items that a batch shares (`sampled`).
+        loss: for `items`: full cross-entropy (`ce`), SASRec's binary cross-entropy with one negative (`bce`), gSASRec's
+            with `negatives` of them and a calibrated target (`gbce`), or a softmax over the target and `negatives`
+            uniform items that a batch shares (`sampled`).
         features: add a linear map of the scaled modality features to the item embeddings, on input and output side.
         granularity: for `codes`: one position per `item`, or one per `code` (the flattened sequence of TIGER); other
             outputs use one per item. Rankings of `code` come from beam search.
@@ -83,12 +84,13 @@ class VariantRecommenderConfig(RecommenderConfig):
             frozen `features`. similarity_form: one offset per bucket (`buckets`), or one `linear` in the cosine.
         bucket_edges: cut the similarities of sampled pairs into equal parts (`quantile`), or [-1, 1] (`uniform`).
         channels: `same` compares each signal with itself; `all` adds the pairs of different modalities.
-        block: of the backbone: `plain`, or `ligr` with gated branches and SwiGLU as in eSASRec.
+        block: of the backbone: `plain`, `ligr` with gated branches and SwiGLU as in eSASRec, `bsarec` with a
+            frequency filter beside the attention, or `hstu`, whose model also reads the times of events.
     Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
         if `output` is not `items`.
     """
 
-    loss: Literal["ce", "bce", "sampled"] = "ce"
+    loss: Literal["ce", "bce", "gbce", "sampled"] = "ce"
     negatives: int = at_least(256, 1)
     features: bool = False
     granularity: Literal["item", "code"] = "item"
@@ -96,7 +98,7 @@ class VariantRecommenderConfig(RecommenderConfig):
     similarity_form: Literal["buckets", "linear"] = "buckets"
     bucket_edges: Literal["quantile", "uniform"] = "quantile"
     channels: Literal["same", "all"] = "all"
-    block: Literal["plain", "ligr"] = "plain"
+    block: Literal["plain", "ligr", "bsarec", "hstu"] = "plain"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,12 +23,19 @@ def biases(length: int) -> list[torch.Tensor]:
     return [causal_mask(length)[None, None] + 0.5 * normal(USERS, HEADS, length, length, seed=n) for n in range(LAYERS)]
 
 
-def attention_rows_sum_to_one_and_look_at_nothing_later(kind: type[Block]) -> None:
+def attention_looks_at_nothing_later(kind: type[Block]) -> list[torch.Tensor]:
+    """Returns the weights of each layer."""
     _, maps = stack(kind)(normal(USERS, KEYS, WIDTH), biases(KEYS))
     assert len(maps) == LAYERS
     for weights in maps:
-        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
+        assert weights.shape == (USERS, HEADS, KEYS, KEYS)
         assert bool((weights.triu(1) == 0).all())
+    return maps
+
+
+def attention_rows_sum_to_one_and_look_at_nothing_later(kind: type[Block]) -> None:
+    for weights in attention_looks_at_nothing_later(kind):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(USERS, HEADS, KEYS, dtype=torch.float64))
         assert bool((weights >= 0).all())
 
 
@@ -49,14 +56,17 @@ def one_position_a_user_is_that_of_one_pass(kind: type[Block]) -> None:
         torch.testing.assert_close(model.last_position(x, there, row), whole[torch.arange(USERS), row])
 
 
-def growing_position_by_position_equals_one_pass(kind: type[Block]) -> None:
+def growing_position_by_position_equals_one_pass(
+    kind: type[Block], cached: tuple[int, ...] = (2, USERS, HEADS, KEYS, WIDTH // HEADS)
+) -> None:
+    """`cached` is the shape of what each block keeps: keys and values unless it reads something else."""
     model, x = stack(kind), normal(USERS, KEYS, WIDTH)
     whole, _ = model(x, [causal_mask(KEYS)] * LAYERS)
     caches = [None] * LAYERS
     for position in range(KEYS):
         out, caches = model.extend(x[:, position, None], caches)
         torch.testing.assert_close(out[:, 0], whole[:, position])
-    assert all(cache.shape == (2, USERS, HEADS, KEYS, WIDTH // HEADS) for cache in caches)
+    assert all(cache.shape == cached for cache in caches)
 
 
 def dropout_acts_in_training_only(kind: type[Block]) -> None:

@@ -37,6 +37,14 @@ Trained = tuple[Recommender, TrainingLog]
 # ---- an untrained model over random IDs of 24 items
 
 
+def as_read(model: SequenceModel, rows: Tensor) -> Tensor:
+    """Rows as the model reads them: with times for each event, if it reads times; each item brings another time."""
+    if not model.timed:
+        return rows
+    times = (1_000_000 + 1_000 * torch.arange(rows.shape[1]) + 37 * rows) * (rows > 0)
+    return torch.stack([rows, times], -1)
+
+
 def features_of_some_items() -> Tensor:
     """(N+1, 7) in float32, zero for padding and for item 4, which has none."""
     return normal(N + 1, 7, seed=5, dtype=torch.float32).index_fill(0, torch.tensor([0, 4]), 0.0)
@@ -65,6 +73,7 @@ def padding_never_changes_a_score(model: SequenceModel) -> None:
     row = torch.tensor([[3, 8, 3, 17]])
     padded = torch.cat([row, torch.zeros(1, 5, dtype=torch.long)], 1)
     company = torch.cat([padded, torch.arange(1, 10)[None]])
+    row, padded, company = (as_read(model, rows) for rows in (row, padded, company))
     for rows in (padded, company):
         torch.testing.assert_close(model.last_states(rows)[:1], model.last_states(row))
         torch.testing.assert_close(model.states(rows)[0][:1, :4], model.states(row)[0])
@@ -75,13 +84,14 @@ def padding_never_changes_a_score(model: SequenceModel) -> None:
 def last_state_alone_is_that_of_one_pass_over_all(model: SequenceModel) -> None:
     """Histories have several lengths here."""
     rows = torch.tensor([[3, 8, 3, 17], [5, 9, 0, 0], [4, 0, 0, 0]])
-    last = (rows > 0).sum(1) - 1
+    last, rows = (rows > 0).sum(1) - 1, as_read(model, rows)
     torch.testing.assert_close(model.last_states(rows), model.states(rows)[0][torch.arange(3), last])
 
 
 def later_item_changes_no_earlier_state(model: SequenceModel) -> None:
     """States are compared bit for bit."""
-    before, after = (model.states(torch.tensor([rows]))[0] for rows in ([4, 9, 2, 7, 1], [4, 9, 2, 11, 20]))
+    both = (torch.tensor([rows]) for rows in ([4, 9, 2, 7, 1], [4, 9, 2, 11, 20]))
+    before, after = (model.states(as_read(model, rows))[0] for rows in both)
     assert torch.equal(before[:, :3], after[:, :3])
     assert not torch.equal(before[:, 3], after[:, 3])
 
@@ -127,8 +137,8 @@ def two_heads_score_by_the_weighted_sum_of_both_log_probabilities(recommender: R
     model, history, w = recommender.model, data.history("test"), recommender.model.config.w_codes
     scores = recommender.scores(history, np.array([3, 0]))
     for place, user in enumerate([3, 0]):
-        items = history.items[history.offsets[user] : history.offsets[user + 1]][-5:]
-        state = model.last_states(torch.tensor([items.tolist()]))
+        rows = history.rows(model.timed)[history.offsets[user] : history.offsets[user + 1]][-5:]
+        state = model.last_states(torch.tensor([rows.tolist()]))
         logits = torch.stack([(state @ model.item_embeddings(torch.tensor([row])).T)[0, 0] for row in range(1, N + 1)])
         for row in range(1, N + 1):
             coded = model.head(state, model.vectors.node[row][None])[0]
@@ -164,7 +174,7 @@ def permuting_items_and_what_belongs_to_them_permutes_the_scores(
         square = plain.model.reweighting.pairs.view(len(order), len(order), -1)
         other.model.reweighting.pairs = square[order][:, order].flatten(0, 1)
     history = data.history("test")
-    renamed = Sequences(history.offsets, np.argsort(order)[history.items].astype(np.int32))
+    renamed = history._replace(items=np.argsort(order)[history.items].astype(np.int32))
     users = np.arange(data.n_users)
     torch.testing.assert_close(other.scores(renamed, users), plain.scores(history, users)[:, order])
 
@@ -210,10 +220,12 @@ def what_comes_back_is_the_best_epoch_by_validation(trained: Trained, data: Data
 
 
 def other_test_events(data: Dataset) -> Dataset:
-    """The same data with another last event for every user."""
-    items = data.sequences.items.copy()
-    items[data.sequences.offsets[1:] - 1] = items[data.sequences.offsets[1:] - 1] % N + 1
-    return replace(data, sequences=Sequences(data.sequences.offsets, items))
+    """The same data with another last event for every user, at another time."""
+    items, last = data.sequences.items.copy(), data.sequences.offsets[1:] - 1
+    items[last] = items[last] % N + 1
+    times = data.sequences.times.copy()
+    times[last] += 1_000_000
+    return replace(data, sequences=data.sequences._replace(items=items, times=times))
 
 
 def evaluation_batch_changes_no_result(run: Callable[..., Trained], **changes: object) -> None:

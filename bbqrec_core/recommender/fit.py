@@ -58,10 +58,10 @@ class Recommender:
         scores = exact_scores(self.model.head, states, self.tree)
         return self.model.config.w_codes * scores + self._logits(states).log_softmax(-1)
 
-    def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T"]:
+    def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T ..."]:
         """The last events of each history, as many as the model reads, 0 pads."""
         sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.max_events)
-        return gather_padded(history.items, history.offsets[users + 1] - sizes, sizes).to(self.device)
+        return gather_padded(history.rows(self.model.timed), history.offsets[users + 1] - sizes, sizes).to(self.device)
 
     @torch.inference_mode()
     def ranking_scores(
@@ -86,7 +86,7 @@ class Recommender:
 
     @torch.inference_mode()
     def beam(
-        self, rows: Int[Tensor, "B T"], width: int, masked: Tensor | None = None
+        self, rows: Int[Tensor, "B T ..."], width: int, masked: Tensor | None = None
     ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
         """Best items (0 pads) and scores in nats by beam search, without the `masked` rows."""
         frontier = self.model.frontier(rows)
@@ -108,8 +108,8 @@ def beam_ranks(
 ) -> Ranks:
     """Ranks of users' targets in their beams, in the order of `users`; a target outside the beam counts as zero."""
     history, targets, parts, order = data.history(part), data.targets(part), [], []
-    length = recommender.model.config.max_events
-    for asked, rows in history_batches(history, users, length, evaluation.batch):
+    length, timed = recommender.model.config.max_events, recommender.model.timed
+    for asked, rows in history_batches(history, users, length, evaluation.batch, timed):
         sizes = np.diff(history.offsets)[asked]
         gone = gather_padded(history.items, history.offsets[asked], sizes).to(recommender.device) if masked else None
         items, scores = recommender.beam(rows.to(recommender.device), evaluation.beam, gone)
@@ -175,7 +175,8 @@ def fit_recommender(
     optimizer = AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def batches(epoch: int) -> list[Tensor]:
-        return window_batches(sequences, config.max_events, config.batch_users, (seed, epoch), config.epoch_steps)
+        options = config.batch_users, (seed, epoch), config.epoch_steps, model.timed
+        return window_batches(sequences, config.max_events, *options)
 
     task = Task(
         "recommender" if ids is not None else "sasrec",

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..config import RecommenderConfig
+from ..dataset import item_rows
 from ..kernels import dropout, pick, softmax_loss
 from ..tokenizer.prefix_tree import PrefixTree
 from ..tokenizer.semantic_ids import SemanticIds
@@ -30,6 +31,8 @@ class SequenceModel(nn.Module):
         blocks. reweighting: builds the reweighting, with the arguments of `build_reweighting`.
     Source: Kang and McAuley 2018 (SASRec) for the item softmax; `CodeHead` and `SimilarityBias` name theirs.
     """
+
+    timed = False  # whether it reads (B, T, 2), item rows and times in seconds, wherever the data have times
 
     def __init__(
         self,
@@ -102,8 +105,9 @@ class SequenceModel(nn.Module):
             return []
         return [self.vectors(level, node) for level, node in enumerate(self.vectors.node[item_ids].unbind(-1))]
 
-    def enter(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B P D"]:
+    def enter(self, item_ids: Int[Tensor, "B T ..."]) -> Float[Tensor, "B P D"]:
         """The input of the first block, at P = T x `per_item` positions."""
+        item_ids = item_rows(item_ids)
         x = self.embed(item_ids) * self.config.width**0.5 + self.positions(item_ids.shape[1])
         return dropout(x, self.config.dropout, self.training)
 
@@ -126,30 +130,30 @@ class SequenceModel(nn.Module):
             return masks
         return [mask + offset for mask, offset in zip(masks, self.reweighting(item_ids, last), strict=True)]
 
-    def states(self, item_ids: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B P D"], list[Float[Tensor, "B H P P"]]]:
+    def states(self, item_ids: Int[Tensor, "B T ..."]) -> tuple[Float[Tensor, "B P D"], list[Float[Tensor, "B H P P"]]]:
         """Outputs and attention weights of each layer at P = T x `per_item` positions; 0 pads on the right."""
         return self.blocks(self.enter(item_ids), self.biases(item_ids))
 
-    def last_states(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B D"]:
+    def last_states(self, item_ids: Int[Tensor, "B T ..."]) -> Float[Tensor, "B D"]:
         """State after the last event of each user, which predicts the next item."""
-        last = (item_ids > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
+        last = (item_rows(item_ids) > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
         return self.blocks.last_position(self.enter(item_ids), self.biases(item_ids, last), last)
 
     def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
         """Mean of -log softmax(state . item vectors)[target] over all N items, in nats."""
         return softmax_loss(states, self.item_embeddings()[1:], targets - 1)
 
-    def frontier(self, item_ids: Int[Tensor, "B T"]) -> Frontier:
+    def frontier(self, item_ids: Int[Tensor, "B T ..."]) -> Frontier:
         """The start of beam search after the histories of users."""
         return Frontier(self.head, self.last_states(item_ids))
 
-    def id_scores(self, item_ids: Int[Tensor, "B T"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
+    def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
         return decoding.exact_scores(self.head, self.last_states(item_ids), tree)
 
     def ranking_scores(
         self,
-        item_ids: Int[Tensor, "B T"],
+        item_ids: Int[Tensor, "B T ..."],
         tree: PrefixTree,
         k: int,
         masked: Int[Tensor, "B H"],
@@ -166,12 +170,12 @@ class SequenceModel(nn.Module):
         kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
         return decoding.exact_scores(self.head, states, tree, torch.minimum(kth, floor) - ROUNDING)
 
-    def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+    def loss(self, rows: Int[Tensor, "B T ..."]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.
 
         With both heads, "loss" is the sum with weight `w_codes` of the codes, and the two terms are returned too.
         """
-        inputs, targets = rows[:, :-1], rows[:, 1:]
+        inputs, targets = rows[:, :-1], item_rows(rows)[:, 1:]
         states, _ = self.states(inputs)
         real = targets > 0
         states, targets = states[real], targets[real]

@@ -1,4 +1,4 @@
-"""Counting baselines: popularity, item-item cosine, and a Markov chain over the last three items.
+"""Counting baselines: popularity, item-item cosine, the linear model EASE, and a Markov chain over three items.
 
 All are fitted on training events only (`Dataset.train`) and are ranked by the same code as every model
 (`metrics.rank_users`). Each can be saved into the folder of a run and loaded from it.
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, Num
 from scipy import sparse
+from scipy.linalg import lapack
 from torch import Tensor
 
 from bbqrec_core import Dataset, Sequences, per_user, rank_users
@@ -26,6 +27,8 @@ DECAYS = (1.0, 0.8, 0.6, 0.4, 0.2)
 SHRINKAGES = (0.0, 3.0, 10.0, 30.0, 100.0)
 NEIGHBOURS = 1000  # kept per item: 50,000 items take at most 600 MB
 BLOCK = 256  # items compared with all others at a time
+PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+DENSE_ITEMS = 30_000  # most items of `Ease`: its table then takes 4 GB, and 11 GB while it is computed
 
 
 class Trial(NamedTuple):
@@ -156,6 +159,25 @@ class Markov:
         return _dense(table)
 
 
+def _item_sets(train: Sequences, n_items: int) -> sparse.csr_array:
+    """Whether each user has each item, (U, N+1), 1 or 0; a repeated item is in the set once."""
+    owner = np.repeat(np.arange(len(train.offsets) - 1, dtype=np.int32), np.diff(train.offsets))
+    sets = sparse.coo_array((np.ones(len(owner)), (owner, train.items)), shape=(len(train.offsets) - 1, n_items + 1))
+    sets = sets.tocsr()
+    sets.data[:] = 1
+    return sets
+
+
+def _decayed_counts(history: Sequences, users: Int[np.ndarray, "B"], decay: float, n_items: int) -> sparse.csr_array:
+    """Events of each item in each history, (B, N+1), an event weighted by decay^back; back is 0 for the last event."""
+    sizes = np.diff(history.offsets)[users]
+    rows = gather_padded(history.items, history.offsets[users], sizes).numpy()  # (B, T), padded on the right
+    back = sizes[:, None] - 1 - np.arange(rows.shape[1])
+    line, place = np.nonzero(back >= 0)
+    shape = (len(users), n_items + 1)
+    return sparse.coo_array((decay ** back[line, place], (line, rows[line, place])), shape=shape).tocsr()
+
+
 def item_cosines(train: Sequences, n_items: int, shrinkage: float, neighbours: int) -> sparse.csr_array:
     """Cosine similarity of items as sets of users, shrunk: (N+1, N+1), zero between an item and itself.
 
@@ -166,10 +188,7 @@ def item_cosines(train: Sequences, n_items: int, shrinkage: float, neighbours: i
     Args: shrinkage: in users; it reduces cosines of few users. neighbours: number of largest entries kept per row;
         entries equal to the last of them are kept too, so the numbers of items do not decide.
     """
-    owner = np.repeat(np.arange(len(train.offsets) - 1, dtype=np.int32), np.diff(train.offsets))
-    sets = sparse.coo_array((np.ones(len(owner)), (owner, train.items)), shape=(len(train.offsets) - 1, n_items + 1))
-    sets = sets.tocsr()
-    sets.data[:] = 1  # a repeated item is in the set once
+    sets = _item_sets(train, n_items)
     length, of_item = np.sqrt(sets.sum(0)), sets.T.tocsr()
     blocks = []
     for start in range(0, n_items + 1, BLOCK):
@@ -225,14 +244,7 @@ class ItemKnn:
     def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
         """Return (B, N+1) scores: cosines summed with decaying weights, unitless; column 0 is -inf."""
         asked = np.arange(len(history.offsets) - 1)[users]
-        sizes = np.diff(history.offsets)[asked]
-        rows = gather_padded(history.items, history.offsets[asked], sizes).numpy()  # (B, T), padded on the right
-        back = sizes[:, None] - 1 - np.arange(rows.shape[1])
-        line, place = np.nonzero(back >= 0)
-        weights = sparse.coo_array(
-            (self.decay ** back[line, place], (line, rows[line, place])), shape=(len(asked), len(self.counts))
-        )
-        table = (weights.tocsr() @ self.similar).toarray()
+        table = (_decayed_counts(history, asked, self.decay, len(self.counts) - 1) @ self.similar).toarray()
         return _dense(np.where(table > 0, table, -1 / (1 + self.counts)))
 
     def save(self, directory: Path) -> None:
@@ -247,4 +259,88 @@ class ItemKnn:
         return cls(float(saved["decay"]), sparse.load_npz(directory / "knn_similar.npz"), saved["counts"])
 
 
-COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn}  # by kind of variant
+def ease_weights(together: sparse.sparray, penalty: float) -> Float32[np.ndarray, "rows rows"]:
+    """The weights of EASE in closed form, (N+1, N+1), unitless; the diagonal is 0.
+
+        P = (X'X + penalty * I)^-1,   B = I - P diag(P)^-1
+
+    Each column j of B minimises |x_j - X b|^2 + penalty * |b|^2 under b_j = 0.
+
+    Args: together: X'X, users with both items, (N+1, N+1). penalty: lambda, in users, above 0.
+    Source: Steck 2019, the closed form of section 3.
+    Choice: a Cholesky inverse in float64 that overwrites one table, so it needs no second table of that size.
+    """
+    table = together.toarray(order="F").astype(np.float64, copy=False)
+    table.flat[:: len(table) + 1] += penalty
+    table, wrong = lapack.dpotrf(table, lower=1, overwrite_a=1)
+    assert wrong == 0, "the penalty makes the matrix positive definite"
+    table, _ = lapack.dpotri(table, lower=1, overwrite_c=1)
+    for row in range(len(table)):
+        table[row, row + 1 :] = table[row + 1 :, row]  # only the lower half was written
+    table /= -table.diagonal().copy()
+    np.fill_diagonal(table, 0)
+    return table.astype(np.float32, order="C")
+
+
+@dataclass(frozen=True)
+class Ease:
+    """EASE: a linear model from the items of the history to all items; later items count more.
+
+        score(j) = sum over the history's events i of decay^back(i) * B[i, j],   back = 0 for the last event
+
+    B is that of `ease_weights` on training events; it can be negative. Items whose score is exactly 0 share no chain of
+    users with the history. They rank below all others, by popularity: their score is the user's least score minus
+    1 / (1 + training events), so an empty history gives the order of `Popularity`.
+
+    Source: Steck 2019 (WWW, arXiv 1905.03375).
+    Choice: decay and grid are ours; decay 1 is EASE as published, up to repeated events, which count each time.
+    """
+
+    decay: float  # unitless; 1 ignores the order
+    weights: Float32[np.ndarray, "rows rows"]  # B, (N+1, N+1)
+    counts: Int[np.ndarray, "rows"]  # (N+1,), events
+    trials: tuple[Trial, ...] = field(default=())  # all settings that were tried
+
+    @classmethod
+    def fit(cls, data: Dataset) -> "Ease":
+        """Solve for B on training events, then choose penalty and decay on validation.
+
+        25 trials: `PENALTIES` x `DECAYS`, chosen as for `Markov`. Test events are not used.
+
+        Returns: the chosen model, with every trial (penalty, decay) in `trials`.
+        Raises: ValueError for more than `DENSE_ITEMS` items.
+        """
+        if data.n_items > DENSE_ITEMS:
+            remedy = "raise data.k_core, or use item-knn, which keeps a few neighbours per item"
+            raise ValueError(
+                f"EASE holds all pairs of items, at most {DENSE_ITEMS} items, got {data.n_items}: {remedy}"
+            )
+        trials, sets, counts = [], _item_sets(data.train(), data.n_items), data.train_counts()
+        together = sets.T @ sets
+        for penalty in PENALTIES:
+            weights = ease_weights(together, penalty)
+            for decay in DECAYS:
+                trials.append(Trial((penalty, decay), _valid_ndcg(data, cls(decay, weights, counts).scores)))
+        penalty, decay = max(trials, key=lambda trial: trial.ndcg).settings
+        return cls(decay, ease_weights(together, penalty), counts, tuple(trials))
+
+    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
+        """Return (B, N+1) scores: weights summed with decay, unitless; column 0 is -inf."""
+        asked = np.arange(len(history.offsets) - 1)[users]
+        events = _decayed_counts(history, asked, self.decay, len(self.counts) - 1)
+        table = events.astype(np.float32) @ self.weights  # in float64, each call would copy the weights
+        below = table.min(1, keepdims=True) - 1 / (1 + self.counts)
+        return _dense(np.where(table != 0, table, below))
+
+    def save(self, directory: Path) -> None:
+        """Write the chosen model into `directory`, without its trials."""
+        save_arrays(directory / "ease.npz", decay=np.array(self.decay), counts=self.counts, weights=self.weights)
+
+    @classmethod
+    def load(cls, directory: Path) -> "Ease":
+        """Read what `save` wrote."""
+        saved = load_arrays(directory / "ease.npz")
+        return cls(float(saved["decay"]), saved["weights"], saved["counts"])
+
+
+COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "ease": Ease}  # by kind of variant

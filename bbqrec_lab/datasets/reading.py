@@ -127,14 +127,16 @@ def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> N
         {key: np.concatenate([np.zeros_like(array[:1]), array[order]]) for key, array in arrays.items()}
         for arrays in (bundle.features, bundle.codes)
     ]
+    seconds = np.floor_divide(bundle.events["time"].to_numpy(), bundle.ticks).astype(np.int64)
+    rows = row_of_rank[bundle.events["item"].to_numpy()]
     return NamedDataset(
         n_items=len(order),
         name=name,
         data_hash=data_hash,
         users=bundle.users.to_numpy(),
         items=bundle.items[order],
-        sequences=Sequences(np.append(0, np.cumsum(per_user)), row_of_rank[bundle.events["item"].to_numpy()]),
-        timestamps=np.floor_divide(bundle.events["time"].to_numpy(), bundle.ticks).astype(np.int64),
+        sequences=Sequences(np.append(0, np.cumsum(per_user)), rows, seconds),
+        timestamps=seconds,
         features=padded[0],
         presence={key: array.any(axis=1) for key, array in padded[0].items()},
         codes=padded[1],

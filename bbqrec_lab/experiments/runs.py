@@ -43,7 +43,9 @@ from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
 
 
-def load_scorer(directory: Path) -> Recommender | counting.Popularity | counting.Markov | counting.ItemKnn:
+def load_scorer(
+    directory: Path,
+) -> Recommender | counting.Popularity | counting.Markov | counting.ItemKnn | counting.Ease:
     """Load the scorer (recommender or counting baseline) from the directory of a finished run."""
     notes = json.loads((directory / "run.json").read_text())
     if notes["kind"] in counting.COUNTING:

@@ -38,6 +38,9 @@ VARIANTS: dict[str, Variant] = {
     "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
     "popularity": Variant("baseline", "training events per item", "popularity"),
     "item-knn": Variant("baseline", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
+    "ease": Variant(
+        "baseline", "EASE, closed-form linear model, recent events weigh more, tuned on validation", "ease"
+    ),
     "markov": Variant("baseline", "three-step Markov chain, tuned on validation", "markov"),
     "sasrec": Variant(
         "baseline",
@@ -55,6 +58,12 @@ VARIANTS: dict[str, Variant] = {
         "items",
         {"recommender.output": "items", "recommender.loss": "bce"},
     ),
+    "gsasrec": Variant(
+        "baseline",
+        "gSASRec: many negatives per target and a calibrated binary cross-entropy",
+        "items",
+        {"recommender.output": "items", "recommender.loss": "gbce"},
+    ),
     "sasrec-features": Variant(
         "baseline",
         "SASRec with modality features added to the item embeddings",
@@ -66,6 +75,18 @@ VARIANTS: dict[str, Variant] = {
         "eSASRec: sampled softmax and LiGR blocks",
         "items",
         {"recommender.output": "items", "recommender.loss": "sampled", "recommender.block": "ligr"},
+    ),
+    "bsarec": Variant(
+        "baseline",
+        "BSARec: a frequency filter beside the attention, full cross-entropy",
+        "items",
+        {"recommender.output": "items", "recommender.block": "bsarec"},
+    ),
+    "hstu": Variant(
+        "baseline",
+        "HSTU: pointwise attention with gates, reads the times of events, full cross-entropy",
+        "items",
+        {"recommender.output": "items", "recommender.block": "hstu"},
     ),
     "sasrec-codes": Variant(
         "ablation",

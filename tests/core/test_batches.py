@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bbqrec_core import Sequences
-from bbqrec_core.dataset import gather_padded, history_batches, window_batches, windows
+from bbqrec_core.dataset import gather_padded, history_batches, item_rows, window_batches, windows
 
 SIZES = (1, 13, 3, 1, 7, 5, 2, 11)  # events per user; two users have nothing to predict
 
@@ -100,6 +100,21 @@ def test_gathering_pads_each_row_to_the_longest():
     items = np.array([7, 8, 9, 10], dtype=np.int32)
     rows = gather_padded(items, np.array([2, 0, 3]), np.array([2, 3, 0]))
     assert rows.tolist() == [[9, 10, 0], [7, 8, 9], [0, 0, 0]]
+
+
+def test_batches_hold_the_times_of_the_events_for_a_model_that_reads_them():
+    data = sequences()._replace(times=1000 * np.arange(1, sum(SIZES) + 1))
+    timed, plain = (
+        window_batches(data, 5, 3, (0, 0), timed=read)
+        + [rows for _, rows in history_batches(data, np.arange(8), 5, 3, timed=read)]
+        for read in (True, False)
+    )
+    for both, items in zip(timed, plain, strict=True):
+        assert torch.equal(both, torch.stack([items, 1000 * items], -1))
+        assert torch.equal(item_rows(both), items)
+        assert torch.equal(item_rows(items), items)
+    unknown = window_batches(sequences(), 5, 3, (0, 0), timed=True)
+    assert {batch.ndim for batch in unknown} == {2}
 
 
 @pytest.mark.parametrize("batch", [1, 3, 100])

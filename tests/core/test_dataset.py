@@ -14,7 +14,8 @@ N = 5
 def make(events=EVENTS, **changes):
     offsets = np.cumsum([0, *map(len, events)])
     items = np.array([item for user in events for item in user], dtype=np.int32)
-    return Dataset(n_items=N, sequences=Sequences(offsets, items), **changes)
+    times = 100 + 7 * np.arange(len(items))
+    return Dataset(n_items=N, sequences=Sequences(offsets, items, times), **changes)
 
 
 def users_of(sequences):
@@ -49,6 +50,16 @@ def test_an_item_lacks_a_modality_whose_features_are_all_zero_unless_it_is_said(
     assert make(features={"text": text}).presence.keys() == {"text"}
     other = replace(data, features={"text": image}, presence={})
     assert other.presence["text"].tolist() == [False, True, True, False, True, True]
+
+
+def test_times_stay_with_their_events():
+    cold = np.array([True, True, False, False, False, False])
+    data, held, times = make(), make(cold=cold), [100, 107, 114, 121, 128, 135, 142, 149, 156, 163, 170, 177]
+    assert data.history("test").times.tolist() == [*times[:2], *times[3:7], *times[8:11]]
+    assert data.train().times.tolist() == [*times[:1], *times[3:6], *times[8:10]]
+    assert held.train().times.tolist() == [times[3], *times[8:10]]  # items 1 have gone
+    untimed = replace(data, sequences=data.sequences._replace(times=None))
+    assert untimed.train().times is untimed.history("test").times is None
 
 
 def test_items_held_out_leave_training_and_nothing_else():

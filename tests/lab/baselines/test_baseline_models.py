@@ -12,15 +12,18 @@ import torch
 import torch.nn.functional as F
 from block_laws import HEADS, KEYS, LAYERS, USERS, WIDTH
 from recommender_laws import EVALUATION, SIZES, N, alike
-from tiny import lab_recommender_config, normal, planted_data, recommender_config, semantic_ids
+from tiny import lab_recommender_config, normal, planted_data, recommender_config, same_tensors, semantic_ids
 from torch import nn
 
 from bbqrec_core import RecommenderConfig, SequenceModel, Sequences, fit_recommender
+from bbqrec_core.recommender.fit import beam_ranks
 from bbqrec_core.transformer import Block, causal_mask
+from bbqrec_lab.baselines.bsarec import LOWEST, SHARE, FrequencyBlock, low_pass
 from bbqrec_lab.baselines.code_level_model import TokenModel
 from bbqrec_lab.baselines.counting import Popularity, item_cosines, transition_counts
-from bbqrec_lab.baselines.esasrec import GatedBlock, NegativesModel
+from bbqrec_lab.baselines.esasrec import CALIBRATION, GatedBlock, NegativesModel, gbce_power
 from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
+from bbqrec_lab.baselines.hstu import BUCKETS, HstuBlock, HstuModel, time_bucket
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.settings import VariantRecommenderConfig
 
@@ -28,6 +31,8 @@ FEATURES = laws.features_of_some_items()
 KINDS = {  # all that a model can hold, on both kinds of blocks
     "features": {"output": "both", "features": True},
     "gated": {"output": "both", "features": True, "block": "ligr"},
+    "filtered": {"output": "both", "features": True, "block": "bsarec"},
+    "hstu": {"output": "both", "features": True, "block": "hstu"},
 }
 
 
@@ -75,8 +80,13 @@ def test_settings_pick_the_model_and_its_blocks(ids):
         ({"output": "both", "features": True, "block": "ligr"}, ids, FeaturesModel, GatedBlock),
         ({"output": "items", "features": True, "loss": "bce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "bce"}, None, NegativesModel, Block),
+        ({"output": "items", "loss": "gbce"}, None, NegativesModel, Block),
         ({"output": "items", "loss": "sampled"}, ids, NegativesModel, Block),
         ({"output": "items", "loss": "sampled", "block": "ligr"}, None, NegativesModel, GatedBlock),
+        ({"output": "items", "block": "bsarec"}, None, SequenceModel, FrequencyBlock),
+        ({"output": "items", "block": "hstu"}, None, HstuModel, HstuBlock),
+        ({"output": "both", "features": True, "block": "hstu"}, ids, HstuModel, HstuBlock),
+        ({"output": "items", "loss": "sampled", "block": "hstu"}, None, HstuModel, HstuBlock),
         ({"granularity": "code"}, ids, TokenModel, Block),
         ({"granularity": "code"}, None, SequenceModel, Block),
         ({"granularity": "code", "output": "both"}, ids, SequenceModel, Block),
@@ -172,27 +182,154 @@ def test_closed_gates_leave_the_stream_as_it_is():
     assert torch.equal(block(x, causal_mask(KEYS))[0], x)
 
 
-def test_attention_rows_sum_to_one_and_look_at_nothing_later():
-    block_laws.attention_rows_sum_to_one_and_look_at_nothing_later(GatedBlock)
+kinds_of_block = pytest.mark.parametrize("kind", [GatedBlock, FrequencyBlock, HstuBlock])
 
 
-def test_a_later_position_changes_no_earlier_output():
-    block_laws.later_position_changes_no_earlier_output(GatedBlock)
+@pytest.mark.parametrize("kind", [GatedBlock, FrequencyBlock])
+def test_attention_rows_sum_to_one_and_look_at_nothing_later(kind):
+    block_laws.attention_rows_sum_to_one_and_look_at_nothing_later(kind)
 
 
-def test_one_position_a_user_is_that_of_one_pass():
-    block_laws.one_position_a_user_is_that_of_one_pass(GatedBlock)
+@kinds_of_block
+def test_a_later_position_changes_no_earlier_output(kind):
+    block_laws.later_position_changes_no_earlier_output(kind)
+
+
+@kinds_of_block
+def test_one_position_a_user_is_that_of_one_pass(kind):
+    block_laws.one_position_a_user_is_that_of_one_pass(kind)
 
 
 def test_growing_position_by_position_equals_one_pass():
     block_laws.growing_position_by_position_equals_one_pass(GatedBlock)
+    block_laws.growing_position_by_position_equals_one_pass(HstuBlock)
+    block_laws.growing_position_by_position_equals_one_pass(FrequencyBlock, (1, USERS, 1, KEYS, WIDTH))
 
 
-def test_dropout_acts_in_training_only():
-    block_laws.dropout_acts_in_training_only(GatedBlock)
+@kinds_of_block
+def test_dropout_acts_in_training_only(kind):
+    block_laws.dropout_acts_in_training_only(kind)
 
 
-# ---- the sequence model with features, on plain and on gated blocks; test_fit_recommender.py has these laws without
+# ---- the frequency filter
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 5, 6, 7, 12, 31])
+def test_the_low_pass_gives_what_a_transform_of_the_prefix_gives_at_its_last_position(length):
+    x = normal(length, 3)
+    spectrum = torch.fft.fft(x, dim=0)
+    k = torch.arange(length)
+    spectrum[torch.minimum(k, length - k) > LOWEST // 2] = 0  # a component and its conjugate
+    slow = torch.fft.ifft(spectrum, dim=0)
+    assert slow.imag.abs().max() < 1e-12
+    torch.testing.assert_close(low_pass(31)[length - 1, :length] @ x, slow.real[-1])
+    assert low_pass(31)[length - 1, length:].eq(0).all()
+
+
+def test_the_low_pass_keeps_what_is_constant_and_all_of_a_short_past():
+    low = low_pass(40)
+    torch.testing.assert_close(low.sum(1), torch.ones(40, dtype=torch.float64))
+    torch.testing.assert_close(low[:LOWEST], torch.eye(40, dtype=torch.float64)[:LOWEST])
+    assert low[LOWEST, LOWEST] < 0.9
+
+
+def test_a_filter_weighs_fast_changes_by_the_square_of_its_channel():
+    block, y = FrequencyBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, 11, WIDTH)
+    with torch.no_grad():
+        block.beta[:] = torch.tensor([0.0, 1.0, -1.0, 2.0, 0.5, -3.0])
+    low = low_pass(11) @ y
+    torch.testing.assert_close(block.filter(y), low + torch.tensor([0, 1, 1, 4, 0.25, 9]) * (y - low))
+
+
+def test_a_frequency_block_mixes_the_filter_with_attention():
+    torch.manual_seed(0)
+    block, x = FrequencyBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    torch.nn.init.zeros_(block.out.bias)
+    heads = F.scaled_dot_product_attention(*block.project(x), is_causal=True)
+    attended = block.out(torch.cat(heads.unbind(1), -1))
+    middle = x + SHARE * block.filter(block.norm_attention(x)) + (1 - SHARE) * attended
+    forward = block.down(F.relu(block.up(block.norm_forward(middle))))
+    torch.testing.assert_close(block(x, causal_mask(KEYS))[0], middle + forward)
+
+
+# ---- HSTU
+
+
+def test_pointwise_attention_looks_at_nothing_later():
+    assert all((weights < 0).any() for weights in block_laws.attention_looks_at_nothing_later(HstuBlock))
+
+
+def test_an_hstu_block_is_what_its_formula_says():
+    torch.manual_seed(0)
+    block, x = HstuBlock(WIDTH, HEADS, 0.0).double(), normal(USERS, KEYS, WIDTH)
+    bias, width = normal(HEADS, KEYS, KEYS, seed=3), WIDTH // HEADS
+    y, weights = block(x, bias + causal_mask(KEYS))
+    normed = F.layer_norm(x, (WIDTH,))
+    q, k, v = F.silu(normed @ block.qkv.weight.T + block.qkv.bias).split(WIDTH, -1)
+    gate = F.silu(normed @ block.gate.weight.T + block.gate.bias)
+    for user in range(USERS):
+        for i in range(KEYS):
+            rows = []
+            for head, part in enumerate(torch.arange(WIDTH).split(width)):
+                logits = torch.stack([q[user, i, part] @ k[user, j, part] + bias[head, i, j] for j in range(i + 1)])
+                own = logits * logits.sigmoid() / (i + 1)
+                torch.testing.assert_close(weights[user, head, i, : i + 1], own)
+                rows.append(sum(own[j] * v[user, j, part] for j in range(i + 1)))
+            gated = F.layer_norm(torch.cat(rows), (WIDTH,)) * gate[user, i]
+            torch.testing.assert_close(y[user, i], x[user, i] + block.out.weight @ gated + block.out.bias)
+
+
+def test_hstu_has_a_finite_gradient_for_every_parameter_and_no_feed_forward(ids):
+    model = fresh("hstu", ids).model
+    model.loss(laws.as_read(model, torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])))["loss"].backward()
+    assert not any(name in key for key, _ in model.blocks.named_parameters() for name in ("up", "down", "forward"))
+    assert all(bool(part.grad.isfinite().all()) for part in model.parameters() if part.grad is not None)
+    assert bool(model.lag.grad.any(1).all())
+    assert bool(model.gap.grad.flatten(1).any(1).all())
+
+
+def test_times_fall_into_buckets_of_equal_width_in_their_logarithm():
+    seconds = torch.tensor([-5, 0, 1, 2, 3, 4, 60, 3_600, 86_400, 31_536_000, 2**62])
+    wanted = [min(int(math.log(max(t, 1)) / 0.301), 127) for t in seconds.tolist()]
+    assert time_bucket(seconds).tolist() == wanted
+    assert wanted[3:] == [2, 3, 4, 13, 27, 37, 57, 127]
+    assert BUCKETS == 128
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("last", [None, torch.tensor([3, 1])])
+def test_offsets_of_hstu_come_from_lag_and_time_to_the_querys_own_event(last):
+    model = laws.fresh(None, lab_recommender_config(output="items", block="hstu", max_events=9), make_model).model
+    items = torch.tensor([[3, 8, 3, 17], [5, 6, 0, 0]])
+    times = torch.tensor([[100, 100, 160, 90_000], [7, 5_000, 0, 0]])
+    for given, known in ((torch.stack([items, times], -1), times), (items, torch.zeros_like(items))):
+        found = model.biases(given, last)
+        assert len(found) == LAYERS
+        for layer, bias in enumerate(found):
+            for user in range(2):
+                for i in range(4) if last is None or layer < LAYERS - 1 else [int(last[user])]:
+                    row = bias.expand(2, -1, -1, -1)[user, 0, i if bias.shape[2] > 1 else 0]
+                    for j in range(4):
+                        gap = int(time_bucket(known[user, i] - known[user, j]))
+                        wanted = model.lag[layer, i - j] + model.gap[layer, 0, gap, 0] if j <= i else -torch.inf
+                        assert row[j].item() == pytest.approx(float(wanted))
+
+
+def test_times_of_the_data_reach_a_model_that_reads_them_and_no_other(data, fit, run, tmp_path):
+    times = data.sequences.times
+    later = data.sequences._replace(times=times + 1_000 * np.arange(len(times)) ** 2 // 2)
+    other, users = replace(data, sequences=later), np.arange(data.n_users)
+    for block, same in (("hstu", False), ("plain", True)):
+        changes = {"output": "items", "block": block, "epochs": 1}  # one epoch is the best, whatever validation says
+        (model, _), (again, _) = run(**changes), fit(tmp_path / block, other, **changes)
+        assert torch.equal(*(model.scores(one.history("test"), users) for one in (data, other))) is same
+        assert same_tensors(again.model.state_dict(), model.model.state_dict()) is same
+        both, _ = run(output="both", block=block)
+        found = [beam_ranks(both, one, "test", users, EVALUATION).top for one in (data, other)]
+        assert np.array_equal(*found) is same
+
+
+# ---- the sequence model with features, on all kinds of blocks; test_fit_recommender.py has these laws without
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -250,6 +387,7 @@ def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, d
 
 
 TRAINED = KINDS | {"sampled": {"output": "items", "loss": "sampled", "block": "ligr"}}
+TRAINED |= {"gbce": {"output": "items", "loss": "gbce"}}
 trained = pytest.mark.parametrize("changes", TRAINED.values(), ids=TRAINED)
 
 
@@ -329,7 +467,52 @@ def test_sampled_softmax_nears_the_full_one_as_negatives_cover_the_catalogue():
     assert many.item_loss(states, targets).item() == pytest.approx(wanted.mean().item(), abs=0.01)
 
 
-@pytest.mark.parametrize(("loss", "rows"), [("bce", 3 + 3), ("sampled", 3 + 4)])
+@pytest.mark.parametrize(
+    ("negatives", "others", "t", "power"),
+    [(4, 16, 0.0, 1.0), (4, 16, 1.0, 0.25), (4, 16, 0.75, 0.4375), (16, 16, 0.75, 1.0), (99, 16, 0.75, 1.0)],
+)
+def test_the_power_of_gbce_goes_from_one_to_the_sampling_rate(negatives, others, t, power):
+    assert gbce_power(negatives, others, t) == pytest.approx(power)
+
+
+def test_gbce_weighs_the_target_to_a_power_against_many_other_items():
+    model, states = item_scorer(2, loss="gbce", negatives=5), torch.randn(3, 6, dtype=torch.float64)
+    targets = torch.tensor([1, 2, 1])  # of two items the other one is certain, five times
+    x, y = ((states * model.items.weight[rows]).sum(1) for rows in (targets, 3 - targets))
+    plain = (x.sigmoid().log() + 5 * (-y).sigmoid().log()) / 6
+    torch.testing.assert_close(model.item_loss(states, targets), -plain.mean())
+    wide = item_scorer(41, loss="gbce", negatives=5)  # alpha is 1/8
+    with torch.no_grad():
+        wide.items.weight[:] = wide.items.weight[7]  # all items score alike
+    x = states @ wide.items.weight[7]
+    powered = (x.sigmoid() ** ((1 - CALIBRATION) + CALIBRATION / 8)).log() + 5 * (-x).sigmoid().log()
+    torch.testing.assert_close(wide.item_loss(states, targets), -powered.mean() / 6)
+
+
+def test_gbce_is_finite_where_a_probability_rounds_to_zero_or_one():
+    model = item_scorer(2, loss="gbce", negatives=3).float()
+    with torch.no_grad():
+        model.items.weight[:] = torch.tensor([0.0, 1e3, -1e3])[:, None]
+    states = torch.tensor([1.0, -1.0])[:, None].expand(2, 6) / 6
+    lost = [model.item_loss(states[[n]], torch.tensor([1])).item() for n in range(2)]
+    assert lost == pytest.approx([0, 1e3])
+
+
+@pytest.mark.parametrize("target", [1, 3, 5])
+def test_the_negatives_of_gbce_are_any_other_items_equally_often_and_each_target_has_its_own(target):
+    model = item_scorer(5, loss="gbce", negatives=20_000)
+    with torch.no_grad():
+        model.items.weight[:, 0] = torch.arange(6) * 1.0
+    state = torch.eye(6, dtype=torch.float64)[:1]  # reads an item's number off
+    lost = model.item_loss(state, torch.tensor([target])) * 20_001 - F.softplus(torch.tensor(-target * 1.0))
+    others = [math.log1p(math.exp(j)) for j in range(1, 6) if j != target]
+    assert lost.item() / 20_000 == pytest.approx(np.mean(others), abs=0.05)
+    few = item_scorer(50, loss="gbce", negatives=1)
+    few.item_loss(state.expand(40, 6), torch.full((40,), target)).backward()
+    assert int(few.items.weight.grad.any(1).sum()) > 10
+
+
+@pytest.mark.parametrize(("loss", "rows"), [("bce", 3 + 3), ("gbce", 3 + 3 * 4), ("sampled", 3 + 4)])
 def test_losses_with_negatives_touch_the_targets_and_the_negatives_alone(loss, rows):
     model = item_scorer(97, loss=loss, negatives=4)
     model.item_loss(torch.randn(3, 6, dtype=torch.float64), torch.tensor([5, 50, 97])).backward()
@@ -339,7 +522,7 @@ def test_losses_with_negatives_touch_the_targets_and_the_negatives_alone(loss, r
     assert not touched[0]
 
 
-@pytest.mark.parametrize("loss", ["bce", "sampled"])
+@pytest.mark.parametrize("loss", ["bce", "gbce", "sampled"])
 def test_losses_with_negatives_learn_to_rank_the_target_first(loss):
     model = item_scorer(7, loss=loss, negatives=3)
     states, targets = torch.eye(6, dtype=torch.float64), torch.tensor([1, 2, 3, 4, 5, 7])

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from toys import toy_data
 
 from bbqrec_core import Dataset, Sequences, metrics
@@ -14,11 +15,14 @@ from bbqrec_lab.baselines.counting import (
     COUNTING,
     DECAYS,
     LAG_WEIGHTS,
+    PENALTIES,
     PSEUDO_COUNTS,
     SHRINKAGES,
+    Ease,
     ItemKnn,
     Markov,
     Popularity,
+    ease_weights,
     item_cosines,
     transition_counts,
 )
@@ -231,6 +235,90 @@ def test_an_item_without_company_falls_back_to_popularity():
     scores = ItemKnn.fit(data).scores(history, slice(None))[:, 1:]
     assert scores.argsort(descending=True, stable=True).tolist() == [[1, 0, 2, 4, 3]] * 2
     assert torch.equal(scores[0], scores[1])
+
+
+def users_by_items(train: list[list[int]], n_items: int) -> np.ndarray:
+    """Whether each user has each item, (U, N+1); an item taken twice counts once."""
+    return np.array([[float(item in taken) for item in range(n_items + 1)] for taken in train])
+
+
+def ease_of(data: Dataset, penalty: float, decay: float) -> Ease:
+    """EASE with given settings, from a dense table of users and items."""
+    sets = users_by_items(np.split(data.train().items, data.train().offsets[1:-1]), data.n_items)
+    return Ease(decay, ease_weights(sparse.csr_array(sets.T @ sets), penalty), data.train_counts())
+
+
+@pytest.mark.parametrize("penalty", [0.5, 20.0])
+def test_ease_weights_solve_least_squares_for_each_item_without_the_item_itself(penalty):
+    sets = users_by_items(random_sequences(11, users=40), 13)
+    weights = ease_weights(sparse.csr_array(sets.T @ sets), penalty)
+    assert weights.dtype == np.float32
+    for j in range(14):
+        others = np.arange(14) != j
+        known = np.vstack([sets[:, others], penalty**0.5 * np.eye(13)])  # the penalty as thirteen more users
+        wanted = np.linalg.lstsq(known, np.append(sets[:, j], np.zeros(13)), rcond=None)[0]
+        np.testing.assert_allclose(weights[others, j], wanted, atol=1e-6)
+        assert weights[j, j] == 0
+
+
+def test_ease_of_two_items_is_what_the_formula_gives_by_hand():
+    # Users have {1, 2}, {1}, {1}. Item 2 from item 1: 1 / (3 + 1); item 1 from item 2: 1 / (1 + 1).
+    data = toy_data([[1, 2, 2, 9, 9], [1, 9, 9], [1, 9, 9]], 9)
+    weights = ease_of(data, 1.0, 1.0).weights
+    assert weights[1, 2] == pytest.approx(1 / 4)
+    assert weights[2, 1] == pytest.approx(1 / 2)
+    assert np.count_nonzero(weights) == 2
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_ease_scores_sum_the_weights_of_the_events_with_decay(part):
+    sequences = random_sequences(12)
+    sequences[4][:3] = [2, 5, 2]  # an event each time, though it trains as one
+    data = toy_data(sequences, 14)  # item 14 has no events
+    model = ease_of(data, 0.3, 0.3)
+    users, cut = np.array([4, 0, 17, 22]), {"valid": -2, "test": -1}[part]
+    scores = model.scores(data.history(part), users)
+    assert scores.dtype == torch.float32
+    assert (scores[:, 0] == -torch.inf).all()
+    for line, user in enumerate(users):
+        history = sequences[user][:cut][::-1]
+        wanted = sum(0.3**back * model.weights[i].astype(float) for back, i in enumerate(history))
+        for j in range(1, 15):
+            below = min(wanted) - 1 / (1 + sum(s[:-2].count(j) for s in sequences))
+            assert scores[line, j].item() == pytest.approx(wanted[j] or below, rel=1e-5, abs=1e-7)
+        assert wanted[14] == 0
+    assert ((scores[:, 1:12] < 0) & (scores[:, 1:12] > scores[:, 14:])).any()  # below 0, yet above what is unreachable
+
+
+def test_ease_tries_the_stated_grid_and_keeps_the_best_on_validation():
+    data = toy_data(random_sequences(1), 13)
+    model = Ease.fit(data)
+    assert f"{len(model.trials)} trials" in Ease.fit.__doc__
+    assert [trial.settings for trial in model.trials] == list(itertools.product(PENALTIES, DECAYS))
+    for trial in model.trials[::6]:
+        again = ease_of(data, *trial.settings)
+        ranks = metrics.rank_users(again.scores, data.history("valid"), data.targets("valid"), np.arange(data.n_users))
+        assert metrics.per_user(ranks["included"])["ndcg@10"].mean() == trial.ndcg
+    penalty, decay = max(model.trials, key=lambda trial: trial.ndcg).settings
+    assert model.decay == decay
+    assert np.array_equal(model.weights, ease_of(data, penalty, decay).weights)
+
+
+def test_items_that_ease_cannot_reach_rank_last_by_popularity():
+    data = toy_data([[1, 2, 1, 2, 2, 3, 4, 4], [5, 6, 7, 6, 5, 7, 7], [5, 6, 4, 4], [5, 7, 4, 4]], 7)
+    history = Sequences(np.array([0, 1, 1]), np.array([5], dtype=np.int32))  # one item; nothing at all
+    model = ease_of(data, 0.5, 1.0)
+    one, none = model.scores(history, slice(None))[:, 1:]
+    assert model.weights[6, 7] < 0
+    assert one.argsort(descending=True, stable=True).tolist()[2:] == [4, 1, 0, 2, 3]  # after 6 and 7
+    assert none.argsort(descending=True, stable=True).tolist() == [4, 1, 5, 0, 6, 2, 3]
+
+
+def test_ease_refuses_a_catalogue_whose_pairs_do_not_fit(monkeypatch):
+    data = toy_data(random_sequences(13), 13)
+    monkeypatch.setattr(counting, "DENSE_ITEMS", 12)
+    with pytest.raises(ValueError, match=r"at most 12 items, got 13: raise data.k_core, or use item-knn"):
+        Ease.fit(data)
 
 
 @pytest.mark.parametrize("kind", BASELINES)

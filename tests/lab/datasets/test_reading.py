@@ -22,7 +22,7 @@ from bbqrec_lab.settings import DataConfig
 def named(data: NamedDataset) -> dict[object, list[object]]:
     """Each user's original item ids, oldest first."""
     ids = np.array([None, *data.items["item_id"]], dtype=object)
-    offsets, rows = data.sequences
+    offsets, rows, _ = data.sequences
     return {user: list(ids[rows[offsets[u] : offsets[u + 1]]]) for u, user in enumerate(data.users)}
 
 
@@ -222,6 +222,7 @@ def test_times_of_any_type_order_at_full_resolution_and_are_kept_in_seconds(tmp_
     data = read_bundle(bundles.write(tmp_path, events[::-1]), DataConfig(time_ties="file"))
     assert named(data) == {1: [13, 10, 11, 12]}
     assert data.timestamps.tolist() == [100, 100, 101, 102]
+    assert data.sequences.times.tolist() == [100, 100, 101, 102]
 
 
 def test_a_folder_may_have_any_name(tmp_path):

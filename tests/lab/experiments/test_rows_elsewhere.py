@@ -14,7 +14,8 @@ from bbqrec_lab.store import Store
 
 ROWS = (  # one for every branch of training and ranking
     *("bbqrec", "hybrid", "letter", "mql4grec", "chain", "gradient-codebook", "rotation", "no-prefixes"),
-    *("sasrec", "sasrec-bce", "sasrec-features", "esasrec", "similarity-linear", "code-granularity"),
+    *("sasrec", "sasrec-bce", "gsasrec", "sasrec-features", "esasrec", "bsarec", "hstu"),
+    *("similarity-linear", "code-granularity"),
 )
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
 BY_BEAM = EvaluationConfig(early_users=23, beam=20, exact_items=1, batch=16)
