@@ -91,6 +91,11 @@ class RecommenderConfig(Checked):
         width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
         dropout: dropout rate of the embeddings and of each branch of a block.
         reweight: add the discretized similarity bias. buckets: S per channel.
+        lag_bias: add a learned attention offset per layer, head and number of events between two positions.
+        seen_offset: add a learned offset to the scores of items of the history. score_reweight: add offsets by how
+            often an item came with those of the history (`ScoreBias`); needs `seen_offset`. It keeps the `partners` of
+            each item that came with it most, and learns an offset per bucket (`score_buckets`) in `score_steps`.
+        read: with item embeddings and codes, the input is the sum of `all`, or that of the `items` alone.
         unseen: score of items that training did not see: from the head (`model`), or an even share below the deepest
             prefix that training saw (`backoff`, see `decoding.backed_off`).
         prefixes: add a vector per prefix of two codes or more, on the input and the output side (`CodeVectors`).
@@ -98,7 +103,7 @@ class RecommenderConfig(Checked):
         lr, weight_decay: of AdamW; `lr` is the peak. epochs: maximum. batch_users: windows of histories per step.
         epoch_steps: as in `TokenizerConfig`. min_steps: small datasets train more epochs until they reach it.
         evaluate_every: epochs between validations. patience: validations without improvement before training stops.
-    Raises: ValueError for a width that heads do not divide.
+    Raises: ValueError for a width that heads do not divide, and for `score_reweight` without `seen_offset`.
     """
 
     output: Literal["codes", "items", "both"] = "codes"
@@ -110,6 +115,13 @@ class RecommenderConfig(Checked):
     dropout: float = at_least(0.1, 0.0, 1.0)
     reweight: bool = True
     buckets: int = at_least(16, 2)
+    lag_bias: bool = True
+    seen_offset: bool = True
+    score_reweight: bool = True
+    score_buckets: int = at_least(24, 2)
+    score_steps: int = at_least(300, 1)
+    partners: int = at_least(128, 1)
+    read: Literal["all", "items"] = "all"
     unseen: Literal["model", "backoff"] = "backoff"
     prefixes: bool = True
     init_from_codebook: bool = True
@@ -127,6 +139,8 @@ class RecommenderConfig(Checked):
         super().__post_init__()
         if self.width % self.heads:
             raise ValueError(f"width must be a multiple of heads, got width={self.width}, heads={self.heads}")
+        if self.score_reweight and not self.seen_offset:
+            raise ValueError("score_reweight needs seen_offset: set seen_offset=True, or score_reweight=False")
         if self.buckets > 250:
             raise ValueError(f"buckets must be at most 250, so that a bucket fits a byte, got {self.buckets}")
 

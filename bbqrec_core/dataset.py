@@ -1,6 +1,7 @@
 """The dataset as arrays, its leave-one-out split, and padded batches of histories."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,13 @@ class Dataset:
             return Sequences(offsets, items, times)
         seen = ~self.cold[items]
         return Sequences(np.append(0, np.cumsum(seen))[offsets], items[seen], None if times is None else times[seen])
+
+    @cached_property
+    def seen_items(self) -> str:
+        """Seen items in the primary protocol: `filtered` if no training history repeats an item, else `included`."""
+        offsets, items, *_ = self.train()
+        pairs = np.repeat(np.arange(self.n_users), np.diff(offsets)) * (self.n_items + 1) + items
+        return "filtered" if len(np.unique(pairs)) == len(pairs) else "included"
 
     def warm_rows(self) -> Int64[np.ndarray, "warm"]:
         """Rows of the items that training may see."""

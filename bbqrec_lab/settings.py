@@ -87,7 +87,7 @@ class VariantRecommenderConfig(RecommenderConfig):
         block: of the backbone: `plain`, `ligr` with gated branches and SwiGLU as in eSASRec, `bsarec` with a
             frequency filter beside the attention, or `hstu`, whose model also reads the times of events.
     Raises: as `RecommenderConfig`; ValueError for `features` without item embeddings, and for a `loss` other than `ce`
-        if `output` is not `items`.
+        if `output` is not `items` or with `seen_offset`.
     """
 
     loss: Literal["ce", "bce", "gbce", "sampled"] = "ce"
@@ -106,6 +106,8 @@ class VariantRecommenderConfig(RecommenderConfig):
             raise ValueError("features are added to item embeddings: set output to items or both, got output=codes")
         if self.loss != "ce" and self.output != "items":
             raise ValueError(f"loss must be ce unless output is items, got loss={self.loss}, output={self.output}")
+        if self.loss != "ce" and self.seen_offset:
+            raise ValueError(f"seen_offset needs the full softmax: set loss=ce or seen_offset=False, got {self.loss}")
 
     @property
     def by_code(self) -> bool:

@@ -1,5 +1,7 @@
 """The vectors of codes for the input and output of stage 2: one per code, and one per longer prefix of an ID."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +10,8 @@ from torch import Tensor, nn
 from ..kernels import _Products, pick
 from ..tokenizer.prefix_tree import build_tree, children, padded_children, paths
 from ..transformer import INIT_STD
+
+PairValues = Callable[[Int[Tensor, "*pairs"], Int[Tensor, "*pairs"]], Float[Tensor, "*pairs"]]
 
 
 class CodeVectors(nn.Module):
@@ -38,8 +42,9 @@ class CodeVectors(nn.Module):
         node = paths(tree, tree.leaf.clamp_min(0))  # (N+1, sid_len): the item's node at each depth
         self.register_buffer("node", node, persistent=False)
         self.max_fanout = tree.max_fanout.tolist()  # maximum number of children of a node at each depth
-        for depth, (code, first) in enumerate(zip(tree.code, tree.first, strict=True)):
+        for depth, (code, parent, first) in enumerate(zip(tree.code, tree.parent, tree.first, strict=True)):
             self.register_buffer(f"code_{depth}", code, persistent=False)
+            self.register_buffer(f"parent_{depth}", parent, persistent=False)
             self.register_buffer(f"first_{depth}", first, persistent=False)
 
     def __len__(self) -> int:
@@ -68,3 +73,15 @@ class CodeVectors(nn.Module):
         row, child, begins = children(first, above)
         own = _Products.apply(out, table, begins, child)
         return logits.index_put((row, self.code_of(position, child)), own, accumulate=True)
+
+    def add_to_children(
+        self, logits: Float[Tensor, "R K"], position: int, above: Int[Tensor, "R"], values: PairValues
+    ) -> Float[Tensor, "R K"]:
+        """Add `values(row, child)` to the logits of the children of each row's prefix `above`."""
+        first = getattr(self, f"first_{position}")
+        if torch.compiler.is_compiling() or logits.device.type != "cpu":  # as in `logits`
+            child, real = padded_children(first, above, self.max_fanout[position])
+            row = torch.arange(len(above), device=above.device)[:, None].expand_as(child)
+            return logits.scatter_add(1, self.code_of(position, child).long(), values(row, child).masked_fill(~real, 0))
+        row, child, _ = children(first, above)
+        return logits.index_put((row, self.code_of(position, child)), values(row, child), accumulate=True)

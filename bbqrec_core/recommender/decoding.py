@@ -4,6 +4,7 @@ Both sum log-probabilities over all K codes of a level, without renormalising ov
 removed after the log-softmax. So a beam as wide as the tree gives the exact scores.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..tokenizer.prefix_tree import PrefixTree, children, padded_children, paths
 from .code_head import CodeHead
+from .score_bias import RankingOffsets
 
 FEWER = 4  # typical reduction of prefixes by a floor; affects speed only
 BLOCK = 2**21  # numbers per block of logits: 8 MB in float32 fit the cache and are twice as fast as 32 MB
@@ -34,22 +36,23 @@ class Frontier(Extendable):
     Rows are (B users x P prefixes), users outermost.
     """
 
-    def __init__(self, head: CodeHead, states: Float[Tensor, "B D"]) -> None:
-        self.head, self.states, self.level = head, states, 0
+    def __init__(self, head: CodeHead, states: Float[Tensor, "B D"], offsets: RankingOffsets | None = None) -> None:
+        self.head, self.states, self.offsets, self.level = head, states, offsets, 0
         start = (head.start(states) + head.depth[0])[:, None]
         out, self.caches = head.blocks.extend(start, [None] * len(head.blocks.blocks))
         self.summed = torch.zeros_like(states)
         root = torch.zeros(len(states), dtype=torch.long, device=states.device)
-        self.log_probs = head.log_probs(out[:, 0], 0, root)  # (rows, K), nats
+        self.log_probs = head.log_probs(out[:, 0], 0, root, offsets)  # (rows, K), nats
 
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
         """Extend each given row to one child node; rows may repeat or be omitted."""
         head = self.head
         self.summed = self.summed.index_select(0, rows) + head.vectors(self.level, nodes)
         self.level += 1
+        self.offsets = None if self.offsets is None else self.offsets.select(rows)
         caches = [cache.index_select(1, rows) for cache in self.caches]
         out, self.caches = head.blocks.extend((self.summed + head.depth[self.level])[:, None], caches)
-        self.log_probs = head.log_probs(out[:, 0], self.level, nodes)
+        self.log_probs = head.log_probs(out[:, 0], self.level, nodes, self.offsets)
 
 
 def backed_off(
@@ -71,11 +74,13 @@ def backed_off(
     return torch.where(tree.unseen[depth][node], even, steps)
 
 
-def exact_leaves(head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree) -> Float[Tensor, "B leaves"]:
+def exact_leaves(
+    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, offsets: RankingOffsets | None = None
+) -> Float[Tensor, "B leaves"]:
     """Log-probability in nats of every leaf for a block of users; each prefix is computed once."""
     users = len(states)
     line = torch.arange(users, device=states.device)[:, None]
-    frontier = Frontier(head, states)
+    frontier = Frontier(head, states, offsets)
     score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
     for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
         above = line * score.shape[1] + parent  # (B, nodes): frontier row of the parent of each node
@@ -87,11 +92,15 @@ def exact_leaves(head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree)
 
 
 def leaf_scores(
-    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, leaf: Int[Tensor, "B"]
+    head: CodeHead,
+    states: Float[Tensor, "B D"],
+    tree: PrefixTree,
+    leaf: Int[Tensor, "B"],
+    offsets: RankingOffsets | None = None,
 ) -> Float[Tensor, "B"]:
     """Log-probability in nats of one leaf for each user."""
     path = paths(tree, leaf).unbind(-1)
-    frontier, score = Frontier(head, states), states.new_zeros(len(states))
+    frontier, score = Frontier(head, states, offsets), states.new_zeros(len(states))
     everyone = torch.arange(len(states), device=states.device)
     for depth, node in enumerate(path):
         code = tree.code[depth][node]
@@ -102,14 +111,19 @@ def leaf_scores(
 
 
 def leaves_above(
-    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"]
+    head: CodeHead,
+    states: Float[Tensor, "B D"],
+    tree: PrefixTree,
+    floor: Float[Tensor, "B"],
+    offsets: RankingOffsets | None = None,
 ) -> Float[Tensor, "B leaves"]:
     """`exact_leaves` for leaves at or above the floor of a user, in nats; others may be -inf.
 
     A prefix is at least as probable as any ID below it, so prefixes below the floor are not extended.
     """
     users = torch.arange(len(states), device=states.device)
-    node, score, frontier = torch.zeros_like(users), states.new_zeros(len(states)), Frontier(head, states)
+    node, score = torch.zeros_like(users), states.new_zeros(len(states))
+    frontier = Frontier(head, states, offsets)
     for depth, first in enumerate(tree.first):
         row, child, _ = children(first, node)
         code = tree.code[depth][child]
@@ -125,20 +139,26 @@ def leaves_above(
 
 
 def exact_scores(
-    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
+    head: CodeHead,
+    states: Float[Tensor, "B D"],
+    tree: PrefixTree,
+    floor: Float[Tensor, "B"] | None = None,
+    offsets: RankingOffsets | None = None,
 ) -> Float[Tensor, "B rows"]:
     """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf.
 
-    Args: floor: score per user below which items may be -inf, see `leaves_above`.
+    Args: floor: score per user below which items may be -inf, see `leaves_above`. offsets: of score reweighting.
     """
     most_nodes = max(len(code) for code in tree.code)
     largest = max(table.num_embeddings for table in head.vectors.codes)
     block = max(BLOCK // (most_nodes * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
+    block = block if floor is None else FEWER * block
+    users, given = states.split(block), itertools.repeat(None) if offsets is None else offsets.split(block)
     if floor is None:
-        leaves = torch.cat([exact_leaves(head, part, tree) for part in states.split(block)])
+        leaves = torch.cat([exact_leaves(head, part, tree, some) for part, some in zip(users, given, strict=False)])
     else:
-        parts = zip(states.split(FEWER * block), floor.split(FEWER * block), strict=True)
-        leaves = torch.cat([leaves_above(head, part, tree, least) for part, least in parts])
+        parts = zip(users, floor.split(block), given, strict=False)
+        leaves = torch.cat([leaves_above(head, part, tree, least, some) for part, least, some in parts])
     scores = leaves[:, tree.leaf.clamp_min(0)]
     scores[:, 0] = -torch.inf
     return scores

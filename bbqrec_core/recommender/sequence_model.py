@@ -16,6 +16,7 @@ from . import decoding
 from .code_embeddings import CodeVectors
 from .code_head import CodeHead, CodeOutputs
 from .decoding import Frontier
+from .score_bias import Places, RankingOffsets, ScoreBias, SeenOffsets
 from .similarity_bias import SimilarityBias, build_reweighting
 
 ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
@@ -46,7 +47,9 @@ class SequenceModel(nn.Module):
         self.config, self.per_item = config, 1  # positions per item
         self.position = nn.Embedding(config.max_events, config.width)
         self.blocks = Transformer(config.layers, config.width, config.heads, config.dropout, block)
-        self.items = self.vectors = self.head = self.reweighting = None
+        lags = torch.zeros(config.layers, config.heads, config.max_events)  # logits
+        self.lag_bias = nn.Parameter(lags) if config.lag_bias else None
+        self.items = self.vectors = self.head = self.reweighting = self.scoring = None
         if ids is None or config.output != "codes":
             self.items = nn.Embedding(n_items + 1, config.width)
         if ids is not None:
@@ -55,6 +58,8 @@ class SequenceModel(nn.Module):
             self.head = self.make_head()
         for table in self.tables():
             nn.init.normal_(table.weight, std=INIT_STD)
+        if config.seen_offset:
+            self.scoring = ScoreBias(n_items, config, None if self.head is None else self.vectors.node)
         if ids is not None and ids.signals:
             self._use_signals(ids, reweighting)
 
@@ -97,6 +102,8 @@ class SequenceModel(nn.Module):
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Input vectors of items, without positions."""
         parts = [] if self.items is None else [self.item_embeddings(item_ids)]
+        if parts and self.config.read == "items":
+            return parts[0]
         return sum(parts + self.code_vectors(item_ids))
 
     def code_vectors(self, item_ids: Int[Tensor, "*rows"]) -> list[Float[Tensor, "*rows D"]]:
@@ -118,14 +125,18 @@ class SequenceModel(nn.Module):
     def biases(
         self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None
     ) -> list[Float[Tensor, "#B #H _ T"]]:
-        """What `transformer.attention` adds to the logits of each layer: the causal mask, plus the reweighting.
+        """What `transformer.attention` adds to the logits of each layer: the causal mask, lag bias, the reweighting.
 
         Padding is on the right, so the causal mask hides it from all events.
 
         Args: last: if given, the bias of the last layer is that of one position per user, (B, #H, 1, T).
         """
         mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
-        masks = [mask] * (self.config.layers - 1) + [mask if last is None else select_query(mask, last)]
+        masks = [mask] * self.config.layers
+        if self.lag_bias is not None:
+            step = torch.arange(mask.shape[-1], device=mask.device)
+            masks = [mask + lag[:, (step[:, None] - step).clamp_min(0)] for lag in self.lag_bias]
+        masks[-1] = masks[-1] if last is None else select_query(masks[-1], last)
         if self.reweighting is None:
             return masks
         return [mask + offset for mask, offset in zip(masks, self.reweighting(item_ids, last), strict=True)]
@@ -139,17 +150,38 @@ class SequenceModel(nn.Module):
         last = (item_rows(item_ids) > 0).sum(1).mul(self.per_item).sub(1).clamp_min(0)
         return self.blocks.last_position(self.enter(item_ids), self.biases(item_ids, last), last)
 
-    def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
-        """Mean of -log softmax(state . item vectors)[target] over all N items, in nats."""
-        return softmax_loss(states, self.item_embeddings()[1:], targets - 1)
+    def item_loss(
+        self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"], held: Places | None = None
+    ) -> Float[Tensor, ""]:
+        """Mean of -log softmax(state . item vectors + offset of seen items)[target] over all N items, in nats.
+
+        Args: held: the items of the history at every position; None if the model has no offset for them.
+        """
+        seen = [] if held is None else [(held.row, held.column - 1, self.scoring.seen[0].expand(len(held.row)))]
+        return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=seen)
+
+    def logits(self, states: Float[Tensor, "B D"], rows: Int[Tensor, "B T"]) -> Float[Tensor, "B rows"]:
+        """Logit of every item row after the last event; column 0 is -inf."""
+        logits = states @ self.item_embeddings().T
+        if self.scoring is not None:
+            logits = self.scoring.trust * logits + self.scoring.item_offsets(rows)
+        logits[:, 0] = -torch.inf
+        return logits
 
     def frontier(self, item_ids: Int[Tensor, "B T ..."]) -> Frontier:
         """The start of beam search after the histories of users."""
-        return Frontier(self.head, self.last_states(item_ids))
+        return Frontier(self.head, self.last_states(item_ids), self.id_offsets(item_ids))
+
+    def id_offsets(self, item_ids: Int[Tensor, "B T"]) -> RankingOffsets | None:
+        """Score reweighting of generation after the histories of users."""
+        if self.scoring is None:
+            return None
+        users = torch.arange(len(item_ids), device=item_ids.device)
+        return RankingOffsets(self.vectors, self.scoring.node_offsets(item_ids), self.scoring.trust, users)
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
-        return decoding.exact_scores(self.head, self.last_states(item_ids), tree)
+        return decoding.exact_scores(self.head, self.last_states(item_ids), tree, offsets=self.id_offsets(item_ids))
 
     def ranking_scores(
         self,
@@ -164,11 +196,17 @@ class SequenceModel(nn.Module):
         These affect neither the rank of a target nor a list of the best k. The k-th best is that of a beam without the
         `masked` items. In a large catalogue this skips most of the tree.
         """
-        states = self.last_states(item_ids)
-        found = decoding.beam_search(Frontier(self.head, states), tree, k, masked)[1]
-        floor = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets])
+        states, offsets = self.last_states(item_ids), self.id_offsets(item_ids)
+        found = decoding.beam_search(Frontier(self.head, states, offsets), tree, k, masked)[1]
+        floor = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets], offsets)
         kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
-        return decoding.exact_scores(self.head, states, tree, torch.minimum(kth, floor) - ROUNDING)
+        return decoding.exact_scores(self.head, states, tree, torch.minimum(kth, floor) - ROUNDING, offsets)
+
+    def offset_loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """The loss of score reweighting alone, see `ScoreBias.loss`."""
+        depths = range(0 if self.head is None else len(self.vectors))
+        parents = [getattr(self.vectors, f"parent_{depth}") for depth in depths]
+        return self.scoring.loss(rows, parents, self.items is not None)
 
     def loss(self, rows: Int[Tensor, "B T ..."]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.
@@ -179,11 +217,15 @@ class SequenceModel(nn.Module):
         states, _ = self.states(inputs)
         real = targets > 0
         states, targets = states[real], targets[real]
-        parts = {}
+        parts, held, offsets = {}, None, None
+        if self.scoring is not None:
+            held = self.scoring.held(torch.where(real, inputs, 0))
         if self.head is not None:
-            parts["codes"] = -self.head(states, self.vectors.node[targets]).mean()
+            if held is not None:
+                offsets = SeenOffsets(self.vectors, self.scoring.held_nodes(held), self.scoring.seen[1:])
+            parts["codes"] = -self.head(states, self.vectors.node[targets], offsets).mean()
         if self.items is not None:
-            parts["items"] = self.item_loss(states, targets)
+            parts["items"] = self.item_loss(states, targets, held)
         if len(parts) == 1:
             return {"loss": sum(parts.values())}
         return {"loss": self.config.w_codes * parts["codes"] + parts["items"]} | parts

@@ -145,13 +145,13 @@ def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[De
     """
     if recommender.tree is None:
         raise ValueError("this run scores items directly: it has no codes to unfold")
-    states = recommender.model.last_states(read_part(recommender, rows))
+    read = read_part(recommender, rows)
     vectors, gone = recommender.model.vectors, torch.tensor([sorted(set(map(int, rows)))])
     codes = torch.stack([vectors.code_of(d, node) for d, node in enumerate(vectors.node.unbind(1))], 1)
     depths: list[Depth] = []
     for depth in range(1, codes.shape[1] + 1):
         tree = cut(recommender.tree, depth)
-        items, scores = decoding.beam_search(decoding.Frontier(recommender.model.head, states), tree, width, gone)
+        items, scores = decoding.beam_search(recommender.model.frontier(read), tree, width, gone)
         real = items[0] > 0
         node = tree.leaf[items[0][real]].numpy()
         _, first, size = np.unique(node, return_index=True, return_counts=True)
@@ -186,10 +186,12 @@ def without_each(
         return scores[0], scores[1:]
     sizes = np.array([len(history) for history in histories])
     flat = np.concatenate([np.array(history, dtype=np.int32) for history in histories])
-    states = recommender.model.last_states(gather_padded(flat, np.cumsum(sizes) - sizes, sizes))
-    states = states.repeat_interleave(len(asked), 0)
+    model, padded = recommender.model, gather_padded(flat, np.cumsum(sizes) - sizes, sizes)
+    states, offsets = model.last_states(padded).repeat_interleave(len(asked), 0), model.id_offsets(padded)
+    owner = torch.arange(len(histories)).repeat_interleave(len(asked))
+    offsets = None if offsets is None else offsets.select(owner)
     leaf = recommender.tree.leaf[asked].repeat(len(histories))
-    scores = decoding.leaf_scores(recommender.model.head, states, recommender.tree, leaf).view(len(histories), -1)
+    scores = decoding.leaf_scores(model.head, states, recommender.tree, leaf, offsets).view(len(histories), -1)
     return scores[0], scores[1:]
 
 

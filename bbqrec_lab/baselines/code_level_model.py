@@ -1,5 +1,7 @@
 """Code granularity of stage 2 as in TIGER: one position per code instead of one per item, and its beam search."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -33,11 +35,12 @@ class TokenModel(SequenceModel):
 
     Source: Rajput et al. 2023 (TIGER), section 3.2, for the flattened sequence.
     Choice: a decoder only instead of their encoder and decoder, so both granularities use the same blocks; a token's
-        position vector is that of its item plus that of its level.
+        position vector is that of its item plus that of its level. No lag bias, and no offsets of scores.
     """
 
     def __init__(self, n_items: int, ids: SemanticIds, config: RecommenderConfig, **options: object) -> None:
-        super().__init__(n_items, ids, config, **options)
+        plain = replace(config, lag_bias=False, seen_offset=False, score_reweight=False)
+        super().__init__(n_items, ids, plain, **options)
         self.per_item = len(ids.sizes)
         self.position = nn.Embedding(config.max_events + 1, config.width)  # one more for the item that is generated
         nn.init.normal_(self.position.weight, std=INIT_STD)

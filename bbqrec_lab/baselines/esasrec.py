@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bbqrec_core.kernels import dropout
+from bbqrec_core.recommender.score_bias import Places
 from bbqrec_core.transformer import Block
 from bbqrec_lab.baselines.features_model import FeaturesModel
 
@@ -62,10 +63,12 @@ class NegativesModel(FeaturesModel):
         and the memory is targets x N.
     """
 
-    def item_loss(self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"]) -> Float[Tensor, ""]:
-        """Mean loss in nats."""
+    def item_loss(
+        self, states: Float[Tensor, "P D"], targets: Int[Tensor, "P"], held: Places | None = None
+    ) -> Float[Tensor, ""]:
+        """Mean loss in nats; `held` as in the core, for `ce` only."""
         if self.config.loss == "ce":
-            return super().item_loss(states, targets)
+            return super().item_loss(states, targets, held)
         last, device = self.items.num_embeddings - 1, targets.device
         positive = (states * self.item_embeddings(targets)).sum(-1)
         if self.config.loss == "bce":

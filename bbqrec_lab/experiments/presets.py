@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.epochs": 6,
         "recommender.min_steps": 0,
         "recommender.patience": 2,
+        "recommender.score_steps": 60,
         "recommender.epoch_steps": 100,
     },
     "quick": {"tokenizer.epoch_steps": 100, "recommender.epoch_steps": 300},  # a first look on large data too

@@ -23,7 +23,9 @@ class Variant:
     overrides: dict[str, object] = field(default_factory=dict)
 
 
-PLAIN_RQVAE: dict[str, object] = {  # no ID signal; only reconstruction and commitment; TIGER's repair; no reweighting
+PLAIN_RQVAE: dict[
+    str, object
+] = {  # no ID signal; only reconstruction and commitment; TIGER's repair; neither reweighting
     "tokenizer.id_signal": False,
     "tokenizer.specific": False,
     "tokenizer.normalise": False,
@@ -32,7 +34,14 @@ PLAIN_RQVAE: dict[str, object] = {  # no ID signal; only reconstruction and comm
     "tokenizer.w_seq": 0.0,
     "tokenizer.uniqueness": "extra",
     "recommender.reweight": False,
+    "recommender.score_reweight": False,
     "recommender.init_from_codebook": False,
+}
+PUBLISHED: dict[str, object] = {  # a sequence model without IDs in its published form
+    "recommender.output": "items",
+    "recommender.lag_bias": False,
+    "recommender.seen_offset": False,
+    "recommender.score_reweight": False,
 }
 VARIANTS: dict[str, Variant] = {
     "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
@@ -46,27 +55,30 @@ VARIANTS: dict[str, Variant] = {
         "baseline",
         "SASRec with full cross-entropy and the same blocks",
         "items",
-        {  # without IDs the last two have no effect: rows that need SASRec's embeddings find the same stored run
-            "recommender.output": "items",
-            "recommender.reweight": False,
-            "recommender.init_from_codebook": False,
-        },
+        PUBLISHED  # without IDs these two have no effect: rows that need SASRec's embeddings find the same stored run
+        | {"recommender.reweight": False, "recommender.init_from_codebook": False},
     ),
     "sasrec-bce": Variant(
         "baseline",
         "SASRec as published, one negative per target",
         "items",
-        {"recommender.output": "items", "recommender.loss": "bce"},
+        PUBLISHED | {"recommender.loss": "bce"},
     ),
     "gsasrec": Variant(
         "baseline",
         "gSASRec: many negatives per target and a calibrated binary cross-entropy",
         "items",
-        {"recommender.output": "items", "recommender.loss": "gbce"},
+        PUBLISHED | {"recommender.loss": "gbce"},
     ),
     "sasrec-features": Variant(
         "baseline",
         "SASRec with modality features added to the item embeddings",
+        "items",
+        PUBLISHED | {"recommender.features": True},
+    ),
+    "sasrec-strong": Variant(
+        "baseline",
+        "SASRec with all that needs no ID: features, lag bias, offset of seen items, score reweighting",
         "items",
         {"recommender.output": "items", "recommender.features": True},
     ),
@@ -74,19 +86,19 @@ VARIANTS: dict[str, Variant] = {
         "baseline",
         "eSASRec: sampled softmax and LiGR blocks",
         "items",
-        {"recommender.output": "items", "recommender.loss": "sampled", "recommender.block": "ligr"},
+        PUBLISHED | {"recommender.loss": "sampled", "recommender.block": "ligr"},
     ),
     "bsarec": Variant(
         "baseline",
         "BSARec: a frequency filter beside the attention, full cross-entropy",
         "items",
-        {"recommender.output": "items", "recommender.block": "bsarec"},
+        PUBLISHED | {"recommender.block": "bsarec"},
     ),
     "hstu": Variant(
         "baseline",
         "HSTU: pointwise attention with gates, reads the times of events, full cross-entropy",
         "items",
-        {"recommender.output": "items", "recommender.block": "hstu"},
+        PUBLISHED | {"recommender.block": "hstu"},
     ),
     "sasrec-codes": Variant(
         "ablation",
@@ -96,7 +108,7 @@ VARIANTS: dict[str, Variant] = {
     "hybrid": Variant(
         "baseline",
         "generated IDs rescored by the dense item softmax",
-        overrides={"recommender.output": "both"},
+        overrides={"recommender.output": "both", "recommender.read": "items"},
     ),
     "tiger": Variant(
         "baseline",
@@ -132,6 +144,15 @@ VARIANTS: dict[str, Variant] = {
         overrides={"ids.source": "published"},
     ),
     "no-reweighting": Variant("ablation", "plain self-attention", overrides={"recommender.reweight": False}),
+    "no-score-reweighting": Variant(
+        "ablation", "scores without offsets by co-occurrence", overrides={"recommender.score_reweight": False}
+    ),
+    "no-seen-offset": Variant(
+        "ablation",
+        "no offset of seen items, and so no score reweighting",
+        overrides={"recommender.seen_offset": False, "recommender.score_reweight": False},
+    ),
+    "no-lag-bias": Variant("ablation", "attention without lag bias", overrides={"recommender.lag_bias": False}),
     "similarity-signals": Variant(
         "ablation",
         "similarity from the behaviour signals before quantization",

@@ -251,8 +251,9 @@ def trace(recommender: Recommender, rows: Int[Tensor, "B T"], width: int, plan: 
         seconds = {"history": watched.marks[0][1] - start, "level 1, model": 0.0}
     else:
         states = recommender.model.last_states(rows)
+        offsets = recommender.model.id_offsets(rows)
         read = now() - start
-        watched = _Watched(lambda: Frontier(recommender.model.head, states), now)
+        watched = _Watched(lambda: Frontier(recommender.model.head, states, offsets), now)
         seconds = {"history": read, "level 1, model": watched.marks[0][1] - watched.marks[0][0]}
     items, scores = decoding.beam_search(watched, recommender.tree, width)
     ends = [*(begin for begin, _ in watched.marks[1:]), now()]
@@ -273,10 +274,12 @@ def gaps(recommender: Recommender, rows: Int[Tensor, "B T"], width: int) -> dict
     plain = replace(recommender, tree=recommender.tree._replace(unseen=()))
     model, (items, scores) = plain.model, plain.beam(rows, width)
     states, found = model.last_states(rows).repeat_interleave(items.shape[1], 0), items.flatten() > 0
-    whole = model.head(states[found], model.vectors.node[items.flatten()[found]])
+    offsets, nodes = model.id_offsets(rows), model.vectors.node[items.flatten()[found]]
+    owner = torch.arange(len(rows)).repeat_interleave(items.shape[1])[found]
+    whole = model.head(states[found], nodes, None if offsets is None else offsets.select(owner))
     length = int((rows[0] > 0).sum())
     alone = plain.beam(rows[:1, :length], width)[1]
-    exact = decoding.exact_scores(model.head, model.last_states(rows[:1, :length]), plain.tree)[0, 1:]
+    exact = model.id_scores(rows[:1, :length], plain.tree)[0, 1:]
     wide_items, wide = plain.beam(rows[:1, :length], plain.tree.leaves)
     real = wide_items[0] > 0
     pairs = {

@@ -81,6 +81,6 @@ def test_both_stages_train_without_the_laboratory_and_its_libraries(root, tmp_pa
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split("\n")[0] == "recommender,sasrec,tokenizer"
+    assert done.stdout.split("\n")[0] == "recommender,sasrec,score offsets,tokenizer"
     missed = set(done.stdout.split("\n")[1].split(","))
     assert missed >= set(LABS)  # they were asked for, and were not there

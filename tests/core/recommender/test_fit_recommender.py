@@ -312,11 +312,11 @@ def test_ranks_by_a_narrow_beam_miss_targets_and_count_them_as_zero(data, ids):
 def test_the_early_score_of_sasrec_is_exact_ndcg(data):
     recommender = fresh("items", None)
     users = np.array([1, 5, 9])
-    ranks = rank_users(recommender.scores, data.history("valid"), data.targets("valid"), users, ("included",))[
-        "included"
-    ]
-    wanted = per_user(ranks)["ndcg@10"].mean()
-    assert early_score(recommender, data, users, EVALUATION) == pytest.approx(wanted)
+    for kind in ("included", "filtered"):
+        asked = replace(data)
+        vars(asked)["seen_items"] = kind
+        ranks = rank_users(recommender.scores, data.history("valid"), data.targets("valid"), users, (kind,))[kind]
+        assert early_score(recommender, asked, users, EVALUATION) == pytest.approx(per_user(ranks)["ndcg@10"].mean())
 
 
 CHANGES = {
@@ -329,6 +329,13 @@ CHANGES = {
     "dropout": 0.3,
     "reweight": False,
     "buckets": 5,
+    "lag_bias": False,
+    "seen_offset": False,
+    "score_reweight": True,
+    "score_buckets": 3,
+    "score_steps": 5,
+    "partners": 1,
+    "read": "items",
     "unseen": "model",
     "prefixes": False,
     "init_from_codebook": False,
@@ -347,6 +354,10 @@ CHANGES = {
 NEEDS = {
     "w_codes": {"output": "both"},
     "unseen": {"new": 0.5},
+    "score_buckets": {"score_reweight": True},
+    "score_steps": {"score_reweight": True},
+    "partners": {"score_reweight": True},
+    "read": {"output": "both"},
     "patience": {"lr": 0.05, "epochs": 8},  # fast enough for the score to fall
 }
 

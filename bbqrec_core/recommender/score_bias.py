@@ -1,0 +1,271 @@
+"""Score reweighting: a learned offset of a candidate's score per bucket of how often it came with the history."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ..config import RecommenderConfig
+from ..dataset import Sequences
+from ..kernels import look_up
+from .code_embeddings import CodeVectors
+
+REACH, CLOSER, BACKWARD = 20, 0.9, 0.5  # events a pair may lie apart; weight per step; weight of the reverse order
+PRIOR, FROM_POWER, TO_POWER = 10.0, 0.5, 0.3  # events added to those of an item; powers of those of both items
+DECAYS = (0.5, 0.8)  # weight of an event of the history per step back, a channel each
+CLASSES = 12  # powers of two of training events
+HORIZON = 16  # last events of the history that give mass
+
+
+def count_pairs(
+    train: Sequences, n_items: int, keep: int
+) -> tuple[Int[Tensor, "N keep"], Float[Tensor, "N keep"], Int[Tensor, "N"]]:
+    """Count for every item row the items that come with it in training histories.
+
+        n_ij = sum over pairs of events i, j of a user, up to REACH apart: CLOSER^(gap - 1), x BACKWARD if j is first
+
+    Returns: the `keep` best partners of every item by n_ij (u_j + PRIOR)^-TO_POWER, ascending and padded with 0; their
+        n_ij; and u_i, the training events of every item.
+    """
+    items, wide = torch.from_numpy(train.items).long(), n_items + 1
+    owner = torch.repeat_interleave(torch.from_numpy(train.offsets).diff())
+    total = torch.sparse_coo_tensor(
+        torch.zeros(1, 0, dtype=torch.long), torch.zeros(0), (wide * wide,), check_invariants=False
+    ).coalesce()
+    for gap in range(1, REACH + 1):
+        same = owner[gap:] == owner[:-gap]
+        first, then = items[:-gap][same], items[gap:][same]
+        pair = torch.cat([first * wide + then, then * wide + first])[None]
+        weight = torch.tensor([1.0, BACKWARD]).repeat_interleave(len(first)) * CLOSER ** (gap - 1)
+        total = (
+            total + torch.sparse_coo_tensor(pair, weight, (wide * wide,), check_invariants=False).coalesce()
+        ).coalesce()
+    row, partner, count = total.indices()[0] // wide, total.indices()[0] % wide, total.values()
+    users = torch.bincount(items, minlength=wide)
+    row, partner, count = (part[row != partner] for part in (row, partner, count))
+    order = (count * (users[partner] + PRIOR) ** -TO_POWER).argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    size = torch.bincount(row, minlength=wide)
+    place = torch.arange(len(row)) - (size.cumsum(0) - size)[row]
+    order, row, place = order[place < keep], row[place < keep], place[place < keep]
+    partners, counts = torch.zeros(wide, keep, dtype=torch.long), torch.zeros(wide, keep)
+    partners[row, place], counts[row, place] = partner[order], count[order]
+    partners, order = partners.sort(1)
+    return partners, counts.gather(1, order), users
+
+
+class Places(NamedTuple):
+    """Items of the history at training positions, or nodes whose items all are, in the order of positions."""
+
+    row: Int[Tensor, "places"]
+    column: Int[Tensor, "places"]
+
+
+class ScoreBias(nn.Module):
+    """Add a learned offset to the scores of items and of prefixes, by how often they came with the history's items.
+
+        s_ij = n_ij (u_i + PRIOR)^-FROM_POWER (u_j + PRIOR)^-TO_POWER            n, u of `count_pairs`
+        mass_c[j] = sum over the last HORIZON events i: DECAYS[c]^back(i) s_ij   back = 0 for the last event
+        mass_c[node] = sum of mass_c[j] over the items j below the node
+        offset[j] = sum over c of table[c, bucket(log mass_c[j]), class(u_j)]    the same for nodes, a table per depth
+        score[j] = trust * (logit of the transformer) + offset[j]
+
+    Items of the history have mass 0 and the offset `seen`, which learns with the transformer; so have nodes with no
+    other items below. A mass below the first bucket gives no offset. Classes are powers of two of training events: rare
+    and popular items have their own curves.
+
+    Args: n_items: N. config: settings. node: (N+1, sid_len), the node of every item row at each depth; None for a
+        model that generates no IDs.
+    Source: ours, the dual of similarity reweighting; the counts are those of item-item neighbours with order.
+    Choice: zero tables are the model without it.
+    """
+
+    def __init__(self, n_items: int, config: RecommenderConfig, node: Int[Tensor, "N L"] | None = None) -> None:
+        super().__init__()
+        channels = len(DECAYS) if config.score_reweight else 0
+        self.buckets, keep = config.score_buckets, min(config.partners, n_items) if channels else 0
+        self.register_buffer("partners", torch.zeros(n_items + 1, keep, dtype=torch.int32))
+        self.register_buffer("counts", torch.zeros(n_items + 1, keep))
+        self.register_buffer("events", torch.zeros(n_items + 1))
+        self.register_buffer("edges", torch.tensor([0.0, 1.0]))  # log of the first bucket's lower edge, width of all
+        self.register_buffer("trust", torch.ones(()))
+        self.register_buffer("node", node, persistent=False)
+        self.nodes = [] if node is None else (node.amax(0) + 1).tolist()  # of each depth
+        depths = 1 + len(self.nodes)  # the first is that of items
+        self.table = nn.Parameter(torch.zeros(depths, channels, self.buckets + CLASSES))  # nats
+        self.slope = nn.Parameter(torch.zeros(depths, channels))  # nats per bucket
+        self.seen = nn.Parameter(torch.zeros(depths))  # nats
+
+    @torch.no_grad()
+    def observe(self, train: Sequences) -> None:
+        """Count the pairs of training histories, and cut the buckets."""
+        found = count_pairs(train, len(self.events) - 1, self.partners.shape[1])
+        for buffer, values in zip((self.partners, self.counts, self.events), found, strict=True):
+            buffer.copy_(values)
+        pairs = (self._from(self.events)[:, None] * self._to_partners()).flatten()
+        if (pairs > 0).any():
+            logs = pairs[pairs > 0].log().sort().values
+            low = logs[len(logs) // 50]
+            self.edges[0], self.edges[1] = low, (logs[-1] + 1 - low) / self.buckets
+
+    def _from(self, events: Float[Tensor, "*items"]) -> Float[Tensor, "*items"]:
+        return (events + PRIOR) ** -FROM_POWER
+
+    def _to(self, events: Float[Tensor, "*items"]) -> Float[Tensor, "*items"]:
+        return (events + PRIOR) ** -TO_POWER
+
+    def _to_partners(self) -> Float[Tensor, "N keep"]:
+        """n_ij (u_j + PRIOR)^-TO_POWER of every item's partners."""
+        return self.counts * self._to(self.events)[self.partners.long()]
+
+    def masses(
+        self, rows: Int[Tensor, "B T"], later: Int[Tensor, "B R"] | None = None
+    ) -> tuple[list[Float[Tensor, "B rows"]], Bool[Tensor, "B rows"]]:
+        """Mass of every item row per channel (B, N+1) after histories, and the items of the histories.
+
+        Args: rows: events, 0 pads on the right. later: in training, the events that follow; the pairs of the user's own
+            events leave the counts, because at test time those with the target are not among them.
+        """
+        back = torch.arange(HORIZON, device=rows.device)
+        place = (rows > 0).sum(1, keepdim=True) - 1 - back  # (B, HORIZON), from the last event backwards
+        recent, own = rows.gather(1, place.clamp_min(0)), 0 if later is None else 1
+        weight = torch.where(place >= 0, self._from(self.events[recent] - own), 0)
+        partners, pairs = self.partners[recent].long().flatten(1), self._to_partners()[recent]
+        empty, masses = self.counts.new_zeros(len(rows), len(self.events)), []
+        seen = empty.scatter(1, rows, 1).index_fill(1, rows.new_zeros(1), 0).bool()
+        for decay in DECAYS[: self.table.shape[1]]:
+            used = decay**back * weight
+            mass = empty.scatter_add(1, partners, (used[..., None] * pairs).flatten(1))
+            if later is not None:
+                mass = mass.scatter_add(1, later, -(used[:, None] @ self._own_pairs(recent, later))[:, 0])
+            masses.append(mass.masked_fill(seen | (mass < self.edges[0].exp()), 0))
+        return masses, seen
+
+    def _own_pairs(self, recent: Int[Tensor, "B H"], later: Int[Tensor, "B R"]) -> Float[Tensor, "B H R"]:
+        """What the pairs of a recent and a later event of one user add to `counts` x factor of the later item."""
+        partners = self.partners[recent].long()  # ascending
+        wanted = later[:, None].expand(-1, recent.shape[1], -1).contiguous()
+        found = torch.searchsorted(partners, wanted).clamp_max(partners.shape[2] - 1)
+        count = self.counts[recent].gather(2, found) * (partners.gather(2, found) == wanted) * (wanted > 0)
+        steps = torch.arange(recent.shape[1], device=later.device)[:, None] + torch.arange(
+            later.shape[1], device=later.device
+        )
+        left = (count - torch.where(steps < REACH, CLOSER**steps, 0)).clamp_min(0)
+        return count * self._to(self.events[wanted]) - left * self._to((self.events[wanted] - 1).clamp_min(0))
+
+    def _below(self, values: Float[Tensor, "B rows"], depth: int) -> Float[Tensor, "B nodes"]:
+        """Sums over the items below the nodes of a depth."""
+        return values.new_zeros(len(values), self.nodes[depth - 1]).index_add_(
+            1, self.node[1:, depth - 1], values[:, 1:]
+        )
+
+    def _offsets(
+        self, depth: int, masses: list[Float[Tensor, "B columns"]], events: Float[Tensor, "columns"]
+    ) -> Float[Tensor, "B columns"]:
+        """Offsets of items (depth 0) or nodes with their masses and training events."""
+        kind, total = events.add(1).log2().long().clamp_max(CLASSES - 1), torch.zeros_like(masses[0])
+        for table, slope, mass in zip(self.table[depth], self.slope[depth], masses, strict=True):
+            x = (mass.clamp_min(1e-30).log() - self.edges[0]) / self.edges[1]
+            curve = torch.cat([table.new_zeros(1), table[: self.buckets]])
+            line = slope * x + table[self.buckets :][kind]
+            total = total + look_up(curve, x.floor().clamp(-1, self.buckets - 1).long() + 1) + line * (x >= 0)
+        return total
+
+    def item_offsets(self, rows: Int[Tensor, "B T"]) -> Float[Tensor, "B rows"]:
+        """Offsets in nats of every item row (B, N+1) after histories; 0 pads on the right."""
+        masses, seen = self.masses(rows)
+        return seen * self.seen[0] + (self._offsets(0, masses, self.events) if masses else 0)
+
+    def node_offsets(self, rows: Int[Tensor, "B T"]) -> list[Float[Tensor, "B _"]]:
+        """Offsets in nats of the nodes of each depth, as `item_offsets`."""
+        (masses, seen), found, ones = self.masses(rows), [], torch.ones_like(self.events)[None]
+        for depth in range(1, len(self.nodes) + 1):
+            held = self._below(seen.to(self.events), depth) == self._below(ones, depth)
+            below, events = [self._below(mass, depth) for mass in masses], self._below(self.events[None], depth)[0]
+            found.append(held * self.seen[depth] + (self._offsets(depth, below, events) if masses else 0))
+        return found
+
+    def loss(self, rows: Int[Tensor, "B T"], nodes: list[Int[Tensor, "_"]], items: bool) -> dict[str, Tensor]:
+        """Mean of -log softmax(offsets)[next event] after one random event of each window, in nats.
+
+        Args: rows: windows of training histories, 0 pads on the right. nodes: the parents of the nodes of each depth.
+            items: whether items are scored. Prefixes compete with those of the same parent; items and prefixes of the
+            history do not compete.
+        """
+        size = (rows > 0).sum(1, keepdim=True)
+        cut = 1 + (torch.rand(len(rows), 1, device=rows.device) * (size - 1)).long()  # events that are read
+        place = torch.arange(rows.shape[1], device=rows.device)
+        later = rows.gather(1, (cut + place).clamp_max(rows.shape[1] - 1)).masked_fill(cut + place >= size, 0)
+        (masses, seen), target = self.masses(torch.where(place < cut, rows, 0), later), later[:, 0]
+        parts, above = {}, torch.zeros_like(target)
+        if items:
+            offsets = self._offsets(0, masses, self.events)
+            offsets = offsets.masked_fill(seen.scatter(1, target[:, None], False), -torch.inf)  # repeated targets stay
+            parts["items"] = F.cross_entropy(offsets.index_fill(1, target.new_zeros(1), -torch.inf), target)
+        for depth, parent in enumerate(nodes, start=1):
+            below, events = [self._below(mass, depth) for mass in masses], self._below(self.events[None], depth)[0]
+            held = self._below(seen.to(self.events), depth) == self._below(torch.ones_like(self.events)[None], depth)
+            aim = self.node[target, depth - 1].long()
+            gone = held.scatter(1, aim[:, None], False) | (parent != above[:, None])
+            offsets, above = self._offsets(depth, below, events).masked_fill(gone, -torch.inf), aim
+            parts[f"depth {depth}"] = F.cross_entropy(offsets, above)
+        return {"loss": sum(parts.values())} | parts
+
+    def held(self, rows: Int[Tensor, "B T"]) -> Places:
+        """The items of the history at every training position; 0 pads on the right."""
+        user, step = (rows > 0).nonzero(as_tuple=True)
+        new = ~(rows[:, :, None] == rows[:, None, :]).tril(-1).any(-1)
+        row, past = (new[user] & (torch.arange(rows.shape[1], device=rows.device) <= step[:, None])).nonzero(
+            as_tuple=True
+        )
+        return Places(row, rows[user[row], past])
+
+    def held_nodes(self, held: Places) -> list[Places]:
+        """The nodes of each depth whose items are all held."""
+        found = []
+        for node, count in zip(self.node.T, self.nodes, strict=True):
+            place, size = torch.unique(held.row * count + node[held.column], return_counts=True)
+            place = place[size == torch.bincount(node[1:], minlength=count)[place % count]]
+            found.append(Places(place // count, place % count))
+        return found
+
+
+class SeenOffsets(NamedTuple):
+    """Offsets of the codes of seen nodes at training positions, for `CodeOutputs.log_probs`; row p is position p."""
+
+    vectors: CodeVectors
+    depths: list[Places]
+    values: Float[Tensor, "depths"]
+
+    def __call__(self, logits: Float[Tensor, "P K"], level: int, above: Int[Tensor, "P"]) -> Float[Tensor, "P K"]:
+        """The logits with offsets; nodes below other prefixes than those `above` are left out."""
+        row, node = self.depths[level]
+        inside = getattr(self.vectors, f"parent_{level}")[node] == above[row]
+        place = row[inside], self.vectors.code_of(level, node[inside])
+        return logits.index_put(place, self.values[level].expand(len(place[0])), accumulate=True)
+
+
+class RankingOffsets(NamedTuple):
+    """Offsets of the codes after prefixes of users, for `CodeOutputs.log_probs`: row r belongs to user `owner[r]`."""
+
+    vectors: CodeVectors
+    depths: list[Float[Tensor, "B _"]]
+    trust: Float[Tensor, ""]
+    owner: Int[Tensor, "R"]
+
+    def __call__(self, logits: Float[Tensor, "R K"], level: int, above: Int[Tensor, "R"]) -> Float[Tensor, "R K"]:
+        """The logits, weighed by `trust`, with offsets."""
+        table = self.depths[level]
+        values = lambda row, child: table[self.owner[row], child]  # noqa: E731
+        return self.vectors.add_to_children(self.trust * logits, level, above, values)
+
+    def select(self, rows: Int[Tensor, "new"]) -> "RankingOffsets":
+        """Those of some rows."""
+        return self._replace(owner=self.owner[rows])
+
+    def split(self, users: int) -> "list[RankingOffsets]":
+        """Those of blocks of users, with one row per user."""
+        blocks = zip(*(table.split(users) for table in self.depths), strict=True)
+        return [self._replace(depths=list(block), owner=self.owner[: len(block[0])]) for block in blocks]
