@@ -15,10 +15,10 @@ def tiny_recommender(**changes: object) -> Recommender:
     found = build_recommender(N, semantic_ids(N, SIZES), lab_recommender_config(**changes), 1, make=make_model)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for parameter in found.model.parameters():
+        for _, parameter in sorted(found.model.named_parameters()):
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         if found.model.reweighting is not None:
-            found.model.reweighting.table.mul_(5)  # strong enough to move ranks
+            found.model.reweighting.table.mul_(10)  # strong enough to move ranks
     return found
 
 

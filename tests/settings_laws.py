@@ -12,7 +12,10 @@ import pytest
 
 from bbqrec_core.config import Checked
 
-NEEDS = {"width": {"heads": 1}, "loss": {"output": "items"}}  # what makes every value of a setting possible
+NEEDS = {
+    "width": {"heads": 1},
+    "loss": {"output": "items", "seen_offset": False, "score_reweight": False},
+}  # what makes every value of a setting possible
 
 
 def hint_of(stage: type[Checked], spec: Field) -> object:

@@ -101,6 +101,7 @@ def lab_recommender_config(**changes: object) -> VariantRecommenderConfig:
     """Stage 2 of the laboratory; its additional switches have the values that correspond to the core."""
     own = {"loss": "ce", "negatives": 7, "granularity": "item", "features": False, "block": "plain"}
     own |= {"similarity": "quantized", "similarity_form": "buckets", "bucket_edges": "quantile", "channels": "all"}
+    own |= {"seen_offset": changes.get("loss", "ce") == "ce"}  # other losses have no such offset
     return VariantRecommenderConfig(**(RECOMMENDER | own | changes))
 
 

@@ -160,11 +160,11 @@ class SequenceModel(nn.Module):
         seen = [] if held is None else [(held.row, held.column - 1, self.scoring.seen[0].expand(len(held.row)))]
         return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=seen)
 
-    def logits(self, states: Float[Tensor, "B D"], rows: Int[Tensor, "B T"]) -> Float[Tensor, "B rows"]:
+    def logits(self, states: Float[Tensor, "B D"], rows: Int[Tensor, "B T ..."]) -> Float[Tensor, "B rows"]:
         """Logit of every item row after the last event; column 0 is -inf."""
         logits = states @ self.item_embeddings().T
         if self.scoring is not None:
-            logits = self.scoring.trust * logits + self.scoring.item_offsets(rows)
+            logits = self.scoring.trust * logits + self.scoring.item_offsets(item_rows(rows))
         logits[:, 0] = -torch.inf
         return logits
 
@@ -172,12 +172,12 @@ class SequenceModel(nn.Module):
         """The start of beam search after the histories of users."""
         return Frontier(self.head, self.last_states(item_ids), self.id_offsets(item_ids))
 
-    def id_offsets(self, item_ids: Int[Tensor, "B T"]) -> RankingOffsets | None:
+    def id_offsets(self, item_ids: Int[Tensor, "B T ..."]) -> RankingOffsets | None:
         """Score reweighting of generation after the histories of users."""
         if self.scoring is None:
             return None
         users = torch.arange(len(item_ids), device=item_ids.device)
-        return RankingOffsets(self.vectors, self.scoring.node_offsets(item_ids), self.scoring.trust, users)
+        return RankingOffsets(self.vectors, self.scoring.node_offsets(item_rows(item_ids)), self.scoring.trust, users)
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
@@ -219,7 +219,7 @@ class SequenceModel(nn.Module):
         states, targets = states[real], targets[real]
         parts, held, offsets = {}, None, None
         if self.scoring is not None:
-            held = self.scoring.held(torch.where(real, inputs, 0))
+            held = self.scoring.held(torch.where(real, item_rows(inputs), 0))
         if self.head is not None:
             if held is not None:
                 offsets = SeenOffsets(self.vectors, self.scoring.held_nodes(held), self.scoring.seen[1:])

@@ -141,6 +141,7 @@ EXPECTED: dict[str, Expectation] = {
     "sasrec": Expectation(True, "semantic IDs let similar items learn from each other, separate vectors do not"),
     "sasrec-bce": Expectation(True, "one negative per target is a weak training signal"),
     "gsasrec": Expectation(False, "gSASRec trains separate item vectors as well as the full softmax does"),
+    "sasrec-strong": Expectation(False, "it has all of the model but the IDs, and separate vectors for every item"),
     "sasrec-features": Expectation(True, "added features are not bound to behaviour"),
     "esasrec": Expectation(False, "eSASRec is the strongest published form of SASRec"),
     "bsarec": Expectation(True, "a frequency filter smooths separate item vectors, which still share nothing"),

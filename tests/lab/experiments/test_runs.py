@@ -44,7 +44,7 @@ TRAINED = [name for name in VARIANTS if name not in ONCE]
 
 
 def configure(seed=0, evaluation=EVALUATION, **changes):
-    return run_config(seed, evaluation, **changes)
+    return run_config(seed, evaluation, **({"r_score_reweight": True, "r_score_steps": 5} | changes))
 
 
 @pytest.fixture(scope="module")
