@@ -248,6 +248,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
         "training_minutes": round(training / 60, 3),
         "scoring_minutes": round((time.monotonic() - start) / 60, 3),
         "epochs": len(epochs),
+        "parameters": sum(value.numel() for value in scorer.model.parameters()) if hasattr(scorer, "model") else 0,
         "valid_ndcg@10": max((row["score"] for row in epochs if "score" in row), default=None),
         "peak_memory_gb": peak_memory(),
         "device": device_name(getattr(scorer, "device", torch.device("cpu"))),

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import planted_data, run_config, same_tensors
 
 from bbqrec_core import EvaluationConfig, SemanticIds, metrics
@@ -102,6 +103,9 @@ def test_a_row_holds_every_metric_of_every_segment(data, store, variant):
     measured = {"tokenizer_minutes", "training_minutes", "scoring_minutes", "peak_memory_gb", "device"}
     assert set(result.cost.columns) >= {"variant", "seed"} | measured
     assert result.cost.height == 1
+    weights = load_file(result.directory / "model.safetensors") if variant not in ONCE else {}
+    trained = [name for name, _ in load_scorer(result.directory).model.named_parameters()] if weights else []
+    assert result.cost["parameters"].item() == sum(weights[name].numel() for name in trained)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
