@@ -17,7 +17,7 @@ from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_list
 from ..tokenizer.prefix_tree import PrefixTree, build_tree
 from ..tokenizer.semantic_ids import SemanticIds
 from ..training import Progress, Task, TrainingLog, best_device, epochs_for, fit
-from .decoding import beam_search, exact_scores
+from .decoding import Prompt, beam_search, exact_scores
 from .sequence_model import SequenceModel
 
 TRUSTS = (1.0, 0.5, 0.25, 0.1)  # weights of the transformer beside score reweighting, chosen on validation
@@ -58,7 +58,7 @@ class Recommender:
         states = self.model.last_states(rows)
         if self.tree is None:
             return self.model.logits(states, rows)
-        scores = exact_scores(self.model.head, states, self.tree)
+        scores = exact_scores(Prompt(self.model.head, states), self.tree)
         return self.model.config.w_codes * scores + self.model.logits(states, rows).log_softmax(-1)
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T ..."]:

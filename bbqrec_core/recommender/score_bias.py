@@ -258,14 +258,9 @@ class RankingOffsets(NamedTuple):
     def __call__(self, logits: Float[Tensor, "R K"], level: int, above: Int[Tensor, "R"]) -> Float[Tensor, "R K"]:
         """The logits, weighed by `trust`, with offsets."""
         table = self.depths[level]
-        values = lambda row, child: table[self.owner[row], child]  # noqa: E731
+        values = lambda row, child, _: table[self.owner[row], child]  # noqa: E731
         return self.vectors.add_to_children(self.trust * logits, level, above, values)
 
     def select(self, rows: Int[Tensor, "new"]) -> "RankingOffsets":
         """Those of some rows."""
         return self._replace(owner=self.owner[rows])
-
-    def split(self, users: int) -> "list[RankingOffsets]":
-        """Those of blocks of users, with one row per user."""
-        blocks = zip(*(table.split(users) for table in self.depths), strict=True)
-        return [self._replace(depths=list(block), owner=self.owner[: len(block[0])]) for block in blocks]

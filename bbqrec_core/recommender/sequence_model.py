@@ -13,9 +13,8 @@ from ..tokenizer.prefix_tree import PrefixTree
 from ..tokenizer.semantic_ids import SemanticIds
 from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
 from . import decoding
-from .code_embeddings import CodeVectors
-from .code_head import CodeHead, CodeOutputs
-from .decoding import Frontier
+from .code_embeddings import CodeHead, CodeOutputs, CodeVectors
+from .decoding import Frontier, Prompt
 from .score_bias import Places, RankingOffsets, ScoreBias, SeenOffsets
 from .similarity_bias import SimilarityBias, build_reweighting
 
@@ -170,18 +169,19 @@ class SequenceModel(nn.Module):
 
     def frontier(self, item_ids: Int[Tensor, "B T ..."]) -> Frontier:
         """The start of beam search after the histories of users."""
-        return Frontier(self.head, self.last_states(item_ids), self.id_offsets(item_ids))
+        return Frontier(self.prompt(item_ids))
 
-    def id_offsets(self, item_ids: Int[Tensor, "B T"]) -> RankingOffsets | None:
-        """Score reweighting of generation after the histories of users."""
-        if self.scoring is None:
-            return None
-        users = torch.arange(len(item_ids), device=item_ids.device)
-        return RankingOffsets(self.vectors, self.scoring.node_offsets(item_ids), self.scoring.trust, users)
+    def prompt(self, item_ids: Int[Tensor, "B T ..."]) -> Prompt:
+        """What the ranking of IDs starts from, after the histories of users."""
+        states, offsets = self.last_states(item_ids), None
+        if self.scoring is not None:
+            users = torch.arange(len(item_ids), device=item_ids.device)
+            offsets = RankingOffsets(self.vectors, self.scoring.node_offsets(item_ids), self.scoring.trust, users)
+        return Prompt(self.head, states, offsets)
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
-        return decoding.exact_scores(self.head, self.last_states(item_ids), tree, offsets=self.id_offsets(item_ids))
+        return decoding.exact_scores(self.prompt(item_ids), tree)
 
     def ranking_scores(
         self,
@@ -196,11 +196,11 @@ class SequenceModel(nn.Module):
         These affect neither the rank of a target nor a list of the best k. The k-th best is that of a beam without the
         `masked` items. In a large catalogue this skips most of the tree.
         """
-        states, offsets = self.last_states(item_ids), self.id_offsets(item_ids)
-        found = decoding.beam_search(Frontier(self.head, states, offsets), tree, k, masked)[1]
-        floor = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets], offsets)
+        prompt = self.prompt(item_ids)
+        found = decoding.beam_search(Frontier(prompt), tree, k, masked)[1]
+        floor = decoding.leaf_scores(prompt, tree, tree.leaf[targets])
         kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
-        return decoding.exact_scores(self.head, states, tree, torch.minimum(kth, floor) - ROUNDING, offsets)
+        return decoding.exact_scores(prompt, tree, torch.minimum(kth, floor) - ROUNDING)
 
     def offset_loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
         """The loss of score reweighting alone, see `ScoreBias.loss`."""

@@ -243,18 +243,18 @@ def test_beam_and_exact_scores_agree_with_offsets(ids, trust):
     model, tree, rows = recommender.model, recommender.tree, padded(*histories(3))
     random_tables(model.scoring).trust.fill_(trust)
     with torch.no_grad():
-        states, offsets = model.last_states(rows), model.id_offsets(rows)
-        exact = exact_scores(model.head, states, tree, offsets=offsets)
-        items, scores = beam_search(Frontier(model.head, states, offsets), tree, N)
+        prompt = model.prompt(rows)
+        exact = exact_scores(prompt, tree)
+        items, scores = beam_search(Frontier(prompt), tree, N)
         torch.testing.assert_close(scores, exact.gather(1, items), atol=1e-4, rtol=1e-4)
         floor = exact.median(1).values
-        above = exact_scores(model.head, states, tree, floor, offsets)
+        above = exact_scores(prompt, tree, floor)
         kept = exact >= floor[:, None]
         torch.testing.assert_close(above[kept], exact[kept], atol=1e-4, rtol=1e-4)
         for item in (1, N):
-            leaf = leaf_scores(model.head, states, tree, tree.leaf[item].expand(len(rows)), offsets)
+            leaf = leaf_scores(prompt, tree, tree.leaf[item].expand(len(rows)))
             torch.testing.assert_close(leaf, exact[:, item], atol=1e-4, rtol=1e-4)
-        plain = exact_scores(model.head, states, tree)
+        plain = exact_scores(prompt._replace(offsets=None), tree)
     assert not torch.allclose(exact[:, 1:], plain[:, 1:], atol=1e-2)
 
 
