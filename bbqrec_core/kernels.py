@@ -171,23 +171,3 @@ class _LookUp(torch.autograd.Function):
         heads = grad.transpose(0, 1).flatten(1)  # (H, B*T*T)
         sums = [[torch.bincount(ids.flatten(), head, context.size) for head in heads] for ids in bucket]
         return torch.stack([torch.stack(head, -1) for head in sums]).to(grad.dtype), None
-
-
-class _Pick(torch.autograd.Function):
-    """`look_up`; its gradient counts instead of sorting."""
-
-    @staticmethod
-    def forward(context: object, table: Tensor, slot: Tensor) -> Tensor:
-        context.save_for_backward(slot)
-        context.size = len(table)
-        return table.index_select(0, slot.flatten()).view_as(slot)
-
-    @staticmethod
-    def backward(context: object, grad: Tensor) -> tuple[Tensor, None]:
-        (slot,) = context.saved_tensors
-        return torch.bincount(slot.flatten(), grad.flatten(), context.size).to(grad.dtype), None
-
-
-def look_up(table: Float[Tensor, "slots"], slot: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`table[slot]`."""
-    return _Pick.apply(table, slot)

@@ -163,7 +163,7 @@ class SequenceModel(nn.Module):
         """Logit of every item row after the last event; column 0 is -inf."""
         logits = states @ self.item_embeddings().T
         if self.scoring is not None:
-            logits = self.scoring.trust * logits + self.scoring.item_offsets(rows)
+            logits = self.scoring.trust * logits + self.scoring.offsets(rows, [0])[0]
         logits[:, 0] = -torch.inf
         return logits
 
@@ -176,7 +176,8 @@ class SequenceModel(nn.Module):
         states, offsets = self.last_states(item_ids), None
         if self.scoring is not None:
             users = torch.arange(len(item_ids), device=item_ids.device)
-            offsets = RankingOffsets(self.vectors, self.scoring.node_offsets(item_ids), self.scoring.trust, users)
+            nodes = self.scoring.offsets(item_ids, range(1, 1 + len(self.vectors)))
+            offsets = RankingOffsets(self.vectors, nodes, self.scoring.trust, users)
         return Prompt(self.head, states, offsets)
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
