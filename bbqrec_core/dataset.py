@@ -174,9 +174,6 @@ def history_batches(
 ) -> list[tuple[Int[np.ndarray, "B"], Int[Tensor, "B T *pair"]]]:
     """The last `length` events of users in batches of similar length: (users, rows, 0 pads on the right)."""
     sizes = np.minimum(np.diff(history.offsets)[users], length)
-    order = np.argsort(sizes, kind="stable")
-    groups = [users[part] for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]
-    shown = [np.minimum(np.diff(history.offsets)[part], length) for part in groups]
-    ends = [history.offsets[part + 1] for part in groups]
-    rows = history.rows(timed)
-    return [(part, gather_padded(rows, end - n, n)) for part, n, end in zip(groups, shown, ends, strict=True)]
+    order, starts, rows = np.argsort(sizes, kind="stable"), history.offsets[users + 1] - sizes, history.rows(timed)
+    groups = [part for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]
+    return [(users[part], gather_padded(rows, starts[part], sizes[part])) for part in groups]

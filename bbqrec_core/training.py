@@ -95,19 +95,15 @@ class Progress(NamedTuple):
     seconds: float
 
 
-def _flat(task: Task) -> dict[str, Tensor]:
-    """Model and optimizer state as named tensors."""
+def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
+    """Write model, optimizers and progress to one safetensors file, atomically."""
     tensors = {f"model.{name}": value for name, value in task.model.state_dict().items()}
     for index, optimizer in enumerate(task.optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{parameter}.{name}": value for name, value in state.items()}
-    return {name: value.detach().contiguous().to("cpu", copy=True) for name, value in tensors.items()}
-
-
-def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
-    """Write model, optimizers and progress to one safetensors file, atomically."""
+    tensors = {name: value.detach().contiguous().to("cpu", copy=True) for name, value in tensors.items()}
     partial = path.with_name(f".{path.name}")
-    save_file(_flat(task), partial, metadata={"progress": json.dumps(progress)})
+    save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
     os.replace(partial, path)
 
 
@@ -120,10 +116,9 @@ def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
     task.model.load_state_dict(state)
     for index, optimizer in enumerate(task.optimizers):
         saved: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith(f"optimizer.{index}."):
-                parameter, key = name.split(".", 3)[2:]
-                saved.setdefault(int(parameter), {})[key] = value
+        for name in (name for name in tensors if name.startswith(f"optimizer.{index}.")):
+            parameter, key = name.split(".", 3)[2:]
+            saved.setdefault(int(parameter), {})[key] = tensors[name]
         optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
@@ -159,11 +154,6 @@ def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, f
             totals[name] = totals.get(name, 0.0) + value
         report(step, len(batches), totals["loss"] / step)
     return {name: total / len(batches) for name, total in totals.items()}
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """A separate seed per epoch, so resuming needs no saved generator state."""
-    return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
 
 
 def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
@@ -203,7 +193,7 @@ def fit(
     with torch.random.fork_rng(devices=gpu):
         while len(state["epochs"]) < epochs and state["stale"] < patience:
             epoch, start = len(state["epochs"]), time.monotonic()
-            torch.manual_seed(_epoch_seed(seed, epoch))
+            torch.manual_seed((seed * 1_000_003 + epoch * 7_919 + 17) % 2**31)  # resuming needs no generator state
             with training_precision(task.device):
                 means = run_epoch(task, epoch, epochs, partial(report, epoch))
             row = {"epoch": epoch + 1, **means, **task.watch()}

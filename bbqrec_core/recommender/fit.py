@@ -90,9 +90,8 @@ class Recommender:
         items, scores = beam_search(frontier, self.tree, width, masked)
         if self.model.items is None:
             return items, scores
-        scores = self.model.config.w_codes * scores + self.model.logits(frontier.states, rows).log_softmax(-1).gather(
-            1, items
-        )
+        logits = self.model.logits(frontier.states, rows).log_softmax(-1)
+        scores = self.model.config.w_codes * scores + logits.gather(1, items)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order), scores
 
@@ -123,24 +122,20 @@ def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, eval
 
     With score reweighting, it is the best over `TRUSTS`, and `ScoreBias.trust` is set to that weight.
     """
-    scoring, found = recommender.model.scoring, {}
-    if not recommender.model.config.score_reweight:
-        return _valid_ndcg(recommender, data, users, evaluation)
-    for trust in TRUSTS:
-        scoring.trust.fill_(trust)
-        found[trust] = _valid_ndcg(recommender, data, users, evaluation)
-    scoring.trust.fill_(max(found, key=found.get))
-    return max(found.values())
-
-
-def _valid_ndcg(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    kind = data.seen_items
-    if recommender.tree is not None:
-        ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
-    else:
-        history, targets = data.history("valid"), data.targets("valid")
-        ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
-    return float(per_user(ranks)["ndcg@10"].mean())
+    scoring, kind, found = recommender.model.scoring, data.seen_items, {}
+    for trust in TRUSTS if recommender.model.config.score_reweight else (1.0,):
+        if scoring is not None:
+            scoring.trust.fill_(trust)
+        if recommender.tree is not None:
+            ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
+        else:
+            history, targets = data.history("valid"), data.targets("valid")
+            ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
+        found[trust] = float(per_user(ranks)["ndcg@10"].mean())
+    best = max(found, key=found.get)
+    if scoring is not None:
+        scoring.trust.fill_(best)
+    return found[best]
 
 
 def build_recommender(
@@ -216,23 +211,19 @@ def fit_recommender(
         fit_offsets(recommender.model, data.train(), seed, directory / "offsets", progress)
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
-    fast = [] if model.scoring is None else [model.scoring.seen]  # it has to move by several nats
-    slow = [value for name, value in model.named_parameters() if name != "scoring.seen"]
-    groups = [{"params": slow}] + [{"params": [seen], "lr": OFFSET_RATE, "weight_decay": 0.0} for seen in fast]
+    groups = [{"params": [value for name, value in model.named_parameters() if name != "scoring.seen"]}]
+    if model.scoring is not None:  # `seen` has to move by several nats
+        groups.append({"params": [model.scoring.seen], "lr": OFFSET_RATE, "weight_decay": 0.0})
     optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def batches(epoch: int) -> list[Tensor]:
         options = config.batch_users, (seed, epoch), config.epoch_steps, model.timed
         return window_batches(sequences, config.max_events, *options)
 
-    task = Task(
-        "recommender" if ids is not None else "sasrec",
-        model,
-        [optimizer],
-        batches,
-        model.loss,
-        score=lambda: early_score(recommender, data, users, evaluation),
-    )
+    def score() -> float:
+        return early_score(recommender, data, users, evaluation)
+
+    task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
     log = fit(
         task,
         seed=seed,

@@ -60,7 +60,11 @@ class SequenceModel(nn.Module):
         if config.seen_offset:
             self.scoring = ScoreBias(n_items, config, None if self.head is None else self.vectors.node)
         if ids is not None and ids.signals:
-            self._use_signals(ids, reweighting)
+            if config.init_from_codebook:
+                self._start_from(ids)
+            if config.reweight:
+                signals = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present), list(ids.signals)
+                self.reweighting = reweighting(*signals, config)
 
     def tables(self) -> list[nn.Module]:
         """The modules to initialise from N(0, INIT_STD), without the code vectors."""
@@ -70,15 +74,6 @@ class SequenceModel(nn.Module):
         """The head that generates codes."""
         config = self.config
         return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
-
-    def _use_signals(self, ids: SemanticIds, reweighting: Callable[..., SimilarityBias]) -> None:
-        """Initialise the code vectors from the codebook, and build the reweighting, as configured."""
-        config = self.config
-        if config.init_from_codebook:
-            self._start_from(ids)
-        if config.reweight:
-            vectors, present = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present)
-            self.reweighting = reweighting(vectors, present, list(ids.signals), config)
 
     @torch.no_grad()
     def _start_from(self, ids: SemanticIds) -> None:
@@ -218,12 +213,11 @@ class SequenceModel(nn.Module):
         states, _ = self.states(inputs)
         real = targets > 0
         states, targets = states[real], targets[real]
-        parts, held, offsets = {}, None, None
-        if self.scoring is not None:
-            held = self.scoring.held(torch.where(real, inputs, 0))
+        scoring, offsets, parts = self.scoring, None, {}
+        held = None if scoring is None else scoring.held(torch.where(real, inputs, 0))
         if self.head is not None:
             if held is not None:
-                offsets = SeenOffsets(self.vectors, self.scoring.held_nodes(held), self.scoring.seen[1:])
+                offsets = SeenOffsets(self.vectors, scoring.held_nodes(held), scoring.seen[1:])
             parts["codes"] = -self.head(states, self.vectors.node[targets], offsets).mean()
         if self.items is not None:
             parts["items"] = self.item_loss(states, targets, held)

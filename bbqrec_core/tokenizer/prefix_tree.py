@@ -37,10 +37,8 @@ class PrefixTree(NamedTuple):
 
     def to(self, device: torch.device | str) -> "PrefixTree":
         """Move the tree to a device; `max_fanout` stays on the CPU because it gives sizes of tensors."""
-        depths = (self.first, self.code, self.parent, self.unseen)
-        first, code, parent, unseen = (tuple(part.to(device) for part in parts) for parts in depths)
-        rows = (part.to(device) for part in (self.leaf, self.items, self.starts))
-        return PrefixTree(first, code, parent, *rows, self.max_fanout, unseen)
+        put = lambda part: tuple(map(put, part)) if isinstance(part, tuple) else part.to(device)  # noqa: E731
+        return PrefixTree(*map(put, self))._replace(max_fanout=self.max_fanout)
 
 
 def build_tree(code_ids: Int[np.ndarray, "N sid_len"], seen: Bool[np.ndarray, "N"] | None = None) -> PrefixTree:
