@@ -56,11 +56,8 @@ def rank_scores(scores: Float[Tensor, "B rows"], targets: Int[np.ndarray | Tenso
 
         greater[b] = #{j : scores[b, j] > scores[b, target_b]},  ties[b] = #{j : scores[b, j] = scores[b, target_b]}
 
-    Args:
-        scores: (B, N+1), any monotone unit; column 0 (padding) is ignored, -inf excludes an item.
-        targets: (B,), item rows 1..N.
+    Args: scores: any monotone unit; column 0 (padding) is ignored, -inf excludes an item. targets: item rows 1..N.
         k: length of the recommended list kept in `top`.
-    Returns: Ranks of B users, on the CPU.
     Raises: ValueError for a target outside 1..N or a NaN score.
     Choice: an excluded target (-inf) counts as not retrieved. `top` orders equal scores by row; rows are permuted at
         load, so this favours no item.
@@ -79,12 +76,9 @@ def ranks_from_lists(
 ) -> Ranks:
     """Rank each user's target among the candidates of a beam; a missing target has all metrics zero.
 
-    Args:
-        lists: (B, W), distinct item rows in any order, padded with 0.
-        targets: (B,), item rows 1..N.
-        scores: (B, W), log-probabilities in nats (or any monotone unit) of the listed items.
-        k: length of the recommended list kept in `top`.
-    Returns: Ranks; `greater` counts listed items only. List all items that share an ID, or ties are missed.
+    Args: lists: distinct item rows in any order, padded with 0; all items that share an ID, or ties are missed.
+        targets: item rows 1..N. scores: of the listed items, in any monotone unit. k: as in `rank_scores`.
+    Returns: Ranks; `greater` counts listed items only.
     Raises: ValueError for an item listed twice for one user, or a NaN score.
     """
     lists, order = lists.sort(dim=1)  # by row, so that ties have the same order as in `rank_scores`
@@ -126,10 +120,8 @@ def rank_users(
 ) -> dict[str, Ranks]:
     """Score users in batches, once, and rank with seen items included and filtered.
 
-    Args:
-        scorer: (histories, users) -> scores (B, N+1); column 0 is ignored.
-        history: evaluation histories of all users. targets: (U,), their item rows. users: (S,), the users to score.
-        kinds: "included", "filtered" or both. batch: users per batch; the result does not depend on it.
+    Args: history: of all users. targets: their item rows. users: the users to score. batch: users per batch; the result
+            does not depend on it.
     Returns: Ranks for each kind, in the order of `users`.
     Raises: ValueError for another kind.
     """

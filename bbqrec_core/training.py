@@ -79,20 +79,16 @@ class TrainingLog(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The state of a training, passed to a callback after every step.
+    """The state of a training, passed to a callback after every step."""
 
-    name: of the task. epoch, epochs: the current one, from 1, and the planned number. step, steps: the same within the
-    epoch. loss: mean of the epoch so far. best: best score so far, None at first. seconds: time of finished epochs.
-    """
-
-    name: str
-    epoch: int
-    epochs: int
-    step: int
+    name: str  # of the task
+    epoch: int  # the current one, from 1
+    epochs: int  # the planned number
+    step: int  # the same within the epoch
     steps: int
-    loss: float
-    best: float | None
-    seconds: float
+    loss: float  # mean of the epoch so far
+    best: float | None  # score so far
+    seconds: float  # of finished epochs
 
 
 def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
@@ -163,7 +159,6 @@ def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
 
 def fit(
     task: Task,
-    *,
     seed: int,
     epochs: int,
     directory: Path,
@@ -176,7 +171,6 @@ def fit(
     Every epoch ends with an atomic checkpoint in `directory`. A second call after an interruption resumes from the last
     one; on CPU the result equals an uninterrupted run bit for bit.
 
-    Args: progress: called after every step; None is silent.
     Raises: FloatingPointError when the loss is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)

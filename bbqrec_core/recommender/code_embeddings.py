@@ -12,7 +12,8 @@ from ..tokenizer.prefix_tree import build_tree, children, padded_children, paths
 from ..transformer import INIT_STD, Transformer, causal_mask
 
 PairValues = Callable[[Tensor, Tensor, Tensor | None], Float[Tensor, "*pairs"]]  # (row, child, begins)
-Offsets = Callable[[Float[Tensor, "R K"], int, Int[Tensor, "R"]], Float[Tensor, "R K"]]  # (logits, level, above)
+# score reweighting: (logits, level, above) -> logits with the offset of each row
+Offsets = Callable[[Float[Tensor, "R K"], int, Int[Tensor, "R"]], Float[Tensor, "R K"]]
 
 
 class CodeVectors(nn.Module):
@@ -103,10 +104,7 @@ class CodeOutputs(nn.Module):
     def log_probs(
         self, out: Float[Tensor, "P D"], level: int, above: Int[Tensor, "P"], offsets: Offsets | None = None
     ) -> Float[Tensor, "P K"]:
-        """Log-probabilities in nats of all codes of a level, legal or not, after the prefixes of nodes `above`.
-
-        Args: offsets: of score reweighting; adds those of each row to its logits.
-        """
+        """Log-probabilities in nats of all codes of a level, legal or not, after the prefixes of nodes `above`."""
         logits = self.vectors.logits(out, level, above) + self.biases[level]
         return (logits if offsets is None else offsets(logits, level, above)).log_softmax(-1)
 

@@ -81,8 +81,7 @@ def backed_off(
 
         log p(node | parent) = -log(children of the parent)   if no item below the node was seen in training
 
-    A head learns that a code without targets has probability 0, so it would rank new items last for any content. Below
-    the deepest prefix that training saw, only the number of children is known.
+    A head learns that a code without targets has probability 0, so it would rank new items last for any content.
     Choice: the shares of seen children do not change, so seen items keep their scores; the sum may exceed 1.
     Source: the backoff of n-gram models; TIGER (Rajput et al. 2023, section 4.3) has new items share a prefix's rank.
     """
@@ -176,8 +175,7 @@ def beam_search(
 ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
     """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
 
-    Args: frontier: new, one row per user.
-        masked: item rows to remove from the tree of a user, 0 pads; None removes none.
+    Args: frontier: new, one row per user. masked: item rows to remove from the tree of a user, 0 pads.
     Returns: item rows (0 pads) and scores (-inf pads); all items of a colliding ID are listed, so W is `width`
         times the largest group.
     """

@@ -168,15 +168,13 @@ def fit_offsets(
 ) -> None:
     """Count pairs of items in training histories, and learn the offsets of score reweighting from them.
 
-    Choice: they learn before the transformer and apart from it. Together, the transformer learns what the counts leave
-        over, which is mostly noise: NDCG was lower than without them. So both predict the next item on their own, and
-        `early_score` weighs them on validation.
+    Choice: they learn before the transformer and apart from it, and `early_score` weighs both on validation. Together,
+        the transformer learns what the counts leave over, which is mostly noise: NDCG was lower than without them.
     """
     scoring = model.scoring
     scoring.observe(train)
     groups = {"params": [scoring.slope], "lr": OFFSET_RATE / 5, "weight_decay": 0.0}, {"params": [scoring.table]}
     optimizer = AdamW(groups, lr=OFFSET_RATE, weight_decay=OFFSET_DECAY)
-
     users = max(min(OFFSET_USERS, OFFSET_NUMBERS // len(scoring.events)), 1)
 
     def batches(epoch: int) -> list[Tensor]:
@@ -184,7 +182,7 @@ def fit_offsets(
 
     task = Task("score offsets", scoring, [optimizer], batches, model.offset_loss)
     epochs = epochs_for(model.config.score_steps, len(batches(0)), 1)
-    fit(task, seed=seed, epochs=epochs, directory=directory, progress=progress)
+    fit(task, seed, epochs, directory, progress=progress)
 
 
 def fit_recommender(
@@ -224,13 +222,8 @@ def fit_recommender(
         return early_score(recommender, data, users, evaluation)
 
     task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
-    log = fit(
-        task,
-        seed=seed,
-        epochs=epochs_for(config.min_steps, len(batches(0)), config.epochs),
-        directory=directory,
-        evaluate_every=config.evaluate_every,
-        patience=config.patience,
-        progress=progress,
+    epochs, stop = (
+        epochs_for(config.min_steps, len(batches(0)), config.epochs),
+        (config.evaluate_every, config.patience),
     )
-    return recommender, log
+    return recommender, fit(task, seed, epochs, directory, *stop, progress)

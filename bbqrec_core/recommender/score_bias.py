@@ -180,9 +180,9 @@ class ScoreBias(nn.Module):
     def loss(self, rows: Int[Tensor, "B T"], nodes: list[Int[Tensor, "_"]], items: bool) -> dict[str, Tensor]:
         """Mean of -log softmax(offsets)[next event] after one random event of each window, in nats.
 
-        Args: rows: windows of training histories, 0 pads on the right. nodes: the parents of the nodes of each depth.
-            items: whether items are scored. Prefixes compete with those of the same parent; items and prefixes of the
-            history do not compete.
+        Prefixes compete with those of the same parent; items and prefixes of the history do not compete.
+
+        Args: rows: windows of training histories. nodes: parents of the nodes of each depth. items: score items.
         """
         size = (rows > 0).sum(1, keepdim=True)
         cut = 1 + (torch.rand(len(rows), 1, device=rows.device) * (size - 1)).long()  # events that are read

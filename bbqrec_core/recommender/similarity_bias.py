@@ -71,9 +71,8 @@ class SimilarityBias(nn.Module):
 
     Buckets are integers, so the gradient reaches `table` but not the vectors.
 
-    Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
-        channels: C pairs of signals to compare. edges: inner edges of the buckets of each, (C, S - 1).
-        layers, heads: of the backbone.
+    Args: vectors: quantized signals of every item row. present: which signals an item has. channels: C pairs of signals
+            to compare. edges: inner edges of the buckets of each, (C, S - 1). layers, heads: of the backbone.
     Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours.
     Choice: a zero table, so training starts from plain attention; extra buckets for same item, missing and padding.
     """

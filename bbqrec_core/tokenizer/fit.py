@@ -105,7 +105,7 @@ def train(
         return model.losses(*batch, fit_variational=fit_variational)
 
     task = Task("tokenizer", model, optimizers, batches, loss, watch=watch)
-    return fit(task, seed=seed, epochs=config.epochs, directory=directory, progress=progress).epochs
+    return fit(task, seed, config.epochs, directory, progress=progress).epochs
 
 
 @torch.no_grad()
@@ -142,9 +142,7 @@ def fit_tokenizer(
     make: TokenizerMaker = Tokenizer,
     progress: Callable[[Progress], None] | None = None,
 ) -> Tokenized:
-    """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
-
-    It trains on a GPU if there is one.
+    """Train stage 1 on training events, on a GPU if there is one, and encode every item; resumes from `directory`.
 
     Args: make: builds the model, with the arguments of `Tokenizer`. progress: called after every step.
     Raises: ValueError for a modality that the data lack, FloatingPointError on a non-finite loss.

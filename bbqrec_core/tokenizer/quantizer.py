@@ -72,10 +72,9 @@ class ResidualQuantizer(nn.Module):
 
         r_0 = b;  c_l = argmin_k |r_{l-1} - C_l[k]|;  r_l = r_{l-1} - C_l[c_l];  q(b) = sum_l C_l[c_l]
 
-    Args: levels, codes, width: L, K, E.
-        commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`.
-        ema_decay: in [0, 1); codes are exponential moving averages of the residuals that chose them.
-        revive_every: steps between revivals of unused codes; 0 never revives.
+    Args: levels, codes, width: L, K, E. commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`. ema_decay: in [0, 1); codes
+            are moving averages of the residuals that chose them. revive_every: steps between revivals of unused codes;
+            0 never revives.
     Source: Lee et al. 2022 (RQ-VAE) section 3.1; van den Oord et al. 2017 appendix A.1 for the moving averages.
     Choice: k-means initialisation level by level; a dead code moves to a random residual of the current batch.
     """
@@ -117,10 +116,7 @@ class ResidualQuantizer(nn.Module):
     def initialise(
         self, signals: Float[Tensor, "*S E"], generator: Generator, present: Bool[Tensor, "*S"] | None = None
     ) -> None:
-        """Set the codes of each level to the k-means centres of its residuals.
-
-        Args: present: False excludes a signal.
-        """
+        """Set the codes of each level to the k-means centres of the residuals of `present` signals."""
         residual = signals.flatten(0, -2) if present is None else signals[present]
         for level in range(len(self.codebook)):
             centres = kmeans(residual, self.codebook.shape[1], generator)
@@ -131,10 +127,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, seen: Quantized, present: Tensor | None = None) -> None:
-        """Update from one batch: moving averages, code usage, revival of dead codes.
-
-        Args: present: False excludes a signal.
-        """
+        """Update moving averages, code usage and dead codes from a batch, without signals that are not `present`."""
         levels, size, width = self.codebook.shape
         codes, residuals = seen.codes.reshape(-1, levels).T, seen.residuals.reshape(levels, -1, width)
         keep = torch.ones_like(codes[0], dtype=torch.bool) if present is None else present.reshape(-1)
