@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, Int, Int32
 from torch import Tensor
 from torch.nn import functional
 
-from .dataset import Sequences
+from .dataset import Sequences, gather_padded
 
 RECALL_AT = (1, 5, 10, 20)
 NDCG_AT = (5, 10, 20)
@@ -100,14 +100,9 @@ def concat_ranks(parts: Sequence[Ranks]) -> Ranks:
 def filter_seen(
     scores: Float[Tensor, "B rows"], history: Sequences, users: Int[np.ndarray, "B"]
 ) -> Float[Tensor, "B rows"]:
-    """Copy of the scores with -inf for the items of each user's history: `seen_items = filtered` in the tables."""
-    lengths = np.diff(history.offsets)[users]
-    line = np.repeat(np.arange(len(users)), lengths)
-    first = history.offsets[users] - (np.cumsum(lengths) - lengths)  # first[line] + arange enumerates each history
-    items = history.items[first[line] + np.arange(len(line))]
-    masked = scores.clone()
-    masked[torch.from_numpy(line), torch.from_numpy(items).long()] = -torch.inf
-    return masked
+    """Copy of the scores with -inf for the items of each user's history and for padding."""
+    seen = gather_padded(history.items, history.offsets[users], np.diff(history.offsets)[users])
+    return scores.scatter(1, seen.to(scores.device), -torch.inf)
 
 
 def rank_users(
@@ -120,8 +115,7 @@ def rank_users(
 ) -> dict[str, Ranks]:
     """Score users in batches, once, and rank with seen items included and filtered.
 
-    Args: history: of all users. targets: their item rows. users: the users to score. batch: users per batch; the result
-            does not depend on it.
+    Args: history: of all users. targets: their item rows. users: the users to score.
     Returns: Ranks for each kind, in the order of `users`.
     Raises: ValueError for another kind.
     """
@@ -148,10 +142,8 @@ def per_user(ranks: Ranks) -> dict[str, Float64[np.ndarray, "U"]]:
         metric@k = (1 / ties) * sum over r = greater+1 .. greater+ties of gain_k(r)
         gain_k(r) = [r <= k] for Recall, [r <= k] / log2(r + 1) for NDCG
 
-    This is the mean of the metric, not the metric of the mean rank.
-
-    Args: ranks: one target per user, so Recall is the hit rate and the ideal DCG is 1.
-    Returns: metric name -> values in [0, 1]; 0 if the target was not retrieved.
+    This is the mean of the metric, not the metric of the mean rank. One target per user: Recall is the hit rate and the
+    ideal DCG is 1. Values are in [0, 1], and 0 if the target was not retrieved.
     """
     discount = 1 / np.log2(np.arange(2, max(RECALL_AT + NDCG_AT) + 2))
     wanted = [(f"recall@{k}", np.ones(k)) for k in RECALL_AT] + [(f"ndcg@{k}", discount[:k]) for k in NDCG_AT]

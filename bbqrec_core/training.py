@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,23 +45,15 @@ def training_precision(device: torch.device) -> Iterator[None]:
 
 @dataclass
 class Task:
-    """A model and everything the loop needs to train it.
+    """A model and everything the loop needs to train it."""
 
-    Args: name: shown next to the progress bar. model: holds all state of a checkpoint; batches move to its device.
-        optimizers: the loop steps the first on `loss`; `loss` itself must step the others.
-        batches: epoch -> batches; must depend on the epoch number alone.
-        loss: batch -> the loss to minimise under "loss", and its parts.
-        score: validation score, higher is better; None trains all epochs and keeps the last weights.
-        watch: figures to record after each epoch, such as code usage.
-    """
-
-    name: str
-    model: nn.Module
-    optimizers: Sequence[Optimizer]
-    batches: Callable[[int], Sequence]
-    loss: Callable[[object], dict[str, Tensor]]
-    score: Callable[[], float] | None = None
-    watch: Callable[[], dict[str, object]] = field(default=dict)
+    name: str  # shown next to the progress bar
+    model: nn.Module  # holds all state of a checkpoint; batches move to its device
+    optimizers: Sequence[Optimizer]  # the loop steps the first on `loss`; `loss` itself must step the others
+    batches: Callable[[int], Sequence]  # of an epoch; must depend on its number alone
+    loss: Callable[[object], dict[str, Tensor]]  # of a batch: the loss to minimise under "loss", and its parts
+    score: Callable[[], float] | None = None  # of validation, higher is better; None trains all epochs
+    watch: Callable[[], dict[str, object]] = field(default=dict)  # figures after each epoch, such as code usage
 
     @property
     def device(self) -> torch.device:
@@ -122,8 +113,7 @@ def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
 def learning_rate(done: float) -> float:
     """Fraction of the peak learning rate after a fraction `done` of all planned steps.
 
-    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %. It depends on the step alone, so a
-    resumed run needs no scheduler state.
+    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %; a resumed run needs no scheduler state.
     """
     return min(1.0, (done + 1e-3) / 0.05) * (0.55 + 0.45 * math.cos(math.pi * done))
 
@@ -179,9 +169,10 @@ def fit(
     if last.exists():
         state = load_checkpoint(last, task)
 
-    def report(epoch: int, step: int, steps: int, loss: float) -> None:
+    def report(step: int, steps: int, loss: float) -> None:
         if progress is not None:
-            progress(Progress(task.name, epoch + 1, epochs, step, steps, loss, state["best"], state["seconds"]))
+            epoch = len(state["epochs"]) + 1
+            progress(Progress(task.name, epoch, epochs, step, steps, loss, state["best"], state["seconds"]))
 
     gpu = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpu):
@@ -189,7 +180,7 @@ def fit(
             epoch, start = len(state["epochs"]), time.monotonic()
             torch.manual_seed((seed * 1_000_003 + epoch * 7_919 + 17) % 2**31)  # resuming needs no generator state
             with training_precision(task.device):
-                means = run_epoch(task, epoch, epochs, partial(report, epoch))
+                means = run_epoch(task, epoch, epochs, report)
             row = {"epoch": epoch + 1, **means, **task.watch()}
             if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
                 task.model.eval()

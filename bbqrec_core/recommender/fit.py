@@ -70,10 +70,7 @@ class Recommender:
     def ranking_scores(
         self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
     ) -> Float[Tensor, "B rows"]:
-        """`scores`, but possibly -inf for items that score below both the user's target and the k-th best item.
-
-        Equal to `scores` if items have logits.
-        """
+        """`scores`, but without item logits possibly -inf for items below both the user's target and the k-th best."""
         if self.tree is None or self.model.items is not None:
             return self.scores(history, users)
         starts = history.offsets[users]

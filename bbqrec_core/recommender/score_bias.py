@@ -17,6 +17,7 @@ PRIOR, FROM_POWER, TO_POWER = 10.0, 0.5, 0.3  # events added to those of an item
 DECAYS = (0.5, 0.8)  # weight of an event of the history per step back, a channel each
 CLASSES = 12  # powers of two of training events
 HORIZON = 16  # last events of the history that give mass
+Places = tuple[Int[Tensor, "_"], Int[Tensor, "_"]]  # training positions, ascending, and items or nodes there
 
 
 def count_pairs(
@@ -56,13 +57,6 @@ def count_pairs(
 def weight_of(events: Float[Tensor, "*items"], power: float) -> Float[Tensor, "*items"]:
     """The factor of an item in s_ij: (u + PRIOR)^-power."""
     return (events + PRIOR) ** -power
-
-
-class Places(NamedTuple):
-    """Items of the history at training positions, or nodes whose items all are, in the order of positions."""
-
-    row: Int[Tensor, "places"]
-    column: Int[Tensor, "places"]
 
 
 class ScoreBias(nn.Module):
@@ -207,15 +201,15 @@ class ScoreBias(nn.Module):
         new = ~(rows[:, :, None] == rows[:, None, :]).tril(-1).any(-1)
         until = torch.arange(rows.shape[1], device=rows.device) <= step[:, None]
         row, past = (new[user] & until).nonzero(as_tuple=True)
-        return Places(row, rows[user[row], past])
+        return row, rows[user[row], past]
 
     def held_nodes(self, held: Places) -> list[Places]:
         """The nodes of each depth whose items are all held."""
-        found = []
+        (row, item), found = held, []
         for node, count in zip(self.node.T, self.nodes, strict=True):
-            place, size = torch.unique(held.row * count + node[held.column], return_counts=True)
+            place, size = torch.unique(row * count + node[item], return_counts=True)
             place = place[size == torch.bincount(node[1:], minlength=count)[place % count]]
-            found.append(Places(place // count, place % count))
+            found.append((place // count, place % count))
         return found
 
 

@@ -12,9 +12,8 @@ from ..kernels import dropout, pick, softmax_loss
 from ..tokenizer.prefix_tree import PrefixTree
 from ..tokenizer.semantic_ids import SemanticIds
 from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
-from . import decoding
 from .code_embeddings import CodeHead, CodeOutputs, CodeVectors
-from .decoding import Frontier, Prompt
+from .decoding import Frontier, Prompt, beam_search, exact_scores, leaf_scores
 from .score_bias import Places, RankingOffsets, ScoreBias, SeenOffsets
 from .similarity_bias import SimilarityBias, build_reweighting
 
@@ -121,11 +120,9 @@ class SequenceModel(nn.Module):
     ) -> list[Float[Tensor, "#B #H _ T"]]:
         """What `transformer.attention` adds to the logits of each layer: the causal mask, lag bias, the reweighting.
 
-        Padding is on the right, so the causal mask hides it from all events.
-
         Args: last: if given, the bias of the last layer is that of one position per user, (B, #H, 1, T).
         """
-        mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
+        mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]  # hides padding, which is on the right
         masks = [mask] * self.config.layers
         if self.lag_bias is not None:
             step = torch.arange(mask.shape[-1], device=mask.device)
@@ -151,8 +148,8 @@ class SequenceModel(nn.Module):
 
         Args: held: the items of the history at every position; None if the model has no offset for them.
         """
-        seen = [] if held is None else [(held.row, held.column - 1, self.scoring.seen[0].expand(len(held.row)))]
-        return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=seen)
+        entries = [] if held is None else [(held[0], held[1] - 1, self.scoring.seen[0].expand(len(held[0])))]
+        return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=entries)
 
     def logits(self, states: Float[Tensor, "B D"], rows: Int[Tensor, "B T"]) -> Float[Tensor, "B rows"]:
         """Logit of every item row after the last event; column 0 is -inf."""
@@ -177,7 +174,7 @@ class SequenceModel(nn.Module):
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
-        return decoding.exact_scores(self.prompt(item_ids), tree)
+        return exact_scores(self.prompt(item_ids), tree)
 
     def ranking_scores(
         self,
@@ -193,10 +190,10 @@ class SequenceModel(nn.Module):
         `masked` items. In a large catalogue this skips most of the tree.
         """
         prompt = self.prompt(item_ids)
-        found = decoding.beam_search(Frontier(prompt), tree, k, masked)[1]
-        floor = decoding.leaf_scores(prompt, tree, tree.leaf[targets])
+        found = beam_search(Frontier(prompt), tree, k, masked)[1]
+        floor = leaf_scores(prompt, tree, tree.leaf[targets])
         kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
-        return decoding.exact_scores(prompt, tree, torch.minimum(kth, floor) - ROUNDING)
+        return exact_scores(prompt, tree, torch.minimum(kth, floor) - ROUNDING)
 
     def offset_loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
         """The loss of score reweighting alone, see `ScoreBias.loss`."""

@@ -22,26 +22,18 @@ INIT_SAMPLE = 16_384  # items for the initialisation of the codebook: 64 points 
 
 
 class Tokenized(NamedTuple):
-    """The result of stage 1; `encode_items` leaves `log` and `health` empty, `finish` fills them.
-
-    ids: the semantic IDs. log: one dict per epoch (losses, code usage). health: figures before and after the repair.
-    behaviour (N+1, S, E), specific (N+1, M, W): before quantization, empty for random IDs.
-    residual (N+1, E): input of the last position, which repairs use.
-    """
+    """The result of stage 1; `encode_items` leaves `log` and `health` empty, `finish` fills them."""
 
     ids: SemanticIds
-    log: list[dict[str, object]]
-    health: dict[str, dict[str, object]]
-    behaviour: Float[np.ndarray, "N S E"]
+    log: list[dict[str, object]]  # one dict per epoch: losses, code usage
+    health: dict[str, dict[str, object]]  # figures before and after the repair
+    behaviour: Float[np.ndarray, "N S E"]  # before quantization, as `specific`; both are empty for random IDs
     specific: Float[np.ndarray, "N M W"]
-    residual: Float[np.ndarray, "N E"]
+    residual: Float[np.ndarray, "N E"]  # input of the last position, which repairs use
 
 
 def build_model(data: Dataset, config: TokenizerConfig, make: TokenizerMaker = Tokenizer) -> Tokenizer:
-    """The stage-1 model for the scaled features of a dataset.
-
-    Raises: ValueError for a modality that the data lack.
-    """
+    """The stage-1 model for the scaled features of a dataset. Raises: ValueError for a modality that the data lack."""
     names = config.signals or tuple(data.features)
     if lacking := [name for name in names if name not in data.features]:
         there = ", ".join(data.features) or "none"

@@ -11,24 +11,18 @@ from torch import Tensor
 class PrefixTree(NamedTuple):
     """The tree of existing IDs in compressed rows: nodes of a depth are sorted, children of a node are consecutive.
 
-    All numbers have 32 bits: 29 bytes per item for ten million items of four codes.
-
-    first: per depth d < sid_len, (nodes_d + 1,): children of node n are `first[d][n] .. first[d][n+1]` at depth d+1.
-    code, parent: per depth d >= 1 (entry 0 of the tuple is depth 1), (nodes_d,).
-    leaf: leaf of every item row, (N+1,); row 0 holds -1.
-    items, starts: items of leaf n are `items[starts[n]:starts[n+1]]`, more than one if IDs collide.
-    max_fanout: (sid_len + 1,): maximum number of children of a node per depth d < sid_len, and of items of a leaf.
-    unseen: per depth d >= 1, (nodes_d,): True if training saw no item below the node; empty if not requested.
+    All numbers have 32 bits: 29 bytes per item for ten million items of four codes. Entry 0 of `first` and `max_fanout`
+    is depth 0, the root; entry 0 of `code`, `parent` and `unseen` is depth 1.
     """
 
-    first: tuple[Tensor, ...]
-    code: tuple[Tensor, ...]
-    parent: tuple[Tensor, ...]
-    leaf: Tensor
-    items: Tensor
+    first: tuple[Tensor, ...]  # (nodes_d + 1,): children of node n are `first[d][n] .. first[d][n+1]` at depth d + 1
+    code: tuple[Tensor, ...]  # (nodes_d,), the last code of each node
+    parent: tuple[Tensor, ...]  # (nodes_d,)
+    leaf: Tensor  # leaf of every item row, (N+1,); row 0 holds -1
+    items: Tensor  # items of leaf n are `items[starts[n]:starts[n+1]]`, more than one if IDs collide
     starts: Tensor
-    max_fanout: Tensor
-    unseen: tuple[Tensor, ...] = ()
+    max_fanout: Tensor  # (sid_len + 1,): most children of a node per depth, then most items of a leaf
+    unseen: tuple[Tensor, ...] = ()  # (nodes_d,): True if training saw no item below; empty if not requested
 
     @property
     def leaves(self) -> int:

@@ -11,17 +11,12 @@ from ..kernels import argmin_rows, mean_square
 
 
 class Quantized(NamedTuple):
-    """The result of quantizing signals (any leading axes, written *S).
+    """The result of quantizing signals (any leading axes, written *S)."""
 
-    vectors: sum of the chosen codebook vectors; their gradient is that of the signals (straight-through).
-    codes: chosen code per level. residuals: input of each level, with gradient to the signals.
-    loss: commitment loss per signal, mean over E, summed over levels.
-    """
-
-    vectors: Float[Tensor, "*S E"]
+    vectors: Float[Tensor, "*S E"]  # sum of the codebook vectors; gradient is that of the signals (straight-through)
     codes: Int[Tensor, "*S L"]
-    residuals: Float[Tensor, "L *S E"]
-    loss: Float[Tensor, "*S"]
+    residuals: Float[Tensor, "L *S E"]  # input of each level, with gradient to the signals
+    loss: Float[Tensor, "*S"]  # commitment loss, mean over E, summed over levels
 
 
 def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -> Int[Tensor, "*S"]:

@@ -11,26 +11,17 @@ from .prefix_tree import build_tree
 
 @dataclass(frozen=True)
 class SemanticIds:
-    """The IDs of a catalogue, with the codes and vectors that stage 2 and the plots need. Row 0 is padding.
-
-    Args: code_ids: (N+1, sid_len). sizes: number of codes at each of the sid_len positions.
-        learned: number of positions that come from the codebook (the others disambiguate).
-        signals: names of the quantized signals, modalities then `id`; empty for IDs without signals.
-        signal_codes: (N+1, S, L). present: (N+1, S). signal_vectors: (N+1, S, V), compared by the reweighting; by
-            default the quantized vectors (V = E).
-        codebook: (learned, K, E), the table of each learned position.
-        raw_codes: (N+1, learned), the IDs before the repair, to measure collisions.
-    """
+    """The IDs of a catalogue, with the codes and vectors that stage 2 and the plots need. Row 0 is padding."""
 
     code_ids: Int[np.ndarray, "N sid_len"]
-    sizes: tuple[int, ...]
-    learned: int
-    signals: tuple[str, ...]
+    sizes: tuple[int, ...]  # number of codes at each of the sid_len positions
+    learned: int  # number of positions that come from the codebook; the others disambiguate
+    signals: tuple[str, ...]  # names of the quantized signals, modalities then `id`; empty for IDs without signals
     signal_codes: Int[np.ndarray, "N S L"]
-    signal_vectors: Float[np.ndarray, "N S V"]
+    signal_vectors: Float[np.ndarray, "N S V"]  # compared by the reweighting; by default quantized vectors (V = E)
     present: Bool[np.ndarray, "N S"]
     codebook: Float[np.ndarray, "learned K E"]
-    raw_codes: Int[np.ndarray, "N learned"]
+    raw_codes: Int[np.ndarray, "N learned"]  # the IDs before the repair, to measure collisions
 
     @property
     def sid_len(self) -> int:
