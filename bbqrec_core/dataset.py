@@ -122,7 +122,6 @@ def windows(
     """Cut every sequence into windows of at most `length` targets; every event but the first is a target once.
 
     The first window of a user ends at a random event, so the cuts differ between epochs.
-
     Returns: for each window, the position of its first input in `sequences.items`, and its number of targets.
     Raises: ValueError if no sequence has a second event.
     """

@@ -31,8 +31,7 @@ def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | 
 def training_precision(device: torch.device) -> Iterator[None]:
     """Training on a GPU uses TF32 matrix products with float32 sums; nothing changes on the CPU.
 
-    Choice: no bfloat16, because its casts are extra kernels and models this narrow are bound by launches. Ranking stays
-    in float32, so beam scores equal exact scores.
+    Choice: no bfloat16, whose casts cost launches in models this narrow. Ranking stays in float32: beams are exact.
     """
     before = torch.get_float32_matmul_precision()
     if device.type != "cpu":
@@ -80,6 +79,9 @@ class Progress(NamedTuple):
     loss: float  # mean of the epoch so far
     best: float | None  # score so far
     seconds: float  # of finished epochs
+
+
+Report = Callable[[Progress], None] | None  # called after every step of a training; None is silent
 
 
 def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
@@ -148,18 +150,12 @@ def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
 
 
 def fit(
-    task: Task,
-    seed: int,
-    epochs: int,
-    directory: Path,
-    evaluate_every: int = 1,
-    patience: int = 1,
-    progress: Callable[[Progress], None] | None = None,
+    task: Task, seed: int, epochs: int, directory: Path, every: int = 1, patience: int = 1, progress: Report = None
 ) -> TrainingLog:
     """Train for `epochs`, or until the score has not improved for `patience` evaluations; keep the best weights.
 
-    Every epoch ends with an atomic checkpoint in `directory`. A second call after an interruption resumes from the last
-    one; on CPU the result equals an uninterrupted run bit for bit.
+    Evaluations are `every` epochs apart. Each epoch ends with an atomic checkpoint in `directory`. A second call
+    after an interruption resumes from the last one; on CPU the result equals an uninterrupted run bit for bit.
 
     Raises: FloatingPointError when the loss is not finite.
     """
@@ -182,7 +178,7 @@ def fit(
             with training_precision(task.device):
                 means = run_epoch(task, epoch, epochs, report)
             row = {"epoch": epoch + 1, **means, **task.watch()}
-            if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
+            if task.score is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
                 task.model.eval()
                 row["score"] = task.score()
                 better = state["best"] is None or row["score"] > state["best"]

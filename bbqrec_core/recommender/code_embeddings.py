@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..kernels import _Products, pick
-from ..tokenizer.prefix_tree import build_tree, children, padded_children, paths
+from ..tokenizer.semantic_ids import build_tree, children, padded_children, paths
 from ..transformer import INIT_STD, Transformer, causal_mask
 
 PairValues = Callable[[Tensor, Tensor, Tensor | None], Float[Tensor, "*pairs"]]  # (row, child, begins)
@@ -44,10 +44,9 @@ class CodeVectors(nn.Module):
         node = paths(tree, tree.leaf.clamp_min(0))  # (N+1, sid_len): the item's node at each depth
         self.register_buffer("node", node, persistent=False)
         self.max_fanout = tree.max_fanout.tolist()  # maximum number of children of a node at each depth
-        for depth, (code, parent, first) in enumerate(zip(tree.code, tree.parent, tree.first, strict=True)):
-            self.register_buffer(f"code_{depth}", code, persistent=False)
-            self.register_buffer(f"parent_{depth}", parent, persistent=False)
-            self.register_buffer(f"first_{depth}", first, persistent=False)
+        for name in ("code", "parent", "first"):
+            for depth, part in enumerate(getattr(tree, name)):
+                self.register_buffer(f"{name}_{depth}", part, persistent=False)
 
     def __len__(self) -> int:
         """Number of codes in one ID."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..tokenizer.prefix_tree import PrefixTree, children, padded_children, paths
+from ..tokenizer.semantic_ids import PrefixTree, children, padded_children, paths
 from .code_embeddings import CodeHead
 from .score_bias import RankingOffsets
 
@@ -49,10 +49,7 @@ class Extendable(ABC):
 
 
 class Frontier(Extendable):
-    """Partial IDs: their depth-transformer caches and summed code vectors, one row each.
-
-    Rows are (B users x P prefixes), users outermost.
-    """
+    """Partial IDs: depth-transformer caches and summed code vectors; rows are (B users x P prefixes), users outermost."""
 
     def __init__(self, prompt: Prompt) -> None:
         (self.head, self.states, self.offsets), self.level = prompt, 0
@@ -154,8 +151,7 @@ def among(values: Int[Tensor, "B *shape"], listed: Int[Tensor, "B H"]) -> Bool[T
 def dead_nodes(tree: PrefixTree, rows: Int[Tensor, "B H"]) -> list[Int[Tensor, "B H"]]:
     """Nodes of each depth (1 .. sid_len) without items after the removal of a user's sorted `rows` (0 pads), sorted.
 
-    Lists shorter than H are padded with an invalid node. Only nodes above the rows are examined, so the time does not
-    grow with the catalogue.
+    Shorter lists are padded with an invalid node. Only nodes above the rows are visited, whatever the catalogue's size.
     """
     real = F.pad(rows[:, 1:] != rows[:, :-1], (1, 0), value=True) & (rows > 0)
     leaf, dead = tree.leaf[rows], []
@@ -176,8 +172,7 @@ def beam_search(
     """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
 
     Args: frontier: new, one row per user. masked: item rows to remove from the tree of a user, 0 pads.
-    Returns: item rows (0 pads) and scores (-inf pads); all items of a colliding ID are listed, so W is `width`
-        times the largest group.
+    Returns: item rows (0 pads) and scores (-inf pads); colliding items are listed, so W is `width` x the largest group.
     """
     users, device = len(frontier.log_probs), frontier.log_probs.device
     masked = None if masked is None else masked.sort(1).values

@@ -14,9 +14,8 @@ from torch.optim import AdamW
 from ..config import EvaluationConfig, RecommenderConfig
 from ..dataset import Dataset, Sequences, gather_padded, history_batches, window_batches
 from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
-from ..tokenizer.prefix_tree import PrefixTree, build_tree
-from ..tokenizer.semantic_ids import SemanticIds
-from ..training import Progress, Task, TrainingLog, best_device, epochs_for, fit
+from ..tokenizer.semantic_ids import PrefixTree, SemanticIds, build_tree
+from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
 from .decoding import Prompt, beam_search, exact_scores
 from .sequence_model import SequenceModel
 
@@ -32,13 +31,12 @@ class Recommender:
 
         score = log p(ID), or the item's logit, or with both heads w_codes log p(ID) + log softmax(logits)[item]
 
-    Args: model: in eval mode. tree: prefix tree of the IDs; None if the model generates none.
     Choice: with both heads, the beam finds candidates by their IDs alone and ranks them by the sum, so beam and exact
         scores are equal.
     """
 
-    model: SequenceModel
-    tree: PrefixTree | None
+    model: SequenceModel  # in eval mode
+    tree: PrefixTree | None  # of the IDs; None if the model generates none
 
     @property
     def device(self) -> torch.device:
@@ -145,8 +143,7 @@ def build_recommender(
 ) -> Recommender:
     """A new recommender; equal arguments give equal parameters.
 
-    Args: as of `SequenceModel`. seen: item rows that training sees, for `unseen="backoff"`; None is all.
-        make: builds the sequence model, with the arguments of `SequenceModel`.
+    Args: seen: item rows that training sees, for `unseen="backoff"`; None is all. make: as `SequenceModel`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -156,13 +153,7 @@ def build_recommender(
     return Recommender(model.eval(), tree)
 
 
-def fit_offsets(
-    model: SequenceModel,
-    train: Sequences,
-    seed: int,
-    directory: Path,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
+def fit_offsets(model: SequenceModel, train: Sequences, seed: int, directory: Path, progress: Report = None) -> None:
     """Count pairs of items in training histories, and learn the offsets of score reweighting from them.
 
     Choice: they learn before the transformer and apart from it, and `early_score` weighs both on validation. Together,
@@ -190,14 +181,13 @@ def fit_recommender(
     seed: int,
     directory: Path,
     make: ModelMaker = SequenceModel,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report = None,
 ) -> tuple[Recommender, TrainingLog]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
     It trains and ranks on a GPU if there is one; the initial weights do not depend on the device.
 
-    Args: ids: semantic IDs, or None for SASRec. seed: initialisation and batches. make: as in `build_recommender`.
-        progress: called after every step.
+    Args: ids: semantic IDs, or None for SASRec. seed: of initial weights and batches. make: as in `build_recommender`.
     Raises: FloatingPointError on a non-finite loss.
     """
     recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make)
@@ -219,8 +209,6 @@ def fit_recommender(
         return early_score(recommender, data, users, evaluation)
 
     task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
-    epochs, stop = (
-        epochs_for(config.min_steps, len(batches(0)), config.epochs),
-        (config.evaluate_every, config.patience),
-    )
-    return recommender, fit(task, seed, epochs, directory, *stop, progress)
+    epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
+    log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
+    return recommender, log

@@ -74,8 +74,8 @@ class ScoreBias(nn.Module):
 
     Args: n_items: N. config: settings. node: (N+1, sid_len), the node of every item row at each depth; None for a
         model that generates no IDs.
-    Source: ours, the dual of similarity reweighting; the counts are those of item-item neighbours with order.
-    Choice: zero tables are the model without it.
+    Source: ours, the dual of similarity reweighting; counts as of item-item neighbours with order. Zero tables change
+        nothing.
     """
 
     def __init__(self, n_items: int, config: RecommenderConfig, node: Int[Tensor, "N L"] | None = None) -> None:

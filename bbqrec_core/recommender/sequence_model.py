@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ..config import RecommenderConfig
 from ..dataset import item_rows
 from ..kernels import dropout, pick, softmax_loss
-from ..tokenizer.prefix_tree import PrefixTree
-from ..tokenizer.semantic_ids import SemanticIds
+from ..tokenizer.semantic_ids import PrefixTree, SemanticIds
 from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
 from .code_embeddings import CodeHead, CodeOutputs, CodeVectors
 from .decoding import Frontier, Prompt, beam_search, exact_scores, leaf_scores
@@ -78,8 +77,7 @@ class SequenceModel(nn.Module):
     def _start_from(self, ids: SemanticIds) -> None:
         """Copy the codebook of stage 1 to the vectors of the learned positions, scaled to the size of embeddings.
 
-        Choice: one scale for all levels keeps coarse codes larger than fine ones; a random projection changes the width
-        if it is not E.
+        Choice: one scale for all levels keeps coarse codes larger than fine ones; a random projection if D is not E.
         """
         codebook = torch.from_numpy(ids.codebook)
         if codebook.shape[2] != self.config.width:
@@ -186,8 +184,8 @@ class SequenceModel(nn.Module):
     ) -> Float[Tensor, "B rows"]:
         """`id_scores`, but possibly -inf for items that score below both the target and the k-th best item.
 
-        These affect neither the rank of a target nor a list of the best k. The k-th best is that of a beam without the
-        `masked` items. In a large catalogue this skips most of the tree.
+        These affect neither the rank of a target nor a list of the best k, and are most of a large catalogue. The k-th
+        best is that of a beam without the `masked` items.
         """
         prompt = self.prompt(item_ids)
         found = beam_search(Frontier(prompt), tree, k, masked)[1]

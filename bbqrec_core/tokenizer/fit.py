@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 from ..config import TokenizerConfig
 from ..dataset import Dataset, window_batches
-from ..training import Progress, Task, best_device, fit
+from ..training import Report, Task, best_device, fit
 from .model import Parts, Tokenizer
 from .semantic_ids import SemanticIds, health, move_to_free
 
@@ -63,12 +63,7 @@ def initialise(model: Tokenizer, rows: Int[np.ndarray, "warm"], seed: int) -> No
 
 
 def train(
-    data: Dataset,
-    model: Tokenizer,
-    config: TokenizerConfig,
-    seed: int,
-    directory: Path,
-    progress: Callable[[Progress], None] | None = None,
+    data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, directory: Path, progress: Report = None
 ) -> list[dict]:
     """Train stage 1; return one dict per epoch with losses, used codes and perplexity per level."""
     sequences, warm = data.train(), data.warm_rows()
@@ -132,11 +127,11 @@ def fit_tokenizer(
     seed: int,
     directory: Path,
     make: TokenizerMaker = Tokenizer,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report = None,
 ) -> Tokenized:
     """Train stage 1 on training events, on a GPU if there is one, and encode every item; resumes from `directory`.
 
-    Args: make: builds the model, with the arguments of `Tokenizer`. progress: called after every step.
+    Args: make: builds the model, with the arguments of `Tokenizer`.
     Raises: ValueError for a modality that the data lack, FloatingPointError on a non-finite loss.
     """
     with torch.random.fork_rng(devices=[]):

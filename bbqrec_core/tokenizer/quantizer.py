@@ -27,10 +27,7 @@ def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -
 
 
 def kmeans_plus_plus(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
-    """k-means++: draw centres from the points with probability proportional to the squared distance to earlier ones.
-
-    Source: Arthur and Vassilvitskii 2007.
-    """
+    """Draw centres from the points, by squared distance to earlier ones. Source: Arthur and Vassilvitskii 2007."""
     picks = [int(torch.randint(len(points), (1,), generator=generator))]
     gap = torch.full((len(points),), torch.inf)
     for _ in range(clusters - 1):
