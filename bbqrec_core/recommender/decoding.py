@@ -49,7 +49,7 @@ class Extendable(ABC):
 
 
 class Frontier(Extendable):
-    """Partial IDs: depth-transformer caches and summed code vectors; rows are (B users x P prefixes), users outermost."""
+    """Partial IDs: depth-transformer caches and sums of code vectors; rows are (B users x P prefixes), users first."""
 
     def __init__(self, prompt: Prompt) -> None:
         (self.head, self.states, self.offsets), self.level = prompt, 0
