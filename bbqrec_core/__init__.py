@@ -39,6 +39,5 @@ from .recommender.fit import Recommender, build_recommender, fit_recommender
 from .recommender.sequence_model import SequenceModel
 from .recommender.similarity_bias import Channel, SimilarityBias
 from .tokenizer.fit import Tokenized, fit_tokenizer
-from .tokenizer.prefix_tree import PrefixTree, build_tree
 from .tokenizer.quantizer import ResidualQuantizer
-from .tokenizer.semantic_ids import SemanticIds, health
+from .tokenizer.semantic_ids import PrefixTree, SemanticIds, build_tree, health

@@ -43,43 +43,34 @@ def at_least(default: object, low: float, below: float = math.inf) -> object:
 
 @dataclass(frozen=True)
 class TokenizerConfig(Checked):
-    """Stage 1: encoders, shared residual codebook, losses, uniqueness repair, training.
+    """Stage 1: encoders, shared residual codebook, losses, uniqueness repair, training."""
 
-    Args: signals: names of the modalities to use; empty uses all.
-        id_signal: add a learned vector per item as one more signal. levels, codes, code_width: L, K, E.
-        specific, specific_width: keep a modality-specific part next to the behaviour part, and its width.
-        w_*: weights of the terms of `Tokenizer.losses`; `w_codes_only` weighs reconstruction from the codes alone.
-        uniqueness: repair of colliding IDs: `none`, or the `nearest` free last code.
-        batch_items: items per step for the terms on single items. batch_users, max_events: histories per step for the
-            sequence term, and their length. epoch_steps: limit of steps per epoch, drawn at random; 0 is no limit.
-    """
-
-    signals: tuple[str, ...] = ()
-    id_signal: bool = True
-    specific: bool = True
+    signals: tuple[str, ...] = ()  # names of the modalities to use; empty uses all
+    id_signal: bool = True  # add a learned vector per item as one more signal
+    specific: bool = True  # keep a modality-specific part next to the behaviour part
     specific_width: int = at_least(8, 1)
     normalise: bool = True
-    levels: int = at_least(3, 1)
-    codes: int = at_least(128, 2)
-    code_width: int = at_least(64, 2)
+    levels: int = at_least(3, 1)  # L
+    codes: int = at_least(128, 2)  # K
+    code_width: int = at_least(64, 2)  # E
     hidden: int = at_least(128, 1)
     ema_decay: float = at_least(0.95, 0.0, 1.0)
     revive_every: int = at_least(50, 0)
     commitment: float = at_least(0.25, 0.0)
     specific_dropout: float = at_least(0.5, 0.0)
-    w_codes_only: float = at_least(1.0, 0.0)
+    w_codes_only: float = at_least(1.0, 0.0)  # of reconstruction from the codes alone; w_*: see `Tokenizer.losses`
     w_mi: float = at_least(0.05, 0.0)
     w_cross: float = at_least(0.02, 0.0)
     w_seq: float = at_least(1.0, 0.0)
     temperature: float = at_least(0.1, 1e-3)
     mi_steps: int = at_least(3, 1)
-    uniqueness: Literal["none", "nearest"] = "nearest"
+    uniqueness: Literal["none", "nearest"] = "nearest"  # repair of colliding IDs: none, or the nearest free last code
     lr: float = at_least(2e-3, 0.0)
     epochs: int = at_least(8, 1)
-    batch_items: int = at_least(256, 2)
-    batch_users: int = at_least(128, 1)
-    epoch_steps: int = at_least(0, 0)
-    max_events: int = at_least(20, 1)
+    batch_items: int = at_least(256, 2)  # items per step for the terms on single items
+    batch_users: int = at_least(128, 1)  # histories per step for the sequence term
+    epoch_steps: int = at_least(0, 0)  # limit of steps per epoch, drawn at random; 0 is no limit
+    max_events: int = at_least(20, 1)  # length of these histories
 
 
 @dataclass(frozen=True)
@@ -87,53 +78,42 @@ class RecommenderConfig(Checked):
     """Stage 2: backbone, reweighting, output, training.
 
     Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over all items), or `both`, which
-            adds the losses in training and the log-probabilities in scoring; `w_codes` is the weight of the codes.
-        width, layers, heads, depth_layers: D, transformer blocks, H, blocks of the depth head.
-        dropout: dropout rate of the embeddings and of each branch of a block.
-        reweight: add the discretized similarity bias. buckets: S per channel.
-        lag_bias: add a learned attention offset per layer, head and number of events between two positions.
-        seen_offset: add a learned offset to the scores of items of the history. score_reweight: add offsets by how
-            often an item came with those of the history (`ScoreBias`); needs `seen_offset`. It keeps the `partners` of
-            each item that came with it most, and learns an offset per bucket (`score_buckets`) in `score_steps`.
-        read: with item embeddings and codes, the input is the sum of `all`, or that of the `items` alone.
+            adds the losses in training and the log-probabilities in scoring.
+        score_reweight: add offsets to scores by how often an item came with those of the history (`ScoreBias`); needs
+            `seen_offset`.
         unseen: score of items that training did not see: from the head (`model`), or an even share below the deepest
             prefix that training saw (`backoff`, see `decoding.backed_off`).
-        prefixes: add a vector per prefix of two codes or more, on the input and the output side (`CodeVectors`).
-        init_from_codebook: start the code vectors from the codebook of stage 1. max_events: T, events that are read.
-        lr, weight_decay: of AdamW; `lr` is the peak. epochs: maximum. batch_users: windows of histories per step.
-        epoch_steps: as in `TokenizerConfig`. min_steps: small datasets train more epochs until they reach it.
-        evaluate_every: epochs between validations. patience: validations without improvement before training stops.
     Raises: ValueError for a width that heads do not divide, and for `score_reweight` without `seen_offset`.
     """
 
     output: Literal["codes", "items", "both"] = "codes"
-    w_codes: float = at_least(0.3, 1e-3)
-    width: int = at_least(64, 2)
+    w_codes: float = at_least(0.3, 1e-3)  # weight of the codes in `both`
+    width: int = at_least(64, 2)  # D
     layers: int = at_least(2, 1)
-    heads: int = at_least(2, 1)
-    depth_layers: int = at_least(1, 1)
-    dropout: float = at_least(0.1, 0.0, 1.0)
-    reweight: bool = True
-    buckets: int = at_least(16, 2)
-    lag_bias: bool = True
-    seen_offset: bool = True
+    heads: int = at_least(2, 1)  # H
+    depth_layers: int = at_least(1, 1)  # blocks of the depth head
+    dropout: float = at_least(0.1, 0.0, 1.0)  # of the embeddings and of each branch of a block
+    reweight: bool = True  # add the discretized similarity bias
+    buckets: int = at_least(16, 2)  # S per channel
+    lag_bias: bool = True  # add an attention offset per layer, head and number of events between two positions
+    seen_offset: bool = True  # add a learned offset to the scores of items of the history
     score_reweight: bool = True
     score_buckets: int = at_least(24, 2)
-    score_steps: int = at_least(300, 1)
-    partners: int = at_least(128, 1)
-    read: Literal["all", "items"] = "all"
+    score_steps: int = at_least(300, 1)  # of training the offsets of buckets
+    partners: int = at_least(128, 1)  # kept of each item: those that came with it most
+    read: Literal["all", "items"] = "all"  # with item embeddings and codes, the input is their sum, or items alone
     unseen: Literal["model", "backoff"] = "backoff"
-    prefixes: bool = True
-    init_from_codebook: bool = True
-    max_events: int = at_least(50, 1)
-    lr: float = at_least(2e-3, 0.0)
+    prefixes: bool = True  # add a vector per prefix of two codes or more, see `CodeVectors`
+    init_from_codebook: bool = True  # start the code vectors from the codebook of stage 1
+    max_events: int = at_least(50, 1)  # T, events that are read
+    lr: float = at_least(2e-3, 0.0)  # the peak
     weight_decay: float = at_least(0.01, 0.0)
-    epochs: int = at_least(8, 1)
-    min_steps: int = at_least(1200, 0)
-    batch_users: int = at_least(16, 1)
-    epoch_steps: int = at_least(0, 0)
-    evaluate_every: int = at_least(2, 1)
-    patience: int = at_least(4, 1)
+    epochs: int = at_least(8, 1)  # at most
+    min_steps: int = at_least(1200, 0)  # small datasets train more epochs until they reach it
+    batch_users: int = at_least(16, 1)  # windows of histories per step
+    epoch_steps: int = at_least(0, 0)  # as in `TokenizerConfig`
+    evaluate_every: int = at_least(2, 1)  # epochs between validations
+    patience: int = at_least(4, 1)  # validations without improvement before training stops
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,13 +127,9 @@ class RecommenderConfig(Checked):
 
 @dataclass(frozen=True)
 class EvaluationConfig(Checked):
-    """How models are evaluated.
+    """How models are evaluated."""
 
-    Args: early_users: size of the user sample for early stopping. beam: width of beam search. batch: users per batch.
-        exact_items: largest catalogue that is scored exactly; larger ones use beam search, and their rows say so.
-    """
-
-    early_users: int = at_least(2000, 1)
-    beam: int = at_least(50, 1)
-    exact_items: int = at_least(20000, 0)
+    early_users: int = at_least(2000, 1)  # size of the user sample for early stopping
+    beam: int = at_least(50, 1)  # width of beam search
+    exact_items: int = at_least(20000, 0)  # largest catalogue scored exactly; larger ones use beam search, as rows say
     batch: int = at_least(64, 1)

@@ -30,19 +30,14 @@ class Dataset:
 
     Per-item arrays have N + 1 rows; row 0 is zero or False.
 
-    Args:
-        n_items: N, without padding. sequences: all events of every user, oldest first.
-        features: modality -> (N+1, d), scaled. presence: modality -> (N+1,), False if an item lacks the modality; by
-            default an item lacks it if its features are all zero.
-        cold: (N+1,), items that are held out of training but stay in the catalogue and in evaluation; None is none.
     Raises: ValueError if a user has fewer than three events.
     """
 
-    n_items: int
-    sequences: Sequences
-    features: dict[str, Float32[np.ndarray, "rows _"]] = field(default_factory=dict)
-    presence: dict[str, Bool[np.ndarray, "rows"]] = field(default_factory=dict)
-    cold: Bool[np.ndarray, "rows"] | None = None
+    n_items: int  # N, without padding
+    sequences: Sequences  # all events of every user, oldest first
+    features: dict[str, Float32[np.ndarray, "rows _"]] = field(default_factory=dict)  # by modality, scaled
+    presence: dict[str, Bool[np.ndarray, "rows"]] = field(default_factory=dict)  # by default, features are not all zero
+    cold: Bool[np.ndarray, "rows"] | None = None  # held out of training, but in the catalogue and in evaluation
 
     def __post_init__(self) -> None:
         lacking = {name: array.any(axis=1) for name, array in self.features.items() if name not in self.presence}
@@ -77,17 +72,11 @@ class Dataset:
         return np.flatnonzero(np.arange(self.n_items + 1) > 0 if self.cold is None else ~self.cold)
 
     def history(self, part: str) -> Sequences:
-        """The events before the target of `part` (`valid` or `test`); the test history contains the validation item.
-
-        Raises: ValueError for any other part.
-        """
+        """The events before the target of `part` (`valid` or `test`); the test history contains the validation item."""
         return self._without_last(_back(part))
 
     def targets(self, part: str) -> Int32[np.ndarray, "U"]:
-        """The item row to predict for each user: the last event (`test`) or the second to last (`valid`).
-
-        Raises: ValueError for any other part.
-        """
+        """The item row to predict for each user: the last event (`test`) or the second to last (`valid`)."""
         return self.sequences.items[self.sequences.offsets[1:] - _back(part)]
 
     def train_counts(self) -> Int64[np.ndarray, "rows"]:
@@ -104,7 +93,7 @@ class Dataset:
 
 
 def _back(part: str) -> int:
-    """Position of the target of `part`, counted from the end."""
+    """Position of the target of `part`, counted from the end. Raises: ValueError for a part of another name."""
     if part not in ("valid", "test"):
         raise ValueError(f"part must be 'valid' or 'test', got {part!r}")
     return 2 if part == "valid" else 1
@@ -133,7 +122,6 @@ def windows(
     """Cut every sequence into windows of at most `length` targets; every event but the first is a target once.
 
     The first window of a user ends at a random event, so the cuts differ between epochs.
-
     Returns: for each window, the position of its first input in `sequences.items`, and its number of targets.
     Raises: ValueError if no sequence has a second event.
     """
@@ -155,9 +143,7 @@ def windows(
 def window_batches(
     sequences: Sequences, length: int, batch: int, seed: tuple[int, ...], limit: int = 0, timed: bool = False
 ) -> list[Int[Tensor, "B T *pair"]]:
-    """Training windows of one epoch, in batches of similar length (B, targets + 1), in random order.
-
-    Inputs are `rows[:, :-1]`, targets are `rows[:, 1:]`; 0 is padding.
+    """Training windows of one epoch, in batches of similar length (B, targets + 1), in random order; 0 is padding.
 
     Args: limit: maximum number of batches, drawn at random; 0 gives all. timed: as of `Sequences.rows`.
     """
@@ -174,9 +160,6 @@ def history_batches(
 ) -> list[tuple[Int[np.ndarray, "B"], Int[Tensor, "B T *pair"]]]:
     """The last `length` events of users in batches of similar length: (users, rows, 0 pads on the right)."""
     sizes = np.minimum(np.diff(history.offsets)[users], length)
-    order = np.argsort(sizes, kind="stable")
-    groups = [users[part] for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]
-    shown = [np.minimum(np.diff(history.offsets)[part], length) for part in groups]
-    ends = [history.offsets[part + 1] for part in groups]
-    rows = history.rows(timed)
-    return [(part, gather_padded(rows, end - n, n)) for part, n, end in zip(groups, shown, ends, strict=True)]
+    order, starts, rows = np.argsort(sizes, kind="stable"), history.offsets[users + 1] - sizes, history.rows(timed)
+    groups = [part for part in np.split(order, np.arange(batch, len(order), batch)) if len(part)]
+    return [(users[part], gather_padded(rows, starts[part], sizes[part])) for part in groups]

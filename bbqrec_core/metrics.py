@@ -13,10 +13,11 @@ from jaxtyping import Float, Float64, Int, Int32
 from torch import Tensor
 from torch.nn import functional
 
-from .dataset import Sequences
+from .dataset import Sequences, gather_padded
 
 RECALL_AT = (1, 5, 10, 20)
 NDCG_AT = (5, 10, 20)
+LISTED = 20  # items of a recommended list that are kept
 Scorer = Callable[[Sequences, Int[np.ndarray, "B"]], Float[Tensor, "B rows"]]  # (histories, users) -> scores
 
 
@@ -51,16 +52,13 @@ def _ranks(scores: Float[Tensor, "B W"], target: Float[Tensor, "B 1"], rows: Int
     return Ranks(*(part.to("cpu", torch.int32).numpy() for part in (greater, ties, _top(scores, rows, k))))
 
 
-def rank_scores(scores: Float[Tensor, "B rows"], targets: Int[np.ndarray | Tensor, "B"], k: int = 20) -> Ranks:
+def rank_scores(scores: Float[Tensor, "B rows"], targets: Int[np.ndarray | Tensor, "B"], k: int = LISTED) -> Ranks:
     """Rank each user's target among all items.
 
         greater[b] = #{j : scores[b, j] > scores[b, target_b]},  ties[b] = #{j : scores[b, j] = scores[b, target_b]}
 
-    Args:
-        scores: (B, N+1), any monotone unit; column 0 (padding) is ignored, -inf excludes an item.
-        targets: (B,), item rows 1..N.
+    Args: scores: any monotone unit; column 0 (padding) is ignored, -inf excludes an item. targets: item rows 1..N.
         k: length of the recommended list kept in `top`.
-    Returns: Ranks of B users, on the CPU.
     Raises: ValueError for a target outside 1..N or a NaN score.
     Choice: an excluded target (-inf) counts as not retrieved. `top` orders equal scores by row; rows are permuted at
         load, so this favours no item.
@@ -75,16 +73,13 @@ def rank_scores(scores: Float[Tensor, "B rows"], targets: Int[np.ndarray | Tenso
 
 
 def ranks_from_lists(
-    lists: Int[Tensor, "B W"], targets: Int[np.ndarray | Tensor, "B"], scores: Float[Tensor, "B W"], k: int = 20
+    lists: Int[Tensor, "B W"], targets: Int[np.ndarray | Tensor, "B"], scores: Float[Tensor, "B W"], k: int = LISTED
 ) -> Ranks:
     """Rank each user's target among the candidates of a beam; a missing target has all metrics zero.
 
-    Args:
-        lists: (B, W), distinct item rows in any order, padded with 0.
-        targets: (B,), item rows 1..N.
-        scores: (B, W), log-probabilities in nats (or any monotone unit) of the listed items.
-        k: length of the recommended list kept in `top`.
-    Returns: Ranks; `greater` counts listed items only. List all items that share an ID, or ties are missed.
+    Args: lists: distinct item rows in any order, padded with 0; all items that share an ID, or ties are missed.
+        targets: item rows 1..N. scores: of the listed items, in any monotone unit. k: as in `rank_scores`.
+    Returns: Ranks; `greater` counts listed items only.
     Raises: ValueError for an item listed twice for one user, or a NaN score.
     """
     lists, order = lists.sort(dim=1)  # by row, so that ties have the same order as in `rank_scores`
@@ -106,14 +101,9 @@ def concat_ranks(parts: Sequence[Ranks]) -> Ranks:
 def filter_seen(
     scores: Float[Tensor, "B rows"], history: Sequences, users: Int[np.ndarray, "B"]
 ) -> Float[Tensor, "B rows"]:
-    """Copy of the scores with -inf for the items of each user's history: `seen_items = filtered` in the tables."""
-    lengths = np.diff(history.offsets)[users]
-    line = np.repeat(np.arange(len(users)), lengths)
-    first = history.offsets[users] - (np.cumsum(lengths) - lengths)  # first[line] + arange enumerates each history
-    items = history.items[first[line] + np.arange(len(line))]
-    masked = scores.clone()
-    masked[torch.from_numpy(line), torch.from_numpy(items).long()] = -torch.inf
-    return masked
+    """Copy of the scores with -inf for the items of each user's history and for padding."""
+    seen = gather_padded(history.items, history.offsets[users], np.diff(history.offsets)[users])
+    return scores.scatter(1, seen.to(scores.device), -torch.inf)
 
 
 def rank_users(
@@ -126,23 +116,22 @@ def rank_users(
 ) -> dict[str, Ranks]:
     """Score users in batches, once, and rank with seen items included and filtered.
 
-    Args:
-        scorer: (histories, users) -> scores (B, N+1); column 0 is ignored.
-        history: evaluation histories of all users. targets: (U,), their item rows. users: (S,), the users to score.
-        kinds: "included", "filtered" or both. batch: users per batch; the result does not depend on it.
+    Args: history: of all users. targets: their item rows. users: the users to score.
     Returns: Ranks for each kind, in the order of `users`.
     Raises: ValueError for another kind.
     """
     if unknown := set(kinds) - {"included", "filtered"}:
         raise ValueError(f"seen items must be included or filtered, got {sorted(unknown)}")
-    parts: dict[str, list[Ranks]] = {kind: [] for kind in kinds}
+    shapes = (len(users),), (len(users),), (len(users), LISTED)
+    found = {kind: Ranks(*(np.empty(shape, np.int32) for shape in shapes)) for kind in kinds}  # allocated before blocks
     for start in range(0, len(users), batch):
         some = users[start : start + batch]
         scores = scorer(history, some)
         for kind in kinds:
             ranked = filter_seen(scores, history, some) if kind == "filtered" else scores
-            parts[kind].append(rank_scores(ranked, targets[some]))
-    return {kind: concat_ranks(ranks) for kind, ranks in parts.items()}
+            for field, values in zip(found[kind], rank_scores(ranked, targets[some]), strict=True):
+                field[start : start + batch] = values
+    return found
 
 
 def sample_users(n_users: int, limit: int = 2000) -> Int[np.ndarray, "S"]:
@@ -156,10 +145,8 @@ def per_user(ranks: Ranks) -> dict[str, Float64[np.ndarray, "U"]]:
         metric@k = (1 / ties) * sum over r = greater+1 .. greater+ties of gain_k(r)
         gain_k(r) = [r <= k] for Recall, [r <= k] / log2(r + 1) for NDCG
 
-    This is the mean of the metric, not the metric of the mean rank.
-
-    Args: ranks: one target per user, so Recall is the hit rate and the ideal DCG is 1.
-    Returns: metric name -> values in [0, 1]; 0 if the target was not retrieved.
+    This is the mean of the metric, not the metric of the mean rank. One target per user: Recall is the hit rate and the
+    ideal DCG is 1. Values are in [0, 1], and 0 if the target was not retrieved.
     """
     discount = 1 / np.log2(np.arange(2, max(RECALL_AT + NDCG_AT) + 2))
     wanted = [(f"recall@{k}", np.ones(k)) for k in RECALL_AT] + [(f"ndcg@{k}", discount[:k]) for k in NDCG_AT]

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +31,7 @@ def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | 
 def training_precision(device: torch.device) -> Iterator[None]:
     """Training on a GPU uses TF32 matrix products with float32 sums; nothing changes on the CPU.
 
-    Choice: no bfloat16, because its casts are extra kernels and models this narrow are bound by launches. Ranking stays
-    in float32, so beam scores equal exact scores.
+    Choice: no bfloat16, whose casts cost launches in models this narrow. Ranking stays in float32: beams are exact.
     """
     before = torch.get_float32_matmul_precision()
     if device.type != "cpu":
@@ -46,23 +44,15 @@ def training_precision(device: torch.device) -> Iterator[None]:
 
 @dataclass
 class Task:
-    """A model and everything the loop needs to train it.
+    """A model and everything the loop needs to train it."""
 
-    Args: name: shown next to the progress bar. model: holds all state of a checkpoint; batches move to its device.
-        optimizers: the loop steps the first on `loss`; `loss` itself must step the others.
-        batches: epoch -> batches; must depend on the epoch number alone.
-        loss: batch -> the loss to minimise under "loss", and its parts.
-        score: validation score, higher is better; None trains all epochs and keeps the last weights.
-        watch: figures to record after each epoch, such as code usage.
-    """
-
-    name: str
-    model: nn.Module
-    optimizers: Sequence[Optimizer]
-    batches: Callable[[int], Sequence]
-    loss: Callable[[object], dict[str, Tensor]]
-    score: Callable[[], float] | None = None
-    watch: Callable[[], dict[str, object]] = field(default=dict)
+    name: str  # shown next to the progress bar
+    model: nn.Module  # holds all state of a checkpoint; batches move to its device
+    optimizers: Sequence[Optimizer]  # the loop steps the first on `loss`; `loss` itself must step the others
+    batches: Callable[[int], Sequence]  # of an epoch; must depend on its number alone
+    loss: Callable[[object], dict[str, Tensor]]  # of a batch: the loss to minimise under "loss", and its parts
+    score: Callable[[], float] | None = None  # of validation, higher is better; None trains all epochs
+    watch: Callable[[], dict[str, object]] = field(default=dict)  # figures after each epoch, such as code usage
 
     @property
     def device(self) -> torch.device:
@@ -79,35 +69,30 @@ class TrainingLog(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """The state of a training, passed to a callback after every step.
+    """The state of a training, passed to a callback after every step."""
 
-    name: of the task. epoch, epochs: the current one, from 1, and the planned number. step, steps: the same within the
-    epoch. loss: mean of the epoch so far. best: best score so far, None at first. seconds: time of finished epochs.
-    """
-
-    name: str
-    epoch: int
-    epochs: int
-    step: int
+    name: str  # of the task
+    epoch: int  # the current one, from 1
+    epochs: int  # the planned number
+    step: int  # the same within the epoch
     steps: int
-    loss: float
-    best: float | None
-    seconds: float
+    loss: float  # mean of the epoch so far
+    best: float | None  # score so far
+    seconds: float  # of finished epochs
 
 
-def _flat(task: Task) -> dict[str, Tensor]:
-    """Model and optimizer state as named tensors."""
-    tensors = {f"model.{name}": value for name, value in task.model.state_dict().items()}
-    for index, optimizer in enumerate(task.optimizers):
-        for parameter, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{parameter}.{name}": value for name, value in state.items()}
-    return {name: value.detach().contiguous().to("cpu", copy=True) for name, value in tensors.items()}
+Report = Callable[[Progress], None] | None  # called after every step of a training; None is silent
 
 
 def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
     """Write model, optimizers and progress to one safetensors file, atomically."""
+    tensors = {f"model.{name}": value for name, value in task.model.state_dict().items()}
+    for index, optimizer in enumerate(task.optimizers):
+        for parameter, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{parameter}.{name}": value for name, value in state.items()}
+    tensors = {name: value.detach().contiguous().to("cpu", copy=True) for name, value in tensors.items()}
     partial = path.with_name(f".{path.name}")
-    save_file(_flat(task), partial, metadata={"progress": json.dumps(progress)})
+    save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
     os.replace(partial, path)
 
 
@@ -120,10 +105,9 @@ def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
     task.model.load_state_dict(state)
     for index, optimizer in enumerate(task.optimizers):
         saved: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith(f"optimizer.{index}."):
-                parameter, key = name.split(".", 3)[2:]
-                saved.setdefault(int(parameter), {})[key] = value
+        for name in (name for name in tensors if name.startswith(f"optimizer.{index}.")):
+            parameter, key = name.split(".", 3)[2:]
+            saved.setdefault(int(parameter), {})[key] = tensors[name]
         optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     return progress
 
@@ -131,8 +115,7 @@ def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
 def learning_rate(done: float) -> float:
     """Fraction of the peak learning rate after a fraction `done` of all planned steps.
 
-    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %. It depends on the step alone, so a
-    resumed run needs no scheduler state.
+    Choice: linear warm-up over the first 5 %, then half a cosine down to 10 %; a resumed run needs no scheduler state.
     """
     return min(1.0, (done + 1e-3) / 0.05) * (0.55 + 0.45 * math.cos(math.pi * done))
 
@@ -161,32 +144,19 @@ def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, f
     return {name: total / len(batches) for name, total in totals.items()}
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    """A separate seed per epoch, so resuming needs no saved generator state."""
-    return (seed * 1_000_003 + epoch * 7_919 + 17) % 2**31
-
-
 def epochs_for(steps: int, steps_per_epoch: int, epochs: int) -> int:
     """The planned number of epochs: `epochs`, or more if a small dataset needs more to reach `steps`."""
     return max(epochs, -(-steps // max(steps_per_epoch, 1)))
 
 
 def fit(
-    task: Task,
-    *,
-    seed: int,
-    epochs: int,
-    directory: Path,
-    evaluate_every: int = 1,
-    patience: int = 1,
-    progress: Callable[[Progress], None] | None = None,
+    task: Task, seed: int, epochs: int, directory: Path, every: int = 1, patience: int = 1, progress: Report = None
 ) -> TrainingLog:
     """Train for `epochs`, or until the score has not improved for `patience` evaluations; keep the best weights.
 
-    Every epoch ends with an atomic checkpoint in `directory`. A second call after an interruption resumes from the last
-    one; on CPU the result equals an uninterrupted run bit for bit.
+    Evaluations are `every` epochs apart. Each epoch ends with an atomic checkpoint in `directory`. A second call
+    after an interruption resumes from the last one; on CPU the result equals an uninterrupted run bit for bit.
 
-    Args: progress: called after every step; None is silent.
     Raises: FloatingPointError when the loss is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -195,19 +165,20 @@ def fit(
     if last.exists():
         state = load_checkpoint(last, task)
 
-    def report(epoch: int, step: int, steps: int, loss: float) -> None:
+    def report(step: int, steps: int, loss: float) -> None:
         if progress is not None:
-            progress(Progress(task.name, epoch + 1, epochs, step, steps, loss, state["best"], state["seconds"]))
+            epoch = len(state["epochs"]) + 1
+            progress(Progress(task.name, epoch, epochs, step, steps, loss, state["best"], state["seconds"]))
 
     gpu = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpu):
         while len(state["epochs"]) < epochs and state["stale"] < patience:
             epoch, start = len(state["epochs"]), time.monotonic()
-            torch.manual_seed(_epoch_seed(seed, epoch))
+            torch.manual_seed((seed * 1_000_003 + epoch * 7_919 + 17) % 2**31)  # resuming needs no generator state
             with training_precision(task.device):
-                means = run_epoch(task, epoch, epochs, partial(report, epoch))
+                means = run_epoch(task, epoch, epochs, report)
             row = {"epoch": epoch + 1, **means, **task.watch()}
-            if task.score is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
+            if task.score is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
                 task.model.eval()
                 row["score"] = task.score()
                 better = state["best"] is None or row["score"] > state["best"]

@@ -1,4 +1,4 @@
-"""The vectors of codes for the input and output of stage 2: one per code, and one per longer prefix of an ID."""
+"""Codes in stage 2: their vectors, for input and output, and the head that predicts them level by level."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..kernels import _Products, pick
-from ..tokenizer.prefix_tree import build_tree, children, padded_children, paths
-from ..transformer import INIT_STD
+from ..tokenizer.semantic_ids import build_tree, children, padded_children, paths
+from ..transformer import INIT_STD, Transformer, causal_mask
 
-PairValues = Callable[[Int[Tensor, "*pairs"], Int[Tensor, "*pairs"]], Float[Tensor, "*pairs"]]
+PairValues = Callable[[Tensor, Tensor, Tensor | None], Float[Tensor, "*pairs"]]  # (row, child, begins)
+# score reweighting: (logits, level, above) -> logits with the offset of each row
+Offsets = Callable[[Float[Tensor, "R K"], int, Int[Tensor, "R"]], Float[Tensor, "R K"]]
 
 
 class CodeVectors(nn.Module):
@@ -42,10 +44,9 @@ class CodeVectors(nn.Module):
         node = paths(tree, tree.leaf.clamp_min(0))  # (N+1, sid_len): the item's node at each depth
         self.register_buffer("node", node, persistent=False)
         self.max_fanout = tree.max_fanout.tolist()  # maximum number of children of a node at each depth
-        for depth, (code, parent, first) in enumerate(zip(tree.code, tree.parent, tree.first, strict=True)):
-            self.register_buffer(f"code_{depth}", code, persistent=False)
-            self.register_buffer(f"parent_{depth}", parent, persistent=False)
-            self.register_buffer(f"first_{depth}", first, persistent=False)
+        for name in ("code", "parent", "first"):
+            for depth, part in enumerate(getattr(tree, name)):
+                self.register_buffer(f"{name}_{depth}", part, persistent=False)
 
     def __len__(self) -> int:
         """Number of codes in one ID."""
@@ -65,23 +66,83 @@ class CodeVectors(nn.Module):
         logits = out @ self.codes[position].weight.T
         if not (self.prefixes and position):
             return logits
-        first, table = getattr(self, f"first_{position}"), self.prefixes[position - 1].weight
-        if torch.compiler.is_compiling() or out.device.type != "cpu":  # sizes must not depend on the input
-            child, real = padded_children(first, above, self.max_fanout[position])
-            own = (out[:, None] * pick(table, child)).sum(-1).masked_fill(~real, 0)
-            return logits.scatter_add(1, self.code_of(position, child).long(), own)
-        row, child, begins = children(first, above)
-        own = _Products.apply(out, table, begins, child)
-        return logits.index_put((row, self.code_of(position, child)), own, accumulate=True)
+        table = self.prefixes[position - 1].weight
+
+        def products(row: Tensor, child: Tensor, begins: Tensor | None) -> Float[Tensor, "*pairs"]:
+            if begins is None:
+                return (out[:, None] * pick(table, child)).sum(-1)
+            return _Products.apply(out, table, begins, child)
+
+        return self.add_to_children(logits, position, above, products)
 
     def add_to_children(
         self, logits: Float[Tensor, "R K"], position: int, above: Int[Tensor, "R"], values: PairValues
     ) -> Float[Tensor, "R K"]:
-        """Add `values(row, child)` to the logits of the children of each row's prefix `above`."""
+        """Add `values(row, child, begins)` to the logits of the children of each row's prefix `above`.
+
+        The pairs are those of `children`, or (R, fan-out) and `begins` is None.
+        """
         first = getattr(self, f"first_{position}")
-        if torch.compiler.is_compiling() or logits.device.type != "cpu":  # as in `logits`
+        if torch.compiler.is_compiling() or logits.device.type != "cpu":  # sizes must not depend on the input
             child, real = padded_children(first, above, self.max_fanout[position])
             row = torch.arange(len(above), device=above.device)[:, None].expand_as(child)
-            return logits.scatter_add(1, self.code_of(position, child).long(), values(row, child).masked_fill(~real, 0))
-        row, child, _ = children(first, above)
-        return logits.index_put((row, self.code_of(position, child)), values(row, child), accumulate=True)
+            added = values(row, child, None).masked_fill(~real, 0)
+            return logits.scatter_add(1, self.code_of(position, child).long(), added)
+        row, child, begins = children(first, above)
+        return logits.index_put((row, self.code_of(position, child)), values(row, child, begins), accumulate=True)
+
+
+class CodeOutputs(nn.Module):
+    """Shared by all heads over codes: the `vectors`, tied to the input side, and `biases`, one per code and level."""
+
+    def __init__(self, vectors: CodeVectors) -> None:
+        super().__init__()
+        self.vectors = vectors
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(table.num_embeddings)) for table in vectors.codes)
+
+    def log_probs(
+        self, out: Float[Tensor, "P D"], level: int, above: Int[Tensor, "P"], offsets: Offsets | None = None
+    ) -> Float[Tensor, "P K"]:
+        """Log-probabilities in nats of all codes of a level, legal or not, after the prefixes of nodes `above`."""
+        logits = self.vectors.logits(out, level, above) + self.biases[level]
+        return (logits if offsets is None else offsets(logits, level, above)).log_softmax(-1)
+
+    def log_prob(
+        self, out: Float[Tensor, "P L D"], nodes: Int[Tensor, "P L"], offsets: Offsets | None = None
+    ) -> Float[Tensor, "P"]:
+        """Log-probability in nats of whole IDs, from their paths of nodes and the output before each code."""
+        above, picked = torch.zeros_like(nodes[:, 0]), []
+        for level, node in enumerate(nodes.unbind(1)):
+            code = self.vectors.code_of(level, node)
+            picked.append(self.log_probs(out[:, level], level, above, offsets).gather(1, code[:, None]))
+            above = node
+        return torch.cat(picked, 1).sum(1)
+
+
+class CodeHead(CodeOutputs):
+    """Depth transformer: predicts the codes of the next item one by one, from the state and the codes before.
+
+        log p(ID | h) = sum_l log softmax(out_l . v_l)[c_l],  out_l from h, v_1(c_1), v_1(c_1) + v_2(c_1, c_2), ...
+
+    Args: vectors: of the codes, shared with the input side. layers, width, heads, dropout: of its blocks.
+    Source: Lee et al. 2022 (RQ-Transformer), section 3.2.2. Choice: output weights tied to the codes' vectors.
+    """
+
+    def __init__(self, vectors: CodeVectors, layers: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__(vectors)
+        self.start = nn.Linear(width, width)
+        self.depth = nn.Parameter(torch.randn(len(vectors), width) * INIT_STD)
+        self.blocks = Transformer(layers, width, heads, dropout)
+
+    def forward(
+        self, states: Float[Tensor, "P D"], nodes: Int[Tensor, "P L"], offsets: Offsets | None = None
+    ) -> Float[Tensor, "P"]:
+        """Log-probability in nats of whole IDs, from their paths of nodes, in one pass (teacher forcing)."""
+        tokens = [self.start(states)]
+        for level in range(nodes.shape[1] - 1):
+            before = tokens[-1] if level else torch.zeros_like(states)
+            tokens.append(before + self.vectors(level, nodes[:, level]))
+        x = torch.stack(tokens, 1) + self.depth
+        mask = causal_mask(nodes.shape[1], states.device)
+        out, _ = self.blocks(x, [mask] * len(self.blocks.blocks))
+        return self.log_prob(out, nodes, offsets)

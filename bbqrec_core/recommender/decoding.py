@@ -4,20 +4,38 @@ Both sum log-probabilities over all K codes of a level, without renormalising ov
 removed after the log-softmax. So a beam as wide as the tree gives the exact scores.
 """
 
-import itertools
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..tokenizer.prefix_tree import PrefixTree, children, padded_children, paths
-from .code_head import CodeHead
+from ..tokenizer.semantic_ids import PrefixTree, children, padded_children, paths
+from .code_embeddings import CodeHead
 from .score_bias import RankingOffsets
 
 FEWER = 4  # typical reduction of prefixes by a floor; affects speed only
 BLOCK = 2**21  # numbers per block of logits: 8 MB in float32 fit the cache and are twice as fast as 32 MB
+
+
+class Prompt(NamedTuple):
+    """What the ranking of IDs starts from: states of users and, with score reweighting, their offsets."""
+
+    head: CodeHead
+    states: Float[Tensor, "B D"]
+    offsets: RankingOffsets | None = None
+
+    def select(self, users: Int[Tensor, "new"]) -> "Prompt":
+        """That of some users, who may repeat."""
+        offsets = None if self.offsets is None else self.offsets.select(users)
+        return self._replace(states=self.states[users], offsets=offsets)
+
+    def split(self, users: int) -> "list[Prompt]":
+        """Those of blocks of users."""
+        everyone = torch.arange(len(self.states), device=self.states.device)
+        return [self.select(block) for block in everyone.split(users)]
 
 
 class Extendable(ABC):
@@ -31,18 +49,16 @@ class Extendable(ABC):
 
 
 class Frontier(Extendable):
-    """Partial IDs: their depth-transformer caches and summed code vectors, one row each.
+    """Partial IDs: depth-transformer caches and sums of code vectors; rows are (B users x P prefixes), users first."""
 
-    Rows are (B users x P prefixes), users outermost.
-    """
-
-    def __init__(self, head: CodeHead, states: Float[Tensor, "B D"], offsets: RankingOffsets | None = None) -> None:
-        self.head, self.states, self.offsets, self.level = head, states, offsets, 0
+    def __init__(self, prompt: Prompt) -> None:
+        (self.head, self.states, self.offsets), self.level = prompt, 0
+        head, states = self.head, self.states
         start = (head.start(states) + head.depth[0])[:, None]
         out, self.caches = head.blocks.extend(start, [None] * len(head.blocks.blocks))
         self.summed = torch.zeros_like(states)
         root = torch.zeros(len(states), dtype=torch.long, device=states.device)
-        self.log_probs = head.log_probs(out[:, 0], 0, root, offsets)  # (rows, K), nats
+        self.log_probs = head.log_probs(out[:, 0], 0, root, self.offsets)  # (rows, K), nats
 
     def advance(self, rows: Int[Tensor, "new"], nodes: Int[Tensor, "new"]) -> None:
         """Extend each given row to one child node; rows may repeat or be omitted."""
@@ -62,8 +78,7 @@ def backed_off(
 
         log p(node | parent) = -log(children of the parent)   if no item below the node was seen in training
 
-    A head learns that a code without targets has probability 0, so it would rank new items last for any content. Below
-    the deepest prefix that training saw, only the number of children is known.
+    A head learns that a code without targets has probability 0, so it would rank new items last for any content.
     Choice: the shares of seen children do not change, so seen items keep their scores; the sum may exceed 1.
     Source: the backoff of n-gram models; TIGER (Rajput et al. 2023, section 4.3) has new items share a prefix's rank.
     """
@@ -74,34 +89,10 @@ def backed_off(
     return torch.where(tree.unseen[depth][node], even, steps)
 
 
-def exact_leaves(
-    head: CodeHead, states: Float[Tensor, "B D"], tree: PrefixTree, offsets: RankingOffsets | None = None
-) -> Float[Tensor, "B leaves"]:
-    """Log-probability in nats of every leaf for a block of users; each prefix is computed once."""
-    users = len(states)
-    line = torch.arange(users, device=states.device)[:, None]
-    frontier = Frontier(head, states, offsets)
-    score = states.new_zeros(users, 1)  # of the nodes at the frontier's depth
-    for depth, (code, parent) in enumerate(zip(tree.code, tree.parent, strict=True)):
-        above = line * score.shape[1] + parent  # (B, nodes): frontier row of the parent of each node
-        score = score[:, parent] + backed_off(frontier.log_probs[above, code], tree, depth, slice(None))
-        if depth + 1 < len(tree.code):
-            node = torch.arange(len(code), device=states.device)
-            frontier.advance(above.flatten(), node.expand(users, -1).flatten())
-    return score
-
-
-def leaf_scores(
-    head: CodeHead,
-    states: Float[Tensor, "B D"],
-    tree: PrefixTree,
-    leaf: Int[Tensor, "B"],
-    offsets: RankingOffsets | None = None,
-) -> Float[Tensor, "B"]:
+def leaf_scores(prompt: Prompt, tree: PrefixTree, leaf: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
     """Log-probability in nats of one leaf for each user."""
-    path = paths(tree, leaf).unbind(-1)
-    frontier, score = Frontier(head, states, offsets), states.new_zeros(len(states))
-    everyone = torch.arange(len(states), device=states.device)
+    path, frontier = paths(tree, leaf).unbind(-1), Frontier(prompt)
+    score, everyone = torch.zeros_like(prompt.states[:, 0]), torch.arange(len(leaf), device=leaf.device)
     for depth, node in enumerate(path):
         code = tree.code[depth][node]
         score = score + backed_off(frontier.log_probs[everyone, code], tree, depth, node)
@@ -110,55 +101,41 @@ def leaf_scores(
     return score
 
 
-def leaves_above(
-    head: CodeHead,
-    states: Float[Tensor, "B D"],
-    tree: PrefixTree,
-    floor: Float[Tensor, "B"],
-    offsets: RankingOffsets | None = None,
-) -> Float[Tensor, "B leaves"]:
-    """`exact_leaves` for leaves at or above the floor of a user, in nats; others may be -inf.
+def leaves_above(prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"]) -> Float[Tensor, "B leaves"]:
+    """Log-probability in nats of every leaf at or above the floor of a user; others may be -inf.
 
-    A prefix is at least as probable as any ID below it, so prefixes below the floor are not extended.
+    Each prefix is computed once. It is at least as probable as any ID below it, so it is not extended below the floor.
     """
-    users = torch.arange(len(states), device=states.device)
-    node, score = torch.zeros_like(users), states.new_zeros(len(states))
-    frontier = Frontier(head, states, offsets)
+    users, frontier = torch.arange(len(floor), device=floor.device), Frontier(prompt)
+    node, score = torch.zeros_like(users), prompt.states.new_zeros(len(floor))
     for depth, first in enumerate(tree.first):
         row, child, _ = children(first, node)
         code = tree.code[depth][child]
         total = score[row] + backed_off(frontier.log_probs[row, code], tree, depth, child)
-        keep = total >= floor[users[row]]
+        keep = ~(total < floor[users[row]])  # NaN stays, so that ranking reports it
         row, node, score = row[keep], child[keep], total[keep]
         users = users[row]
         if depth + 1 < len(tree.first):
             frontier.advance(row, node)
-    found = states.new_full((len(states), tree.leaves), -torch.inf)
+    found = score.new_full((len(floor), tree.leaves), -torch.inf)
     found[users, node] = score
     return found
 
 
-def exact_scores(
-    head: CodeHead,
-    states: Float[Tensor, "B D"],
-    tree: PrefixTree,
-    floor: Float[Tensor, "B"] | None = None,
-    offsets: RankingOffsets | None = None,
-) -> Float[Tensor, "B rows"]:
+def exact_scores(prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
     """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf.
 
-    Args: floor: score per user below which items may be -inf, see `leaves_above`. offsets: of score reweighting.
+    Args: floor: score per user below which items may be -inf, see `leaves_above`.
     """
     most_nodes = max(len(code) for code in tree.code)
-    largest = max(table.num_embeddings for table in head.vectors.codes)
-    block = max(BLOCK // (most_nodes * max(largest, states.shape[1] * 2 * len(tree.code))), 1)
-    block = block if floor is None else FEWER * block
-    users, given = states.split(block), itertools.repeat(None) if offsets is None else offsets.split(block)
+    largest = max(table.num_embeddings for table in prompt.head.vectors.codes)
+    block = max(BLOCK // (most_nodes * max(largest, prompt.states.shape[1] * 2 * len(tree.code))), 1)
     if floor is None:
-        leaves = torch.cat([exact_leaves(head, part, tree, some) for part, some in zip(users, given, strict=False)])
+        floor = prompt.states.new_full((len(prompt.states),), -torch.inf)
     else:
-        parts = zip(users, floor.split(block), given, strict=False)
-        leaves = torch.cat([leaves_above(head, part, tree, least, some) for part, least, some in parts])
+        block = FEWER * block
+    parts = zip(prompt.split(block), floor.split(block), strict=True)
+    leaves = torch.cat([leaves_above(part, tree, least) for part, least in parts])
     scores = leaves[:, tree.leaf.clamp_min(0)]
     scores[:, 0] = -torch.inf
     return scores
@@ -174,8 +151,7 @@ def among(values: Int[Tensor, "B *shape"], listed: Int[Tensor, "B H"]) -> Bool[T
 def dead_nodes(tree: PrefixTree, rows: Int[Tensor, "B H"]) -> list[Int[Tensor, "B H"]]:
     """Nodes of each depth (1 .. sid_len) without items after the removal of a user's sorted `rows` (0 pads), sorted.
 
-    Lists shorter than H are padded with an invalid node. Only nodes above the rows are examined, so the time does not
-    grow with the catalogue.
+    Shorter lists are padded with an invalid node. Only nodes above the rows are visited, whatever the catalogue's size.
     """
     real = F.pad(rows[:, 1:] != rows[:, :-1], (1, 0), value=True) & (rows > 0)
     leaf, dead = tree.leaf[rows], []
@@ -195,10 +171,8 @@ def beam_search(
 ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
     """The best `width` IDs of each user by beam search over the tree, as item rows and scores in nats.
 
-    Args: frontier: new, one row per user.
-        masked: item rows to remove from the tree of a user, 0 pads; None removes none.
-    Returns: item rows (0 pads) and scores (-inf pads); all items of a colliding ID are listed, so W is `width`
-        times the largest group.
+    Args: frontier: new, one row per user. masked: item rows to remove from the tree of a user, 0 pads.
+    Returns: item rows (0 pads) and scores (-inf pads); colliding items are listed, so W is `width` x the largest group.
     """
     users, device = len(frontier.log_probs), frontier.log_probs.device
     masked = None if masked is None else masked.sort(1).values

@@ -14,10 +14,9 @@ from torch.optim import AdamW
 from ..config import EvaluationConfig, RecommenderConfig
 from ..dataset import Dataset, Sequences, gather_padded, history_batches, window_batches
 from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
-from ..tokenizer.prefix_tree import PrefixTree, build_tree
-from ..tokenizer.semantic_ids import SemanticIds
-from ..training import Progress, Task, TrainingLog, best_device, epochs_for, fit
-from .decoding import beam_search, exact_scores
+from ..tokenizer.semantic_ids import PrefixTree, SemanticIds, build_tree
+from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
+from .decoding import beam_search
 from .sequence_model import SequenceModel
 
 TRUSTS = (1.0, 0.5, 0.25, 0.1)  # weights of the transformer beside score reweighting, chosen on validation
@@ -32,13 +31,12 @@ class Recommender:
 
         score = log p(ID), or the item's logit, or with both heads w_codes log p(ID) + log softmax(logits)[item]
 
-    Args: model: in eval mode. tree: prefix tree of the IDs; None if the model generates none.
     Choice: with both heads, the beam finds candidates by their IDs alone and ranks them by the sum, so beam and exact
         scores are equal.
     """
 
-    model: SequenceModel
-    tree: PrefixTree | None
+    model: SequenceModel  # in eval mode
+    tree: PrefixTree | None  # of the IDs; None if the model generates none
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +56,7 @@ class Recommender:
         states = self.model.last_states(rows)
         if self.tree is None:
             return self.model.logits(states, rows)
-        scores = exact_scores(self.model.head, states, self.tree)
+        scores = self.model.id_scores(rows, self.tree)
         return self.model.config.w_codes * scores + self.model.logits(states, rows).log_softmax(-1)
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T ..."]:
@@ -70,10 +68,7 @@ class Recommender:
     def ranking_scores(
         self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
     ) -> Float[Tensor, "B rows"]:
-        """`scores`, but possibly -inf for items that score below both the user's target and the k-th best item.
-
-        Equal to `scores` if items have logits.
-        """
+        """`scores`, but without item logits possibly -inf for items below both the user's target and the k-th best."""
         if self.tree is None or self.model.items is not None:
             return self.scores(history, users)
         starts = history.offsets[users]
@@ -90,9 +85,8 @@ class Recommender:
         items, scores = beam_search(frontier, self.tree, width, masked)
         if self.model.items is None:
             return items, scores
-        scores = self.model.config.w_codes * scores + self.model.logits(frontier.states, rows).log_softmax(-1).gather(
-            1, items
-        )
+        logits = self.model.logits(frontier.states, rows).log_softmax(-1)
+        scores = self.model.config.w_codes * scores + logits.gather(1, items)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order), scores
 
@@ -123,24 +117,20 @@ def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, eval
 
     With score reweighting, it is the best over `TRUSTS`, and `ScoreBias.trust` is set to that weight.
     """
-    scoring, found = recommender.model.scoring, {}
-    if not recommender.model.config.score_reweight:
-        return _valid_ndcg(recommender, data, users, evaluation)
-    for trust in TRUSTS:
-        scoring.trust.fill_(trust)
-        found[trust] = _valid_ndcg(recommender, data, users, evaluation)
-    scoring.trust.fill_(max(found, key=found.get))
-    return max(found.values())
-
-
-def _valid_ndcg(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    kind = data.seen_items
-    if recommender.tree is not None:
-        ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
-    else:
-        history, targets = data.history("valid"), data.targets("valid")
-        ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
-    return float(per_user(ranks)["ndcg@10"].mean())
+    scoring, kind, found = recommender.model.scoring, data.seen_items, {}
+    for trust in TRUSTS if recommender.model.config.score_reweight else (1.0,):
+        if scoring is not None:
+            scoring.trust.fill_(trust)
+        if recommender.tree is not None:
+            ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
+        else:
+            history, targets = data.history("valid"), data.targets("valid")
+            ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
+        found[trust] = float(per_user(ranks)["ndcg@10"].mean())
+    best = max(found, key=found.get)
+    if scoring is not None:
+        scoring.trust.fill_(best)
+    return found[best]
 
 
 def build_recommender(
@@ -153,8 +143,7 @@ def build_recommender(
 ) -> Recommender:
     """A new recommender; equal arguments give equal parameters.
 
-    Args: as of `SequenceModel`. seen: item rows that training sees, for `unseen="backoff"`; None is all.
-        make: builds the sequence model, with the arguments of `SequenceModel`.
+    Args: seen: item rows that training sees, for `unseen="backoff"`; None is all. make: as `SequenceModel`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -164,24 +153,16 @@ def build_recommender(
     return Recommender(model.eval(), tree)
 
 
-def fit_offsets(
-    model: SequenceModel,
-    train: Sequences,
-    seed: int,
-    directory: Path,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
+def fit_offsets(model: SequenceModel, train: Sequences, seed: int, directory: Path, progress: Report = None) -> None:
     """Count pairs of items in training histories, and learn the offsets of score reweighting from them.
 
-    Choice: they learn before the transformer and apart from it. Together, the transformer learns what the counts leave
-        over, which is mostly noise: NDCG was lower than without them. So both predict the next item on their own, and
-        `early_score` weighs them on validation.
+    Choice: they learn before the transformer and apart from it, and `early_score` weighs both on validation. Together,
+        the transformer learns what the counts leave over, which is mostly noise: NDCG was lower than without them.
     """
     scoring = model.scoring
     scoring.observe(train)
     groups = {"params": [scoring.slope], "lr": OFFSET_RATE / 5, "weight_decay": 0.0}, {"params": [scoring.table]}
     optimizer = AdamW(groups, lr=OFFSET_RATE, weight_decay=OFFSET_DECAY)
-
     users = max(min(OFFSET_USERS, OFFSET_NUMBERS // len(scoring.events)), 1)
 
     def batches(epoch: int) -> list[Tensor]:
@@ -189,7 +170,7 @@ def fit_offsets(
 
     task = Task("score offsets", scoring, [optimizer], batches, model.offset_loss)
     epochs = epochs_for(model.config.score_steps, len(batches(0)), 1)
-    fit(task, seed=seed, epochs=epochs, directory=directory, progress=progress)
+    fit(task, seed, epochs, directory, progress=progress)
 
 
 def fit_recommender(
@@ -200,14 +181,13 @@ def fit_recommender(
     seed: int,
     directory: Path,
     make: ModelMaker = SequenceModel,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report = None,
 ) -> tuple[Recommender, TrainingLog]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
     It trains and ranks on a GPU if there is one; the initial weights do not depend on the device.
 
-    Args: ids: semantic IDs, or None for SASRec. seed: initialisation and batches. make: as in `build_recommender`.
-        progress: called after every step.
+    Args: ids: semantic IDs, or None for SASRec. seed: of initial weights and batches. make: as in `build_recommender`.
     Raises: FloatingPointError on a non-finite loss.
     """
     recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make)
@@ -216,30 +196,19 @@ def fit_recommender(
         fit_offsets(recommender.model, data.train(), seed, directory / "offsets", progress)
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
-    fast = [] if model.scoring is None else [model.scoring.seen]  # it has to move by several nats
-    slow = [value for name, value in model.named_parameters() if name != "scoring.seen"]
-    groups = [{"params": slow}] + [{"params": [seen], "lr": OFFSET_RATE, "weight_decay": 0.0} for seen in fast]
+    groups = [{"params": [value for name, value in model.named_parameters() if name != "scoring.seen"]}]
+    if model.scoring is not None:  # `seen` has to move by several nats
+        groups.append({"params": [model.scoring.seen], "lr": OFFSET_RATE, "weight_decay": 0.0})
     optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def batches(epoch: int) -> list[Tensor]:
         options = config.batch_users, (seed, epoch), config.epoch_steps, model.timed
         return window_batches(sequences, config.max_events, *options)
 
-    task = Task(
-        "recommender" if ids is not None else "sasrec",
-        model,
-        [optimizer],
-        batches,
-        model.loss,
-        score=lambda: early_score(recommender, data, users, evaluation),
-    )
-    log = fit(
-        task,
-        seed=seed,
-        epochs=epochs_for(config.min_steps, len(batches(0)), config.epochs),
-        directory=directory,
-        evaluate_every=config.evaluate_every,
-        patience=config.patience,
-        progress=progress,
-    )
+    def score() -> float:
+        return early_score(recommender, data, users, evaluation)
+
+    task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
+    epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
+    log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
     return recommender, log

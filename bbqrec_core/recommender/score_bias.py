@@ -1,5 +1,6 @@
 """Score reweighting: a learned offset of a candidate's score per bucket of how often it came with the history."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 
 from ..config import RecommenderConfig
 from ..dataset import Sequences
-from ..kernels import look_up
 from .code_embeddings import CodeVectors
 
 REACH, CLOSER, BACKWARD = 20, 0.9, 0.5  # events a pair may lie apart; weight per step; weight of the reverse order
@@ -17,6 +17,7 @@ PRIOR, FROM_POWER, TO_POWER = 10.0, 0.5, 0.3  # events added to those of an item
 DECAYS = (0.5, 0.8)  # weight of an event of the history per step back, a channel each
 CLASSES = 12  # powers of two of training events
 HORIZON = 16  # last events of the history that give mass
+Places = tuple[Int[Tensor, "_"], Int[Tensor, "_"]]  # training positions, ascending, and items or nodes there
 
 
 def count_pairs(
@@ -31,17 +32,14 @@ def count_pairs(
     """
     items, wide = torch.from_numpy(train.items).long(), n_items + 1
     owner = torch.repeat_interleave(torch.from_numpy(train.offsets).diff())
-    total = torch.sparse_coo_tensor(
-        torch.zeros(1, 0, dtype=torch.long), torch.zeros(0), (wide * wide,), check_invariants=False
-    ).coalesce()
+    total = torch.sparse_coo_tensor(size=(wide * wide,), check_invariants=False).coalesce()
     for gap in range(1, REACH + 1):
         same = owner[gap:] == owner[:-gap]
         first, then = items[:-gap][same], items[gap:][same]
         pair = torch.cat([first * wide + then, then * wide + first])[None]
         weight = torch.tensor([1.0, BACKWARD]).repeat_interleave(len(first)) * CLOSER ** (gap - 1)
-        total = (
-            total + torch.sparse_coo_tensor(pair, weight, (wide * wide,), check_invariants=False).coalesce()
-        ).coalesce()
+        found = torch.sparse_coo_tensor(pair, weight, (wide * wide,), check_invariants=False).coalesce()
+        total = (total + found).coalesce()
     row, partner, count = total.indices()[0] // wide, total.indices()[0] % wide, total.values()
     users = torch.bincount(items, minlength=wide)
     row, partner, count = (part[row != partner] for part in (row, partner, count))
@@ -56,11 +54,9 @@ def count_pairs(
     return partners, counts.gather(1, order), users
 
 
-class Places(NamedTuple):
-    """Items of the history at training positions, or nodes whose items all are, in the order of positions."""
-
-    row: Int[Tensor, "places"]
-    column: Int[Tensor, "places"]
+def weight_of(events: Float[Tensor, "*items"], power: float) -> Float[Tensor, "*items"]:
+    """The factor of an item in s_ij: (u + PRIOR)^-power."""
+    return (events + PRIOR) ** -power
 
 
 class ScoreBias(nn.Module):
@@ -78,8 +74,8 @@ class ScoreBias(nn.Module):
 
     Args: n_items: N. config: settings. node: (N+1, sid_len), the node of every item row at each depth; None for a
         model that generates no IDs.
-    Source: ours, the dual of similarity reweighting; the counts are those of item-item neighbours with order.
-    Choice: zero tables are the model without it.
+    Source: ours, the dual of similarity reweighting; counts as of item-item neighbours with order. Zero tables change
+        nothing.
     """
 
     def __init__(self, n_items: int, config: RecommenderConfig, node: Int[Tensor, "N L"] | None = None) -> None:
@@ -104,21 +100,15 @@ class ScoreBias(nn.Module):
         found = count_pairs(train, len(self.events) - 1, self.partners.shape[1])
         for buffer, values in zip((self.partners, self.counts, self.events), found, strict=True):
             buffer.copy_(values)
-        pairs = (self._from(self.events)[:, None] * self._to_partners()).flatten()
+        pairs = (weight_of(self.events, FROM_POWER)[:, None] * self._to_partners()).flatten()
         if (pairs > 0).any():
             logs = pairs[pairs > 0].log().sort().values
             low = logs[len(logs) // 50]
             self.edges[0], self.edges[1] = low, (logs[-1] + 1 - low) / self.buckets
 
-    def _from(self, events: Float[Tensor, "*items"]) -> Float[Tensor, "*items"]:
-        return (events + PRIOR) ** -FROM_POWER
-
-    def _to(self, events: Float[Tensor, "*items"]) -> Float[Tensor, "*items"]:
-        return (events + PRIOR) ** -TO_POWER
-
     def _to_partners(self) -> Float[Tensor, "N keep"]:
         """n_ij (u_j + PRIOR)^-TO_POWER of every item's partners."""
-        return self.counts * self._to(self.events)[self.partners.long()]
+        return self.counts * weight_of(self.events, TO_POWER)[self.partners.long()]
 
     def masses(
         self, rows: Int[Tensor, "B T"], later: Int[Tensor, "B R"] | None = None
@@ -131,7 +121,7 @@ class ScoreBias(nn.Module):
         back = torch.arange(HORIZON, device=rows.device)
         place = (rows > 0).sum(1, keepdim=True) - 1 - back  # (B, HORIZON), from the last event backwards
         recent, own = rows.gather(1, place.clamp_min(0)), 0 if later is None else 1
-        weight = torch.where(place >= 0, self._from(self.events[recent] - own), 0)
+        weight = torch.where(place >= 0, weight_of(self.events[recent] - own, FROM_POWER), 0)
         partners, pairs = self.partners[recent].long().flatten(1), self._to_partners()[recent]
         empty, masses = self.counts.new_zeros(len(rows), len(self.events)), []
         seen = empty.scatter(1, rows, 1).index_fill(1, rows.new_zeros(1), 0).bool()
@@ -149,50 +139,44 @@ class ScoreBias(nn.Module):
         wanted = later[:, None].expand(-1, recent.shape[1], -1).contiguous()
         found = torch.searchsorted(partners, wanted).clamp_max(partners.shape[2] - 1)
         count = self.counts[recent].gather(2, found) * (partners.gather(2, found) == wanted) * (wanted > 0)
-        steps = torch.arange(recent.shape[1], device=later.device)[:, None] + torch.arange(
-            later.shape[1], device=later.device
-        )
-        left = (count - torch.where(steps < REACH, CLOSER**steps, 0)).clamp_min(0)
-        return count * self._to(self.events[wanted]) - left * self._to((self.events[wanted] - 1).clamp_min(0))
+        back, ahead = (torch.arange(part.shape[1], device=later.device) for part in (recent, later))
+        steps = back[:, None] + ahead
+        left, events = (count - torch.where(steps < REACH, CLOSER**steps, 0)).clamp_min(0), self.events[wanted]
+        return count * weight_of(events, TO_POWER) - left * weight_of((events - 1).clamp_min(0), TO_POWER)
 
-    def _below(self, values: Float[Tensor, "B rows"], depth: int) -> Float[Tensor, "B nodes"]:
+    def _below(self, values: Float[Tensor, "R rows"], depth: int) -> Float[Tensor, "R nodes"]:
         """Sums over the items below the nodes of a depth."""
-        return values.new_zeros(len(values), self.nodes[depth - 1]).index_add_(
-            1, self.node[1:, depth - 1], values[:, 1:]
-        )
+        sums = values.new_zeros(len(values), self.nodes[depth - 1])
+        return sums.index_add_(1, self.node[1:, depth - 1], values[:, 1:])
 
-    def _offsets(
-        self, depth: int, masses: list[Float[Tensor, "B columns"]], events: Float[Tensor, "columns"]
-    ) -> Float[Tensor, "B columns"]:
-        """Offsets of items (depth 0) or nodes with their masses and training events."""
-        kind, total = events.add(1).log2().long().clamp_max(CLASSES - 1), torch.zeros_like(masses[0])
+    def at(
+        self, depth: int, masses: list[Float[Tensor, "B rows"]], seen: Bool[Tensor, "B rows"]
+    ) -> tuple[Float[Tensor, "B columns"], Bool[Tensor, "B columns"]]:
+        """Offsets in nats of items (depth 0) or nodes from the masses of items, and which have no item but `seen`."""
+        events = self.events
+        if depth:
+            seen = self._below(seen.to(events), depth) == self._below(torch.ones_like(events)[None], depth)
+            masses, events = [self._below(mass, depth) for mass in masses], self._below(events[None], depth)[0]
+        kind, total = events.add(1).log2().long().clamp_max(CLASSES - 1), torch.zeros_like(seen, dtype=events.dtype)
         for table, slope, mass in zip(self.table[depth], self.slope[depth], masses, strict=True):
             x = (mass.clamp_min(1e-30).log() - self.edges[0]) / self.edges[1]
-            curve = torch.cat([table.new_zeros(1), table[: self.buckets]])
+            curve, slot = F.pad(table[: self.buckets], (1, 0)), x.floor().clamp(-1, self.buckets - 1).long() + 1
             line = slope * x + table[self.buckets :][kind]
-            total = total + look_up(curve, x.floor().clamp(-1, self.buckets - 1).long() + 1) + line * (x >= 0)
-        return total
+            total = total + curve.index_select(0, slot.flatten()).view_as(x) + line * (x >= 0)
+        return total, seen
 
-    def item_offsets(self, rows: Int[Tensor, "B T"]) -> Float[Tensor, "B rows"]:
-        """Offsets in nats of every item row (B, N+1) after histories; 0 pads on the right."""
+    def offsets(self, rows: Int[Tensor, "B T"], depths: Iterable[int]) -> list[Float[Tensor, "B _"]]:
+        """Offsets in nats of all item rows (depth 0) or nodes of some depths after histories; 0 pads on the right."""
         masses, seen = self.masses(rows)
-        return seen * self.seen[0] + (self._offsets(0, masses, self.events) if masses else 0)
-
-    def node_offsets(self, rows: Int[Tensor, "B T"]) -> list[Float[Tensor, "B _"]]:
-        """Offsets in nats of the nodes of each depth, as `item_offsets`."""
-        (masses, seen), found, ones = self.masses(rows), [], torch.ones_like(self.events)[None]
-        for depth in range(1, len(self.nodes) + 1):
-            held = self._below(seen.to(self.events), depth) == self._below(ones, depth)
-            below, events = [self._below(mass, depth) for mass in masses], self._below(self.events[None], depth)[0]
-            found.append(held * self.seen[depth] + (self._offsets(depth, below, events) if masses else 0))
-        return found
+        parts = ((depth, *self.at(depth, masses, seen)) for depth in depths)
+        return [held * self.seen[depth] + offsets for depth, offsets, held in parts]
 
     def loss(self, rows: Int[Tensor, "B T"], nodes: list[Int[Tensor, "_"]], items: bool) -> dict[str, Tensor]:
         """Mean of -log softmax(offsets)[next event] after one random event of each window, in nats.
 
-        Args: rows: windows of training histories, 0 pads on the right. nodes: the parents of the nodes of each depth.
-            items: whether items are scored. Prefixes compete with those of the same parent; items and prefixes of the
-            history do not compete.
+        Prefixes compete with those of the same parent; items and prefixes of the history do not compete.
+
+        Args: rows: windows of training histories. nodes: parents of the nodes of each depth. items: score items.
         """
         size = (rows > 0).sum(1, keepdim=True)
         cut = 1 + (torch.rand(len(rows), 1, device=rows.device) * (size - 1)).long()  # events that are read
@@ -201,34 +185,31 @@ class ScoreBias(nn.Module):
         (masses, seen), target = self.masses(torch.where(place < cut, rows, 0), later), later[:, 0]
         parts, above = {}, torch.zeros_like(target)
         if items:
-            offsets = self._offsets(0, masses, self.events)
+            offsets, _ = self.at(0, masses, seen)
             offsets = offsets.masked_fill(seen.scatter(1, target[:, None], False), -torch.inf)  # repeated targets stay
             parts["items"] = F.cross_entropy(offsets.index_fill(1, target.new_zeros(1), -torch.inf), target)
         for depth, parent in enumerate(nodes, start=1):
-            below, events = [self._below(mass, depth) for mass in masses], self._below(self.events[None], depth)[0]
-            held = self._below(seen.to(self.events), depth) == self._below(torch.ones_like(self.events)[None], depth)
+            offsets, held = self.at(depth, masses, seen)
             aim = self.node[target, depth - 1].long()
-            gone = held.scatter(1, aim[:, None], False) | (parent != above[:, None])
-            offsets, above = self._offsets(depth, below, events).masked_fill(gone, -torch.inf), aim
-            parts[f"depth {depth}"] = F.cross_entropy(offsets, above)
+            gone, above = held.scatter(1, aim[:, None], False) | (parent != above[:, None]), aim
+            parts[f"depth {depth}"] = F.cross_entropy(offsets.masked_fill(gone, -torch.inf), aim)
         return {"loss": sum(parts.values())} | parts
 
     def held(self, rows: Int[Tensor, "B T"]) -> Places:
         """The items of the history at every training position; 0 pads on the right."""
         user, step = (rows > 0).nonzero(as_tuple=True)
         new = ~(rows[:, :, None] == rows[:, None, :]).tril(-1).any(-1)
-        row, past = (new[user] & (torch.arange(rows.shape[1], device=rows.device) <= step[:, None])).nonzero(
-            as_tuple=True
-        )
-        return Places(row, rows[user[row], past])
+        until = torch.arange(rows.shape[1], device=rows.device) <= step[:, None]
+        row, past = (new[user] & until).nonzero(as_tuple=True)
+        return row, rows[user[row], past]
 
     def held_nodes(self, held: Places) -> list[Places]:
         """The nodes of each depth whose items are all held."""
-        found = []
+        (row, item), found = held, []
         for node, count in zip(self.node.T, self.nodes, strict=True):
-            place, size = torch.unique(held.row * count + node[held.column], return_counts=True)
+            place, size = torch.unique(row * count + node[item], return_counts=True)
             place = place[size == torch.bincount(node[1:], minlength=count)[place % count]]
-            found.append(Places(place // count, place % count))
+            found.append((place // count, place % count))
         return found
 
 
@@ -258,14 +239,9 @@ class RankingOffsets(NamedTuple):
     def __call__(self, logits: Float[Tensor, "R K"], level: int, above: Int[Tensor, "R"]) -> Float[Tensor, "R K"]:
         """The logits, weighed by `trust`, with offsets."""
         table = self.depths[level]
-        values = lambda row, child: table[self.owner[row], child]  # noqa: E731
+        values = lambda row, child, _: table[self.owner[row], child]  # noqa: E731
         return self.vectors.add_to_children(self.trust * logits, level, above, values)
 
     def select(self, rows: Int[Tensor, "new"]) -> "RankingOffsets":
         """Those of some rows."""
         return self._replace(owner=self.owner[rows])
-
-    def split(self, users: int) -> "list[RankingOffsets]":
-        """Those of blocks of users, with one row per user."""
-        blocks = zip(*(table.split(users) for table in self.depths), strict=True)
-        return [self._replace(depths=list(block), owner=self.owner[: len(block[0])]) for block in blocks]

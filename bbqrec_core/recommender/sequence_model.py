@@ -9,13 +9,10 @@ from torch import Tensor, nn
 from ..config import RecommenderConfig
 from ..dataset import item_rows
 from ..kernels import dropout, pick, softmax_loss
-from ..tokenizer.prefix_tree import PrefixTree
-from ..tokenizer.semantic_ids import SemanticIds
+from ..tokenizer.semantic_ids import PrefixTree, SemanticIds
 from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
-from . import decoding
-from .code_embeddings import CodeVectors
-from .code_head import CodeHead, CodeOutputs
-from .decoding import Frontier
+from .code_embeddings import CodeHead, CodeOutputs, CodeVectors
+from .decoding import Frontier, Prompt, beam_search, exact_scores, leaf_scores
 from .score_bias import Places, RankingOffsets, ScoreBias, SeenOffsets
 from .similarity_bias import SimilarityBias, build_reweighting
 
@@ -61,7 +58,11 @@ class SequenceModel(nn.Module):
         if config.seen_offset:
             self.scoring = ScoreBias(n_items, config, None if self.head is None else self.vectors.node)
         if ids is not None and ids.signals:
-            self._use_signals(ids, reweighting)
+            if config.init_from_codebook:
+                self._start_from(ids)
+            if config.reweight:
+                signals = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present), list(ids.signals)
+                self.reweighting = reweighting(*signals, config)
 
     def tables(self) -> list[nn.Module]:
         """The modules to initialise from N(0, INIT_STD), without the code vectors."""
@@ -72,21 +73,11 @@ class SequenceModel(nn.Module):
         config = self.config
         return CodeHead(self.vectors, config.depth_layers, config.width, config.heads, config.dropout)
 
-    def _use_signals(self, ids: SemanticIds, reweighting: Callable[..., SimilarityBias]) -> None:
-        """Initialise the code vectors from the codebook, and build the reweighting, as configured."""
-        config = self.config
-        if config.init_from_codebook:
-            self._start_from(ids)
-        if config.reweight:
-            vectors, present = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present)
-            self.reweighting = reweighting(vectors, present, list(ids.signals), config)
-
     @torch.no_grad()
     def _start_from(self, ids: SemanticIds) -> None:
         """Copy the codebook of stage 1 to the vectors of the learned positions, scaled to the size of embeddings.
 
-        Choice: one scale for all levels keeps coarse codes larger than fine ones; a random projection changes the width
-        if it is not E.
+        Choice: one scale for all levels keeps coarse codes larger than fine ones; a random projection if D is not E.
         """
         codebook = torch.from_numpy(ids.codebook)
         if codebook.shape[2] != self.config.width:
@@ -127,11 +118,9 @@ class SequenceModel(nn.Module):
     ) -> list[Float[Tensor, "#B #H _ T"]]:
         """What `transformer.attention` adds to the logits of each layer: the causal mask, lag bias, the reweighting.
 
-        Padding is on the right, so the causal mask hides it from all events.
-
         Args: last: if given, the bias of the last layer is that of one position per user, (B, #H, 1, T).
         """
-        mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]
+        mask = causal_mask(item_ids.shape[1], item_ids.device)[None, None]  # hides padding, which is on the right
         masks = [mask] * self.config.layers
         if self.lag_bias is not None:
             step = torch.arange(mask.shape[-1], device=mask.device)
@@ -157,31 +146,33 @@ class SequenceModel(nn.Module):
 
         Args: held: the items of the history at every position; None if the model has no offset for them.
         """
-        seen = [] if held is None else [(held.row, held.column - 1, self.scoring.seen[0].expand(len(held.row)))]
-        return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=seen)
+        entries = [] if held is None else [(held[0], held[1] - 1, self.scoring.seen[0].expand(len(held[0])))]
+        return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=entries)
 
     def logits(self, states: Float[Tensor, "B D"], rows: Int[Tensor, "B T ..."]) -> Float[Tensor, "B rows"]:
         """Logit of every item row after the last event; column 0 is -inf."""
         logits = states @ self.item_embeddings().T
         if self.scoring is not None:
-            logits = self.scoring.trust * logits + self.scoring.item_offsets(item_rows(rows))
+            logits = self.scoring.trust * logits + self.scoring.offsets(item_rows(rows), [0])[0]
         logits[:, 0] = -torch.inf
         return logits
 
     def frontier(self, item_ids: Int[Tensor, "B T ..."]) -> Frontier:
         """The start of beam search after the histories of users."""
-        return Frontier(self.head, self.last_states(item_ids), self.id_offsets(item_ids))
+        return Frontier(self.prompt(item_ids))
 
-    def id_offsets(self, item_ids: Int[Tensor, "B T ..."]) -> RankingOffsets | None:
-        """Score reweighting of generation after the histories of users."""
-        if self.scoring is None:
-            return None
-        users = torch.arange(len(item_ids), device=item_ids.device)
-        return RankingOffsets(self.vectors, self.scoring.node_offsets(item_rows(item_ids)), self.scoring.trust, users)
+    def prompt(self, item_ids: Int[Tensor, "B T ..."]) -> Prompt:
+        """What the ranking of IDs starts from, after the histories of users."""
+        states, offsets = self.last_states(item_ids), None
+        if self.scoring is not None:
+            users = torch.arange(len(item_ids), device=item_ids.device)
+            nodes = self.scoring.offsets(item_rows(item_ids), range(1, 1 + len(self.vectors)))
+            offsets = RankingOffsets(self.vectors, nodes, self.scoring.trust, users)
+        return Prompt(self.head, states, offsets)
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
-        return decoding.exact_scores(self.head, self.last_states(item_ids), tree, offsets=self.id_offsets(item_ids))
+        return exact_scores(self.prompt(item_ids), tree)
 
     def ranking_scores(
         self,
@@ -193,14 +184,14 @@ class SequenceModel(nn.Module):
     ) -> Float[Tensor, "B rows"]:
         """`id_scores`, but possibly -inf for items that score below both the target and the k-th best item.
 
-        These affect neither the rank of a target nor a list of the best k. The k-th best is that of a beam without the
-        `masked` items. In a large catalogue this skips most of the tree.
+        These affect neither the rank of a target nor a list of the best k, and are most of a large catalogue. The k-th
+        best is that of a beam without the `masked` items.
         """
-        states, offsets = self.last_states(item_ids), self.id_offsets(item_ids)
-        found = decoding.beam_search(Frontier(self.head, states, offsets), tree, k, masked)[1]
-        floor = decoding.leaf_scores(self.head, states, tree, tree.leaf[targets], offsets)
+        prompt = self.prompt(item_ids)
+        found = beam_search(Frontier(prompt), tree, k, masked)[1]
+        floor = leaf_scores(prompt, tree, tree.leaf[targets])
         kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
-        return decoding.exact_scores(self.head, states, tree, torch.minimum(kth, floor) - ROUNDING, offsets)
+        return exact_scores(prompt, tree, torch.minimum(kth, floor) - ROUNDING)
 
     def offset_loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
         """The loss of score reweighting alone, see `ScoreBias.loss`."""
@@ -217,12 +208,11 @@ class SequenceModel(nn.Module):
         states, _ = self.states(inputs)
         real = targets > 0
         states, targets = states[real], targets[real]
-        parts, held, offsets = {}, None, None
-        if self.scoring is not None:
-            held = self.scoring.held(torch.where(real, item_rows(inputs), 0))
+        scoring, offsets, parts = self.scoring, None, {}
+        held = None if scoring is None else scoring.held(torch.where(real, item_rows(inputs), 0))
         if self.head is not None:
             if held is not None:
-                offsets = SeenOffsets(self.vectors, self.scoring.held_nodes(held), self.scoring.seen[1:])
+                offsets = SeenOffsets(self.vectors, scoring.held_nodes(held), scoring.seen[1:])
             parts["codes"] = -self.head(states, self.vectors.node[targets], offsets).mean()
         if self.items is not None:
             parts["items"] = self.item_loss(states, targets, held)

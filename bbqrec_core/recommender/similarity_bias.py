@@ -24,10 +24,7 @@ class Channel(NamedTuple):
 
 
 def all_channels(signals: list[str]) -> list[Channel]:
-    """Each signal with itself, then the ordered pairs of different modalities.
-
-    The ID signal, named `id`, is compared with itself only, because ID vectors are not comparable with a modality.
-    """
+    """Each signal with itself, then the ordered pairs of different modalities; `id` is comparable with none of them."""
     same = [Channel(f"{name}-{name}", index, index) for index, name in enumerate(signals)]
     named = [(index, name) for index, name in enumerate(signals) if name != "id"]
     return same + [Channel(f"{one}-{other}", i, j) for i, one in named for j, other in named if i != j]
@@ -36,10 +33,7 @@ def all_channels(signals: list[str]) -> list[Channel]:
 def quantile_edges(
     vectors: Float[Tensor, "N S E"], present: Bool[Tensor, "N S"], channels: list[Channel], buckets: int
 ) -> Float[Tensor, "C edges"]:
-    """The S - 1 inner edges per channel that cut a sample of pairs of different items into equal parts.
-
-    Without any pair, the edges are even.
-    """
+    """The S - 1 inner edges per channel that cut a sample of pairs of different items into equal parts."""
     generator, edges = Generator().manual_seed(0), []
     rows = present.any(-1).nonzero().squeeze(-1)
     for channel in channels:
@@ -71,9 +65,8 @@ class SimilarityBias(nn.Module):
 
     Buckets are integers, so the gradient reaches `table` but not the vectors.
 
-    Args: vectors: quantized signals of every item row, (N+1, S, E). present: which signals an item has.
-        channels: C pairs of signals to compare. edges: inner edges of the buckets of each, (C, S - 1).
-        layers, heads: of the backbone.
+    Args: vectors: quantized signals of every item row. present: which signals an item has. channels: C pairs of signals
+            to compare. edges: inner edges of the buckets of each, (C, S - 1). layers, heads: of the backbone.
     Source: arXiv 2504.06636, discretized similarity reweighting [abstract]; its form here is ours.
     Choice: a zero table, so training starts from plain attention; extra buckets for same item, missing and padding.
     """
@@ -116,10 +109,7 @@ class SimilarityBias(nn.Module):
 
     @torch.no_grad()
     def compare_all(self) -> UInt8[Tensor, "rows_rows C"] | None:
-        """Buckets of all pairs of items, one byte each, if they fit into `PAIR_BYTES`; None otherwise.
-
-        The channels of a pair are adjacent in memory, so a pair costs one access.
-        """
+        """Buckets of all pairs of items, those of a pair adjacent in memory; None if more than `PAIR_BYTES`."""
         everyone = torch.arange(len(self.vectors))
         if len(self.channels) * len(everyone) ** 2 > PAIR_BYTES:
             return None

@@ -13,7 +13,7 @@ from torch.optim import AdamW
 
 from ..config import TokenizerConfig
 from ..dataset import Dataset, window_batches
-from ..training import Progress, Task, best_device, fit
+from ..training import Report, Task, best_device, fit
 from .model import Parts, Tokenizer
 from .semantic_ids import SemanticIds, health, move_to_free
 
@@ -22,26 +22,18 @@ INIT_SAMPLE = 16_384  # items for the initialisation of the codebook: 64 points 
 
 
 class Tokenized(NamedTuple):
-    """The result of stage 1; `encode_items` leaves `log` and `health` empty, `finish` fills them.
-
-    ids: the semantic IDs. log: one dict per epoch (losses, code usage). health: figures before and after the repair.
-    behaviour (N+1, S, E), specific (N+1, M, W): before quantization, empty for random IDs.
-    residual (N+1, E): input of the last position, which repairs use.
-    """
+    """The result of stage 1; `encode_items` leaves `log` and `health` empty, `finish` fills them."""
 
     ids: SemanticIds
-    log: list[dict[str, object]]
-    health: dict[str, dict[str, object]]
-    behaviour: Float[np.ndarray, "N S E"]
+    log: list[dict[str, object]]  # one dict per epoch: losses, code usage
+    health: dict[str, dict[str, object]]  # figures before and after the repair
+    behaviour: Float[np.ndarray, "N S E"]  # before quantization, as `specific`; both are empty for random IDs
     specific: Float[np.ndarray, "N M W"]
-    residual: Float[np.ndarray, "N E"]
+    residual: Float[np.ndarray, "N E"]  # input of the last position, which repairs use
 
 
 def build_model(data: Dataset, config: TokenizerConfig, make: TokenizerMaker = Tokenizer) -> Tokenizer:
-    """The stage-1 model for the scaled features of a dataset.
-
-    Raises: ValueError for a modality that the data lack.
-    """
+    """The stage-1 model for the scaled features of a dataset. Raises: ValueError for a modality that the data lack."""
     names = config.signals or tuple(data.features)
     if lacking := [name for name in names if name not in data.features]:
         there = ", ".join(data.features) or "none"
@@ -71,12 +63,7 @@ def initialise(model: Tokenizer, rows: Int[np.ndarray, "warm"], seed: int) -> No
 
 
 def train(
-    data: Dataset,
-    model: Tokenizer,
-    config: TokenizerConfig,
-    seed: int,
-    directory: Path,
-    progress: Callable[[Progress], None] | None = None,
+    data: Dataset, model: Tokenizer, config: TokenizerConfig, seed: int, directory: Path, progress: Report = None
 ) -> list[dict]:
     """Train stage 1; return one dict per epoch with losses, used codes and perplexity per level."""
     sequences, warm = data.train(), data.warm_rows()
@@ -105,7 +92,7 @@ def train(
         return model.losses(*batch, fit_variational=fit_variational)
 
     task = Task("tokenizer", model, optimizers, batches, loss, watch=watch)
-    return fit(task, seed=seed, epochs=config.epochs, directory=directory, progress=progress).epochs
+    return fit(task, seed, config.epochs, directory, progress=progress).epochs
 
 
 @torch.no_grad()
@@ -140,13 +127,11 @@ def fit_tokenizer(
     seed: int,
     directory: Path,
     make: TokenizerMaker = Tokenizer,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Report = None,
 ) -> Tokenized:
-    """Train stage 1 on training events only and encode every item; resumes from checkpoints in `directory`.
+    """Train stage 1 on training events, on a GPU if there is one, and encode every item; resumes from `directory`.
 
-    It trains on a GPU if there is one.
-
-    Args: make: builds the model, with the arguments of `Tokenizer`. progress: called after every step.
+    Args: make: builds the model, with the arguments of `Tokenizer`.
     Raises: ValueError for a modality that the data lack, FloatingPointError on a non-finite loss.
     """
     with torch.random.fork_rng(devices=[]):

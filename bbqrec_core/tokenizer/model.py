@@ -91,8 +91,7 @@ class Variational(nn.Module):
 class Tokenizer(nn.Module):
     """Encoders, shared residual quantizer, decoders and the small history encoder of stage 1.
 
-    Args: features: modality -> (N+1, d_m) scaled features, row 0 zero. presence: modality -> (N+1,).
-        counts: training events per item row, (N+1,). config: sizes, switches and weights.
+    Args: features: by modality, scaled, row 0 zero. counts: training events per item row.
     Source: arXiv 2504.06636 for dual encoders, CLUB, shared codebook, and the contrastive losses `cross_modal` and
         `sequence`, which bind the codes to behaviour.
     """
@@ -297,8 +296,7 @@ class Tokenizer(nn.Module):
         """Cross-entropy of the next item among the distinct targets of the batch, popularity corrected, in nats.
 
         Args: item_ids: (B, T) windows; grid: index of each entry in `rows`; items: (R, E) quantized vectors.
-        Choice: distinct candidates avoid duplicates of the positive; logQ is the log-probability that a candidate is
-        among the targets of a batch.
+        Choice: distinct candidates avoid duplicates of the positive; logQ is of a candidate among a batch's targets.
         """
         inputs, length = items[grid[:, :-1]], grid.shape[1] - 1
         states, _ = self.history_encoder(inputs + self.position.weight[:length], [causal_mask(length, items.device)])

@@ -11,17 +11,12 @@ from ..kernels import argmin_rows, mean_square
 
 
 class Quantized(NamedTuple):
-    """The result of quantizing signals (any leading axes, written *S).
+    """The result of quantizing signals (any leading axes, written *S)."""
 
-    vectors: sum of the chosen codebook vectors; their gradient is that of the signals (straight-through).
-    codes: chosen code per level. residuals: input of each level, with gradient to the signals.
-    loss: commitment loss per signal, mean over E, summed over levels.
-    """
-
-    vectors: Float[Tensor, "*S E"]
+    vectors: Float[Tensor, "*S E"]  # sum of the codebook vectors; gradient is that of the signals (straight-through)
     codes: Int[Tensor, "*S L"]
-    residuals: Float[Tensor, "L *S E"]
-    loss: Float[Tensor, "*S"]
+    residuals: Float[Tensor, "L *S E"]  # input of each level, with gradient to the signals
+    loss: Float[Tensor, "*S"]  # commitment loss, mean over E, summed over levels
 
 
 def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -> Int[Tensor, "*S"]:
@@ -32,10 +27,7 @@ def nearest_code(residual: Float[Tensor, "*S E"], table: Float[Tensor, "K E"]) -
 
 
 def kmeans_plus_plus(points: Float[Tensor, "P E"], clusters: int, generator: Generator) -> Float[Tensor, "K E"]:
-    """k-means++: draw centres from the points with probability proportional to the squared distance to earlier ones.
-
-    Source: Arthur and Vassilvitskii 2007.
-    """
+    """Draw centres from the points, by squared distance to earlier ones. Source: Arthur and Vassilvitskii 2007."""
     picks = [int(torch.randint(len(points), (1,), generator=generator))]
     gap = torch.full((len(points),), torch.inf)
     for _ in range(clusters - 1):
@@ -72,10 +64,9 @@ class ResidualQuantizer(nn.Module):
 
         r_0 = b;  c_l = argmin_k |r_{l-1} - C_l[k]|;  r_l = r_{l-1} - C_l[c_l];  q(b) = sum_l C_l[c_l]
 
-    Args: levels, codes, width: L, K, E.
-        commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`.
-        ema_decay: in [0, 1); codes are exponential moving averages of the residuals that chose them.
-        revive_every: steps between revivals of unused codes; 0 never revives.
+    Args: levels, codes, width: L, K, E. commitment: weight of `|r_{l-1} - sg C_l[c_l]|^2`. ema_decay: in [0, 1); codes
+            are moving averages of the residuals that chose them. revive_every: steps between revivals of unused codes;
+            0 never revives.
     Source: Lee et al. 2022 (RQ-VAE) section 3.1; van den Oord et al. 2017 appendix A.1 for the moving averages.
     Choice: k-means initialisation level by level; a dead code moves to a random residual of the current batch.
     """
@@ -117,10 +108,7 @@ class ResidualQuantizer(nn.Module):
     def initialise(
         self, signals: Float[Tensor, "*S E"], generator: Generator, present: Bool[Tensor, "*S"] | None = None
     ) -> None:
-        """Set the codes of each level to the k-means centres of its residuals.
-
-        Args: present: False excludes a signal.
-        """
+        """Set the codes of each level to the k-means centres of the residuals of `present` signals."""
         residual = signals.flatten(0, -2) if present is None else signals[present]
         for level in range(len(self.codebook)):
             centres = kmeans(residual, self.codebook.shape[1], generator)
@@ -131,10 +119,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, seen: Quantized, present: Tensor | None = None) -> None:
-        """Update from one batch: moving averages, code usage, revival of dead codes.
-
-        Args: present: False excludes a signal.
-        """
+        """Update moving averages, code usage and dead codes from a batch, without signals that are not `present`."""
         levels, size, width = self.codebook.shape
         codes, residuals = seen.codes.reshape(-1, levels).T, seen.residuals.reshape(levels, -1, width)
         keep = torch.ones_like(codes[0], dtype=torch.bool) if present is None else present.reshape(-1)

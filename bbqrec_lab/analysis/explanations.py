@@ -187,11 +187,9 @@ def without_each(
     sizes = np.array([len(history) for history in histories])
     flat = np.concatenate([np.array(history, dtype=np.int32) for history in histories])
     model, padded = recommender.model, gather_padded(flat, np.cumsum(sizes) - sizes, sizes)
-    states, offsets = model.last_states(padded).repeat_interleave(len(asked), 0), model.id_offsets(padded)
-    owner = torch.arange(len(histories)).repeat_interleave(len(asked))
-    offsets = None if offsets is None else offsets.select(owner)
+    prompt = model.prompt(padded).select(torch.arange(len(histories)).repeat_interleave(len(asked)))
     leaf = recommender.tree.leaf[asked].repeat(len(histories))
-    scores = decoding.leaf_scores(model.head, states, recommender.tree, leaf, offsets).view(len(histories), -1)
+    scores = decoding.leaf_scores(prompt, recommender.tree, leaf).view(len(histories), -1)
     return scores[0], scores[1:]
 
 

@@ -7,8 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bbqrec_core import PrefixTree, RecommenderConfig, SemanticIds, SequenceModel, beam_search
-from bbqrec_core.recommender.code_embeddings import CodeVectors
-from bbqrec_core.recommender.code_head import CodeOutputs
+from bbqrec_core.recommender.code_embeddings import CodeOutputs, CodeVectors
 from bbqrec_core.recommender.decoding import Extendable
 from bbqrec_core.transformer import INIT_STD, attention, causal_mask, select_query
 

@@ -250,10 +250,9 @@ def trace(recommender: Recommender, rows: Int[Tensor, "B T"], width: int, plan: 
         watched = _Watched(lambda: recommender.model.frontier(rows), now)
         seconds = {"history": watched.marks[0][1] - start, "level 1, model": 0.0}
     else:
-        states = recommender.model.last_states(rows)
-        offsets = recommender.model.id_offsets(rows)
+        prompt = recommender.model.prompt(rows)
         read = now() - start
-        watched = _Watched(lambda: Frontier(recommender.model.head, states, offsets), now)
+        watched = _Watched(lambda: Frontier(prompt), now)
         seconds = {"history": read, "level 1, model": watched.marks[0][1] - watched.marks[0][0]}
     items, scores = decoding.beam_search(watched, recommender.tree, width)
     ends = [*(begin for begin, _ in watched.marks[1:]), now()]
@@ -273,10 +272,9 @@ def gaps(recommender: Recommender, rows: Int[Tensor, "B T"], width: int) -> dict
     # without backoff: the scores of the head
     plain = replace(recommender, tree=recommender.tree._replace(unseen=()))
     model, (items, scores) = plain.model, plain.beam(rows, width)
-    states, found = model.last_states(rows).repeat_interleave(items.shape[1], 0), items.flatten() > 0
-    offsets, nodes = model.id_offsets(rows), model.vectors.node[items.flatten()[found]]
-    owner = torch.arange(len(rows)).repeat_interleave(items.shape[1])[found]
-    whole = model.head(states[found], nodes, None if offsets is None else offsets.select(owner))
+    found = items.flatten() > 0
+    prompt = model.prompt(rows).select(torch.arange(len(rows)).repeat_interleave(items.shape[1])[found])
+    whole = model.head(prompt.states, model.vectors.node[items.flatten()[found]], prompt.offsets)
     length = int((rows[0] > 0).sum())
     alone = plain.beam(rows[:1, :length], width)[1]
     exact = model.id_scores(rows[:1, :length], plain.tree)[0, 1:]

@@ -128,7 +128,7 @@ def test_a_stopped_run_stays_stopped_when_it_is_called_again(tmp_path):
 
 
 def test_scores_are_taken_at_the_stated_epochs_and_at_the_end(tmp_path):
-    history = fit(noisy_task((0.1, 0.2, 0.3)), seed=0, epochs=5, directory=tmp_path, evaluate_every=2, patience=9)
+    history = fit(noisy_task((0.1, 0.2, 0.3)), seed=0, epochs=5, directory=tmp_path, every=2, patience=9)
     assert [row["epoch"] for row in history.epochs if "score" in row] == [2, 4, 5]
 
 

@@ -10,9 +10,8 @@ import torch
 
 from bbqrec_core import beam_search, build_tree, exact_scores
 from bbqrec_core.recommender import decoding
-from bbqrec_core.recommender.code_embeddings import CodeVectors
-from bbqrec_core.recommender.decoding import Frontier, leaf_scores
-from bbqrec_core.recommender.sequence_model import CodeHead
+from bbqrec_core.recommender.code_embeddings import CodeHead, CodeVectors
+from bbqrec_core.recommender.decoding import Frontier, Prompt, leaf_scores
 
 USERS, N, WIDTH = 3, 23, 6
 SIZES = (5, 3, 2)
@@ -124,7 +123,7 @@ def test_prefixes_at_zero_are_the_model_without_them(states, table):
         (len({tuple(row[:depth]) for row in table[1:].tolist()}), WIDTH) for depth in (2, 3)
     ]
     tree = build_tree(table)
-    assert torch.equal(exact_scores(rich, states, tree), exact_scores(plain, states, tree))
+    assert torch.equal(exact_scores(Prompt(rich, states), tree), exact_scores(Prompt(plain, states), tree))
 
 
 @pytest.mark.parametrize("above", [[0, 3, 3, 1], []], ids=["some", "none"])
@@ -148,12 +147,12 @@ def test_logits_behind_prefixes_and_their_gradients_are_those_of_whole_vectors(h
 
 
 def test_exact_scores_are_those_of_enumeration(head, states, table):
-    torch.testing.assert_close(exact_scores(head, states, build_tree(table)), enumerated(head, states, table))
+    torch.testing.assert_close(exact_scores(Prompt(head, states), build_tree(table)), enumerated(head, states, table))
 
 
 def test_below_the_deepest_prefix_that_training_saw_the_rest_is_an_even_share(head, states, table):
     seen = np.arange(N + 1) % 3 == 1
-    found = exact_scores(head, states, build_tree(table, seen))
+    found = exact_scores(Prompt(head, states), build_tree(table, seen))
     own = enumerated(head, states, table)
     ids, known = table[1:].tolist(), table[seen].tolist()
     backed = 0
@@ -172,52 +171,55 @@ def test_below_the_deepest_prefix_that_training_saw_the_rest_is_an_even_share(he
 def test_training_that_saw_every_item_changes_no_score(head, states, table):
     seen = np.arange(N + 1) > 0
     assert torch.equal(
-        exact_scores(head, states, build_tree(table, seen)), exact_scores(head, states, build_tree(table))
+        exact_scores(Prompt(head, states), build_tree(table, seen)),
+        exact_scores(Prompt(head, states), build_tree(table)),
     )
 
 
 def test_a_wide_beam_is_exact_with_new_items_too(head, states, table):
     tree = build_tree(table, np.arange(N + 1) % 3 == 1)
-    assert ranked(*beam_search(Frontier(head, states), tree, 30)) == everything(exact_scores(head, states, tree))
+    assert ranked(*beam_search(Frontier(Prompt(head, states)), tree, 30)) == everything(
+        exact_scores(Prompt(head, states), tree)
+    )
 
 
 @pytest.mark.parametrize("new", [False, True])
 def test_above_a_floor_scores_are_exact_and_below_it_nothing_is_extended(head, states, table, new, monkeypatch):
     tree = build_tree(table, np.arange(N + 1) % 3 == 1 if new else None)
-    whole = exact_scores(head, states, tree)
+    whole = exact_scores(Prompt(head, states), tree)
     floor = whole[:, 1:].median(1).values - 1e-9
     extended = []
     advance = Frontier.advance
     monkeypatch.setattr(Frontier, "advance", lambda *given: extended.append(len(given[1])) or advance(*given))
     for block in (decoding.BLOCK, 1):
         monkeypatch.setattr(decoding, "BLOCK", block)
-        found = exact_scores(head, states, tree, floor)
+        found = exact_scores(Prompt(head, states), tree, floor)
         above = whole >= floor[:, None]
         torch.testing.assert_close(found[above], whole[above])
         assert bool((found[~above] == NONE).all())
     assert sum(extended[:2]) < USERS * sum(len(code) for code in tree.code[:-1])
-    torch.testing.assert_close(exact_scores(head, states, tree, torch.full((USERS,), NONE)), whole)
-    assert bool((exact_scores(head, states, tree, torch.full((USERS,), torch.inf)) == NONE).all())
+    torch.testing.assert_close(exact_scores(Prompt(head, states), tree, torch.full((USERS,), NONE)), whole)
+    assert bool((exact_scores(Prompt(head, states), tree, torch.full((USERS,), torch.inf)) == NONE).all())
 
 
 @pytest.mark.parametrize("new", [False, True])
 def test_the_score_of_one_leaf_is_that_among_all(head, states, table, new):
     tree = build_tree(table, np.arange(N + 1) % 3 == 1 if new else None)
-    whole = exact_scores(head, states, tree)
+    whole = exact_scores(Prompt(head, states), tree)
     for row in range(1, N + 1):
-        torch.testing.assert_close(leaf_scores(head, states, tree, tree.leaf[row].expand(USERS)), whole[:, row])
+        torch.testing.assert_close(leaf_scores(Prompt(head, states), tree, tree.leaf[row].expand(USERS)), whole[:, row])
 
 
 def test_blocks_of_users_change_no_exact_score(head, states, table, monkeypatch):
-    whole = exact_scores(head, states, build_tree(table))
+    whole = exact_scores(Prompt(head, states), build_tree(table))
     monkeypatch.setattr(decoding, "BLOCK", 1)
-    torch.testing.assert_close(exact_scores(head, states, build_tree(table)), whole)
+    torch.testing.assert_close(exact_scores(Prompt(head, states), build_tree(table)), whole)
 
 
 def test_exact_scores_leave_the_tree_usable_again(head, states, table):
     tree = build_tree(table)
     before = [part.clone() for part in (tree.leaf, tree.items, tree.starts)]
-    assert torch.equal(exact_scores(head, states, tree), exact_scores(head, states, tree))
+    assert torch.equal(exact_scores(Prompt(head, states), tree), exact_scores(Prompt(head, states), tree))
     assert all(torch.equal(a, b) for a, b in zip(before, (tree.leaf, tree.items, tree.starts), strict=True))
 
 
@@ -240,16 +242,16 @@ def everything(scores):
 
 @pytest.mark.parametrize("width", [30, 1000])
 def test_a_beam_as_wide_as_the_tree_is_exact_ranking(head, states, table, width):
-    items, scores = beam_search(Frontier(head, states), build_tree(table), width)
-    assert ranked(items, scores) == everything(exact_scores(head, states, build_tree(table)))
+    items, scores = beam_search(Frontier(Prompt(head, states)), build_tree(table), width)
+    assert ranked(items, scores) == everything(exact_scores(Prompt(head, states), build_tree(table)))
     for user in scores:
         assert bool((user[user > NONE].diff() <= 0).all())  # best first, empty places left out
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_a_narrow_beam_lists_existing_ids_with_their_exact_scores(head, states, table, width):
-    items, scores = beam_search(Frontier(head, states), build_tree(table), width)
-    exact = exact_scores(head, states, build_tree(table))
+    items, scores = beam_search(Frontier(Prompt(head, states)), build_tree(table), width)
+    exact = exact_scores(Prompt(head, states), build_tree(table))
     groups = {tuple(codes): [] for codes in table[1:].tolist()}
     for row, codes in enumerate(table[1:].tolist(), start=1):
         groups[tuple(codes)].append(row)
@@ -274,7 +276,7 @@ def loop_beam(head, state, ids, width):
 
 
 def test_a_beam_keeps_the_best_prefixes_of_each_level(head, states, table):
-    items, _ = beam_search(Frontier(head, states), build_tree(table), 2)
+    items, _ = beam_search(Frontier(Prompt(head, states)), build_tree(table), 2)
     for user, state in enumerate(states):
         wanted = set(loop_beam(head, state, list(map(tuple, table[1:].tolist())), 2))
         assert {tuple(table[row]) for row in items[user].tolist() if row} == wanted
@@ -284,14 +286,14 @@ MASKED = torch.tensor([[1, 5, 5, 0, 0], [0, 0, 0, 0, 0], [2, 3, 7, 11, 19]])
 
 
 def test_masked_items_leave_the_ranking_and_nothing_else_changes(head, states, table):
-    scores = exact_scores(head, states, build_tree(table)).scatter(1, MASKED, NONE)
-    assert ranked(*beam_search(Frontier(head, states), build_tree(table), 30, MASKED)) == everything(scores)
+    scores = exact_scores(Prompt(head, states), build_tree(table)).scatter(1, MASKED, NONE)
+    assert ranked(*beam_search(Frontier(Prompt(head, states)), build_tree(table), 30, MASKED)) == everything(scores)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_masked_items_leave_the_tree_before_decoding(head, states, table, width):
     """A narrow beam with masked items is a beam over the items that are left, whose probabilities stay."""
-    found = ranked(*beam_search(Frontier(head, states), build_tree(table), width, MASKED))
+    found = ranked(*beam_search(Frontier(Prompt(head, states)), build_tree(table), width, MASKED))
     for user, state in enumerate(states):
         left = {row: tuple(table[row].tolist()) for row in range(1, N + 1) if row not in MASKED[user].tolist()}
         beams = loop_beam(head, state, list(left.values()), width)
@@ -302,14 +304,15 @@ def test_masked_items_leave_the_tree_before_decoding(head, states, table, width)
 def test_a_user_whose_items_are_all_masked_gets_an_empty_list(head, states, table):
     masked = torch.arange(1, N + 1).expand(USERS, -1).clone()
     masked[1:] = 0
-    items, scores = beam_search(Frontier(head, states), build_tree(table), 4, masked)
+    items, scores = beam_search(Frontier(Prompt(head, states)), build_tree(table), 4, masked)
     assert items[0].tolist() == [0] * items.shape[1]
     assert bool((scores[0] == NONE).all())
-    assert ranked(items[1:], scores[1:]) == ranked(*beam_search(Frontier(head, states[1:]), build_tree(table), 4))
+    others = beam_search(Frontier(Prompt(head, states[1:])), build_tree(table), 4)
+    assert ranked(items[1:], scores[1:]) == ranked(*others)
 
 
 def test_a_single_item_is_always_found(head, states):
     alone = over(head, np.array([[0, 0, 0], [4, 2, 1]]))
-    items, scores = beam_search(Frontier(alone, states), build_tree(np.array([[0, 0, 0], [4, 2, 1]])), 3)
+    items, scores = beam_search(Frontier(Prompt(alone, states)), build_tree(np.array([[0, 0, 0], [4, 2, 1]])), 3)
     wanted = log_prob(alone, states, torch.tensor([4, 2, 1]))
     assert ranked(items, scores) == [[(round(float(score), 9), [1])] for score in wanted]

@@ -112,7 +112,7 @@ def test_own_pairs_left_out_are_counts_without_the_user(cut):
 
 def test_node_masses_are_sums_over_the_items_below_and_seen_nodes_are_those_without_others():
     made, rows = random_tables(observed(histories())), padded(*histories(1))
-    (masses, seen), found = made.masses(rows), made.node_offsets(rows)
+    (masses, seen), found = made.masses(rows), made.offsets(rows, [1, 2])
     for depth in (1, 2):
         for user in range(0, len(rows), 5):
             for node in range(int(NODES[1:, depth - 1].max()) + 1):
@@ -135,7 +135,7 @@ def offset(made: ScoreBias, depth: int, channel: int, mass: torch.Tensor, events
 
 def test_item_offsets_are_looked_up_by_mass_and_events():
     made, rows = random_tables(observed(histories(), low=-2.5)), padded(*histories(1))
-    (masses, seen), found = made.masses(rows), made.item_offsets(rows)
+    (masses, seen), found = made.masses(rows), made.offsets(rows, [0])[0]
     assert any(bool((mass > 0).any()) for mass in masses)
     for user in range(len(rows)):
         for item in range(1, N + 1):
@@ -148,7 +148,7 @@ def test_padding_changes_no_offset():
     made, history = random_tables(observed(histories())), histories(1)[0]
     for width in (0, 1, 40):
         wide = F.pad(padded(history), (0, width))
-        torch.testing.assert_close(made.item_offsets(wide), made.item_offsets(padded(history)))
+        torch.testing.assert_close(*made.offsets(wide, [0]), *made.offsets(padded(history), [0]))
 
 
 @pytest.mark.parametrize("cut", [1, 3])
@@ -164,12 +164,11 @@ def test_the_loss_is_the_softmax_over_candidates(monkeypatch, cut):
     for window in windows:
         masses, seen = made.masses(padded(window[:cut]), padded(window[cut:]))
         target = int(window[cut])
-        logits = made._offsets(0, masses, made.events)[0]
+        logits = made.at(0, masses, seen)[0][0]
         free = [item for item in range(1, N + 1) if not seen[0, item]]
         wanted["items"].append(-logits[target] + logits[free].logsumexp(0))
         for depth in (1, 2):
-            sums = [made._below(mass, depth) for mass in masses]
-            logits = made._offsets(depth, sums, made._below(made.events[None], depth)[0])[0]
+            logits = made.at(depth, masses, seen)[0][0]
             aim, above = int(NODES[target, depth - 1]), (0 if depth == 1 else int(NODES[target, 0]))
             free = sorted({int(NODES[item, depth - 1]) for item in free if depth == 1 or int(NODES[item, 0]) == above})
             wanted[f"depth {depth}"].append(-logits[aim] + logits[free].logsumexp(0))
@@ -186,7 +185,7 @@ def test_offsets_learn_a_planted_rule(tmp_path):
         N, None, recommender_config(output="items", score_reweight=True, score_steps=200, partners=N), 0
     ).model
     fit_offsets(model, pack(parts), 0, tmp_path / "offsets")
-    offsets = model.scoring.item_offsets(torch.arange(1, N)[:, None])
+    offsets = model.scoring.offsets(torch.arange(1, N)[:, None], [0])[0]
     assert offsets[:, 1:].argmax(1).add(1).tolist() == list(range(2, N + 1))
 
 
@@ -243,18 +242,18 @@ def test_beam_and_exact_scores_agree_with_offsets(ids, trust):
     model, tree, rows = recommender.model, recommender.tree, padded(*histories(3))
     random_tables(model.scoring).trust.fill_(trust)
     with torch.no_grad():
-        states, offsets = model.last_states(rows), model.id_offsets(rows)
-        exact = exact_scores(model.head, states, tree, offsets=offsets)
-        items, scores = beam_search(Frontier(model.head, states, offsets), tree, N)
+        prompt = model.prompt(rows)
+        exact = exact_scores(prompt, tree)
+        items, scores = beam_search(Frontier(prompt), tree, N)
         torch.testing.assert_close(scores, exact.gather(1, items), atol=1e-4, rtol=1e-4)
         floor = exact.median(1).values
-        above = exact_scores(model.head, states, tree, floor, offsets)
+        above = exact_scores(prompt, tree, floor)
         kept = exact >= floor[:, None]
         torch.testing.assert_close(above[kept], exact[kept], atol=1e-4, rtol=1e-4)
         for item in (1, N):
-            leaf = leaf_scores(model.head, states, tree, tree.leaf[item].expand(len(rows)), offsets)
+            leaf = leaf_scores(prompt, tree, tree.leaf[item].expand(len(rows)))
             torch.testing.assert_close(leaf, exact[:, item], atol=1e-4, rtol=1e-4)
-        plain = exact_scores(model.head, states, tree)
+        plain = exact_scores(prompt._replace(offsets=None), tree)
     assert not torch.allclose(exact[:, 1:], plain[:, 1:], atol=1e-2)
 
 
@@ -279,6 +278,14 @@ def test_training_and_ranking_give_the_same_offset_to_seen_items(ids, output):
     assert losses == pytest.approx(wanted, abs=2e-3)
 
 
+def test_beam_and_exact_scores_of_two_heads_agree_with_offsets(ids):
+    recommender = models(ids, "both")[0]
+    random_tables(recommender.model.scoring)
+    exact = recommender.scores(pack(histories(3)), np.arange(USERS))
+    items, scores = recommender.beam(padded(*histories(3)), N)
+    torch.testing.assert_close(scores, exact.gather(1, items), atol=1e-3, rtol=1e-3)
+
+
 def test_the_score_is_the_trusted_logit_plus_the_offset():
     recommender = models(None, "items")[0]
     scoring, asked = random_tables(recommender.model.scoring), pack(histories(5))
@@ -286,7 +293,7 @@ def test_the_score_is_the_trusted_logit_plus_the_offset():
     with torch.no_grad():
         rows = padded(*histories(5))
         logits = recommender.model.last_states(rows) @ recommender.model.items.weight.T
-        wanted = 0.25 * logits + scoring.item_offsets(rows)
+        wanted = 0.25 * logits + scoring.offsets(rows, [0])[0]
     torch.testing.assert_close(recommender.scores(asked, np.arange(USERS))[:, 1:], wanted[:, 1:])
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from bbqrec_core.tokenizer import prefix_tree
+from bbqrec_core.tokenizer import semantic_ids
 from bbqrec_lab import notebook, plots
 
 RNG = np.random.default_rng(0)
@@ -291,7 +291,7 @@ def test_the_tree_has_one_box_per_prefix_and_one_title_per_item() -> None:
     texts = [text.get_text() for text in fig.axes[0].texts]
     assert sorted(texts) == sorted(["1", "2", "4", "c", "a", "b"])
     assert fig.axes[0].get_title(loc="left") == "3 of 4 items"
-    assert len(prefix_tree.build_tree(np.vstack([codes[:1], codes[:3]])).code[1]) == 2
+    assert len(semantic_ids.build_tree(np.vstack([codes[:1], codes[:3]])).code[1]) == 2
 
 
 def test_rank_curves_leave_unused_codes_out_and_keep_a_tokenizers_colour() -> None:
