@@ -19,6 +19,10 @@ def tiny_recommender(**changes: object) -> Recommender:
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         if found.model.reweighting is not None:
             found.model.reweighting.table.mul_(10)  # strong enough to move ranks
+    if found.model.config.score_reweight:
+        histories = torch.randint(1, N + 1, (60 * 8,), generator=generator).to(torch.int32).numpy()
+        found.model.scoring.observe(Sequences(np.arange(61) * 8, histories))
+        found.model.scoring.trust.fill_(0.5)
     return found
 
 

@@ -18,6 +18,7 @@ REQUESTS = [HISTORY, [9, 2, 8], [4], [1, 2, 3, 4, 5]]
 KINDS = {
     "codes": {},
     "both": {"output": "both"},
+    "score reweighting": {"score_reweight": True},
     "code by code": {"granularity": "code"},
     "plain attention": {"reweight": False, "prefixes": False, "depth_layers": 2},
     "linear": {"similarity_form": "linear", "block": "ligr"},
