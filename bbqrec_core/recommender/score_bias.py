@@ -65,12 +65,13 @@ class ScoreBias(nn.Module):
         s_ij = n_ij (u_i + PRIOR)^-FROM_POWER (u_j + PRIOR)^-TO_POWER            n, u of `count_pairs`
         mass_c[j] = sum over the last HORIZON events i: DECAYS[c]^back(i) s_ij   back = 0 for the last event
         mass_c[node] = sum of mass_c[j] over the items j below the node
-        offset[j] = sum over c of table[c, bucket(log mass_c[j]), class(u_j)]    the same for nodes, a table per depth
+        x_c[j] = (log mass_c[j] - low) / width                                   its floor is the bucket
+        offset[j] = sum over c of slope_c x_c[j] + curve_c[bucket] + kind_c[class(u_j)]   for nodes too, per depth
         score[j] = trust * (logit of the transformer) + offset[j]
 
     Items of the history have mass 0 and the offset `seen`, which learns with the transformer; so have nodes with no
-    other items below. A mass below the first bucket gives no offset. Classes are powers of two of training events: rare
-    and popular items have their own curves.
+    other items below. A mass below the first bucket gives no offset. Classes are powers of two of training events. The
+    slope reaches masses that training never saw; curves and classes correct it, and decay towards 0.
 
     Args: n_items: N. config: settings. node: (N+1, sid_len), the node of every item row at each depth; None for a
         model that generates no IDs.
