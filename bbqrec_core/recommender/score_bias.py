@@ -126,11 +126,12 @@ class ScoreBias(nn.Module):
         partners, pairs = self.partners[recent].long().flatten(1), self._to_partners()[recent]
         empty, masses = self.counts.new_zeros(len(rows), len(self.events)), []
         seen = empty.scatter(1, rows, 1).index_fill(1, rows.new_zeros(1), 0).bool()
+        own_pairs = None if later is None else self._own_pairs(recent, later)  # the same for every channel
         for decay in DECAYS[: self.table.shape[1]]:
             used = decay**back * weight
             mass = empty.scatter_add(1, partners, (used[..., None] * pairs).flatten(1))
-            if later is not None:
-                mass = mass.scatter_add(1, later, -(used[:, None] @ self._own_pairs(recent, later))[:, 0])
+            if own_pairs is not None:
+                mass = mass.scatter_add(1, later, -(used[:, None] @ own_pairs)[:, 0])
             masses.append(mass.masked_fill(seen | (mass < self.edges[0].exp()), 0))
         return masses, seen
 
