@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from tiny import lab_recommender_config, semantic_ids
 
-from bbqrec_core import Recommender, Sequences, build_recommender
+from bbqrec_core import Dataset, Recommender, Sequences, build_recommender
 from bbqrec_lab.baselines.sequence_models import make_model
 
 N, SIZES, HISTORY = 29, (5, 5, 3), [3, 7, 3, 11, 29]
@@ -21,7 +21,7 @@ def tiny_recommender(**changes: object) -> Recommender:
             found.model.reweighting.table.mul_(10)  # strong enough to move ranks
     if found.model.config.score_reweight:
         histories = torch.randint(1, N + 1, (60 * 8,), generator=generator).to(torch.int32).numpy()
-        found.model.scoring.observe(Sequences(np.arange(61) * 8, histories))
+        found.model.scoring.observe(Dataset(n_items=N, sequences=Sequences(np.arange(61) * 8, histories)))
         found.model.scoring.trust.fill_(0.5)
     return found
 

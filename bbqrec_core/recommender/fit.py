@@ -19,7 +19,7 @@ from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
 from .decoding import beam_search
 from .sequence_model import SequenceModel
 
-TRUSTS = (1.0, 0.5, 0.25, 0.1)  # weights of the transformer beside score reweighting, chosen on validation
+TRUSTS = (0.5, 1.0, 2.0, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting: the first in training
 OFFSET_USERS, OFFSET_NUMBERS = 64, 2**20  # per step of training it; users x items at most
 OFFSET_RATE, OFFSET_DECAY = 0.1, 0.3  # peak learning rate and weight decay of its tables
 ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig], SequenceModel]
@@ -113,24 +113,14 @@ def beam_ranks(
 
 
 def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    """Validation NDCG@10 of a user sample in the primary protocol (`Dataset.seen_items`): by beam with IDs, else exact.
-
-    With score reweighting, it is the best over `TRUSTS`, and `ScoreBias.trust` is set to that weight.
-    """
-    scoring, kind, found = recommender.model.scoring, data.seen_items, {}
-    for trust in TRUSTS if recommender.model.config.score_reweight else (1.0,):
-        if scoring is not None:
-            scoring.trust.fill_(trust)
-        if recommender.tree is not None:
-            ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
-        else:
-            history, targets = data.history("valid"), data.targets("valid")
-            ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
-        found[trust] = float(per_user(ranks)["ndcg@10"].mean())
-    best = max(found, key=found.get)
-    if scoring is not None:
-        scoring.trust.fill_(best)
-    return found[best]
+    """Validation NDCG@10 of users in the primary protocol (`Dataset.seen_items`): by beam with IDs, else exact."""
+    kind = data.seen_items
+    if recommender.tree is not None:
+        ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
+    else:
+        history, targets = data.history("valid"), data.targets("valid")
+        ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
+    return float(per_user(ranks)["ndcg@10"].mean())
 
 
 def build_recommender(
@@ -153,14 +143,14 @@ def build_recommender(
     return Recommender(model.eval(), tree)
 
 
-def fit_offsets(model: SequenceModel, train: Sequences, seed: int, directory: Path, progress: Report = None) -> None:
-    """Count pairs of items in training histories, and learn the offsets of score reweighting from them.
+def fit_offsets(model: SequenceModel, data: Dataset, seed: int, directory: Path, progress: Report = None) -> None:
+    """Count pairs of items in training histories, compare their features, and learn the offsets of score reweighting.
 
-    Choice: they learn before the transformer and apart from it, and `early_score` weighs both on validation. Trained
-        together, the transformer overfits what the counts leave over: on ml-100k NDCG was lower than without them.
+    Choice: they learn before the transformer and apart from it, and `ScoreBias.trust` weighs both. Trained together,
+        the transformer overfits what the counts leave over: on ml-100k NDCG was lower than without them.
     """
-    scoring = model.scoring
-    scoring.observe(train)
+    scoring, train = model.scoring, data.train()
+    scoring.observe(data)
     groups = {"params": [scoring.slope], "lr": OFFSET_RATE / 5, "weight_decay": 0.0}, {"params": [scoring.table]}
     optimizer = AdamW(groups, lr=OFFSET_RATE, weight_decay=OFFSET_DECAY)
     users = max(min(OFFSET_USERS, OFFSET_NUMBERS // len(scoring.events)), 1)
@@ -168,7 +158,7 @@ def fit_offsets(model: SequenceModel, train: Sequences, seed: int, directory: Pa
     def batches(epoch: int) -> list[Tensor]:
         return window_batches(train, model.config.max_events, users, (seed, epoch, 1), model.config.score_steps)
 
-    task = Task("score offsets", scoring, [optimizer], batches, model.offset_loss)
+    task = Task("score offsets", scoring, [optimizer], batches, scoring.loss)
     epochs = epochs_for(model.config.score_steps, len(batches(0)), 1)
     fit(task, seed, epochs, directory, progress=progress)
 
@@ -185,7 +175,8 @@ def fit_recommender(
 ) -> tuple[Recommender, TrainingLog]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
-    It trains and ranks on a GPU if there is one; the initial weights do not depend on the device.
+    It trains and ranks on a GPU if there is one; the initial weights do not depend on the device. With score
+    reweighting, `ScoreBias.trust` is the best of `TRUSTS` for the best epoch, on the users of early stopping.
 
     Args: ids: semantic IDs, or None for SASRec. seed: of initial weights and batches. make: as in `build_recommender`.
     Raises: FloatingPointError on a non-finite loss.
@@ -193,7 +184,8 @@ def fit_recommender(
     recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make)
     recommender = recommender.to(best_device())
     if recommender.model.config.score_reweight:
-        fit_offsets(recommender.model, data.train(), seed, directory / "offsets", progress)
+        fit_offsets(recommender.model, data, seed, directory / "offsets", progress)
+        recommender.model.scoring.trust.fill_(TRUSTS[0])
     model, sequences = recommender.model, data.train()
     users = sample_users(data.n_users, evaluation.early_users)
     groups = [{"params": [value for name, value in model.named_parameters() if name != "scoring.seen"]}]
@@ -211,4 +203,12 @@ def fit_recommender(
     task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
     epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
     log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
+    if config.score_reweight:
+        row = log.epochs[log.best_epoch - 1]
+        found = [(row["score"], TRUSTS[0])]
+        for trust in TRUSTS[1:]:
+            model.scoring.trust.fill_(trust)
+            found.append((score(), trust))
+        row["score"], row["trust"] = max(found)
+        model.scoring.trust.fill_(row["trust"])
     return recommender, log

@@ -1,6 +1,5 @@
-"""Score reweighting: a learned offset of a candidate's score per bucket of how often it came with the history."""
+"""Score reweighting: a learned offset of a candidate's score per bucket of how much it is like the history."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -9,12 +8,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..config import RecommenderConfig
-from ..dataset import Sequences
+from ..dataset import Dataset, Sequences
 from .code_embeddings import CodeVectors
 
 REACH, CLOSER, BACKWARD = 20, 0.9, 0.5  # events a pair may lie apart; weight per step; weight of the reverse order
 PRIOR, FROM_POWER, TO_POWER = 10.0, 0.5, 0.3  # events added to those of an item; powers of those of both items
-DECAYS = (0.5, 0.8)  # weight of an event of the history per step back, a channel each
+DECAYS = (0.5, 0.8, 0.8)  # weight of an event of the history per step back: two channels of pairs, one of content
+SHARPER = 3.0  # power of the cosine of content
 CLASSES = 12  # powers of two of training events
 HORIZON = 16  # last events of the history that give mass
 Places = tuple[Int[Tensor, "_"], Int[Tensor, "_"]]  # training positions, ascending, and items or nodes there
@@ -54,58 +54,81 @@ def count_pairs(
     return partners, counts.gather(1, order), users
 
 
+def compare_content(data: Dataset, keep: int) -> tuple[Int[Tensor, "N keep"], Float[Tensor, "N keep"]]:
+    """The `keep` items most like each item row by their features, and max(cosine, 0)^SHARPER; 0 pads.
+
+    Choice: features of all modalities together, each centred and of length 1, so that the cosine is a mean over them.
+        Time grows with N^2.
+    """
+    vectors = torch.zeros(data.n_items + 1, 0)
+    for name, present in data.presence.items():
+        values, real = torch.from_numpy(data.features[name]), torch.from_numpy(present)
+        centred = (values - values[real].mean(0)) * real[:, None]
+        vectors = torch.cat([vectors, F.normalize(centred, dim=1)], 1)
+    vectors, found = F.normalize(vectors, dim=1), []
+    for rows in torch.arange(len(vectors)).split(1024):
+        found.append((vectors[rows] @ vectors.T).scatter(1, rows[:, None], 0).clamp_min(0).topk(keep))
+    return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found]) ** SHARPER
+
+
 def weight_of(events: Float[Tensor, "*items"], power: float) -> Float[Tensor, "*items"]:
     """The factor of an item in s_ij: (u + PRIOR)^-power."""
     return (events + PRIOR) ** -power
 
 
 class ScoreBias(nn.Module):
-    """Add a learned offset to the scores of items and of prefixes, by how often they came with the history's items.
+    """Add a learned offset to the scores of items and of prefixes, by how much they are like the history's items.
 
-        s_ij = n_ij (u_i + PRIOR)^-FROM_POWER (u_j + PRIOR)^-TO_POWER            n, u of `count_pairs`
+        s_ij = n_ij (u_i + PRIOR)^-FROM_POWER (u_j + PRIOR)^-TO_POWER            n, u of `count_pairs`; two channels
+        s_ij = max(cosine of the features of i and j, 0)^SHARPER                 the third channel
         mass_c[j] = sum over the last HORIZON events i: DECAYS[c]^back(i) s_ij   back = 0 for the last event
-        mass_c[node] = sum of mass_c[j] over the items j below the node
-        x_c[j] = (log mass_c[j] - low) / width                                   its floor is the bucket
-        offset[j] = sum over c of slope_c x_c[j] + curve_c[bucket] + kind_c[class(u_j)]   for nodes too, per depth
-        score[j] = trust * (logit of the transformer) + offset[j]
+        x_c[j] = (log mass_c[j] - low_c) / width_c                               its floor is the bucket
+        offset[j] = sum over c of slope_c x_c[j] + curve_c[bucket] + kind_c[class(u_j)]
+        offset[node] = log sum of exp(offset[j]) - weight log n                  over the n items j below the node
+        score = weight (logit of the transformer) + offset                       of items, and of codes by their node
 
     Items of the history have mass 0 and the offset `seen`, which learns with the transformer; so have nodes with no
     other items below. A mass below the first bucket gives no offset. Classes are powers of two of training events. The
-    slope reaches masses that training never saw; curves and classes correct it, and decay towards 0.
+    slope reaches masses that training never saw; curves and classes correct it, and decay towards 0. At weight 0, IDs
+    are as probable as the offsets of their items say; at weight 1, the logit of a node counts its items already.
 
     Args: n_items: N. config: settings. node: (N+1, sid_len), the node of every item row at each depth; None for a
         model that generates no IDs.
     Source: ours, the dual of similarity reweighting; counts as of item-item neighbours with order. Zero tables change
-        nothing.
+        nothing. Choice: frozen features are compared, since quantized ones gained nothing; items give mass, since
+        counts of their prefixes gained nothing beside the transformer (docs/design).
     """
 
     def __init__(self, n_items: int, config: RecommenderConfig, node: Int[Tensor, "N L"] | None = None) -> None:
         super().__init__()
         channels = len(DECAYS) if config.score_reweight else 0
         self.buckets, keep = config.score_buckets, min(config.partners, n_items) if channels else 0
-        self.register_buffer("partners", torch.zeros(n_items + 1, keep, dtype=torch.int32))
-        self.register_buffer("counts", torch.zeros(n_items + 1, keep))
+        for name in ("partners", "alike"):
+            self.register_buffer(name, torch.zeros(n_items + 1, keep, dtype=torch.int32))
+        for name in ("counts", "cosines"):  # of the partners, and of the items that are alike
+            self.register_buffer(name, torch.zeros(n_items + 1, keep))
         self.register_buffer("events", torch.zeros(n_items + 1))
-        self.register_buffer("edges", torch.tensor([0.0, 1.0]))  # log of the first bucket's lower edge, width of all
+        self.register_buffer("edges", torch.tensor([[0.0, 1.0]] * channels))  # log of the lowest edge, width of buckets
         self.register_buffer("trust", torch.ones(()))
         self.register_buffer("node", node, persistent=False)
         self.nodes = [] if node is None else (node.amax(0) + 1).tolist()  # of each depth
         depths = 1 + len(self.nodes)  # the first is that of items
-        self.table = nn.Parameter(torch.zeros(depths, channels, self.buckets + CLASSES))  # nats
-        self.slope = nn.Parameter(torch.zeros(depths, channels))  # nats per bucket
+        self.table = nn.Parameter(torch.zeros(channels, self.buckets + CLASSES))  # nats
+        self.slope = nn.Parameter(torch.zeros(channels))  # nats per bucket
         self.seen = nn.Parameter(torch.zeros(depths))  # nats
 
     @torch.no_grad()
-    def observe(self, train: Sequences) -> None:
-        """Count the pairs of training histories, and cut the buckets."""
-        found = count_pairs(train, len(self.events) - 1, self.partners.shape[1])
-        for buffer, values in zip((self.partners, self.counts, self.events), found, strict=True):
-            buffer.copy_(values)
-        pairs = (weight_of(self.events, FROM_POWER)[:, None] * self._to_partners()).flatten()
-        if (pairs > 0).any():
-            logs = pairs[pairs > 0].log().sort().values
-            low = logs[len(logs) // 50]
-            self.edges[0], self.edges[1] = low, (logs[-1] + 1 - low) / self.buckets
+    def observe(self, data: Dataset) -> None:
+        """Count the pairs of training histories, compare the features, and cut the buckets."""
+        found = *count_pairs(data.train(), data.n_items, keep := self.partners.shape[1]), *compare_content(data, keep)
+        for name, values in zip(("partners", "counts", "events", "alike", "cosines"), found, strict=True):
+            getattr(self, name).copy_(values)
+        pairs = weight_of(self.events, FROM_POWER)[:, None] * self._to_partners()
+        for edges, values in zip(self.edges, (pairs, pairs, self.cosines), strict=True):
+            logs = values[values > 0].log().sort().values
+            if len(logs):
+                low = logs[len(logs) // 50]
+                edges.copy_(torch.stack([low, (logs[-1] + 1 - low) / self.buckets]))
 
     def _to_partners(self) -> Float[Tensor, "N keep"]:
         """n_ij (u_j + PRIOR)^-TO_POWER of every item's partners."""
@@ -122,17 +145,19 @@ class ScoreBias(nn.Module):
         back = torch.arange(HORIZON, device=rows.device)
         place = (rows > 0).sum(1, keepdim=True) - 1 - back  # (B, HORIZON), from the last event backwards
         recent, own = rows.gather(1, place.clamp_min(0)), 0 if later is None else 1
-        weight = torch.where(place >= 0, weight_of(self.events[recent] - own, FROM_POWER), 0)
-        partners, pairs = self.partners[recent].long().flatten(1), self._to_partners()[recent]
+        weight = torch.where(place >= 0, weight_of(self.events[recent] - own, FROM_POWER), 0)[..., None]
         empty, masses = self.counts.new_zeros(len(rows), len(self.events)), []
         seen = empty.scatter(1, rows, 1).index_fill(1, rows.new_zeros(1), 0).bool()
-        own_pairs = None if later is None else self._own_pairs(recent, later)  # the same for every channel
-        for decay in DECAYS[: self.table.shape[1]]:
-            used = decay**back * weight
-            mass = empty.scatter_add(1, partners, (used[..., None] * pairs).flatten(1))
-            if own_pairs is not None:
-                mass = mass.scatter_add(1, later, -(used[:, None] @ own_pairs)[:, 0])
-            masses.append(mass.masked_fill(seen | (mass < self.edges[0].exp()), 0))
+        by_pairs = self.partners[recent], weight * self._to_partners()[recent]
+        by_content = self.alike[recent], (place >= 0)[..., None] * self.cosines[recent]
+        own_pairs = None if later is None else weight * self._own_pairs(recent, later)  # the same for both channels
+        channels = zip(DECAYS, (by_pairs, by_pairs, by_content), self.edges, strict=False)  # no edges: no channels
+        for decay, (partners, values), (low, _) in channels:
+            steps = (decay**back)[:, None]
+            mass = empty.scatter_add(1, partners.long().flatten(1), (steps * values).flatten(1))
+            if own_pairs is not None and values is by_pairs[1]:
+                mass = mass.scatter_add(1, later, -(steps * own_pairs).sum(1))
+            masses.append(mass.masked_fill(seen | (mass < low.exp()), 0))
         return masses, seen
 
     def _own_pairs(self, recent: Int[Tensor, "B H"], later: Int[Tensor, "B R"]) -> Float[Tensor, "B H R"]:
@@ -146,56 +171,47 @@ class ScoreBias(nn.Module):
         left, events = (count - torch.where(steps < REACH, CLOSER**steps, 0)).clamp_min(0), self.events[wanted]
         return count * weight_of(events, TO_POWER) - left * weight_of((events - 1).clamp_min(0), TO_POWER)
 
-    def _below(self, values: Float[Tensor, "R rows"], depth: int) -> Float[Tensor, "R nodes"]:
+    @property
+    def weight(self) -> Float[Tensor, ""]:
+        """The weight of the transformer's logits; for a trust above 1, the offsets weigh less instead."""
+        return self.trust.clamp_max(1)
+
+    def item_offsets(self, masses: list[Float[Tensor, "B rows"]], like: Tensor) -> Float[Tensor, "B rows"]:
+        """Offsets in nats of all item rows by their masses, in the shape of `like`."""
+        kind = self.events.add(1).log2().long().clamp_max(CLASSES - 1)
+        total = torch.zeros_like(like, dtype=self.events.dtype)
+        for table, slope, mass, (low, width) in zip(self.table, self.slope, masses, self.edges, strict=True):
+            x = (mass.clamp_min(1e-30).log() - low) / width
+            curve, slot = F.pad(table[: self.buckets], (1, 0)), x.floor().clamp(-1, self.buckets - 1).long() + 1
+            line = slope * x + table[self.buckets :][kind]
+            total = total + curve.index_select(0, slot.flatten()).view_as(x) + line * (x >= 0)
+        return total
+
+    def offsets(self, rows: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B rows"], list[Float[Tensor, "B _"]]]:
+        """Offsets in nats of all item rows, and of the nodes of each depth, after histories; 0 pads on the right."""
+        masses, seen = self.masses(rows)
+        by_mass = self.item_offsets(masses, seen) / self.trust.clamp_min(1)
+        share, free, nodes = by_mass.exp().masked_fill(seen, 0), (~seen).to(by_mass), []
+        for depth in range(1, len(self.seen)):
+            total, count = (self._below(part, depth) for part in (share, free))
+            nodes.append(torch.where(count > 0, total.log() - self.weight * count.log(), self.seen[depth]))
+        return by_mass + seen * self.seen[0], nodes
+
+    def _below(self, values: Float[Tensor, "B rows"], depth: int) -> Float[Tensor, "B nodes"]:
         """Sums over the items below the nodes of a depth."""
         sums = values.new_zeros(len(values), self.nodes[depth - 1])
         return sums.index_add_(1, self.node[1:, depth - 1], values[:, 1:])
 
-    def at(
-        self, depth: int, masses: list[Float[Tensor, "B rows"]], seen: Bool[Tensor, "B rows"]
-    ) -> tuple[Float[Tensor, "B columns"], Bool[Tensor, "B columns"]]:
-        """Offsets in nats of items (depth 0) or nodes from the masses of items, and which have no item but `seen`."""
-        events = self.events
-        if depth:
-            seen = self._below(seen.to(events), depth) == self._below(torch.ones_like(events)[None], depth)
-            masses, events = [self._below(mass, depth) for mass in masses], self._below(events[None], depth)[0]
-        kind, total = events.add(1).log2().long().clamp_max(CLASSES - 1), torch.zeros_like(seen, dtype=events.dtype)
-        for table, slope, mass in zip(self.table[depth], self.slope[depth], masses, strict=True):
-            x = (mass.clamp_min(1e-30).log() - self.edges[0]) / self.edges[1]
-            curve, slot = F.pad(table[: self.buckets], (1, 0)), x.floor().clamp(-1, self.buckets - 1).long() + 1
-            line = slope * x + table[self.buckets :][kind]
-            total = total + curve.index_select(0, slot.flatten()).view_as(x) + line * (x >= 0)
-        return total, seen
-
-    def offsets(self, rows: Int[Tensor, "B T"], depths: Iterable[int]) -> list[Float[Tensor, "B _"]]:
-        """Offsets in nats of all item rows (depth 0) or nodes of some depths after histories; 0 pads on the right."""
-        masses, seen = self.masses(rows)
-        parts = ((depth, *self.at(depth, masses, seen)) for depth in depths)
-        return [held * self.seen[depth] + offsets for depth, offsets, held in parts]
-
-    def loss(self, rows: Int[Tensor, "B T"], nodes: list[Int[Tensor, "_"]], items: bool) -> dict[str, Tensor]:
-        """Mean of -log softmax(offsets)[next event] after one random event of each window, in nats.
-
-        Prefixes compete with those of the same parent; items and prefixes of the history do not compete.
-
-        Args: rows: windows of training histories. nodes: parents of the nodes of each depth. items: score items.
-        """
+    def loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
+        """Mean of -log softmax(offsets)[next event] over unseen items after a random event of each window, in nats."""
         size = (rows > 0).sum(1, keepdim=True)
         cut = 1 + (torch.rand(len(rows), 1, device=rows.device) * (size - 1)).long()  # events that are read
         place = torch.arange(rows.shape[1], device=rows.device)
         later = rows.gather(1, (cut + place).clamp_max(rows.shape[1] - 1)).masked_fill(cut + place >= size, 0)
         (masses, seen), target = self.masses(torch.where(place < cut, rows, 0), later), later[:, 0]
-        parts, above = {}, torch.zeros_like(target)
-        if items:
-            offsets, _ = self.at(0, masses, seen)
-            offsets = offsets.masked_fill(seen.scatter(1, target[:, None], False), -torch.inf)  # repeated targets stay
-            parts["items"] = F.cross_entropy(offsets.index_fill(1, target.new_zeros(1), -torch.inf), target)
-        for depth, parent in enumerate(nodes, start=1):
-            offsets, held = self.at(depth, masses, seen)
-            aim = self.node[target, depth - 1].long()
-            gone, above = held.scatter(1, aim[:, None], False) | (parent != above[:, None]), aim
-            parts[f"depth {depth}"] = F.cross_entropy(offsets.masked_fill(gone, -torch.inf), aim)
-        return {"loss": sum(parts.values())} | parts
+        gone = seen.scatter(1, target[:, None], False).index_fill(1, target.new_zeros(1), True)  # repeated targets stay
+        offsets = self.item_offsets(masses, seen).masked_fill(gone, -torch.inf)
+        return {"loss": F.cross_entropy(offsets, target)}
 
     def held(self, rows: Int[Tensor, "B T"]) -> Places:
         """The items of the history at every training position; 0 pads on the right."""

@@ -153,7 +153,7 @@ class SequenceModel(nn.Module):
         """Logit of every item row after the last event; column 0 is -inf."""
         logits = states @ self.item_embeddings().T
         if self.scoring is not None:
-            logits = self.scoring.trust * logits + self.scoring.offsets(item_rows(rows), [0])[0]
+            logits = self.scoring.weight * logits + self.scoring.offsets(item_rows(rows))[0]
         logits[:, 0] = -torch.inf
         return logits
 
@@ -166,8 +166,8 @@ class SequenceModel(nn.Module):
         states, offsets = self.last_states(item_ids), None
         if self.scoring is not None:
             users = torch.arange(len(item_ids), device=item_ids.device)
-            nodes = self.scoring.offsets(item_rows(item_ids), range(1, 1 + len(self.vectors)))
-            offsets = RankingOffsets(self.vectors, nodes, self.scoring.trust, users)
+            nodes = self.scoring.offsets(item_rows(item_ids))[1]
+            offsets = RankingOffsets(self.vectors, nodes, self.scoring.weight, users)
         return Prompt(self.head, states, offsets)
 
     def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
@@ -192,12 +192,6 @@ class SequenceModel(nn.Module):
         floor = leaf_scores(prompt, tree, tree.leaf[targets])
         kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
         return exact_scores(prompt, tree, torch.minimum(kth, floor) - ROUNDING)
-
-    def offset_loss(self, rows: Int[Tensor, "B T"]) -> dict[str, Tensor]:
-        """The loss of score reweighting alone, see `ScoreBias.loss`."""
-        depths = range(0 if self.head is None else len(self.vectors))
-        parents = [getattr(self.vectors, f"parent_{depth}") for depth in depths]
-        return self.scoring.loss(rows, parents, self.items is not None)
 
     def loss(self, rows: Int[Tensor, "B T ..."]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.

@@ -1,5 +1,7 @@
 """Score reweighting and the offset of seen items: counts, masses, offsets, training, and their place in a model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,16 @@ from bbqrec_core.dataset import Dataset
 from bbqrec_core.recommender import score_bias
 from bbqrec_core.recommender.decoding import Frontier, beam_search, exact_scores, leaf_scores
 from bbqrec_core.recommender.fit import TRUSTS, fit_offsets
-from bbqrec_core.recommender.score_bias import CLASSES, DECAYS, HORIZON, PRIOR, REACH, ScoreBias, count_pairs
+from bbqrec_core.recommender.score_bias import (
+    CLASSES,
+    DECAYS,
+    HORIZON,
+    PRIOR,
+    REACH,
+    ScoreBias,
+    compare_content,
+    count_pairs,
+)
 
 N, USERS = 13, 30
 NODES = torch.tensor([[0, 0]] + [[item % 3, item % 3 * 2 + item % 2] for item in range(N)])
@@ -27,15 +38,29 @@ def pack(parts: list[np.ndarray]) -> Sequences:
     return Sequences(np.append(0, np.cumsum([len(part) for part in parts])).astype(np.int64), np.concatenate(parts))
 
 
+def features(seed: int = 0) -> dict[str, np.ndarray]:
+    """Two modalities; a third of the items lacks the second."""
+    text, image = (normal(N + 1, width, seed=seed + width).numpy().astype(np.float32) for width in (4, 7))
+    image[::3] = 0
+    text[0] = image[0] = 0
+    return {"text": text, "image": image}
+
+
+def dataset(parts: list[np.ndarray]) -> Dataset:
+    """Data whose training histories are `parts`."""
+    whole = [np.append(part, part[-2:]) for part in parts]
+    return Dataset(n_items=N, sequences=pack(whole), features=features())
+
+
 def padded(*parts: np.ndarray) -> torch.Tensor:
     width = max(map(len, parts))
     return torch.tensor([[*part.tolist(), *[0] * (width - len(part))] for part in parts])
 
 
-def observed(parts: list[np.ndarray], *, low: float = -8.0, **changes: object) -> ScoreBias:
+def observed(parts: list[np.ndarray], *, low: float = -16.0, **changes: object) -> ScoreBias:
     """Counts of histories, with buckets that reach below every mass."""
     made = ScoreBias(N, recommender_config(score_reweight=True, partners=N, **changes), NODES)
-    made.observe(pack(parts))
+    made.observe(dataset(parts))
     made.edges.copy_(torch.tensor([low, 0.8]))
     return made.requires_grad_(False)
 
@@ -59,10 +84,27 @@ def counted(parts: list[np.ndarray]) -> np.ndarray:
     return found
 
 
-def mass_of(history: np.ndarray, parts: list[np.ndarray], decay: float) -> np.ndarray:
+def cosines() -> np.ndarray:
+    """max(cosine, 0)^3 of centred features, by a loop over pairs; a pair lacks the modalities that one of it lacks."""
+    parts = {}
+    for name, values in features().items():
+        real = [item for item in range(1, N + 1) if values[item].any()]
+        centred = {item: values[item] - values[real].mean(0) for item in real}
+        parts[name] = {item: vector / np.linalg.norm(vector) for item, vector in centred.items()}
+    found = np.zeros((N + 1, N + 1))
+    for i in range(1, N + 1):
+        for j in range(1, N + 1):
+            both = [vectors[i] @ vectors[j] for vectors in parts.values() if i in vectors and j in vectors]
+            sizes = [sum(item in vectors for vectors in parts.values()) for item in (i, j)]
+            if i != j:
+                found[i, j] = max(sum(both) / np.sqrt(sizes[0] * sizes[1]), 0) ** 3
+    return found
+
+
+def mass_of(history: np.ndarray, parts: list[np.ndarray], channel: int) -> np.ndarray:
     """The mass of every item after a history, from its definition."""
-    counts, events = counted(parts), np.bincount(np.concatenate(parts), minlength=N + 1)
-    similar = counts * (events[:, None] + PRIOR) ** -0.5 * (events + PRIOR) ** -0.3
+    counts, events, decay = counted(parts), np.bincount(np.concatenate(parts), minlength=N + 1), DECAYS[channel]
+    similar = counts * (events[:, None] + PRIOR) ** -0.5 * (events + PRIOR) ** -0.3 if channel < 2 else cosines()
     last = history[::-1][:HORIZON]
     mass = sum(decay**back * similar[item] for back, item in enumerate(last))
     mass[history] = 0
@@ -91,8 +133,9 @@ def test_masses_are_those_of_their_definition():
     long = np.tile(np.arange(1, 7, dtype=np.int32), 4)  # more events than HORIZON
     made, asked = observed(histories()), [*histories(1), long]
     masses, seen = made.masses(padded(*asked))
-    for channel, decay in enumerate(DECAYS):
-        wanted = np.stack([mass_of(history, histories(), decay) for history in asked])
+    assert len(masses) == len(DECAYS)
+    for channel in range(len(DECAYS)):
+        wanted = np.stack([mass_of(history, histories(), channel) for history in asked])
         np.testing.assert_allclose(masses[channel].numpy(), wanted, rtol=1e-4, atol=1e-6)
     assert [set(row.nonzero()[:, 0].tolist()) for row in seen] == [set(part.tolist()) for part in asked]
 
@@ -105,41 +148,79 @@ def test_own_pairs_left_out_are_counts_without_the_user(cut):
         read, later = parts[user][:cut], parts[user][cut:]
         masses, _ = made.masses(padded(read), padded(later))
         others = [part for number, part in enumerate(parts) if number != user]
-        for channel, decay in enumerate(DECAYS):
-            wanted = mass_of(read, others, decay)
+        for channel in range(len(DECAYS)):
+            wanted = mass_of(read, others, channel)
             np.testing.assert_allclose(masses[channel][0].numpy(), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_node_masses_are_sums_over_the_items_below_and_seen_nodes_are_those_without_others():
+@pytest.mark.parametrize("keep", [4, N])
+def test_the_items_most_alike_are_kept(keep):
+    alike, values = compare_content(dataset(histories()), keep)
+    wanted = cosines()
+    for item in range(N + 1):
+        assert values[item].tolist() == pytest.approx(np.sort(wanted[item])[::-1][:keep].tolist(), abs=1e-5)
+        assert values[item].tolist() == pytest.approx(wanted[item, alike[item]].tolist(), abs=1e-5)
+
+
+def test_data_without_features_have_no_content():
+    _, values = compare_content(Dataset(n_items=N, sequences=pack(histories())), 4)
+    assert values.shape == (N + 1, 4)
+    assert not values.any()
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.5, 1.0, 4.0])
+def test_offsets_of_nodes_are_means_over_the_items_below_and_seen_nodes_are_those_without_others(trust):
+    """log sum exp - trust log(number): the mean at trust 1, the sum at trust 0."""
     made, rows = random_tables(observed(histories())), padded(*histories(1))
-    (masses, seen), found = made.masses(rows), made.offsets(rows, [1, 2])
+    made.trust.fill_(trust)
+    items, found = made.offsets(rows)
+    _, seen = made.masses(rows)
     for depth in (1, 2):
         for user in range(0, len(rows), 5):
             for node in range(int(NODES[1:, depth - 1].max()) + 1):
                 below = [item for item in range(1, N + 1) if NODES[item, depth - 1] == node]
-                sums, events = [mass[user, below].sum() for mass in masses], made.events[below].sum()
-                held = bool(seen[user, below].all())
-                wanted = made.seen[depth] * held + sum(offset(made, depth, c, m, events) for c, m in enumerate(sums))
+                free = [item for item in below if not seen[user, item]]
+                wanted = (
+                    made.seen[depth] if not free else items[user, free].logsumexp(0) - min(trust, 1) * np.log(len(free))
+                )
                 assert float(found[depth - 1][user, node]) == pytest.approx(float(wanted), abs=1e-4)
 
 
-def offset(made: ScoreBias, depth: int, channel: int, mass: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
+def test_without_the_transformer_ids_are_as_probable_as_the_offsets_of_items_say():
+    """With every code of a level below every node: log p(ID) = log softmax(offsets)[item] over items not seen."""
+    codes = np.array([[0, 0], [0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]])
+    ids = replace(semantic_ids(6, (2, 3)), code_ids=codes)
+    made = build_recommender(6, ids, recommender_config(output="codes", score_reweight=True, partners=6), 0)
+    parts = [part for part in (part[part < 7] for part in histories(most=N)) if len(part) > 1]
+    whole = [np.append(part, part[-2:]) for part in parts]
+    made.model.scoring.observe(Dataset(n_items=6, sequences=pack(whole)))
+    random_tables(made.model.scoring).trust.fill_(0)
+    rows = torch.tensor([[1, 2], [5, 3]])
+    with torch.no_grad():
+        made.model.scoring.seen.fill_(-40)
+        found = made.model.id_scores(rows, made.tree)
+        wanted = made.model.scoring.offsets(rows)[0][:, 1:].log_softmax(1)
+    free = (rows[:, :, None] != torch.arange(1, 7)).all(1)
+    torch.testing.assert_close(found[:, 1:][free], wanted[free], atol=1e-4, rtol=1e-4)
+
+
+def offset(made: ScoreBias, channel: int, mass: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
     """The offset of one mass, from its definition."""
-    x = (mass.clamp_min(1e-30).log() - made.edges[0]) / made.edges[1]
+    x = (mass.clamp_min(1e-30).log() - made.edges[channel, 0]) / made.edges[channel, 1]
     if x < 0:
         return torch.zeros(())
-    table, kind = made.table[depth, channel], min(int(np.log2(float(events) + 1)), CLASSES - 1)
+    table, kind = made.table[channel], min(int(np.log2(float(events) + 1)), CLASSES - 1)
     curve = table[min(int(x), made.buckets - 1)]
-    return curve + table[made.buckets + kind] + made.slope[depth, channel] * x
+    return curve + table[made.buckets + kind] + made.slope[channel] * x
 
 
 def test_item_offsets_are_looked_up_by_mass_and_events():
     made, rows = random_tables(observed(histories(), low=-2.5)), padded(*histories(1))
-    (masses, seen), found = made.masses(rows), made.offsets(rows, [0])[0]
+    (masses, seen), found = made.masses(rows), made.offsets(rows)[0]
     assert any(bool((mass > 0).any()) for mass in masses)
     for user in range(len(rows)):
         for item in range(1, N + 1):
-            parts = [offset(made, 0, c, mass[user, item], made.events[item]) for c, mass in enumerate(masses)]
+            parts = [offset(made, c, mass[user, item], made.events[item]) for c, mass in enumerate(masses)]
             wanted = sum(parts) + made.seen[0] * seen[user, item]
             assert float(found[user, item]) == pytest.approx(float(wanted), abs=1e-4)
 
@@ -148,7 +229,7 @@ def test_padding_changes_no_offset():
     made, history = random_tables(observed(histories())), histories(1)[0]
     for width in (0, 1, 40):
         wide = F.pad(padded(history), (0, width))
-        torch.testing.assert_close(*made.offsets(wide, [0]), *made.offsets(padded(history), [0]))
+        torch.testing.assert_close(made.offsets(wide), made.offsets(padded(history)))
 
 
 @pytest.mark.parametrize("cut", [1, 3])
@@ -158,24 +239,12 @@ def test_the_loss_is_the_softmax_over_candidates(monkeypatch, cut):
     windows = [part for part in parts if len(part) > cut]
     size = torch.tensor([[len(part) - 1] for part in windows])
     monkeypatch.setattr(score_bias.torch, "rand", lambda *shape, device: (cut - 0.5) / size)
-    parents = [torch.zeros(3, dtype=torch.long), torch.tensor([0, 0, 1, 1, 2, 2])]
-    found = made.loss(padded(*windows), parents, True)
-    wanted = {"items": [], "depth 1": [], "depth 2": []}
+    found, wanted = made.loss(padded(*windows)), []
     for window in windows:
         masses, seen = made.masses(padded(window[:cut]), padded(window[cut:]))
-        target = int(window[cut])
-        logits = made.at(0, masses, seen)[0][0]
-        free = [item for item in range(1, N + 1) if not seen[0, item]]
-        wanted["items"].append(-logits[target] + logits[free].logsumexp(0))
-        for depth in (1, 2):
-            logits = made.at(depth, masses, seen)[0][0]
-            aim, above = int(NODES[target, depth - 1]), (0 if depth == 1 else int(NODES[target, 0]))
-            free = sorted({int(NODES[item, depth - 1]) for item in free if depth == 1 or int(NODES[item, 0]) == above})
-            wanted[f"depth {depth}"].append(-logits[aim] + logits[free].logsumexp(0))
-            free = [item for item in range(1, N + 1) if not seen[0, item]]
-    for name, values in wanted.items():
-        assert float(found[name]) == pytest.approx(float(torch.stack(values).mean()), rel=1e-4), name
-    assert float(found["loss"]) == pytest.approx(sum(float(found[name]) for name in wanted), rel=1e-5)
+        logits, free = made.item_offsets(masses, seen)[0], [item for item in range(1, N + 1) if not seen[0, item]]
+        wanted.append(-logits[int(window[cut])] + logits[free].logsumexp(0))
+    assert float(found["loss"]) == pytest.approx(float(torch.stack(wanted).mean()), rel=1e-4)
 
 
 def test_offsets_learn_a_planted_rule(tmp_path):
@@ -184,8 +253,8 @@ def test_offsets_learn_a_planted_rule(tmp_path):
     model = build_recommender(
         N, None, recommender_config(output="items", score_reweight=True, score_steps=200, partners=N), 0
     ).model
-    fit_offsets(model, pack(parts), 0, tmp_path / "offsets")
-    offsets = model.scoring.offsets(torch.arange(1, N)[:, None], [0])[0]
+    fit_offsets(model, dataset(parts), 0, tmp_path / "offsets")
+    offsets = model.scoring.offsets(torch.arange(1, N)[:, None])[0]
     assert offsets[:, 1:].argmax(1).add(1).tolist() == list(range(2, N + 1))
 
 
@@ -194,7 +263,7 @@ def test_trained_offsets_do_not_depend_on_the_model_and_repeat(tmp_path):
     for number, width in enumerate((6, 12)):
         config = recommender_config(output="items", score_reweight=True, partners=N, width=width)
         model = build_recommender(N, None, config, number).model
-        fit_offsets(model, pack(histories()), 3, tmp_path / str(number))
+        fit_offsets(model, dataset(histories()), 3, tmp_path / str(number))
         found.append(model.scoring.state_dict())
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
@@ -215,7 +284,7 @@ def models(ids, output: str, **changes: object):
             output=output, score_reweight=on, seen_offset=on, partners=N, max_events=N, **changes
         )
         made.append(build_recommender(N, ids, config, 0))
-    made[0].model.scoring.observe(pack(histories()))
+    made[0].model.scoring.observe(dataset(histories()))
     return made
 
 
@@ -286,14 +355,16 @@ def test_beam_and_exact_scores_of_two_heads_agree_with_offsets(ids):
     torch.testing.assert_close(scores, exact.gather(1, items), atol=1e-3, rtol=1e-3)
 
 
-def test_the_score_is_the_trusted_logit_plus_the_offset():
+@pytest.mark.parametrize(("trust", "weight", "share"), [(0.25, 0.25, 1.0), (4.0, 1.0, 0.25)])
+def test_the_score_is_the_trusted_logit_plus_the_offset(trust, weight, share):
     recommender = models(None, "items")[0]
     scoring, asked = random_tables(recommender.model.scoring), pack(histories(5))
-    scoring.trust.fill_(0.25)
     with torch.no_grad():
         rows = padded(*histories(5))
         logits = recommender.model.last_states(rows) @ recommender.model.items.weight.T
-        wanted = 0.25 * logits + scoring.offsets(rows, [0])[0]
+        masses, seen = scoring.masses(rows)
+        wanted = weight * logits + share * scoring.item_offsets(masses, seen) + seen * scoring.seen[0]
+        scoring.trust.fill_(trust)
     torch.testing.assert_close(recommender.scores(asked, np.arange(USERS))[:, 1:], wanted[:, 1:])
 
 
