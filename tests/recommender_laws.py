@@ -179,17 +179,19 @@ def permuting_items_and_what_belongs_to_them_permutes_the_scores(
     torch.testing.assert_close(other.scores(renamed, users), plain.scores(history, users)[:, order])
 
 
-def scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(
+def scores_for_ranking_leave_out_only_what_no_metric_or_list_shows(
     recommender: Recommender, data: Dataset, k: int
 ) -> Tensor:
-    """Ranks are compared with the seen items and without; returns the scores for ranking."""
+    """Lists of k and targets in them are compared with the seen items and without; returns the scores for ranking."""
     history, targets, users = data.history("test"), data.targets("test"), np.arange(data.n_users)
-    whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, targets, k)
+    whole, part = recommender.scores(history, users), recommender.ranking_scores(history, users, k)
     for mask in (lambda scores: scores, lambda scores: filter_seen(scores, history, users)):
-        for found, wanted in zip(
-            rank_scores(mask(part), targets, k), rank_scores(mask(whole), targets, k), strict=True
-        ):
-            np.testing.assert_array_equal(found, wanted)
+        found, wanted = (rank_scores(mask(scores), targets, k) for scores in (part, whole))
+        np.testing.assert_array_equal(found.top, wanted.top)
+        listed = (wanted.greater < k) & (wanted.ties > 0)
+        for name in ("greater", "ties"):
+            np.testing.assert_array_equal(getattr(found, name)[listed], getattr(wanted, name)[listed])
+        assert ((found.greater >= k) | (found.ties == 0))[~listed].all()
     return part
 
 
@@ -245,13 +247,13 @@ def trained_elsewhere_ranks_what_the_cpu_ranks(
     here, wanted = fit("here")
     assert here.device.type == "cpu"
     assert log.epochs[0]["loss"] == pytest.approx(wanted.epochs[0]["loss"], rel=0.01)
-    users, past, targets = np.arange(data.n_users), data.history("test"), data.targets("test")
+    users, past = np.arange(data.n_users), data.history("test")
 
     def ranked(recommender):
         """Scores, scores for ranking, and the beams' ranks with the seen items included and masked."""
         modes = () if recommender.model.head is None else (False, True)
         beams = [beam_ranks(recommender, data, "test", users, ON_DEVICES, masked) for masked in modes]
-        return recommender.scores(past, users), recommender.ranking_scores(past, users, targets), beams
+        return recommender.scores(past, users), recommender.ranking_scores(past, users), beams
 
     scores, some, beams = ranked(there)
     assert scores.device.type == some.device.type == device.type

@@ -89,30 +89,32 @@ def backed_off(
     return torch.where(tree.unseen[depth][node], even, steps)
 
 
-def leaf_scores(prompt: Prompt, tree: PrefixTree, leaf: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """Log-probability in nats of one leaf for each user."""
-    path, frontier = paths(tree, leaf).unbind(-1), Frontier(prompt)
-    score, everyone = torch.zeros_like(prompt.states[:, 0]), torch.arange(len(leaf), device=leaf.device)
-    for depth, node in enumerate(path):
-        code = tree.code[depth][node]
-        score = score + backed_off(frontier.log_probs[everyone, code], tree, depth, node)
-        if depth + 1 < len(path):
-            frontier.advance(everyone, node)
-    return score
+def best_below(tree: PrefixTree, values: Float[Tensor, "B rows"]) -> list[Float[Tensor, "B _"]]:
+    """The largest value of the items below every node of each depth."""
+    found, groups = [values[:, 1:]], [(tree.leaf[1:], tree.leaves)]
+    groups += [(tree.parent[depth], len(tree.code[depth - 1])) for depth in range(len(tree.code) - 1, 0, -1)]
+    for group, count in groups:
+        least = values.new_full((len(values), count), -torch.inf)
+        found.append(least.scatter_reduce(1, group.long().expand_as(found[-1]), found[-1], "amax"))
+    return found[:0:-1]
 
 
-def leaves_above(prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"]) -> Float[Tensor, "B leaves"]:
-    """Log-probability in nats of every leaf at or above the floor of a user; others may be -inf.
+def leaves_above(
+    prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"], added: Float[Tensor, "B rows"] | None
+) -> Float[Tensor, "B leaves"]:
+    """Log-probability in nats of every leaf, at or above the floor of a user with what is `added`; others may be -inf.
 
     Each prefix is computed once. It is at least as probable as any ID below it, so it is not extended below the floor.
     """
     users, frontier = torch.arange(len(floor), device=floor.device), Frontier(prompt)
     node, score = torch.zeros_like(users), prompt.states.new_zeros(len(floor))
+    best = None if added is None else best_below(tree, added)
     for depth, first in enumerate(tree.first):
         row, child, _ = children(first, node)
         code = tree.code[depth][child]
         total = score[row] + backed_off(frontier.log_probs[row, code], tree, depth, child)
-        keep = ~(total < floor[users[row]])  # NaN stays, so that ranking reports it
+        most = total if best is None else total + best[depth][users[row], child]
+        keep = ~(most < floor[users[row]])  # NaN stays, so that ranking reports it
         row, node, score = row[keep], child[keep], total[keep]
         users = users[row]
         if depth + 1 < len(tree.first):
@@ -122,10 +124,15 @@ def leaves_above(prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"]) ->
     return found
 
 
-def exact_scores(prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
+def exact_scores(
+    prompt: Prompt,
+    tree: PrefixTree,
+    floor: Float[Tensor, "B"] | None = None,
+    added: Float[Tensor, "B rows"] | None = None,
+) -> Float[Tensor, "B rows"]:
     """Exact scores of every item row (B, N+1) in nats; items that share an ID share their score; column 0 is -inf.
 
-    Args: floor: score per user below which items may be -inf, see `leaves_above`.
+    Args: floor: per user; items may be -inf if their score, and what is `added` to it later, lies below it.
     """
     most_nodes = max(len(code) for code in tree.code)
     largest = max(table.num_embeddings for table in prompt.head.vectors.codes)
@@ -135,7 +142,10 @@ def exact_scores(prompt: Prompt, tree: PrefixTree, floor: Float[Tensor, "B"] | N
     else:
         block = FEWER * block
     parts = zip(prompt.split(block), floor.split(block), strict=True)
-    leaves = torch.cat([leaves_above(part, tree, least) for part, least in parts])
+    more = [None] * len(floor) if added is None else added.split(block)
+    leaves = torch.cat(
+        [leaves_above(part, tree, least, rest) for (part, least), rest in zip(parts, more, strict=False)]
+    )
     scores = leaves[:, tree.leaf.clamp_min(0)]
     scores[:, 0] = -torch.inf
     return scores

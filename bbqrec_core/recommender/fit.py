@@ -13,13 +13,15 @@ from torch.optim import AdamW
 
 from ..config import EvaluationConfig, RecommenderConfig
 from ..dataset import Dataset, Sequences, gather_padded, history_batches, window_batches
-from ..metrics import Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
+from ..metrics import LISTED, Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from ..tokenizer.semantic_ids import PrefixTree, SemanticIds, build_tree
 from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
-from .decoding import beam_search
+from .decoding import beam_search, exact_scores
 from .sequence_model import SequenceModel
 
 TRUSTS = (0.5, 1.0, 2.0, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting: the first in training
+ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
+WIDER = 4  # candidates of a beam that both heads rank, per item of the list
 OFFSET_USERS, OFFSET_NUMBERS = 64, 2**20  # per step of training it; users x items at most
 OFFSET_RATE, OFFSET_DECAY = 0.1, 0.3  # peak learning rate and weight decay of its tables
 ModelMaker = Callable[[int, SemanticIds | None, RecommenderConfig], SequenceModel]
@@ -50,31 +52,38 @@ class Recommender:
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item for users' histories, in nats with codes; column 0 is -inf."""
-        rows = self._rows(history, users)
-        if self.model.items is None:
-            return self.model.id_scores(rows, self.tree)
-        states = self.model.last_states(rows)
+        return self._scores(self._rows(history, users))
+
+    @torch.inference_mode()
+    def ranking_scores(
+        self, history: Sequences, users: Int[np.ndarray, "B"], k: int = LISTED
+    ) -> Float[Tensor, "B rows"]:
+        """`scores`, but possibly -inf for items below the k-th best unseen one, which no list or metric at k shows.
+
+        These are most of a large catalogue, and the prefixes above them are not extended. A beam finds k good items.
+        """
+        rows, sizes = self._rows(history, users), np.diff(history.offsets)[users]
         if self.tree is None:
-            return self.model.logits(states, rows)
-        scores = self.model.id_scores(rows, self.tree)
-        return self.model.config.w_codes * scores + self.model.logits(states, rows).log_softmax(-1)
+            return self._scores(rows)
+        seen = gather_padded(history.items, history.offsets[users], sizes).to(self.device)
+        best = self.beam(rows, k if self.model.items is None else WIDER * k, seen)[1]
+        return self._scores(rows, best.topk(k).values[:, -1] - ROUNDING if best.shape[1] >= k else None)
+
+    def _scores(self, rows: Int[Tensor, "B T ..."], floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
+        """Exact scores; items below the floor of a user may be -inf."""
+        model, share = self.model, self.model.config.w_codes
+        if self.tree is None:
+            return model.logits(model.last_states(rows), rows)
+        if model.items is None:
+            return model.id_scores(rows, self.tree, floor)
+        prompt = model.prompt(rows)
+        items = model.logits(prompt.states, rows).log_softmax(-1)
+        return share * exact_scores(prompt, self.tree, None if floor is None else floor / share, items / share) + items
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T ..."]:
         """The last events of each history, as many as the model reads, 0 pads."""
         sizes = np.minimum(np.diff(history.offsets)[users], self.model.config.max_events)
         return gather_padded(history.rows(self.model.timed), history.offsets[users + 1] - sizes, sizes).to(self.device)
-
-    @torch.inference_mode()
-    def ranking_scores(
-        self, history: Sequences, users: Int[np.ndarray, "B"], targets: Int[np.ndarray, "B"], k: int = 20
-    ) -> Float[Tensor, "B rows"]:
-        """`scores`, but without item logits possibly -inf for items below both the user's target and the k-th best."""
-        if self.tree is None or self.model.items is not None:
-            return self.scores(history, users)
-        starts = history.offsets[users]
-        masked = gather_padded(history.items, starts, history.offsets[users + 1] - starts).to(self.device)
-        aim = torch.from_numpy(targets).long().to(self.device)
-        return self.model.ranking_scores(self._rows(history, users), self.tree, k, masked, aim)
 
     @torch.inference_mode()
     def beam(
@@ -203,7 +212,7 @@ def fit_recommender(
     task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
     epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
     log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
-    if config.score_reweight:
+    if model.config.score_reweight:
         row = log.epochs[log.best_epoch - 1]
         found = [(row["score"], TRUSTS[0])]
         for trust in TRUSTS[1:]:

@@ -12,11 +12,9 @@ from ..kernels import dropout, pick, softmax_loss
 from ..tokenizer.semantic_ids import PrefixTree, SemanticIds
 from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
 from .code_embeddings import CodeHead, CodeOutputs, CodeVectors
-from .decoding import Frontier, Prompt, beam_search, exact_scores, leaf_scores
+from .decoding import Frontier, Prompt, exact_scores
 from .score_bias import Places, RankingOffsets, ScoreBias, SeenOffsets
 from .similarity_bias import SimilarityBias, build_reweighting
-
-ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
 
 
 class SequenceModel(nn.Module):
@@ -170,28 +168,11 @@ class SequenceModel(nn.Module):
             offsets = RankingOffsets(self.vectors, nodes, self.scoring.weight, users)
         return Prompt(self.head, states, offsets)
 
-    def id_scores(self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree) -> Float[Tensor, "B rows"]:
-        """Log-probability in nats of every item's ID (B, N+1); column 0 is -inf."""
-        return exact_scores(self.prompt(item_ids), tree)
-
-    def ranking_scores(
-        self,
-        item_ids: Int[Tensor, "B T ..."],
-        tree: PrefixTree,
-        k: int,
-        masked: Int[Tensor, "B H"],
-        targets: Int[Tensor, "B"],
+    def id_scores(
+        self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B rows"]:
-        """`id_scores`, but possibly -inf for items that score below both the target and the k-th best item.
-
-        These affect neither the rank of a target nor a list of the best k, and are most of a large catalogue. The k-th
-        best is that of a beam without the `masked` items.
-        """
-        prompt = self.prompt(item_ids)
-        found = beam_search(Frontier(prompt), tree, k, masked)[1]
-        floor = leaf_scores(prompt, tree, tree.leaf[targets])
-        kth = found.topk(k, dim=1).values[:, -1] if found.shape[1] >= k else torch.full_like(floor, -torch.inf)
-        return exact_scores(prompt, tree, torch.minimum(kth, floor) - ROUNDING)
+        """Log-probability in nats of every item's ID (B, N+1), see `exact_scores`."""
+        return exact_scores(self.prompt(item_ids), tree, floor)
 
     def loss(self, rows: Int[Tensor, "B T ..."]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.

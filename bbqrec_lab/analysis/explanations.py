@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bbqrec_core import PrefixTree, Recommender, SemanticIds, Sequences
 from bbqrec_core.dataset import gather_padded
 from bbqrec_core.recommender import decoding
+from bbqrec_core.tokenizer.semantic_ids import paths
 
 
 @runtime_checkable
@@ -170,6 +171,18 @@ def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> lis
     return items[0][items[0] > 0][:width].tolist()
 
 
+def leaf_scores(prompt: decoding.Prompt, tree: PrefixTree, leaf: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+    """Log-probability in nats of one leaf for each user."""
+    path, frontier = paths(tree, leaf).unbind(-1), decoding.Frontier(prompt)
+    score, everyone = torch.zeros_like(prompt.states[:, 0]), torch.arange(len(leaf), device=leaf.device)
+    for depth, node in enumerate(path):
+        code = tree.code[depth][node]
+        score = score + decoding.backed_off(frontier.log_probs[everyone, code], tree, depth, node)
+        if depth + 1 < len(path):
+            frontier.advance(everyone, node)
+    return score
+
+
 @torch.no_grad()
 def without_each(
     recommender: Recommender, rows: Sequence[int], items: Sequence[int]
@@ -189,7 +202,7 @@ def without_each(
     model, padded = recommender.model, gather_padded(flat, np.cumsum(sizes) - sizes, sizes)
     prompt = model.prompt(padded).select(torch.arange(len(histories)).repeat_interleave(len(asked)))
     leaf = recommender.tree.leaf[asked].repeat(len(histories))
-    scores = decoding.leaf_scores(prompt, recommender.tree, leaf).view(len(histories), -1)
+    scores = leaf_scores(prompt, recommender.tree, leaf).view(len(histories), -1)
     return scores[0], scores[1:]
 
 

@@ -48,15 +48,11 @@ class TokenModel(SequenceModel):
         """As `SequenceModel.frontier`."""
         return TokenFrontier(self, item_ids)
 
-    def id_scores(self, item_ids: Int[Tensor, "B T"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
-        """As `SequenceModel.id_scores`, by a beam search per user that drops nothing."""
-        return torch.cat([self._whole_beam(row[row > 0][None], tree) for row in item_ids])
-
-    def ranking_scores(
-        self, item_ids: Int[Tensor, "B T"], tree: PrefixTree, k: int, masked: Tensor, targets: Tensor
+    def id_scores(
+        self, item_ids: Int[Tensor, "B T"], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
     ) -> Float[Tensor, "B rows"]:
-        """The same as `id_scores`: no item is left out."""
-        return self.id_scores(item_ids, tree)
+        """As `SequenceModel.id_scores`, by a beam search per user that drops nothing, whatever the floor."""
+        return torch.cat([self._whole_beam(row[row > 0][None], tree) for row in item_ids])
 
     def _whole_beam(self, row: Int[Tensor, "one T"], tree: PrefixTree) -> Float[Tensor, "one rows"]:
         items, scores = beam_search(self.frontier(row), tree, len(tree.leaf))

@@ -285,11 +285,7 @@ def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig
         modes = {"included": False, "filtered": True}
         return {name: beam_ranks(scorer, data, "test", everyone, evaluation, masked) for name, masked in modes.items()}
     history, targets = data.history("test"), data.targets("test")
-
-    def score(history: Sequences, users: np.ndarray) -> torch.Tensor:
-        return scorer.ranking_scores(history, users, targets[users])
-
-    scores = score if isinstance(scorer, Recommender) else scorer.scores
+    scores = scorer.ranking_scores if isinstance(scorer, Recommender) else scorer.scores
     return metrics.rank_users(scores, history, targets, everyone, batch=evaluation.batch)
 
 

@@ -111,8 +111,7 @@ def _evaluation(recommender: Recommender, data: Dataset, config: Config, count: 
     def ranks(users: np.ndarray) -> object:
         if not exact:
             return beam_ranks(recommender, data, "test", users, config.evaluation)
-        scores = lambda asked, some: recommender.ranking_scores(asked, some, targets[some])  # noqa: E731
-        return rank_users(scores, history, targets, users, batch=batch)
+        return rank_users(recommender.ranking_scores, history, targets, users, batch=batch)
 
     most = min(data.n_users, batch * 2 ** (count - 1))
     sizes, everyone = sorted({max(most // 2**step, 1) for step in range(count)}), np.arange(data.n_users)

@@ -11,7 +11,7 @@ import torch
 from bbqrec_core import beam_search, build_tree, exact_scores
 from bbqrec_core.recommender import decoding
 from bbqrec_core.recommender.code_embeddings import CodeHead, CodeVectors
-from bbqrec_core.recommender.decoding import Frontier, Prompt, leaf_scores
+from bbqrec_core.recommender.decoding import Frontier, Prompt
 
 USERS, N, WIDTH = 3, 23, 6
 SIZES = (5, 3, 2)
@@ -203,11 +203,16 @@ def test_above_a_floor_scores_are_exact_and_below_it_nothing_is_extended(head, s
 
 
 @pytest.mark.parametrize("new", [False, True])
-def test_the_score_of_one_leaf_is_that_among_all(head, states, table, new):
+def test_above_a_floor_of_sums_scores_are_exact(head, states, table, new):
     tree = build_tree(table, np.arange(N + 1) % 3 == 1 if new else None)
-    whole = exact_scores(Prompt(head, states), tree)
-    for row in range(1, N + 1):
-        torch.testing.assert_close(leaf_scores(Prompt(head, states), tree, tree.leaf[row].expand(USERS)), whole[:, row])
+    whole, added = (
+        exact_scores(Prompt(head, states), tree),
+        3 * torch.randn(USERS, N + 1, generator=torch.Generator().manual_seed(5)),
+    )
+    floor = (whole + added)[:, 1:].median(1).values - 1e-9
+    found, above = exact_scores(Prompt(head, states), tree, floor, added), whole + added >= floor[:, None]
+    torch.testing.assert_close(found[above], whole[above])
+    assert bool((found == NONE)[:, 1:].any())
 
 
 def test_blocks_of_users_change_no_exact_score(head, states, table, monkeypatch):

@@ -294,8 +294,8 @@ def test_a_beam_of_two_heads_is_listed_best_first_with_exact_scores(data, ids):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, data, ids):
-    part = laws.scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(fresh(kind, ids), data, k)
+def test_scores_for_ranking_leave_out_only_what_no_metric_or_list_shows(kind, k, data, ids):
+    part = laws.scores_for_ranking_leave_out_only_what_no_metric_or_list_shows(fresh(kind, ids), data, k)
     if kind == "codes" and k == 1:
         assert int((part == -torch.inf).sum()) > data.n_users
 

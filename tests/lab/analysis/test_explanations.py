@@ -147,3 +147,11 @@ def test_the_latest_event_with_the_longest_shared_prefix_is_named() -> None:
     assert explanations.shared_codes(codes, 1, [2, 3, 4, 5]) == (2, 2)
     assert explanations.shared_codes(codes, 1, [6, 2]) == (0, 3)
     assert explanations.shared_codes(codes, 1, [5]) == (0, 0)
+
+
+def test_the_score_of_one_leaf_is_that_among_all(model: Recommender) -> None:
+    every = explanations.all_scores(model, [HISTORY])[0]
+    with torch.no_grad():
+        prompt = model.model.prompt(torch.tensor([HISTORY])).select(torch.zeros(N, dtype=torch.long))
+        found = explanations.leaf_scores(prompt, model.tree, model.tree.leaf[1:])
+    torch.testing.assert_close(found, every[1:])

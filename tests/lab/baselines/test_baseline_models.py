@@ -382,8 +382,8 @@ def test_permuting_items_and_what_belongs_to_them_permutes_the_scores(kind, ids,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(kind, k, data, ids):
-    laws.scores_for_ranking_leave_out_only_what_no_rank_or_list_shows(fresh(kind, ids), data, k)
+def test_scores_for_ranking_leave_out_only_what_no_metric_or_list_shows(kind, k, data, ids):
+    laws.scores_for_ranking_leave_out_only_what_no_metric_or_list_shows(fresh(kind, ids), data, k)
 
 
 TRAINED = KINDS | {"sampled": {"output": "items", "loss": "sampled", "block": "ligr"}}
