@@ -23,6 +23,11 @@ class Variant:
     overrides: dict[str, object] = field(default_factory=dict)
 
 
+METHOD: dict[str, object] = {  # generated IDs and item vectors with features, whose scores are added
+    "recommender.output": "both",
+    "recommender.read": "items",
+    "recommender.features": True,
+}
 PLAIN_RQVAE: dict[
     str, object
 ] = {  # no ID signal; only reconstruction and commitment; TIGER's repair; neither reweighting
@@ -44,7 +49,12 @@ PUBLISHED: dict[str, object] = {  # a sequence model without IDs in its publishe
     "recommender.score_reweight": False,
 }
 VARIANTS: dict[str, Variant] = {
-    "bbqrec": Variant("main", "the method: behaviour-bound shared codebook, similarity reweighting"),
+    "bbqrec": Variant(
+        "main",
+        "the method: behaviour-bound IDs and item vectors, attention and score reweighting",
+        overrides=METHOD,
+    ),
+    "generation": Variant("main", "the method without item vectors: the IDs alone are read and generated"),
     "popularity": Variant("baseline", "training events per item", "popularity"),
     "item-knn": Variant("baseline", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
     "ease": Variant(
@@ -102,13 +112,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "sasrec-codes": Variant(
         "ablation",
-        "softmax over items (as SASRec) instead of generation; codes and reweighting stay",
-        overrides={"recommender.output": "items"},
-    ),
-    "hybrid": Variant(
-        "baseline",
-        "generated IDs rescored by the dense item softmax",
-        overrides={"recommender.output": "both", "recommender.read": "items"},
+        "softmax over items (as SASRec) instead of generation; codes are read, reweighting stays",
+        overrides=METHOD | {"recommender.output": "items", "recommender.read": "all"},
     ),
     "tiger": Variant(
         "baseline",
@@ -132,100 +137,119 @@ VARIANTS: dict[str, Variant] = {
         overrides=PLAIN_RQVAE | {"tokenizer.joined": True, "tokenizer.w_align": 1.0, "tokenizer.w_use": 0.1},
     ),
     "random-ids": Variant(
-        "control", "the same recommender on random IDs of the same shape", overrides={"ids.source": "random"}
+        "control", "the same recommender on random IDs of the same shape", overrides=METHOD | {"ids.source": "random"}
+    ),
+    "random-generation": Variant(
+        "control", "random IDs without item vectors, the null test of `generation`", overrides={"ids.source": "random"}
     ),
     "rq-kmeans": Variant(
-        "control", "residual k-means of the joined features, no training", overrides={"ids.source": "kmeans"}
+        "control", "residual k-means of the joined features, no training", overrides=METHOD | {"ids.source": "kmeans"}
     ),
-    "rq-sasrec": Variant("control", "residual k-means of SASRec's item embeddings", overrides={"ids.source": "sasrec"}),
+    "rq-sasrec": Variant(
+        "control", "residual k-means of SASRec's item embeddings", overrides=METHOD | {"ids.source": "sasrec"}
+    ),
     "published-codes": Variant(
         "control",
         "codes supplied with the bundle (rq-kmeans if there are none)",
-        overrides={"ids.source": "published"},
+        overrides=METHOD | {"ids.source": "published"},
     ),
-    "no-reweighting": Variant("ablation", "plain self-attention", overrides={"recommender.reweight": False}),
+    "no-reweighting": Variant("ablation", "plain self-attention", overrides=METHOD | {"recommender.reweight": False}),
     "no-score-reweighting": Variant(
-        "ablation", "scores without offsets by co-occurrence", overrides={"recommender.score_reweight": False}
+        "ablation", "scores without offsets by co-occurrence", overrides=METHOD | {"recommender.score_reweight": False}
     ),
     "no-seen-offset": Variant(
         "ablation",
         "no offset of seen items, and so no score reweighting",
-        overrides={"recommender.seen_offset": False, "recommender.score_reweight": False},
+        overrides=METHOD | {"recommender.seen_offset": False, "recommender.score_reweight": False},
     ),
-    "no-lag-bias": Variant("ablation", "attention without lag bias", overrides={"recommender.lag_bias": False}),
+    "no-lag-bias": Variant(
+        "ablation", "attention without lag bias", overrides=METHOD | {"recommender.lag_bias": False}
+    ),
     "similarity-signals": Variant(
         "ablation",
         "similarity from the behaviour signals before quantization",
-        overrides={"recommender.similarity": "signals"},
+        overrides=METHOD | {"recommender.similarity": "signals"},
     ),
     "similarity-features": Variant(
-        "ablation", "similarity from the frozen features", overrides={"recommender.similarity": "features"}
+        "ablation", "similarity from the frozen features", overrides=METHOD | {"recommender.similarity": "features"}
     ),
     "similarity-linear": Variant(
-        "ablation", "offsets linear in the similarity", overrides={"recommender.similarity_form": "linear"}
+        "ablation", "offsets linear in the similarity", overrides=METHOD | {"recommender.similarity_form": "linear"}
     ),
-    "uniform-buckets": Variant("ablation", "buckets of equal width", overrides={"recommender.bucket_edges": "uniform"}),
+    "uniform-buckets": Variant(
+        "ablation", "buckets of equal width", overrides=METHOD | {"recommender.bucket_edges": "uniform"}
+    ),
     "same-channels": Variant(
-        "ablation", "only signals of the same kind are compared", overrides={"recommender.channels": "same"}
+        "ablation", "only signals of the same kind are compared", overrides=METHOD | {"recommender.channels": "same"}
     ),
     "no-backoff": Variant(
         "ablation",
         "items unseen in training keep the scores of the code head",
-        overrides={"recommender.unseen": "model"},
+        overrides=METHOD | {"recommender.unseen": "model"},
     ),
     "no-prefixes": Variant(
-        "ablation", "one vector per code, independent of its prefix", overrides={"recommender.prefixes": False}
+        "ablation", "one vector per code, independent of its prefix", overrides=METHOD | {"recommender.prefixes": False}
     ),
     "tables-from-scratch": Variant(
-        "ablation", "random initial code vectors in stage 2", overrides={"recommender.init_from_codebook": False}
+        "ablation",
+        "random initial code vectors in stage 2",
+        overrides=METHOD | {"recommender.init_from_codebook": False},
     ),
     "no-sequence": Variant(
-        "ablation", "without the sequence-to-item contrastive loss", overrides={"tokenizer.w_seq": 0.0}
+        "ablation", "without the sequence-to-item contrastive loss", overrides=METHOD | {"tokenizer.w_seq": 0.0}
     ),
     "no-cross-modal": Variant(
-        "ablation", "without the contrastive loss across signals", overrides={"tokenizer.w_cross": 0.0}
+        "ablation", "without the contrastive loss across signals", overrides=METHOD | {"tokenizer.w_cross": 0.0}
     ),
-    "no-club": Variant("ablation", "without the CLUB penalty", overrides={"tokenizer.w_mi": 0.0}),
-    "no-id-signal": Variant("ablation", "only the modalities, no ID signal", overrides={"tokenizer.id_signal": False}),
+    "no-club": Variant("ablation", "without the CLUB penalty", overrides=METHOD | {"tokenizer.w_mi": 0.0}),
+    "no-id-signal": Variant(
+        "ablation", "only the modalities, no ID signal", overrides=METHOD | {"tokenizer.id_signal": False}
+    ),
     "no-codes-only": Variant(
-        "ablation", "without reconstruction from the codes only", overrides={"tokenizer.w_codes_only": 0.0}
+        "ablation", "without reconstruction from the codes only", overrides=METHOD | {"tokenizer.w_codes_only": 0.0}
     ),
     "single-modality": Variant(
         "ablation",
         "only text and the ID signal",
-        overrides={"tokenizer.signals": ["text"]},
+        overrides=METHOD | {"tokenizer.signals": ["text"]},
     ),
     "own-codebooks": Variant(
-        "ablation", "one codebook per signal instead of a shared one", overrides={"tokenizer.shared_codebook": False}
+        "ablation",
+        "one codebook per signal instead of a shared one",
+        overrides=METHOD | {"tokenizer.shared_codebook": False},
     ),
     "concat": Variant(
         "ablation",
         "codes of the signals concatenated, one code per signal",
-        overrides={"tokenizer.combine": "concat", "tokenizer.levels": 1},
+        overrides=METHOD | {"tokenizer.combine": "concat", "tokenizer.levels": 1},
     ),
     "chain": Variant(
         "ablation",
         "each signal quantizes the residual of the signals before it, one code per signal",
-        overrides={"tokenizer.combine": "chain", "tokenizer.levels": 1},
+        overrides=METHOD | {"tokenizer.combine": "chain", "tokenizer.levels": 1},
     ),
     "rotation": Variant(
-        "ablation", "rotation trick instead of straight-through", overrides={"tokenizer.gradient": "rotation"}
+        "ablation", "rotation trick instead of straight-through", overrides=METHOD | {"tokenizer.gradient": "rotation"}
     ),
     "gradient-codebook": Variant(
         "ablation",
         "codebook trained by gradient instead of moving averages",
-        overrides={"tokenizer.codebook_update": "gradient"},
+        overrides=METHOD | {"tokenizer.codebook_update": "gradient"},
     ),
-    "usage-balance": Variant("ablation", "a loss that balances the use of codes", overrides={"tokenizer.w_use": 0.1}),
+    "usage-balance": Variant(
+        "ablation", "a loss that balances the use of codes", overrides=METHOD | {"tokenizer.w_use": 0.1}
+    ),
     "extra-code": Variant(
-        "ablation", "collisions resolved by TIGER's extra code", overrides={"tokenizer.uniqueness": "extra"}
+        "ablation", "collisions resolved by TIGER's extra code", overrides=METHOD | {"tokenizer.uniqueness": "extra"}
     ),
     "sinkhorn": Variant(
         "ablation",
         "collisions resolved by optimal transport",
-        overrides={"tokenizer.uniqueness": "none", "ids.transport": True},
+        overrides=METHOD | {"tokenizer.uniqueness": "none", "ids.transport": True},
     ),
-    "no-repair": Variant("ablation", "collisions are not resolved", overrides={"tokenizer.uniqueness": "none"}),
+    "no-repair": Variant(
+        "ablation", "collisions are not resolved", overrides=METHOD | {"tokenizer.uniqueness": "none"}
+    ),
     "code-granularity": Variant(
         "ablation",
         "one position per code (as TIGER), ranked by beam search",
@@ -234,7 +258,7 @@ VARIANTS: dict[str, Variant] = {
 }
 ONCE = tuple(name for name, variant in VARIANTS.items() if variant.kind in COUNTING)  # they do not depend on the seed
 QUICK = (
-    *("bbqrec", "popularity", "item-knn", "markov", "sasrec", "sasrec-codes", "tiger", "random-ids"),
+    *("bbqrec", "generation", "popularity", "item-knn", "markov", "sasrec", "sasrec-codes", "tiger", "random-ids"),
     *("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
 )
 
