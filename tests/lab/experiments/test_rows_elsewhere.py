@@ -13,7 +13,7 @@ from bbqrec_lab.measure import device_name
 from bbqrec_lab.store import Store
 
 ROWS = (  # one for every branch of training and ranking
-    *("bbqrec", "hybrid", "letter", "mql4grec", "chain", "gradient-codebook", "rotation", "no-prefixes"),
+    *("bbqrec", "generation", "letter", "mql4grec", "chain", "gradient-codebook", "rotation", "no-prefixes"),
     *("sasrec", "sasrec-bce", "gsasrec", "sasrec-features", "esasrec", "bsarec", "hstu"),
     *("similarity-linear", "code-granularity"),
 )
@@ -47,7 +47,7 @@ def test_a_row_trained_and_ranked_elsewhere_is_the_row_of_the_cpu_within_roundin
     assert scorer.model.state_dict().keys() == again.model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", ["bbqrec", "hybrid", "code-granularity"])
+@pytest.mark.parametrize("name", ["bbqrec", "generation", "code-granularity"])
 def test_beams_elsewhere_find_what_the_cpu_finds(data, device, tmp_path, name):
     done = run_variant(data, name, run_config(0, BY_BEAM), Store(tmp_path))
     users, scorer = np.arange(data.n_users), load_scorer(done.directory)

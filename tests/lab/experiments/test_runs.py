@@ -115,7 +115,7 @@ def test_a_finished_row_is_read_and_not_trained_again(data, store, variant, no_t
     assert not (again.directory / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("variant", ["bbqrec", "sasrec", "markov", "random-ids"])
+@pytest.mark.parametrize("variant", ["bbqrec", "generation", "sasrec", "markov", "random-ids"])
 def test_another_store_gives_the_same_table(data, store, variant, tmp_path):
     first, again = (run_variant(data, variant, configure(), where) for where in (store, Store(tmp_path)))
     assert again.rows.equals(first.rows)
@@ -188,8 +188,8 @@ def test_a_variant_is_its_settings_on_top_of_the_users():
         for stage, others in asdict(base).items():
             if isinstance(others, dict):
                 assert settings[stage] == {bare: others[bare] for bare in settings[stage]}
-    assert variant_config("bbqrec", base) == base
-    with pytest.raises(ValueError, match="no variant 'nosuch': choose one of bbqrec, popularity"):
+    assert variant_config("generation", base) == base
+    with pytest.raises(ValueError, match="no variant 'nosuch': choose one of bbqrec, generation"):
         variant_config("nosuch", base)
 
 
@@ -325,11 +325,11 @@ def test_above_a_stated_catalogue_size_ids_are_found_by_beam_and_the_rows_say_so
     for other in ("sasrec", "popularity"):
         assert not run_variant(data, other, beam, store).rows["metric"].str.contains("beam").any()
     items = configure(evaluation=replace(EVALUATION, exact_items=1), r_output="items")
-    assert not run_variant(data, "bbqrec", items, store).rows["metric"].str.contains("beam").any()
+    assert not run_variant(data, "generation", items, store).rows["metric"].str.contains("beam").any()
 
 
 def test_histories_read_code_by_code_are_ranked_by_beam_and_the_rows_say_so(data, store):
-    result = run_variant(data, "bbqrec", configure(r_granularity="code"), store)
+    result = run_variant(data, "generation", configure(r_granularity="code"), store)
     assert result.rows["metric"].str.ends_with(" by beam 20").all()
     scorer, everyone = load_scorer(result.directory), np.arange(data.n_users)
     for mode, masked in (("included", False), ("filtered", True)):

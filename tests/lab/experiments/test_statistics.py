@@ -49,8 +49,8 @@ def test_recall_by_cutoff_is_the_mean_over_seeds_in_the_order_of_the_cutoffs() -
         ("popularity", 0.1, 0.01, "as expected"),
         ("popularity", -0.1, 0.01, "the other way round"),
         ("popularity", -0.1, 0.05, "open"),
-        ("hybrid", -0.1, 0.01, "as expected"),
-        ("hybrid", 0.1, 0.01, "the other way round"),
+        ("hstu", -0.1, 0.01, "as expected"),
+        ("hstu", 0.1, 0.01, "the other way round"),
     ],
 )
 def test_an_outcome_follows_sign_and_corrected_p(against: str, difference: float, p: float, outcome: str) -> None:
