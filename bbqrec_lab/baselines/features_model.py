@@ -3,22 +3,29 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from bbqrec_core import Dataset, SemanticIds, SequenceModel
 from bbqrec_lab.datasets.features import joined_features
 from bbqrec_lab.settings import VariantRecommenderConfig
 
+COMPONENTS = 128  # columns of the features that a model maps
+
 
 def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
     """Scaled features of all modalities side by side, 0 if one is missing; None if the data have no modality.
 
-    Choice: divided by sqrt(d), so the features of an item have a length of about 1 for every d.
+    Choice: of more than `COMPONENTS` columns only their principal components, because the model maps the features of
+        all items at every step. The rows have a mean squared length of 1 for every d.
     """
     if not data.features:
         return None
-    joined, _ = joined_features(data, list(data.features))
-    return torch.from_numpy(joined / np.float32(joined.shape[1] ** 0.5))
+    joined, known = joined_features(data, list(data.features))
+    if joined.shape[1] > COMPONENTS < known.sum():
+        solver = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(joined[known])
+        joined = np.where(known[:, None], solver.transform(joined), 0).astype(np.float32)
+    return torch.from_numpy(joined / max(np.sqrt((joined[known] ** 2).sum(1).mean()), np.float32(1e-8)))
 
 
 class FeaturesModel(SequenceModel):

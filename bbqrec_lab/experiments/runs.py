@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from bbqrec_core import (
     EvaluationConfig,
@@ -137,6 +138,8 @@ def load_tokenized(directory: Path) -> Tokenized:
 
 
 COMPARED = ("ndcg@10", "recall@10")
+MODES = {"included": False, "filtered": True}  # whether the seen items of a user leave the ranking
+SLICE = 2048  # users that are ranked between two saves
 # The modules that a stage runs. `run_code` adds this module without its imports: most belong to other stages.
 TOKENIZER_CODE = ("bbqrec_lab.baselines.tokenizers", "bbqrec_lab.datasets.features")
 RUN_CODE = ("bbqrec_core.metrics", "bbqrec_lab.experiments.statistics")
@@ -238,7 +241,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
     start = time.monotonic()
     few = data.n_items <= config.evaluation.exact_items and not config.recommender.by_code
     exact = few or getattr(scorer, "tree", None) is None
-    ranks = _test_ranks(data, scorer, config.evaluation, exact)
+    ranks = _test_ranks(data, scorer, config.evaluation, exact, directory / "checkpoints")
     for mode, found in ranks.items():
         save_arrays(directory / f"ranks_{mode}.npz", **found._asdict())
     by = "" if exact else f" by beam {config.evaluation.beam}"
@@ -278,15 +281,36 @@ def _fit(
     return recommender, log.epochs
 
 
-def _test_ranks(data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool) -> dict[str, Ranks]:
-    """Test ranks of all users, with seen items included and filtered, by exact scores or by beam search."""
-    everyone = np.arange(data.n_users)
+def _test_ranks(
+    data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool, directory: Path
+) -> dict[str, Ranks]:
+    """Test ranks of all users, with seen items included and filtered, by exact scores or by beam search.
+
+    Each slice of users is kept in `directory`, so an interrupted ranking continues with the next one.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    everyone, slices = np.arange(data.n_users), []
+    with tqdm(total=data.n_users, desc="ranking users", leave=False, mininterval=1.0, disable=None) as bar:
+        for users in np.split(everyone, everyone[SLICE::SLICE]):
+            path = directory / f"ranks-{users[0]}.npz"
+            if not path.exists():
+                found = _ranks_of(data, scorer, evaluation, exact, users)
+                parts = {f"{mode} {name}": field for mode, r in found.items() for name, field in r._asdict().items()}
+                save_arrays(path, **parts)
+            kept = load_arrays(path)
+            slices.append({m: Ranks(*(kept[f"{m} {name}"] for name in Ranks._fields)) for m in MODES})
+            bar.update(len(users))
+    return {mode: metrics.concat_ranks([part[mode] for part in slices]) for mode in MODES}
+
+
+def _ranks_of(
+    data: NamedDataset, scorer: object, evaluation: EvaluationConfig, exact: bool, users: np.ndarray
+) -> dict[str, Ranks]:
+    """Test ranks of some users, by `MODES`."""
     if not exact:
-        modes = {"included": False, "filtered": True}
-        return {name: beam_ranks(scorer, data, "test", everyone, evaluation, masked) for name, masked in modes.items()}
-    history, targets = data.history("test"), data.targets("test")
+        return {mode: beam_ranks(scorer, data, "test", users, evaluation, masked) for mode, masked in MODES.items()}
     scores = scorer.ranking_scores if isinstance(scorer, Recommender) else scorer.scores
-    return metrics.rank_users(scores, history, targets, everyone, batch=evaluation.batch)
+    return metrics.rank_users(scores, data.history("test"), data.targets("test"), users, batch=evaluation.batch)
 
 
 def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:

@@ -54,7 +54,7 @@ VARIANTS: dict[str, Variant] = {
         "the method: behaviour-bound IDs and item vectors, attention and score reweighting",
         overrides=METHOD,
     ),
-    "generation": Variant("main", "the method without item vectors: the IDs alone are read and generated"),
+    "generation": Variant("ablation", "without item vectors: the IDs alone are read and generated"),
     "popularity": Variant("baseline", "training events per item", "popularity"),
     "item-knn": Variant("baseline", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
     "ease": Variant(
@@ -258,7 +258,7 @@ VARIANTS: dict[str, Variant] = {
 }
 ONCE = tuple(name for name, variant in VARIANTS.items() if variant.kind in COUNTING)  # they do not depend on the seed
 QUICK = (
-    *("bbqrec", "generation", "popularity", "item-knn", "markov", "sasrec", "sasrec-codes", "tiger", "random-ids"),
+    *("bbqrec", "generation", "popularity", "item-knn", "markov", "sasrec", "tiger", "random-ids"),
     *("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
 )
 

@@ -6,6 +6,7 @@ What they share with the core's models is tested beside the other baselines, in 
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import recommender_laws as laws
 import torch
@@ -13,6 +14,7 @@ from recommender_laws import EVALUATION, SIZES, N, alike
 from tiny import lab_recommender_config, planted_data, same_tensors, semantic_ids
 
 from bbqrec_core import SequenceModel, build_recommender, fit_recommender
+from bbqrec_lab.baselines import features_model
 from bbqrec_lab.baselines.features_model import FeaturesModel, item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 
@@ -45,14 +47,31 @@ def test_features_are_the_same_going_in_and_coming_out_and_absent_ones_add_nothi
 def test_item_features_lie_side_by_side_about_as_long_as_a_unit_vector(data):
     found = item_features(data)
     assert found.shape == (N + 1, sum(part.shape[1] for part in data.features.values()))
-    start = 0
+    start, scale = 0, None
     for name, part in data.features.items():
-        block = found[:, start : start + part.shape[1]]
-        torch.testing.assert_close(block * found.shape[1] ** 0.5, torch.from_numpy(part))
+        block, wanted = found[:, start : start + part.shape[1]], torch.from_numpy(part)
+        scale = wanted.norm() / block.norm() if scale is None else scale  # one for all
+        torch.testing.assert_close(block * scale, wanted)
         assert not block[~torch.from_numpy(data.presence[name])].any()
         start += part.shape[1]
-    assert 0.5 < float(found[1:].norm(dim=1).mean()) < 1.1
+    known = torch.from_numpy(np.any(list(data.presence.values()), axis=0))
+    assert float(found[known].square().sum(1).mean()) == pytest.approx(1)
     assert item_features(replace(data, features={}, presence={})) is None
+
+
+def test_of_many_columns_the_principal_components_stay(data, monkeypatch):
+    monkeypatch.setattr(features_model, "COMPONENTS", 3)
+    joined = np.concatenate(list(data.features.values()), 1)
+    known = np.any(list(data.presence.values()), axis=0)
+    found = item_features(data).numpy()
+    assert found.shape == (N + 1, 3)
+    assert not found[~known].any()
+    _, vectors = np.linalg.eigh(np.cov(joined[known].T))
+    wanted = (joined[known] - joined[known].mean(0)) @ vectors[:, ::-1][:, :3]
+    cosine = (
+        np.abs((wanted * found[known]).sum(0)) / np.linalg.norm(wanted, axis=0) / np.linalg.norm(found[known], axis=0)
+    )
+    np.testing.assert_allclose(cosine, 1, rtol=1e-3)
 
 
 def test_data_without_modalities_train_as_without_features(data, tmp_path):

@@ -301,6 +301,25 @@ def test_whatever_shapes_a_result_is_part_of_its_name(data, store, change, monke
         run_variant(dataset, "bbqrec", config, store)
 
 
+@pytest.mark.parametrize("variant", ["popularity", "generation"])
+def test_an_interrupted_ranking_continues_with_the_next_slice(data, store, variant, tmp_path, monkeypatch):
+    whole, ranks_of, asked = run_variant(data, variant, configure(), store), runs._ranks_of, []
+
+    def interrupted(*given):
+        asked.append(int(given[-1][0]))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ranks_of(*given)
+
+    monkeypatch.setattr(runs, "SLICE", 16)
+    monkeypatch.setattr(runs, "_ranks_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_variant(data, variant, configure(), Store(tmp_path))
+    again = run_variant(data, variant, configure(), Store(tmp_path))
+    assert asked == [0, 16, *range(16, data.n_users, 16)]
+    assert again.rows.equals(whole.rows)
+
+
 def test_a_baseline_of_counts_does_not_depend_on_settings_of_models(data, store, no_training):
     for variant, config in (("popularity", configure(lr=0.5, r_lr=0.5)), ("sasrec", configure(lr=0.5))):
         directories = [run_variant(data, variant, asked, store).directory for asked in (configure(), config)]
