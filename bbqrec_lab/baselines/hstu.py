@@ -5,12 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bbqrec_core import SemanticIds
 from bbqrec_core.dataset import item_rows
 from bbqrec_core.kernels import _LookUp, dropout
 from bbqrec_core.transformer import INIT_STD, Block, select_query
 from bbqrec_lab.baselines.esasrec import NegativesModel
-from bbqrec_lab.settings import VariantRecommenderConfig
 
 BUCKETS = 128  # of the time between two events
 BUCKET_WIDTH = 0.301  # in log seconds: each bucket begins at 1.35 times the seconds of the one before
@@ -76,15 +74,9 @@ class HstuModel(NegativesModel):
 
     timed = True
 
-    def __init__(
-        self,
-        n_items: int,
-        ids: SemanticIds | None,
-        config: VariantRecommenderConfig,
-        features: Float[Tensor, "N d"] | None = None,
-        **options: object,
-    ) -> None:
-        super().__init__(n_items, ids, config, features, **options)
+    def __init__(self, *given: object, **options: object) -> None:
+        super().__init__(*given, **options)
+        config = self.config
         self.lag = nn.Parameter(torch.randn(config.layers, config.max_events) * INIT_STD)
         self.gap = nn.Parameter(torch.randn(config.layers, 1, BUCKETS, 1) * INIT_STD)
 
