@@ -150,11 +150,11 @@ def score_curves(
     Args: masses: ascending, above zero, on a log axis. offsets: nats; a jump is the edge of a bucket.
     """
     fig, axes = _channel_panels(channels, "offset of the score (nats)", "mass of the item (log scale)")
-    top = 1.1 * max(FLAT, float(np.abs(offsets).max()))
+    limits = _around_zero(offsets)
     for index, (ax, mass, values) in enumerate(zip(axes, masses, offsets, strict=True)):
         ax.axhline(0, color=INK, linewidth=0.8)
         ax.plot(mass, values, **look(index) | {"marker": "", "linestyle": "-"})
-        ax.set_ylim(-top, top)
+        ax.set_ylim(*limits)
         log_counts(ax, "x")
         ax.tick_params(axis="x", labelsize=8)
     return fig
@@ -167,14 +167,18 @@ def class_offsets(offsets: Float[np.ndarray, "C classes"], classes: Sequence[str
     """
     fig, axes = panels(1, width=6.0, height=3.4)
     ax, place = axes[0, 0], np.arange(len(classes))
-    top = 1.1 * max(FLAT, float(np.abs(offsets).max()))
     ax.axhline(0, color=INK, linewidth=0.8)
     for index, (values, name) in enumerate(zip(offsets, channels, strict=True)):
         ax.plot(place, values, label=name, **look(index) | {"markersize": 4})
     ax.set_xticks(place, classes, rotation=90 if sum(map(len, classes)) > 40 else 0, fontsize=8)
-    ax.set(ylim=(-top, top), xlabel="training events of the item", ylabel="offset of the score (nats)")
+    ax.set(ylim=_around_zero(offsets), xlabel="training events of the item", ylabel="offset of the score (nats)")
     legend_below(fig, ax, columns=3)
     return fig
+
+
+def _around_zero(values: np.ndarray) -> tuple[float, float]:
+    """Limits of an axis of offsets: all values and zero, and at least `FLAT` to both sides."""
+    return 1.1 * min(-FLAT, float(values.min())), 1.1 * max(FLAT, float(values.max()))
 
 
 def _channel_panels(
