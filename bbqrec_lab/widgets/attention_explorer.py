@@ -208,8 +208,8 @@ def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
     notes = [text(_change(int(seen.ranks[row]), int(seen.trained[row]))) for row in now]
     offsets, about = explanations.score_offsets(which.recommender, seen.rows), []
     if offsets is not None:
-        notes = [Html(f"{note}<br>offset {offsets[row]:+.2f} nats") for note, row in zip(notes, now, strict=True)]
-        about = ["The nats are the offsets of score reweighting after these events; the scale does not change them."]
+        notes = [Html(f"{note}<br>offset {offsets[row]:+.2f}") for note, row in zip(notes, now, strict=True)]
+        about = ["The offset is that of score reweighting after these events, in nats; the scale does not change it."]
     gone = [f"{which.items.titles[row]} ({seen.trained[row]} → {seen.ranks[row]})" for row in then if row not in now]
     left = f"No longer in the top {SHOWN}: {', '.join(gone)}." if gone else f"The top {SHOWN} contains the same items."
     target = int(which.targets[which.numbers[state.user]])

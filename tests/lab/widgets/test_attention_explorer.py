@@ -70,10 +70,10 @@ def test_each_recommendation_has_its_score_offset_if_the_model_has_score_reweigh
     with torch.no_grad():
         offsets = model.model.scoring.offsets(torch.tensor([seen.rows]))[0][0]
     best = explanations.best(seen.ranks, attention_explorer.SHOWN)
-    assert re.findall(r"<br>offset (\S+) nats", shown) == [f"{offsets[row]:+.2f}" for row in best]
+    assert re.findall(r"<br>offset (\S+?)</div>", shown) == [f"{offsets[row]:+.2f}" for row in best]
     assert len({round(float(offsets[row]), 2) for row in best}) > 1
     assert "<br>offset" in view(told, replace(state, scale=0))
-    assert "nats" not in view(which, state)
+    assert "score reweighting" not in view(which, state)
 
 
 def test_both_attention_maps_share_one_colour_scale(which: Subject) -> None:
