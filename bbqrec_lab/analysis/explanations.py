@@ -94,6 +94,18 @@ def all_scores(
     return scores
 
 
+@torch.no_grad()
+def score_offsets(recommender: Recommender, rows: Sequence[int]) -> Float[Tensor, "rows"] | None:
+    """Offset in nats that score reweighting adds for each item after a history; None for a model without it.
+
+    A model that only generates IDs adds these numbers too, but summed over the items below each prefix.
+    """
+    scoring = recommender.model.scoring
+    if scoring is None or not len(scoring.slope):
+        return None
+    return scoring.offsets(read_part(recommender, rows))[0][0]
+
+
 def ranking(scores: Float[Tensor, "rows"]) -> Int[np.ndarray, "rows"]:
     """Rank of each item row, 1 for the best, ties broken by row; 0 for items with score -inf."""
     order = scores.sort(descending=True, stable=True).indices.numpy()

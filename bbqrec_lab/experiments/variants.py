@@ -259,7 +259,7 @@ VARIANTS: dict[str, Variant] = {
 ONCE = tuple(name for name, variant in VARIANTS.items() if variant.kind in COUNTING)  # they do not depend on the seed
 QUICK = (
     *("bbqrec", "generation", "popularity", "item-knn", "markov", "sasrec", "tiger", "random-ids"),
-    *("no-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
+    *("no-reweighting", "no-score-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
 )
 
 

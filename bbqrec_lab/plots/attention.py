@@ -7,7 +7,18 @@ from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, SIGNED, legend_below, look, panels, short
+from bbqrec_lab.plots.style import (
+    CATEGORIES,
+    GREY,
+    INK,
+    ORDERED,
+    SIGNED,
+    legend_below,
+    log_counts,
+    look,
+    panels,
+    short,
+)
 
 SPECIAL = ("self", "missing")  # the buckets drawn after the similarity buckets; the padding bucket has no effect
 CHANNEL_COLUMNS = 3  # maximum number of panels per row
@@ -131,7 +142,48 @@ def bucket_shares(
     return fig
 
 
-def _channel_panels(channels: Sequence[str], label: str) -> tuple[Figure, list[Axes]]:
+def score_curves(
+    masses: Float[np.ndarray, "C points"], offsets: Float[np.ndarray, "C points"], channels: Sequence[str]
+) -> Figure:
+    """Draw the learned offset of a score over the mass of the item, one panel per channel of score reweighting.
+
+    Args: masses: ascending, above zero, on a log axis. offsets: nats; a jump is the edge of a bucket.
+    """
+    fig, axes = _channel_panels(channels, "offset of the score (nats)", "mass of the item (log scale)")
+    limits = _around_zero(offsets)
+    for index, (ax, mass, values) in enumerate(zip(axes, masses, offsets, strict=True)):
+        ax.axhline(0, color=INK, linewidth=0.8)
+        ax.plot(mass, values, **look(index) | {"marker": "", "linestyle": "-"})
+        ax.set_ylim(*limits)
+        log_counts(ax, "x")
+        ax.tick_params(axis="x", labelsize=8)
+    return fig
+
+
+def class_offsets(offsets: Float[np.ndarray, "C classes"], classes: Sequence[str], channels: Sequence[str]) -> Figure:
+    """Draw the learned offset of a score by class of training events, one line per channel of score reweighting.
+
+    Args: offsets: nats. classes: names of the classes, in order.
+    """
+    fig, axes = panels(1, width=6.0, height=3.4)
+    ax, place = axes[0, 0], np.arange(len(classes))
+    ax.axhline(0, color=INK, linewidth=0.8)
+    for index, (values, name) in enumerate(zip(offsets, channels, strict=True)):
+        ax.plot(place, values, label=name, **look(index) | {"markersize": 4})
+    ax.set_xticks(place, classes, rotation=90 if sum(map(len, classes)) > 40 else 0, fontsize=8)
+    ax.set(ylim=_around_zero(offsets), xlabel="training events of the item", ylabel="offset of the score (nats)")
+    legend_below(fig, ax, columns=3)
+    return fig
+
+
+def _around_zero(values: np.ndarray) -> tuple[float, float]:
+    """Limits of an axis of offsets: all values and zero, and at least `FLAT` to both sides."""
+    return 1.1 * min(-FLAT, float(values.min())), 1.1 * max(FLAT, float(values.max()))
+
+
+def _channel_panels(
+    channels: Sequence[str], label: str, below: str = "cosine of the pair (bucket edges)"
+) -> tuple[Figure, list[Axes]]:
     """One panel per channel, at most `CHANNEL_COLUMNS` per row, on one vertical scale; unused panels are removed."""
     columns = min(len(channels), CHANNEL_COLUMNS)
     rows = -(-len(channels) // columns)
@@ -141,7 +193,7 @@ def _channel_panels(channels: Sequence[str], label: str) -> tuple[Figure, list[A
         ax.remove()
     for ax, name in zip(axes, channels, strict=False):
         ax.set_title(name)
-        ax.set_xlabel("cosine of the pair (bucket edges)", fontsize=8)
+        ax.set_xlabel(below, fontsize=8)
     for ax in grid[:, 0]:
         ax.set_ylabel(label)
     return fig, axes[: len(channels)]

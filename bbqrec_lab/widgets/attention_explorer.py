@@ -200,9 +200,16 @@ def _change(now: int, then: int) -> str:
 
 
 def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
-    """The top items with scaled offsets, their change of rank against the trained offsets, and the items that left."""
+    """The top items with scaled offsets, their change of rank against the trained offsets, and the items that left.
+
+    With score reweighting, each card has the offset of the item's score; the scale of attention does not change it.
+    """
     now, then = explanations.best(seen.ranks, SHOWN), explanations.best(seen.trained, SHOWN)
-    notes = [_change(int(seen.ranks[row]), int(seen.trained[row])) for row in now]
+    notes = [text(_change(int(seen.ranks[row]), int(seen.trained[row]))) for row in now]
+    offsets, about = explanations.score_offsets(which.recommender, seen.rows), []
+    if offsets is not None:
+        notes = [Html(f"{note}<br>offset {offsets[row]:+.2f}") for note, row in zip(notes, now, strict=True)]
+        about = ["The offset is that of score reweighting after these events, in nats; the scale does not change it."]
     gone = [f"{which.items.titles[row]} ({seen.trained[row]} → {seen.ranks[row]})" for row in then if row not in now]
     left = f"No longer in the top {SHOWN}: {', '.join(gone)}." if gone else f"The top {SHOWN} contains the same items."
     target = int(which.targets[which.numbers[state.user]])
@@ -210,7 +217,7 @@ def _ranked(which: Subject, state: ExplorerState, seen: Seen) -> Html:
         chosen = f"The true next item of this user, {which.items.titles[target]}: "
         left += f" {chosen}{_change(int(seen.ranks[target]), int(seen.trained[target]))}."
     title = f"Recommendations at offset scale {state.scale:.2f}, compared with scale 1 (items of the history excluded)"
-    return section(title, card_row(which.items, now, notes), left)
+    return section(title, card_row(which.items, now, notes), left, *about)
 
 
 def view(which: Subject, state: ExplorerState) -> Html:

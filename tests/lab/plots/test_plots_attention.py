@@ -24,6 +24,10 @@ SIZES = pl.DataFrame(
     schema=["size", "value", "own", "seed", "filtered"],
     orient="row",
 )
+MASSES = np.geomspace([0.002, 0.5, 3e-5], [7.0, 40.0, 1.4], 60, axis=1)
+SCORES = RNG.normal(size=(3, 60))
+PAIRS = ["pairs, decay 0.5", "pairs, decay 0.8", "content, decay 0.8"]
+CLASSES = ["0", *(f"{2**c - 1:,}–{2 ** (c + 1) - 2:,}" for c in range(1, 11)), "2,047 or more"]
 SPREAD = np.array([[0.3, 0.1, 0.5], [-0.2, -0.4, 0.1]])
 
 
@@ -49,6 +53,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "curves": lambda: plots.bias_curves(TABLE, EDGES, NAMES),
     "one curve": lambda: plots.bias_curves(TABLE[:1, :1], EDGES[:1], NAMES[:1]),
     "shares": lambda: plots.bucket_shares(np.full((CHANNELS, BUCKETS), 1 / BUCKETS), EDGES, NAMES),
+    "score curves": lambda: plots.score_curves(MASSES, SCORES, PAIRS),
+    "a narrow score curve": lambda: plots.score_curves(1 + MASSES[1:2] / 40, SCORES[:1], PAIRS[:1]),
+    "classes": lambda: plots.class_offsets(RNG.normal(size=(3, 12)), CLASSES, PAIRS),
+    "few classes": lambda: plots.class_offsets(RNG.normal(size=(3, 4)), CLASSES[:4], PAIRS),
     "intervals": lambda: plots.intervals(
         ["one", "a line with a long name"], {"included": SPREAD}, {"included": np.array([True, False])}, "difference"
     ),
@@ -146,6 +154,29 @@ def test_shares_are_drawn_in_percent_against_even_shares() -> None:
     for ax, values in zip(fig.axes, shares, strict=True):
         np.testing.assert_allclose([bar.get_height() for bar in ax.patches], 100 * values)
         assert ax.lines[0].get_ydata()[0] == pytest.approx(100 / BUCKETS)
+
+
+def test_score_curves_are_drawn_over_their_own_masses_on_one_scale_of_nats() -> None:
+    fig = plots.score_curves(MASSES, SCORES, PAIRS)
+    assert [ax.get_title(loc="left") for ax in fig.axes] == PAIRS
+    for ax, mass, values in zip(fig.axes, MASSES, SCORES, strict=True):
+        curve = next(line for line in ax.lines if len(line.get_xdata()) == len(mass))
+        np.testing.assert_array_equal(curve.get_xydata(), np.stack([mass, values], 1))
+        assert ax.get_xscale() == "log"
+    limits = {ax.get_ylim() for ax in fig.axes}
+    assert len(limits) == 1
+    assert limits.pop() == pytest.approx((1.1 * SCORES.min(), 1.1 * SCORES.max()))
+    assert plots.score_curves(MASSES, SCORES / 1e6, PAIRS).axes[0].get_ylim()[1] >= 0.1, "near zero looks flat"
+
+
+def test_offsets_of_classes_have_one_line_per_channel_and_all_names() -> None:
+    offsets = RNG.normal(size=(3, 12))
+    fig = plots.class_offsets(offsets, CLASSES, PAIRS)
+    ax = fig.axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines if line.get_label() in PAIRS}
+    assert list(lines) == PAIRS == [text.get_text() for text in fig.legends[0].get_texts()]
+    np.testing.assert_array_equal(np.stack(list(lines.values())), offsets)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == CLASSES
 
 
 def test_an_interval_shows_its_numbers_and_only_clear_ones_are_filled() -> None:

@@ -60,6 +60,22 @@ def test_the_view_writes_weights_ranks_and_the_change_of_ranks(which: Subject) -
     )
 
 
+@pytest.mark.parametrize("output", ["codes", "both"])
+def test_each_recommendation_has_its_score_offset_if_the_model_has_score_reweighting(
+    which: Subject, output: str
+) -> None:
+    model = tiny_recommender(score_reweight=True, output=output)
+    told, state = Subject(which.items, model, which.users, which.history, which.targets), ExplorerState("1", 4, scale=2)
+    shown, seen = view(told, state), look(told, state)
+    with torch.no_grad():
+        offsets = model.model.scoring.offsets(torch.tensor([seen.rows]))[0][0]
+    best = explanations.best(seen.ranks, attention_explorer.SHOWN)
+    assert re.findall(r"<br>offset (\S+?)</div>", shown) == [f"{offsets[row]:+.2f}" for row in best]
+    assert len({round(float(offsets[row]), 2) for row in best}) > 1
+    assert "<br>offset" in view(told, replace(state, scale=0))
+    assert "score reweighting" not in view(which, state)
+
+
 def test_both_attention_maps_share_one_colour_scale(which: Subject) -> None:
     seen, shown = look(which, ExplorerState("0", 4, scale=2.0)), view(which, ExplorerState("0", 4, scale=2.0))
     top = max(float(seen.before[1:].max()), float(seen.after[1:].max()))
