@@ -16,7 +16,7 @@ TARGET, LIMIT = ROOT / "figures" / "widgets", 200_000
 WIDTH = 1180  # of the window, without side bars
 SHOWN = {  # screenshot: page, selector, height in pixels
     "inspector": ("notebooks/07_codebook_inspector.html", ".bb-inspector", 835),
-    "explorer": ("notebooks/04_attention_reweighting.html", ".bb-explorer", 838),
+    "explorer": ("notebooks/04_attention_reweighting.html", ".bb-explorer", 785),
     "playground": ("notebooks/04_attention_reweighting.html", ".bb-playground", 757),
     "book": ("notebooks/02_codebook_training.html", "", 900),
 }
