@@ -3,14 +3,19 @@
 import json
 import os
 import sys
+import tempfile
 import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bbqrec_lab.code_keys import PACKAGES, ROOT, code_hash
 from bbqrec_lab.store import file_hash, key_hash, write_atomic
 from bbqrec_lab.suite.process_pool import Failure, run_all
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
 
@@ -87,23 +92,33 @@ def _widget_error(executed: dict) -> str:
     return next((f"{out['ename']}: {out['evalue']} (in a widget)" for out in outputs if "ename" in out), "")
 
 
+def _kernel_connection(folder: Path) -> "Config":
+    """How to talk to the kernel: by Unix sockets in `folder`, or by encrypted TCP where the system has none.
+
+    A TCP port is chosen before the kernel binds it, so that a kernel that starts at the same time can take it.
+    """
+    import zmq
+    from traitlets.config import Config
+
+    own = {"transport": "ipc", "ip": str(folder / "kernel")} if zmq.has("ipc") else {}
+    return Config(KernelManager={"transport_encryption": "auto"} | own)
+
+
 def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     """Run a notebook in its own folder with this interpreter; `target` is written only if it runs to the end.
 
     Returns: empty on success, else the cause in one line; the unfinished notebook is `*.unfinished.ipynb`.
     """
     import papermill
-    from traitlets.config import Config
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
-    options["config"] = Config(
-        KernelManager={"transport_encryption": "auto"}
-    )  # without it, the kernel warns about unencrypted TCP
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # hide the shutdown message of the kernel
     try:
-        executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
+        with tempfile.TemporaryDirectory() as sockets:
+            options["config"] = _kernel_connection(Path(sockets))
+            executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
     except Exception as error:  # an error in one notebook must not stop the others
         return f"{_cause(error)}; see {partial_target}"
     if cause := _widget_error(executed):

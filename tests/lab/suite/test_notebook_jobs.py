@@ -70,6 +70,12 @@ def test_a_notebook_runs_in_its_folder_with_the_given_values_and_this_interprete
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_kernel_needs_no_port_that_another_could_take(tmp_path: Path) -> None:
+    code = "from ipykernel.connect import get_connection_info as info\nassert info(unpack=True)['transport'] == 'ipc'"
+    path = write_notebook(tmp_path / "nb" / "01_a.ipynb", code)
+    assert notebooks.execute(path, tmp_path / "01_a.ipynb", GIVEN) == ""
+
+
 def test_a_failing_cell_gives_one_line_and_no_finished_notebook(tmp_path: Path) -> None:
     path = write_notebook(tmp_path / "nb" / "01_a.ipynb", "raise KeyError('lost\\nmore')")
     cause = notebooks.execute(path, tmp_path / "01_a.ipynb", GIVEN)
