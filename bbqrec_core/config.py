@@ -101,7 +101,6 @@ class RecommenderConfig(Checked):
     score_buckets: int = at_least(24, 2)
     score_steps: int = at_least(300, 1)  # of training the offsets of buckets
     partners: int = at_least(128, 1)  # kept of each item: those that came with it most
-    read: Literal["all", "items"] = "all"  # with item embeddings and codes, the input is their sum, or items alone
     unseen: Literal["model", "backoff"] = "backoff"
     prefixes: bool = True  # add a vector per prefix of two codes or more, see `CodeVectors`
     init_from_codebook: bool = True  # start the code vectors from the codebook of stage 1
@@ -110,7 +109,7 @@ class RecommenderConfig(Checked):
     weight_decay: float = at_least(0.01, 0.0)
     epochs: int = at_least(8, 1)  # at most
     min_steps: int = at_least(1200, 0)  # small datasets train more epochs until they reach it
-    batch_users: int = at_least(16, 1)  # windows of histories per step
+    batch_events: int = at_least(640, 1)  # targets per step, on average: many short windows of histories, or few long
     epoch_steps: int = at_least(0, 0)  # as in `TokenizerConfig`
     evaluate_every: int = at_least(2, 1)  # epochs between validations
     patience: int = at_least(4, 1)  # validations without improvement before training stops

@@ -131,9 +131,8 @@ def reweighting(plan: Plan) -> list[Row]:
     sides, losses, config = {}, {}, RecommenderConfig()
     ids = random_ids(items, 3, 128)
     rng = np.random.default_rng(0)
-    batches = [
-        torch.from_numpy(rng.integers(1, items + 1, (config.batch_users, config.max_events + 1))) for _ in range(steps)
-    ]
+    users = config.batch_events // config.max_events
+    batches = [torch.from_numpy(rng.integers(1, items + 1, (users, config.max_events + 1))) for _ in range(steps)]
     for name in (False, True):
         torch.manual_seed(0)
         model = SequenceModel(items, ids, RecommenderConfig(reweight=name))
@@ -143,6 +142,6 @@ def reweighting(plan: Plan) -> list[Row]:
         raise ArithmeticError(f"zero offsets changed the loss: {losses}")
     seconds = interleave(sides, plan)
     channels, checked = len(model.reweighting.channels), f"both losses at zero offsets are {losses[True]:.5f}"
-    work = f"training step with reweighting, {config.batch_users} histories of {config.max_events}, {channels} channels"
+    work = f"training step with reweighting, {users} histories of {config.max_events}, {channels} channels"
     milliseconds = [1000 * seconds[name] / steps for name in (True, False)]
     return [cost_row(work, "the same model without", "ms", *milliseconds, "<= 1.15", checked)]

@@ -114,14 +114,14 @@ def scores_read_the_last_events_only(recommender: Recommender) -> None:
     torch.testing.assert_close(scores[0], scores[1])
 
 
-def item_enters_as_the_sum_of_all_that_the_model_holds_of_it(
+def item_enters_by_its_own_vector_or_by_those_of_its_codes(
     model: SequenceModel, ids: SemanticIds | None, items: bool, features: Tensor | None = None
 ) -> None:
-    """Code vectors where there are IDs, the item's own where it has one, projected features where there are some."""
+    """Its own vector and projected features where it has them, else the sum of its code vectors."""
     rows = torch.tensor([[3, 8, 0]])
     for place, row in enumerate([3, 8]):
         wanted = torch.zeros(6, dtype=torch.float64)
-        if ids is not None:
+        if not items:
             codes, nodes = ids.code_ids[row], model.vectors.node[row]
             wanted += sum(table.weight[code] for table, code in zip(model.vectors.codes, codes, strict=True))
             wanted += sum(table.weight[node] for table, node in zip(model.vectors.prefixes, nodes[1:], strict=True))

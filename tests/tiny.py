@@ -56,7 +56,6 @@ RECOMMENDER = {  # all settings of stage 2; it trains within 0.1 s
     "score_buckets": 6,
     "score_steps": 20,
     "partners": 5,
-    "read": "all",
     "prefixes": True,
     "init_from_codebook": True,
     "max_events": 5,
@@ -64,7 +63,7 @@ RECOMMENDER = {  # all settings of stage 2; it trains within 0.1 s
     "weight_decay": 0.1,
     "epochs": 3,
     "min_steps": 0,
-    "batch_users": 12,
+    "batch_events": 60,
     "evaluate_every": 1,
     "patience": 3,
 }

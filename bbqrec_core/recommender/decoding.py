@@ -5,7 +5,7 @@ removed after the log-softmax. So a beam as wide as the tree gives the exact sco
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +20,39 @@ FEWER = 4  # typical reduction of prefixes by a floor; affects speed only
 BLOCK = 2**21  # numbers per block of logits: 8 MB in float32 fit the cache and are twice as fast as 32 MB
 
 
-class Prompt(NamedTuple):
-    """What the ranking of IDs starts from: states of users and, with score reweighting, their offsets."""
+@runtime_checkable
+class Rankable(Protocol):
+    """What ranking starts from, after the histories of users: logits of item rows, or None, and a head over codes."""
 
-    head: CodeHead
+    items: Float[Tensor, "B rows"] | None
+
+    def frontier(self) -> "Extendable":
+        """The start of beam search."""
+
+    def id_scores(self, tree: PrefixTree, floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
+        """As `exact_scores`."""
+
+
+class Prompt(NamedTuple):
+    """A `Rankable`: states of users and, with these parts, offsets of codes and logits of item rows."""
+
+    head: CodeHead | None
     states: Float[Tensor, "B D"]
     offsets: RankingOffsets | None = None
+    items: Float[Tensor, "B rows"] | None = None
 
     def select(self, users: Int[Tensor, "new"]) -> "Prompt":
-        """That of some users, who may repeat."""
+        """That of some users, who may repeat, without logits of items."""
         offsets = None if self.offsets is None else self.offsets.select(users)
-        return self._replace(states=self.states[users], offsets=offsets)
+        return Prompt(self.head, self.states[users], offsets)
+
+    def frontier(self) -> "Frontier":
+        """The start of beam search."""
+        return Frontier(self)
+
+    def id_scores(self, tree: PrefixTree, *floors: Tensor | None) -> Float[Tensor, "B rows"]:
+        """As `exact_scores`."""
+        return exact_scores(self, tree, *floors)
 
     def split(self, users: int) -> "list[Prompt]":
         """Those of blocks of users."""
@@ -52,7 +74,7 @@ class Frontier(Extendable):
     """Partial IDs: depth-transformer caches and sums of code vectors; rows are (B users x P prefixes), users first."""
 
     def __init__(self, prompt: Prompt) -> None:
-        (self.head, self.states, self.offsets), self.level = prompt, 0
+        (self.head, self.states, self.offsets, _), self.level = prompt, 0
         head, states = self.head, self.states
         start = (head.start(states) + head.depth[0])[:, None]
         out, self.caches = head.blocks.extend(start, [None] * len(head.blocks.blocks))
@@ -141,11 +163,9 @@ def exact_scores(
         floor = prompt.states.new_full((len(prompt.states),), -torch.inf)
     else:
         block = FEWER * block
-    parts = zip(prompt.split(block), floor.split(block), strict=True)
     more = [None] * len(floor) if added is None else added.split(block)
-    leaves = torch.cat(
-        [leaves_above(part, tree, least, rest) for (part, least), rest in zip(parts, more, strict=False)]
-    )
+    parts = zip(prompt.split(block), floor.split(block), more, strict=False)
+    leaves = torch.cat([leaves_above(part, tree, *limits) for part, *limits in parts])
     scores = leaves[:, tree.leaf.clamp_min(0)]
     scores[:, 0] = -torch.inf
     return scores

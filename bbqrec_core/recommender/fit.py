@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from ..config import EvaluationConfig, RecommenderConfig
-from ..dataset import Dataset, Sequences, gather_padded, history_batches, window_batches
+from ..dataset import Dataset, Sequences, gather_padded, history_batches, window_batches, windows
 from ..metrics import LISTED, Ranks, concat_ranks, per_user, rank_users, ranks_from_lists, sample_users
 from ..tokenizer.semantic_ids import PrefixTree, SemanticIds, build_tree
 from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
-from .decoding import beam_search, exact_scores
+from .decoding import Rankable, beam_search
 from .sequence_model import SequenceModel
 
 TRUSTS = (0.5, 1.0, 2.0, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting: the first in training
@@ -52,7 +52,7 @@ class Recommender:
     @torch.inference_mode()
     def scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Float[Tensor, "B rows"]:
         """Exact scores (B, N+1) of every item for users' histories, in nats with codes; column 0 is -inf."""
-        return self._scores(self._rows(history, users))
+        return self._scores(self.model.prompt(self._rows(history, users)))
 
     @torch.inference_mode()
     def ranking_scores(
@@ -62,23 +62,21 @@ class Recommender:
 
         These are most of a large catalogue, and the prefixes above them are not extended. A beam finds k good items.
         """
-        rows, sizes = self._rows(history, users), np.diff(history.offsets)[users]
+        prompt, sizes = self.model.prompt(self._rows(history, users)), np.diff(history.offsets)[users]
         if self.tree is None:
-            return self._scores(rows)
+            return self._scores(prompt)
         seen = gather_padded(history.items, history.offsets[users], sizes).to(self.device)
-        best = self.beam(rows, k if self.model.items is None else WIDER * k, seen)[1]
-        return self._scores(rows, best.topk(k).values[:, -1] - ROUNDING if best.shape[1] >= k else None)
+        best = self._beam(prompt, k if prompt.items is None else WIDER * k, seen)[1]
+        return self._scores(prompt, best.topk(k).values[:, -1] - ROUNDING if best.shape[1] >= k else None)
 
-    def _scores(self, rows: Int[Tensor, "B T ..."], floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
+    def _scores(self, prompt: Rankable, floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
         """Exact scores; items below the floor of a user may be -inf."""
-        model, share = self.model, self.model.config.w_codes
         if self.tree is None:
-            return model.logits(model.last_states(rows), rows)
-        if model.items is None:
-            return model.id_scores(rows, self.tree, floor)
-        prompt = model.prompt(rows)
-        items = model.logits(prompt.states, rows).log_softmax(-1)
-        return share * exact_scores(prompt, self.tree, None if floor is None else floor / share, items / share) + items
+            return prompt.items
+        if prompt.items is None:
+            return prompt.id_scores(self.tree, floor)
+        items, share = prompt.items.log_softmax(-1), self.model.config.w_codes
+        return share * prompt.id_scores(self.tree, None if floor is None else floor / share, items / share) + items
 
     def _rows(self, history: Sequences, users: Int[np.ndarray, "B"]) -> Int[Tensor, "B T ..."]:
         """The last events of each history, as many as the model reads, 0 pads."""
@@ -90,12 +88,14 @@ class Recommender:
         self, rows: Int[Tensor, "B T ..."], width: int, masked: Tensor | None = None
     ) -> tuple[Int[Tensor, "B W"], Float[Tensor, "B W"]]:
         """Best items (0 pads) and scores in nats by beam search, without the `masked` rows."""
-        frontier = self.model.frontier(rows)
-        items, scores = beam_search(frontier, self.tree, width, masked)
-        if self.model.items is None:
+        return self._beam(self.model.prompt(rows), width, masked)
+
+    def _beam(self, prompt: Rankable, width: int, masked: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `beam`."""
+        items, scores = beam_search(prompt.frontier(), self.tree, width, masked)
+        if prompt.items is None:
             return items, scores
-        logits = self.model.logits(frontier.states, rows).log_softmax(-1)
-        scores = self.model.config.w_codes * scores + logits.gather(1, items)
+        scores = self.model.config.w_codes * scores + prompt.items.log_softmax(-1).gather(1, items)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order), scores
 
@@ -196,6 +196,8 @@ def fit_recommender(
         fit_offsets(recommender.model, data, seed, directory / "offsets", progress)
         recommender.model.scoring.trust.fill_(TRUSTS[0])
     model, sequences = recommender.model, data.train()
+    per_window = windows(sequences, config.max_events, np.random.default_rng(0))[1].mean()  # targets
+    size = max(round(config.batch_events / per_window), 1)
     users = sample_users(data.n_users, evaluation.early_users)
     groups = [{"params": [value for name, value in model.named_parameters() if name != "scoring.seen"]}]
     if model.scoring is not None:  # `seen` has to move by several nats
@@ -203,8 +205,7 @@ def fit_recommender(
     optimizer = AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
     def batches(epoch: int) -> list[Tensor]:
-        options = config.batch_users, (seed, epoch), config.epoch_steps, model.timed
-        return window_batches(sequences, config.max_events, *options)
+        return window_batches(sequences, config.max_events, size, (seed, epoch), config.epoch_steps, model.timed)
 
     def score() -> float:
         return early_score(recommender, data, users, evaluation)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from ..config import RecommenderConfig
 from ..dataset import item_rows
 from ..kernels import dropout, pick, softmax_loss
-from ..tokenizer.semantic_ids import PrefixTree, SemanticIds
+from ..tokenizer.semantic_ids import SemanticIds
 from ..transformer import INIT_STD, Block, Transformer, causal_mask, select_query
 from .code_embeddings import CodeHead, CodeOutputs, CodeVectors
-from .decoding import Frontier, Prompt, exact_scores
+from .decoding import Prompt
 from .score_bias import Places, RankingOffsets, ScoreBias, SeenOffsets
 from .similarity_bias import SimilarityBias, build_reweighting
 
@@ -20,8 +20,8 @@ from .similarity_bias import SimilarityBias, build_reweighting
 class SequenceModel(nn.Module):
     """Transformer over a user's items, with a head for their codes, a softmax over the items, or both.
 
-    The input of an item is the sum of its code vectors (with IDs) and of its item embedding (if items are scored).
-    Without IDs, items are always scored: that is SASRec.
+    The input of an item is its embedding if items are scored, else the sum of its code vectors. Without IDs, items are
+    always scored: that is SASRec.
 
     Args: n_items: N. ids: semantic IDs or None. config: sizes and switches. block: class of the transformer
         blocks. reweighting: builds the reweighting, with the arguments of `build_reweighting`.
@@ -47,16 +47,15 @@ class SequenceModel(nn.Module):
         self.items = self.vectors = self.head = self.reweighting = self.scoring = None
         if ids is None or config.output != "codes":
             self.items = nn.Embedding(n_items + 1, config.width)
-        if ids is not None:
-            self.vectors = CodeVectors(ids.code_ids, ids.sizes, config.width, config.prefixes)
         if ids is not None and config.output != "items":
+            self.vectors = CodeVectors(ids.code_ids, ids.sizes, config.width, config.prefixes)
             self.head = self.make_head()
         for table in self.tables():
             nn.init.normal_(table.weight, std=INIT_STD)
         if config.seen_offset:
             self.scoring = ScoreBias(n_items, config, None if self.head is None else self.vectors.node)
         if ids is not None and ids.signals:
-            if config.init_from_codebook:
+            if config.init_from_codebook and self.vectors is not None:
                 self._start_from(ids)
             if config.reweight:
                 signals = torch.from_numpy(ids.signal_vectors), torch.from_numpy(ids.present), list(ids.signals)
@@ -90,15 +89,10 @@ class SequenceModel(nn.Module):
 
     def embed(self, item_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Input vectors of items, without positions."""
-        parts = [] if self.items is None else [self.item_embeddings(item_ids)]
-        if parts and self.config.read == "items":
-            return parts[0]
-        return sum(parts + self.code_vectors(item_ids))
+        return sum(self.code_vectors(item_ids)) if self.items is None else self.item_embeddings(item_ids)
 
     def code_vectors(self, item_ids: Int[Tensor, "*rows"]) -> list[Float[Tensor, "*rows D"]]:
-        """Vectors of the items' codes, one entry per level; empty without IDs."""
-        if self.vectors is None:
-            return []
+        """Vectors of the items' codes, one entry per level."""
         return [self.vectors(level, node) for level, node in enumerate(self.vectors.node[item_ids].unbind(-1))]
 
     def enter(self, item_ids: Int[Tensor, "B T ..."]) -> Float[Tensor, "B P D"]:
@@ -147,32 +141,18 @@ class SequenceModel(nn.Module):
         entries = [] if held is None else [(held[0], held[1] - 1, self.scoring.seen[0].expand(len(held[0])))]
         return softmax_loss(states, self.item_embeddings()[1:], targets - 1, entries=entries)
 
-    def logits(self, states: Float[Tensor, "B D"], rows: Int[Tensor, "B T ..."]) -> Float[Tensor, "B rows"]:
-        """Logit of every item row after the last event; column 0 is -inf."""
-        logits = states @ self.item_embeddings().T
-        if self.scoring is not None:
-            logits = self.scoring.weight * logits + self.scoring.offsets(item_rows(rows))[0]
-        logits[:, 0] = -torch.inf
-        return logits
-
-    def frontier(self, item_ids: Int[Tensor, "B T ..."]) -> Frontier:
-        """The start of beam search after the histories of users."""
-        return Frontier(self.prompt(item_ids))
-
     def prompt(self, item_ids: Int[Tensor, "B T ..."]) -> Prompt:
-        """What the ranking of IDs starts from, after the histories of users."""
-        states, offsets = self.last_states(item_ids), None
-        if self.scoring is not None:
+        """What ranking starts from, after the histories of users; the logit of padding is -inf."""
+        states, codes, items = self.last_states(item_ids), None, None
+        by_item, by_node = (0, None) if self.scoring is None else self.scoring.offsets(item_rows(item_ids))
+        if self.head is not None and self.scoring is not None:
             users = torch.arange(len(item_ids), device=item_ids.device)
-            nodes = self.scoring.offsets(item_rows(item_ids))[1]
-            offsets = RankingOffsets(self.vectors, nodes, self.scoring.weight, users)
-        return Prompt(self.head, states, offsets)
-
-    def id_scores(
-        self, item_ids: Int[Tensor, "B T ..."], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
-    ) -> Float[Tensor, "B rows"]:
-        """Log-probability in nats of every item's ID (B, N+1), see `exact_scores`."""
-        return exact_scores(self.prompt(item_ids), tree, floor)
+            codes = RankingOffsets(self.vectors, by_node, self.scoring.weight, users)
+        if self.items is not None:
+            items = states @ self.item_embeddings().T
+            items = (items if self.scoring is None else self.scoring.weight * items) + by_item
+            items[:, 0] = -torch.inf
+        return Prompt(self.head, states, codes, items)
 
     def loss(self, rows: Int[Tensor, "B T ..."]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.

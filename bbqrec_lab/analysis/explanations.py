@@ -164,7 +164,7 @@ def unfold(recommender: Recommender, rows: Sequence[int], width: int) -> list[De
     depths: list[Depth] = []
     for depth in range(1, codes.shape[1] + 1):
         tree = cut(recommender.tree, depth)
-        items, scores = decoding.beam_search(recommender.model.frontier(read), tree, width, gone)
+        items, scores = decoding.beam_search(recommender.model.prompt(read).frontier(), tree, width, gone)
         real = items[0] > 0
         node = tree.leaf[items[0][real]].numpy()
         _, first, size = np.unique(node, return_index=True, return_counts=True)
@@ -185,7 +185,7 @@ def beam_items(recommender: Recommender, rows: Sequence[int], width: int) -> lis
 
 def leaf_scores(prompt: decoding.Prompt, tree: PrefixTree, leaf: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
     """Log-probability in nats of one leaf for each user."""
-    path, frontier = paths(tree, leaf).unbind(-1), decoding.Frontier(prompt)
+    path, frontier = paths(tree, leaf).unbind(-1), prompt.frontier()
     score, everyone = torch.zeros_like(prompt.states[:, 0]), torch.arange(len(leaf), device=leaf.device)
     for depth, node in enumerate(path):
         code = tree.code[depth][node]

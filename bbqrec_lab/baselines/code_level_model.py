@@ -1,6 +1,7 @@
 """Code granularity of stage 2 as in TIGER: one position per code instead of one per item, and its beam search."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -44,21 +45,9 @@ class TokenModel(SequenceModel):
         self.position = nn.Embedding(config.max_events + 1, config.width)  # one more for the item that is generated
         nn.init.normal_(self.position.weight, std=INIT_STD)
 
-    def frontier(self, item_ids: Int[Tensor, "B T"]) -> "TokenFrontier":
-        """As `SequenceModel.frontier`."""
-        return TokenFrontier(self, item_ids)
-
-    def id_scores(
-        self, item_ids: Int[Tensor, "B T"], tree: PrefixTree, floor: Float[Tensor, "B"] | None = None
-    ) -> Float[Tensor, "B rows"]:
-        """As `SequenceModel.id_scores`, by a beam search per user that drops nothing, whatever the floor."""
-        return torch.cat([self._whole_beam(row[row > 0][None], tree) for row in item_ids])
-
-    def _whole_beam(self, row: Int[Tensor, "one T"], tree: PrefixTree) -> Float[Tensor, "one rows"]:
-        items, scores = beam_search(self.frontier(row), tree, len(tree.leaf))
-        whole = scores.new_full((1, len(tree.leaf)), -torch.inf).scatter(1, items, scores)
-        whole[:, 0] = -torch.inf
-        return whole
+    def prompt(self, item_ids: Int[Tensor, "B T"]) -> "TokenPrompt":
+        """As `SequenceModel.prompt`."""
+        return TokenPrompt(self, item_ids)
 
     def make_head(self) -> TokenHead:
         """A head without depth transformer: the backbone itself predicts the codes."""
@@ -98,6 +87,28 @@ class TokenModel(SequenceModel):
         real, levels = rows[:, 1:] > 0, self.per_item
         before = states[:, levels - 1 : -1].unflatten(1, (-1, levels))[real]  # (P, L, D): the state before each code
         return {"loss": -self.head.log_prob(before, self.vectors.node[rows[:, 1:][real]]).mean()}
+
+
+class TokenPrompt(NamedTuple):
+    """What ranking starts from, as `decoding.Prompt`: the model and the histories of users."""
+
+    model: TokenModel
+    rows: Int[Tensor, "B T"]
+    items: None = None
+
+    def frontier(self) -> "TokenFrontier":
+        """The start of beam search."""
+        return TokenFrontier(self.model, self.rows)
+
+    def id_scores(self, tree: PrefixTree, floor: Float[Tensor, "B"] | None = None) -> Float[Tensor, "B rows"]:
+        """As `exact_scores`, by a beam search per user that drops nothing, whatever the floor."""
+        return torch.cat([self._whole_beam(row[row > 0][None], tree) for row in self.rows])
+
+    def _whole_beam(self, row: Int[Tensor, "one T"], tree: PrefixTree) -> Float[Tensor, "one rows"]:
+        items, scores = beam_search(TokenFrontier(self.model, row), tree, len(tree.leaf))
+        whole = scores.new_full((1, len(tree.leaf)), -torch.inf).scatter(1, items, scores)
+        whole[:, 0] = -torch.inf
+        return whole
 
 
 class TokenFrontier(Extendable):

@@ -25,7 +25,6 @@ class Variant:
 
 METHOD: dict[str, object] = {  # generated IDs and item vectors with features, whose scores are added
     "recommender.output": "both",
-    "recommender.read": "items",
     "recommender.features": True,
 }
 PLAIN_RQVAE: dict[
@@ -112,8 +111,8 @@ VARIANTS: dict[str, Variant] = {
     ),
     "sasrec-codes": Variant(
         "ablation",
-        "softmax over items (as SASRec) instead of generation; codes are read, reweighting stays",
-        overrides=METHOD | {"recommender.output": "items", "recommender.read": "all"},
+        "softmax over items (as SASRec) instead of generation; reweighting by codes stays",
+        overrides=METHOD | {"recommender.output": "items"},
     ),
     "tiger": Variant(
         "baseline",

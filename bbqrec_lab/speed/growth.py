@@ -97,7 +97,7 @@ def _training(config: Config, shapes: Mapping[int, tuple[int, int, int]], codes:
         ids = random_ids(items, levels, config.tokenizer.codes, config.tokenizer.code_width) if codes else None
         torch.manual_seed(config.seed)
         model = make_model(items, ids, replace(settings, max_events=history), None)
-        batch = made_rows(settings.batch_users, history + 1, items)
+        batch = made_rows(max(settings.batch_events // history, 1), history + 1, items)
         sides[size] = epoch_side(model, [batch] * STEPS)
         held[size] = ADAM * tensor_bytes(*model.parameters())
     return sides, held
@@ -213,7 +213,7 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
     """
     codes, levels = config.tokenizer.codes, levels_for(BILLION, config.tokenizer.codes)
     events, lines = len(data.train().items) / data.n_items, []
-    batch = config.recommender.batch_users * config.recommender.max_events
+    batch = config.recommender.batch_events
     trained = f"{events:.1f} training events per item, as here, {batch:,} per step"
     wanted = {  # by stage: name of the row, number of times it runs, assumption
         "encode vectors": ("encode all items", 1, ""),

@@ -14,7 +14,7 @@ from torch import Tensor
 from bbqrec_core import Dataset, Recommender, SemanticIds, build_recommender
 from bbqrec_core.dataset import gather_padded
 from bbqrec_core.recommender import decoding
-from bbqrec_core.recommender.decoding import Extendable, Frontier
+from bbqrec_core.recommender.decoding import Extendable
 from bbqrec_lab.baselines.extra_code import with_extra
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
@@ -247,12 +247,12 @@ def trace(recommender: Recommender, rows: Int[Tensor, "B T"], width: int, plan: 
     now = (plan or Plan()).now
     start = now()
     if recommender.model.per_item > 1:
-        watched = _Watched(lambda: recommender.model.frontier(rows), now)
+        watched = _Watched(lambda: recommender.model.prompt(rows).frontier(), now)
         seconds = {"history": watched.marks[0][1] - start, "level 1, model": 0.0}
     else:
         prompt = recommender.model.prompt(rows)
         read = now() - start
-        watched = _Watched(lambda: Frontier(prompt), now)
+        watched = _Watched(prompt.frontier, now)
         seconds = {"history": read, "level 1, model": watched.marks[0][1] - watched.marks[0][0]}
     items, scores = decoding.beam_search(watched, recommender.tree, width)
     ends = [*(begin for begin, _ in watched.marks[1:]), now()]
@@ -277,7 +277,7 @@ def gaps(recommender: Recommender, rows: Int[Tensor, "B T"], width: int) -> dict
     whole = model.head(prompt.states, model.vectors.node[items.flatten()[found]], prompt.offsets)
     length = int((rows[0] > 0).sum())
     alone = plain.beam(rows[:1, :length], width)[1]
-    exact = model.id_scores(rows[:1, :length], plain.tree)[0, 1:]
+    exact = model.prompt(rows[:1, :length]).id_scores(plain.tree)[0, 1:]
     wide_items, wide = plain.beam(rows[:1, :length], plain.tree.leaves)
     real = wide_items[0] > 0
     pairs = {

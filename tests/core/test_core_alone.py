@@ -59,7 +59,7 @@ done = core.fit_tokenizer(data, core.TokenizerConfig(**small), 0, folder / "toke
 done.ids.save(folder / "ids.npz")
 ids = core.SemanticIds.load(folder / "ids.npz")
 for output, given in (("codes", ids), ("both", ids), ("items", None)):
-    small = {"width": 8, "layers": 1, "epochs": 1, "min_steps": 0, "batch_users": 4, "output": output}
+    small = {"width": 8, "layers": 1, "epochs": 1, "min_steps": 0, "batch_events": 16, "output": output}
     config, evaluation = core.RecommenderConfig(**small), core.EvaluationConfig(beam=4, batch=8)
     made, history = core.fit_recommender(data, given, config, evaluation, 0, folder / output, progress=told.append)
     users, past, targets = np.arange(data.n_users), data.history("test"), data.targets("test")

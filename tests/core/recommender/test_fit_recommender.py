@@ -129,8 +129,8 @@ def test_the_loss_over_codes_is_the_mean_of_minus_log_probabilities(ids):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(kind, ids):
-    laws.item_enters_as_the_sum_of_all_that_the_model_holds_of_it(
+def test_an_item_enters_by_its_own_vector_or_by_those_of_its_codes(kind, ids):
+    laws.item_enters_by_its_own_vector_or_by_those_of_its_codes(
         fresh(kind, ids).model, given(kind, ids), items=kind != "codes"
     )
 
@@ -335,7 +335,6 @@ CHANGES = {
     "score_buckets": 3,
     "score_steps": 5,
     "partners": 1,
-    "read": "items",
     "unseen": "model",
     "prefixes": False,
     "init_from_codebook": False,
@@ -344,7 +343,7 @@ CHANGES = {
     "weight_decay": 0.2,
     "epochs": 2,
     "min_steps": 60,
-    "batch_users": 5,
+    "batch_events": 50,
     "epoch_steps": 1,
     "evaluate_every": 2,
     "patience": 1,
@@ -357,7 +356,6 @@ NEEDS = {
     "score_buckets": {"score_reweight": True},
     "score_steps": {"score_reweight": True},
     "partners": {"score_reweight": True},
-    "read": {"output": "both"},
     "patience": {"lr": 0.05, "epochs": 8},  # fast enough for the score to fall
 }
 

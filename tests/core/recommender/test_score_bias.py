@@ -198,7 +198,7 @@ def test_without_the_transformer_ids_are_as_probable_as_the_offsets_of_items_say
     rows = torch.tensor([[1, 2], [5, 3]])
     with torch.no_grad():
         made.model.scoring.seen.fill_(-40)
-        found = made.model.id_scores(rows, made.tree)
+        found = made.model.prompt(rows).id_scores(made.tree)
         wanted = made.model.scoring.offsets(rows)[0][:, 1:].log_softmax(1)
     free = (rows[:, :, None] != torch.arange(1, 7)).all(1)
     torch.testing.assert_close(found[:, 1:][free], wanted[free], atol=1e-4, rtol=1e-4)

@@ -359,8 +359,8 @@ def test_scores_read_the_last_events_only(kind, ids):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_item_enters_as_the_sum_of_all_that_the_model_holds_of_it(kind, ids):
-    laws.item_enters_as_the_sum_of_all_that_the_model_holds_of_it(
+def test_an_item_enters_by_its_own_vector_or_by_those_of_its_codes(kind, ids):
+    laws.item_enters_by_its_own_vector_or_by_those_of_its_codes(
         fresh(kind, ids).model, ids, items=True, features=FEATURES
     )
 
