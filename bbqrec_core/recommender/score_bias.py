@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from ..config import RecommenderConfig
@@ -12,10 +12,9 @@ from ..dataset import Dataset, Sequences
 from .code_embeddings import CodeVectors
 
 REACH, CLOSER, BACKWARD = 20, 0.9, 0.5  # events a pair may lie apart; weight per step; weight of the reverse order
-PRIOR, FROM_POWER, TO_POWER = 10.0, 0.5, 0.3  # events added to those of an item; powers of those of both items
+PRIOR = 10.0  # events added to those of an item
 DECAYS = (0.5, 0.8, 0.8)  # weight of an event of the history per step back: two channels of pairs, one of content
 SHARPER = 3.0  # power of the cosine of content
-CLASSES = 12  # powers of two of training events
 HORIZON = 16  # last events of the history that give mass
 Places = tuple[Int[Tensor, "_"], Int[Tensor, "_"]]  # training positions, ascending, and items or nodes there
 
@@ -27,7 +26,7 @@ def count_pairs(
 
         n_ij = sum over pairs of events i, j of a user, up to REACH apart: CLOSER^(gap - 1), x BACKWARD if j is first
 
-    Returns: the `keep` best partners of every item by n_ij (u_j + PRIOR)^-TO_POWER, ascending and padded with 0; their
+    Returns: the `keep` best partners of every item by n_ij / sqrt(u_j + PRIOR), ascending and padded with 0; their
         n_ij; and u_i, the training events of every item.
     """
     items, wide = torch.from_numpy(train.items).long(), n_items + 1
@@ -43,7 +42,7 @@ def count_pairs(
     row, partner, count = total.indices()[0] // wide, total.indices()[0] % wide, total.values()
     users = torch.bincount(items, minlength=wide)
     row, partner, count = (part[row != partner] for part in (row, partner, count))
-    order = (count * (users[partner] + PRIOR) ** -TO_POWER).argsort(descending=True, stable=True)
+    order = (count * weight_of(users[partner])).argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     size = torch.bincount(row, minlength=wide)
     place = torch.arange(len(row)) - (size.cumsum(0) - size)[row]
@@ -71,32 +70,32 @@ def compare_content(data: Dataset, keep: int) -> tuple[Int[Tensor, "N keep"], Fl
     return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found]) ** SHARPER
 
 
-def weight_of(events: Float[Tensor, "*items"], power: float) -> Float[Tensor, "*items"]:
-    """The factor of an item in s_ij: (u + PRIOR)^-power."""
-    return (events + PRIOR) ** -power
+def weight_of(events: Shaped[Tensor, "*items"]) -> Float[Tensor, "*items"]:
+    """The factor of an item in s_ij: 1 / sqrt(u + PRIOR)."""
+    return (events + PRIOR).rsqrt()
 
 
 class ScoreBias(nn.Module):
     """Add a learned offset to the scores of items and of prefixes, by how much they are like the history's items.
 
-        s_ij = n_ij (u_i + PRIOR)^-FROM_POWER (u_j + PRIOR)^-TO_POWER            n, u of `count_pairs`; two channels
+        s_ij = n_ij / sqrt((u_i + PRIOR)(u_j + PRIOR))                           n, u of `count_pairs`; two channels
         s_ij = max(cosine of the features of i and j, 0)^SHARPER                 the third channel
         mass_c[j] = sum over the last HORIZON events i: DECAYS[c]^back(i) s_ij   back = 0 for the last event
         x_c[j] = (log mass_c[j] - low_c) / width_c                               its floor is the bucket
-        offset[j] = sum over c of slope_c x_c[j] + curve_c[bucket] + kind_c[class(u_j)]
+        offset[j] = sum over c of slope_c x_c[j] + curve_c[bucket]
         offset[node] = log sum of exp(offset[j]) - weight log n                  over the n items j below the node
         score = weight (logit of the transformer) + offset                       of items, and of codes by their node
 
     Items of the history have mass 0 and the offset `seen`, which learns with the transformer; so have nodes with no
-    other items below. A mass below the first bucket gives no offset. Classes are powers of two of training events. The
-    slope reaches masses that training never saw; curves and classes correct it, and decay towards 0. At weight 0, IDs
-    are as probable as the offsets of their items say; at weight 1, the logit of a node counts its items already.
+    other items below. A mass below the first bucket gives no offset. The slope reaches masses that training never saw;
+    curves correct it, and decay towards 0. At weight 0, IDs are as probable as the offsets of their items say; at
+    weight 1, the logit of a node counts its items already.
 
     Args: n_items: N. config: settings. node: (N+1, sid_len), the node of every item row at each depth; None for a
         model that generates no IDs.
     Source: ours, the dual of similarity reweighting; counts as of item-item neighbours with order. Zero tables change
         nothing. Choice: frozen features are compared, since quantized ones gained nothing; items give mass, since
-        counts of their prefixes gained nothing beside the transformer (docs/design).
+        counts of their prefixes gained nothing; no offset for popularity, which the transformer has (docs/design).
     """
 
     def __init__(self, n_items: int, config: RecommenderConfig, node: Int[Tensor, "N L"] | None = None) -> None:
@@ -113,7 +112,7 @@ class ScoreBias(nn.Module):
         self.register_buffer("node", node, persistent=False)
         self.nodes = [] if node is None else (node.amax(0) + 1).tolist()  # of each depth
         depths = 1 + len(self.nodes)  # the first is that of items
-        self.table = nn.Parameter(torch.zeros(channels, self.buckets + CLASSES))  # nats
+        self.table = nn.Parameter(torch.zeros(channels, self.buckets))  # nats
         self.slope = nn.Parameter(torch.zeros(channels))  # nats per bucket
         self.seen = nn.Parameter(torch.zeros(depths))  # nats
 
@@ -123,7 +122,7 @@ class ScoreBias(nn.Module):
         found = *count_pairs(data.train(), data.n_items, keep := self.partners.shape[1]), *compare_content(data, keep)
         for name, values in zip(("partners", "counts", "events", "alike", "cosines"), found, strict=True):
             getattr(self, name).copy_(values)
-        pairs = weight_of(self.events, FROM_POWER)[:, None] * self._to_partners()
+        pairs = weight_of(self.events)[:, None] * self._to_partners()
         for edges, values in zip(self.edges, (pairs, pairs, self.cosines), strict=True):
             logs = values[values > 0].log().sort().values
             if len(logs):
@@ -131,8 +130,8 @@ class ScoreBias(nn.Module):
                 edges.copy_(torch.stack([low, (logs[-1] + 1 - low) / self.buckets]))
 
     def _to_partners(self) -> Float[Tensor, "N keep"]:
-        """n_ij (u_j + PRIOR)^-TO_POWER of every item's partners."""
-        return self.counts * weight_of(self.events, TO_POWER)[self.partners.long()]
+        """n_ij / sqrt(u_j + PRIOR) of every item's partners."""
+        return self.counts * weight_of(self.events)[self.partners.long()]
 
     def masses(
         self, rows: Int[Tensor, "B T"], later: Int[Tensor, "B R"] | None = None
@@ -145,7 +144,7 @@ class ScoreBias(nn.Module):
         back = torch.arange(HORIZON, device=rows.device)
         place = (rows > 0).sum(1, keepdim=True) - 1 - back  # (B, HORIZON), from the last event backwards
         recent, own = rows.gather(1, place.clamp_min(0)), 0 if later is None else 1
-        weight = torch.where(place >= 0, weight_of(self.events[recent] - own, FROM_POWER), 0)[..., None]
+        weight = torch.where(place >= 0, weight_of(self.events[recent] - own), 0)[..., None]
         empty, masses = self.counts.new_zeros(len(rows), len(self.events)), []
         seen = empty.scatter(1, rows, 1).index_fill(1, rows.new_zeros(1), 0).bool()
         by_pairs = self.partners[recent], weight * self._to_partners()[recent]
@@ -169,7 +168,7 @@ class ScoreBias(nn.Module):
         back, ahead = (torch.arange(part.shape[1], device=later.device) for part in (recent, later))
         steps = back[:, None] + ahead
         left, events = (count - torch.where(steps < REACH, CLOSER**steps, 0)).clamp_min(0), self.events[wanted]
-        return count * weight_of(events, TO_POWER) - left * weight_of((events - 1).clamp_min(0), TO_POWER)
+        return count * weight_of(events) - left * weight_of((events - 1).clamp_min(0))
 
     @property
     def weight(self) -> Float[Tensor, ""]:
@@ -178,13 +177,11 @@ class ScoreBias(nn.Module):
 
     def item_offsets(self, masses: list[Float[Tensor, "B rows"]], like: Tensor) -> Float[Tensor, "B rows"]:
         """Offsets in nats of all item rows by their masses, in the shape of `like`."""
-        kind = self.events.add(1).log2().long().clamp_max(CLASSES - 1)
         total = torch.zeros_like(like, dtype=self.events.dtype)
         for table, slope, mass, (low, width) in zip(self.table, self.slope, masses, self.edges, strict=True):
             x = (mass.clamp_min(1e-30).log() - low) / width
-            curve, slot = F.pad(table[: self.buckets], (1, 0)), x.floor().clamp(-1, self.buckets - 1).long() + 1
-            line = slope * x + table[self.buckets :][kind]
-            total = total + curve.index_select(0, slot.flatten()).view_as(x) + line * (x >= 0)
+            curve, slot = F.pad(table, (1, 0)), x.floor().clamp(-1, self.buckets - 1).long() + 1
+            total = total + curve.index_select(0, slot.flatten()).view_as(x) + slope * x * (x >= 0)
         return total
 
     def offsets(self, rows: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B rows"], list[Float[Tensor, "B _"]]]:

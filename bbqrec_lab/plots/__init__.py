@@ -4,7 +4,7 @@
 compute no results.
 """
 
-from .attention import bias_curves, bucket_shares, class_offsets, heat_maps, score_curves, vectors_plane
+from .attention import bias_curves, bucket_shares, heat_maps, score_curves, vectors_plane
 from .collisions import fan_out, ledger, prefix_tree, purity, rank_curves, stability, tree_agreement
 from .data import (
     audience_by_space,
@@ -74,7 +74,6 @@ __all__ = [
     "caption",
     "card",
     "card_rows",
-    "class_offsets",
     "code_maps",
     "code_use",
     "coloured_maps",

@@ -160,22 +160,6 @@ def score_curves(
     return fig
 
 
-def class_offsets(offsets: Float[np.ndarray, "C classes"], classes: Sequence[str], channels: Sequence[str]) -> Figure:
-    """Draw the learned offset of a score by class of training events, one line per channel of score reweighting.
-
-    Args: offsets: nats. classes: names of the classes, in order.
-    """
-    fig, axes = panels(1, width=6.0, height=3.4)
-    ax, place = axes[0, 0], np.arange(len(classes))
-    ax.axhline(0, color=INK, linewidth=0.8)
-    for index, (values, name) in enumerate(zip(offsets, channels, strict=True)):
-        ax.plot(place, values, label=name, **look(index) | {"markersize": 4})
-    ax.set_xticks(place, classes, rotation=90 if sum(map(len, classes)) > 40 else 0, fontsize=8)
-    ax.set(ylim=_around_zero(offsets), xlabel="training events of the item", ylabel="offset of the score (nats)")
-    legend_below(fig, ax, columns=3)
-    return fig
-
-
 def _around_zero(values: np.ndarray) -> tuple[float, float]:
     """Limits of an axis of offsets: all values and zero, and at least `FLAT` to both sides."""
     return 1.1 * min(-FLAT, float(values.min())), 1.1 * max(FLAT, float(values.max()))

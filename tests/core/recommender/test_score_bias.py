@@ -14,7 +14,6 @@ from bbqrec_core.recommender import score_bias
 from bbqrec_core.recommender.decoding import Frontier, beam_search, exact_scores
 from bbqrec_core.recommender.fit import TRUSTS, fit_offsets
 from bbqrec_core.recommender.score_bias import (
-    CLASSES,
     DECAYS,
     HORIZON,
     PRIOR,
@@ -104,7 +103,7 @@ def cosines() -> np.ndarray:
 def mass_of(history: np.ndarray, parts: list[np.ndarray], channel: int) -> np.ndarray:
     """The mass of every item after a history, from its definition."""
     counts, events, decay = counted(parts), np.bincount(np.concatenate(parts), minlength=N + 1), DECAYS[channel]
-    similar = counts * (events[:, None] + PRIOR) ** -0.5 * (events + PRIOR) ** -0.3 if channel < 2 else cosines()
+    similar = counts * ((events[:, None] + PRIOR) * (events + PRIOR)) ** -0.5 if channel < 2 else cosines()
     last = history[::-1][:HORIZON]
     mass = sum(decay**back * similar[item] for back, item in enumerate(last))
     mass[history] = 0
@@ -123,7 +122,7 @@ def test_pairs_are_counted_by_distance_and_order():
 
 def test_the_best_partners_are_kept():
     partners, counts, events = count_pairs(pack(histories()), N, 4)
-    value = counted(histories()) * (events.numpy() + PRIOR) ** -0.3
+    value = counted(histories()) * (events.numpy() + PRIOR) ** -0.5
     for item in range(1, N + 1):
         kept = [int(partner) for partner, count in zip(partners[item], counts[item], strict=True) if count > 0]
         assert np.sort(value[item, kept]) == pytest.approx(np.sort(value[item])[-len(kept) :], rel=1e-5)
@@ -204,23 +203,21 @@ def test_without_the_transformer_ids_are_as_probable_as_the_offsets_of_items_say
     torch.testing.assert_close(found[:, 1:][free], wanted[free], atol=1e-4, rtol=1e-4)
 
 
-def offset(made: ScoreBias, channel: int, mass: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
+def offset(made: ScoreBias, channel: int, mass: torch.Tensor) -> torch.Tensor:
     """The offset of one mass, from its definition."""
     x = (mass.clamp_min(1e-30).log() - made.edges[channel, 0]) / made.edges[channel, 1]
     if x < 0:
         return torch.zeros(())
-    table, kind = made.table[channel], min(int(np.log2(float(events) + 1)), CLASSES - 1)
-    curve = table[min(int(x), made.buckets - 1)]
-    return curve + table[made.buckets + kind] + made.slope[channel] * x
+    return made.table[channel, min(int(x), made.buckets - 1)] + made.slope[channel] * x
 
 
-def test_item_offsets_are_looked_up_by_mass_and_events():
+def test_item_offsets_are_looked_up_by_mass():
     made, rows = random_tables(observed(histories(), low=-2.5)), padded(*histories(1))
     (masses, seen), found = made.masses(rows), made.offsets(rows)[0]
     assert any(bool((mass > 0).any()) for mass in masses)
     for user in range(len(rows)):
         for item in range(1, N + 1):
-            parts = [offset(made, c, mass[user, item], made.events[item]) for c, mass in enumerate(masses)]
+            parts = [offset(made, c, mass[user, item]) for c, mass in enumerate(masses)]
             wanted = sum(parts) + made.seen[0] * seen[user, item]
             assert float(found[user, item]) == pytest.approx(float(wanted), abs=1e-4)
 

@@ -27,7 +27,6 @@ SIZES = pl.DataFrame(
 MASSES = np.geomspace([0.002, 0.5, 3e-5], [7.0, 40.0, 1.4], 60, axis=1)
 SCORES = RNG.normal(size=(3, 60))
 PAIRS = ["pairs, decay 0.5", "pairs, decay 0.8", "content, decay 0.8"]
-CLASSES = ["0", *(f"{2**c - 1:,}–{2 ** (c + 1) - 2:,}" for c in range(1, 11)), "2,047 or more"]
 SPREAD = np.array([[0.3, 0.1, 0.5], [-0.2, -0.4, 0.1]])
 
 
@@ -55,8 +54,6 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "shares": lambda: plots.bucket_shares(np.full((CHANNELS, BUCKETS), 1 / BUCKETS), EDGES, NAMES),
     "score curves": lambda: plots.score_curves(MASSES, SCORES, PAIRS),
     "a narrow score curve": lambda: plots.score_curves(1 + MASSES[1:2] / 40, SCORES[:1], PAIRS[:1]),
-    "classes": lambda: plots.class_offsets(RNG.normal(size=(3, 12)), CLASSES, PAIRS),
-    "few classes": lambda: plots.class_offsets(RNG.normal(size=(3, 4)), CLASSES[:4], PAIRS),
     "intervals": lambda: plots.intervals(
         ["one", "a line with a long name"], {"included": SPREAD}, {"included": np.array([True, False])}, "difference"
     ),
@@ -167,16 +164,6 @@ def test_score_curves_are_drawn_over_their_own_masses_on_one_scale_of_nats() -> 
     assert len(limits) == 1
     assert limits.pop() == pytest.approx((1.1 * SCORES.min(), 1.1 * SCORES.max()))
     assert plots.score_curves(MASSES, SCORES / 1e6, PAIRS).axes[0].get_ylim()[1] >= 0.1, "near zero looks flat"
-
-
-def test_offsets_of_classes_have_one_line_per_channel_and_all_names() -> None:
-    offsets = RNG.normal(size=(3, 12))
-    fig = plots.class_offsets(offsets, CLASSES, PAIRS)
-    ax = fig.axes[0]
-    lines = {line.get_label(): line.get_ydata() for line in ax.lines if line.get_label() in PAIRS}
-    assert list(lines) == PAIRS == [text.get_text() for text in fig.legends[0].get_texts()]
-    np.testing.assert_array_equal(np.stack(list(lines.values())), offsets)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == CLASSES
 
 
 def test_an_interval_shows_its_numbers_and_only_clear_ones_are_filled() -> None:
