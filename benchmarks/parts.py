@@ -24,7 +24,8 @@ from bbqrec_lab.store import Store, load_arrays, save_arrays
 
 REFERENCE = "bbqrec"
 ROWS = (
-    *(REFERENCE, "sasrec-strong", "generation", "random-generation", "random-ids", "item-knn", "ease", "markov"),
+    *(REFERENCE, "sasrec-strong", "generation", "random-generation", "random-ids", "item-knn", "content-knn"),
+    *("ease", "markov"),
     *("sasrec", "tiger", "no-score-reweighting", "no-reweighting", "no-seen-offset", "no-lag-bias", "no-id-signal"),
     *("no-club", "no-cross-modal", "no-sequence", "rq-kmeans", "single-modality"),
 )
@@ -44,13 +45,13 @@ def validated(data: sources.NamedDataset, directory: Path) -> np.ndarray:
 
 
 def table(data: sources.NamedDataset, found: dict[str, dict[int, np.ndarray]], costs: dict[str, dict]) -> pl.DataFrame:
-    """One line per row: means of all, head and tail items, parameters, minutes, and REFERENCE minus the row."""
+    """One line per row: means over users by their target, parameters, minutes, and REFERENCE minus the row."""
     groups, lines = statistics.segments(data, "valid"), []
     for name, seeds in found.items():
         ours, theirs = (np.stack(list(found[row].values())) for row in (REFERENCE, name))
-        means = {group: float(theirs[:, groups[group]].mean()) for group in ("all", "head items", "tail items")}
-        gaps = {}
-        for group in () if name == REFERENCE else ("all", "tail items"):
+        means = {group: float(theirs[:, inside].mean()) for group, inside in groups.items() if "histories" not in group}
+        gaps, told = {}, ("all", "tail items", "cold items")
+        for group in () if name == REFERENCE else [group for group in told if group in groups]:
             gap = statistics.paired_bootstrap(ours[:, groups[group]], theirs[:, groups[group]])
             gaps[f"{REFERENCE} minus it, {group}"] = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
         lines.append({"row": name, "seeds": len(seeds)} | means | gaps | costs[name])

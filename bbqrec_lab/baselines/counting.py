@@ -19,6 +19,7 @@ from torch import Tensor
 from bbqrec_core import Dataset, Sequences, per_user, rank_users
 from bbqrec_core.dataset import gather_padded
 from bbqrec_core.metrics import Scorer, sample_users
+from bbqrec_core.recommender.score_bias import compare_content
 from bbqrec_lab.store import load_arrays, save_arrays
 
 LAG_WEIGHTS = ((1.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.5, 0.25), (1.0, 0.8, 0.6), (1.0, 1.0, 1.0))
@@ -260,6 +261,26 @@ class ItemKnn:
         return cls(float(saved["decay"]), sparse.load_npz(directory / "knn_similar.npz"), saved["counts"])
 
 
+class ContentKnn(ItemKnn):
+    """Nearest content neighbours: as `ItemKnn`, with s from the frozen features, so it ranks items without events too.
+
+        s(i, j) = max(cosine of the features of i and j, 0)^3 for the `NEIGHBOURS` most like i
+
+    Source: `bbqrec_core.recommender.score_bias.compare_content`, the content of score reweighting.
+    """
+
+    @classmethod
+    def fit(cls, data: Dataset) -> "ContentKnn":
+        """Compare the features, then choose among 5 decays on validation, as for `Markov`."""
+        alike, cosines = compare_content(data, min(NEIGHBOURS, data.n_items))
+        row, counts = np.repeat(np.arange(len(alike)), alike.shape[1]), data.train_counts()
+        entries = cosines.numpy().ravel().astype(np.float64), (row, alike.numpy().ravel())
+        similar = sparse.coo_array(entries, shape=(len(alike), len(alike))).tocsr()
+        similar.eliminate_zeros()
+        trials = [Trial((decay,), _valid_ndcg(data, cls(decay, similar, counts).scores)) for decay in DECAYS]
+        return cls(max(trials, key=lambda trial: trial.ndcg).settings[0], similar, counts, tuple(trials))
+
+
 def ease_weights(together: sparse.sparray, penalty: float) -> Float32[np.ndarray, "rows rows"]:
     """The weights of EASE in closed form, (N+1, N+1), unitless; the diagonal is 0.
 
@@ -344,4 +365,5 @@ class Ease:
         return cls(float(saved["decay"]), saved["weights"], saved["counts"])
 
 
-COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "ease": Ease}  # by kind of variant
+# by kind of variant
+COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "content": ContentKnn, "ease": Ease}

@@ -56,6 +56,11 @@ VARIANTS: dict[str, Variant] = {
     "generation": Variant("ablation", "without item vectors: the IDs alone are read and generated"),
     "popularity": Variant("baseline", "training events per item", "popularity"),
     "item-knn": Variant("baseline", "item-item cosine, recent events weigh more, tuned on validation", "knn"),
+    "content-knn": Variant(
+        "baseline",
+        "item-item cosine of the frozen features, needs no events of an item, tuned on validation",
+        "content",
+    ),
     "ease": Variant(
         "baseline", "EASE, closed-form linear model, recent events weigh more, tuned on validation", "ease"
     ),

@@ -10,6 +10,7 @@ from scipy import sparse
 from toys import toy_data
 
 from bbqrec_core import Dataset, Sequences, metrics
+from bbqrec_core.recommender.score_bias import compare_content
 from bbqrec_lab.baselines import counting
 from bbqrec_lab.baselines.counting import (
     COUNTING,
@@ -18,6 +19,7 @@ from bbqrec_lab.baselines.counting import (
     PENALTIES,
     PSEUDO_COUNTS,
     SHRINKAGES,
+    ContentKnn,
     Ease,
     ItemKnn,
     Markov,
@@ -312,6 +314,53 @@ def test_items_that_ease_cannot_reach_rank_last_by_popularity():
     assert model.weights[6, 7] < 0
     assert one.argsort(descending=True, stable=True).tolist()[2:] == [4, 1, 0, 2, 3]  # after 6 and 7
     assert none.argsort(descending=True, stable=True).tolist() == [4, 1, 5, 0, 6, 2, 3]
+
+
+def content_data(seed: int = 0, cold: tuple[int, ...] = ()) -> Dataset:
+    """Toy data whose items have three features each."""
+    features = np.random.default_rng(seed).normal(size=(14, 3)).astype(np.float32)
+    features[0] = 0
+    held = np.isin(np.arange(14), [0, *cold]) if cold else None
+    data = toy_data(random_sequences(seed), 13)
+    return dataclasses.replace(data, features={"text": features}, presence={"text": np.arange(14) > 0}, cold=held)
+
+
+def test_content_neighbours_score_by_cosines_of_features_in_a_loop():
+    data = content_data()
+    model, history = ContentKnn.fit(data), data.history("test")
+    vectors = data.features["text"][1:] - data.features["text"][1:].mean(0)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = model.scores(history, slice(None))
+    for user in range(data.n_users):
+        events = history.items[history.offsets[user] : history.offsets[user + 1]][::-1]
+        for item in range(1, 14):
+            parts = [
+                model.decay**back * max(unit[i - 1] @ unit[item - 1], 0) ** 3 * (i != item)
+                for back, i in enumerate(events)
+            ]
+            wanted = sum(parts) or -1 / (1 + data.train_counts()[item])
+            assert scores[user, item] == pytest.approx(wanted, abs=1e-5)
+    assert model.decay == max(model.trials, key=lambda trial: trial.ndcg).settings[0]
+    assert [trial.settings[0] for trial in model.trials] == list(DECAYS)
+
+
+def test_content_neighbours_rank_an_item_without_events_above_strangers_and_item_knn_does_not():
+    data = content_data(1, cold=(4,))
+    assert data.train_counts()[4] == 0
+    alike = int(compare_content(data, 1)[0][4, 0])
+    history = Sequences(np.array([0, 1]), np.array([alike], dtype=np.int32))
+    ranks = {
+        kind: kind.fit(data).scores(history, slice(None))[0].argsort(descending=True) for kind in (ContentKnn, ItemKnn)
+    }
+    place = {kind: order.tolist().index(4) for kind, order in ranks.items()}
+    assert place[ContentKnn] < 6
+    assert place[ItemKnn] > 8
+
+
+def test_content_neighbours_without_features_rank_by_popularity():
+    data, history = toy_data(random_sequences(2), 13), Sequences(np.array([0, 2]), np.array([1, 2], dtype=np.int32))
+    found, popular = (kind.fit(data).scores(history, slice(None))[0] for kind in (ContentKnn, Popularity))
+    assert torch.equal(found.argsort(stable=True), popular.argsort(stable=True))
 
 
 def test_ease_refuses_a_catalogue_whose_pairs_do_not_fit(monkeypatch):
