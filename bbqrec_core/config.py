@@ -79,15 +79,13 @@ class RecommenderConfig(Checked):
 
     Args: output: `codes` (depth head over semantic IDs), `items` (SASRec's softmax over all items), or `both`, which
             adds the losses in training and the log-probabilities in scoring.
-        score_reweight: add offsets to scores by how often an item came with those of the history (`ScoreBias`); needs
-            `seen_offset`.
         unseen: score of items that training did not see: from the head (`model`), or an even share below the deepest
             prefix that training saw (`backoff`, see `decoding.backed_off`).
     Raises: ValueError for a width that heads do not divide, and for `score_reweight` without `seen_offset`.
     """
 
     output: Literal["codes", "items", "both"] = "codes"
-    w_codes: float = at_least(0.3, 1e-3)  # weight of the codes in `both`
+    w_codes: float = at_least(0.1, 1e-3)  # weight of the codes in `both`
     width: int = at_least(64, 2)  # D
     layers: int = at_least(2, 1)
     heads: int = at_least(2, 1)  # H
@@ -97,7 +95,7 @@ class RecommenderConfig(Checked):
     buckets: int = at_least(16, 2)  # S per channel
     lag_bias: bool = True  # add an attention offset per layer, head and number of events between two positions
     seen_offset: bool = True  # add a learned offset to the scores of items of the history
-    score_reweight: bool = True
+    score_reweight: bool = True  # add offsets by co-occurrence and content (`ScoreBias`); needs `seen_offset`
     score_buckets: int = at_least(24, 2)
     score_steps: int = at_least(300, 1)  # of training the offsets of buckets
     partners: int = at_least(128, 1)  # kept of each item: those that came with it most

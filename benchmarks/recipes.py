@@ -3,7 +3,8 @@
 python -m benchmarks.recipes DATASET [--rows a,b] [--seed 0] [--preset quick] [--out runs]
 
 Every row gets the same trials (`GRID`). A trial's score is the NDCG@10 that early stopping sees: a fixed sample of
-users, seen items filtered where the data repeat none. No trial reads a test target. Finished trials are kept in
+users, seen items filtered where the data repeat none. No trial reads a test target. Rows that train the same model on
+other IDs (tiger, letter, mql4grec, controls) have the recipe of `generation` or `bbqrec`. Finished trials are kept in
 `--out`, so a second call goes on where the first stopped. `presets.RECIPES` holds what came out.
 """
 
@@ -29,7 +30,7 @@ from bbqrec_lab.store import Store, key_hash, write_atomic
 GRID = {"dropout": (0.2, 0.5), "lr": (0.002, 0.004), "weight_decay": (0.01, 0.3)}
 ROWS = (
     *("sasrec", "sasrec-bce", "gsasrec", "esasrec", "bsarec", "hstu", "sasrec-features", "sasrec-strong"),
-    *("tiger", "generation", "bbqrec"),
+    *("generation", "bbqrec"),
 )
 
 

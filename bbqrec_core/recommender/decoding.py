@@ -165,8 +165,7 @@ def exact_scores(
         block = FEWER * block
     more = [None] * len(floor) if added is None else added.split(block)
     parts = zip(prompt.split(block), floor.split(block), more, strict=False)
-    leaves = torch.cat([leaves_above(part, tree, *limits) for part, *limits in parts])
-    scores = leaves[:, tree.leaf.clamp_min(0)]
+    scores = torch.cat([leaves_above(part, tree, *limits) for part, *limits in parts])[:, tree.leaf.clamp_min(0)]
     scores[:, 0] = -torch.inf
     return scores
 

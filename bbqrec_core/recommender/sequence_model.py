@@ -28,6 +28,7 @@ class SequenceModel(nn.Module):
     Source: Kang and McAuley 2018 (SASRec) for the item softmax; `CodeHead` and `SimilarityBias` name theirs.
     """
 
+    sparse = 4  # with both heads, the head over codes learns from one state of so many
     timed = False  # whether it reads (B, T, 2), item rows and times in seconds, wherever the data have times
 
     def __init__(
@@ -157,7 +158,8 @@ class SequenceModel(nn.Module):
     def loss(self, rows: Int[Tensor, "B T ..."]) -> dict[str, Tensor]:
         """Mean loss of the next items in nats: of their codes (summed over levels), of items, or of both.
 
-        With both heads, "loss" is the sum with weight `w_codes` of the codes, and the two terms are returned too.
+        With both heads, "loss" is the sum with weight `w_codes` of the codes, and the two terms are returned too. The
+        head over codes then learns from every `sparse`th state and leaves it alone: trained together, both are worse.
         """
         inputs, targets = rows[:, :-1], item_rows(rows)[:, 1:]
         states, _ = self.states(inputs)
@@ -166,9 +168,13 @@ class SequenceModel(nn.Module):
         scoring, offsets, parts = self.scoring, None, {}
         held = None if scoring is None else scoring.held(torch.where(real, item_rows(inputs), 0))
         if self.head is not None:
+            step = min(self.sparse, len(states)) if self.training and self.items is not None else 1
+            first = int(torch.randint(step, ()))
             if held is not None:
-                offsets = SeenOffsets(self.vectors, scoring.held_nodes(held), scoring.seen[1:])
-            parts["codes"] = -self.head(states, self.vectors.node[targets], offsets).mean()
+                row, item = (part[held[0] % step == first] for part in held)
+                offsets = SeenOffsets(self.vectors, scoring.held_nodes((row // step, item)), scoring.seen[1:])
+            coded = (states if self.items is None else states.detach())[first::step]
+            parts["codes"] = -self.head(coded, self.vectors.node[targets[first::step]], offsets).mean()
         if self.items is not None:
             parts["items"] = self.item_loss(states, targets, held)
         if len(parts) == 1:

@@ -1,7 +1,7 @@
 """All settings of a run, the three presets, and checked overrides by field name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_type_hints
 
 from bbqrec_core import EvaluationConfig
@@ -11,7 +11,10 @@ from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig,
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Settings of one run: preset name, seed (of initialisation and batches only) and the five parts."""
+    """Settings of one run: preset name, seed (of initialisation and batches only) and the five parts.
+
+    Args: given: the settings, as `part.field`, that the user chose; a recipe does not change them.
+    """
 
     preset: Literal["smoke", "quick", "full"]
     seed: int
@@ -20,6 +23,7 @@ class Config(Checked):
     tokenizer: VariantTokenizerConfig
     recommender: VariantRecommenderConfig
     evaluation: EvaluationConfig
+    given: tuple[str, ...] = field(default=(), compare=False)
 
 
 FIELDS = "see bbqrec_core/config.py and bbqrec_lab/settings.py for all fields"
@@ -58,6 +62,15 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.epochs": 60,
         "recommender.evaluate_every": 3,
     },
+}
+
+
+LONG = 20  # training events per user, on average, from which histories are long
+# Recipes of training by length of histories: the best of eight trials of each learned row on validation, on ml-100k and
+# instruments (`benchmarks.recipes`). A row that is named has its own.
+RECIPES: dict[str, dict[str, dict[str, object]]] = {
+    "long": {"": {"recommender.dropout": 0.2, "recommender.weight_decay": 0.3}},
+    "short": {"": {"recommender.dropout": 0.5, "recommender.weight_decay": 0.3}},
 }
 
 
@@ -102,4 +115,17 @@ def make_config(preset: str = "quick", seed: int = 0, overrides: Mapping[str, ob
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     stages = VariantTokenizerConfig(), VariantRecommenderConfig()
     base = Config(preset, seed, DataConfig(), IdsConfig(), *stages, EvaluationConfig())
-    return with_overrides(with_overrides(base, PRESETS[preset]), overrides or {})
+    config = with_overrides(with_overrides(base, PRESETS[preset]), overrides or {})
+    return replace(config, given=tuple(sorted(".".join(_field_home(name)) for name in overrides or {})))
+
+
+def with_recipe(config: Config, row: str, events: float) -> Config:
+    """`config` with the recipe of a row for data with `events` training events per user; `smoke` has none.
+
+    Settings that the user gave keep their values.
+    """
+    if config.preset == "smoke":
+        return config
+    recipes = RECIPES["long" if events >= LONG else "short"]
+    chosen = recipes.get(row, recipes[""])
+    return with_overrides(config, {name: value for name, value in chosen.items() if name not in config.given})

@@ -8,7 +8,7 @@ import pytest
 import recommender_laws as laws
 import torch
 from recommender_laws import EVALUATION, SIZES, N, alike
-from tiny import planted_data, recommender_config, same_tensors, semantic_ids
+from tiny import normal, planted_data, recommender_config, same_tensors, semantic_ids
 
 from bbqrec_core import (
     RecommenderConfig,
@@ -20,7 +20,9 @@ from bbqrec_core import (
     per_user,
     rank_users,
 )
-from bbqrec_core.recommender.fit import beam_ranks, early_score
+from bbqrec_core.recommender import fit as fit_module
+from bbqrec_core.recommender.fit import beam_ranks, early_score, fit
+from bbqrec_core.recommender.score_bias import SeenOffsets
 from bbqrec_core.transformer import INIT_STD, Block
 
 KINDS = {
@@ -358,6 +360,42 @@ NEEDS = {
     "partners": {"score_reweight": True},
     "patience": {"lr": 0.05, "epochs": 8},  # fast enough for the score to fall
 }
+
+
+@pytest.mark.parametrize("length", [2, 5])
+def test_a_step_holds_about_the_asked_number_of_targets_whatever_the_length_of_histories(
+    data, ids, length, tmp_path, monkeypatch
+):
+    seen = []
+
+    def watched(task, *given, **named):
+        seen.extend(int((batch[:, 1:] > 0).sum()) for batch in task.batches(0))
+        return fit(task, *given, **named)
+
+    monkeypatch.setattr(fit_module, "fit", watched)
+    config = recommender_config(max_events=length, batch_events=40, epochs=1)
+    fit_recommender(data, ids, config, EVALUATION, 0, tmp_path)
+    assert sum(seen) == int(np.maximum(np.diff(data.train().offsets) - 1, 0).sum())
+    assert 30 < np.mean(seen[:-1]) < 50
+
+
+def test_with_two_heads_codes_learn_from_every_fourth_state_and_change_none(ids):
+    model = build_recommender(N, ids, recommender_config(output="both", dropout=0.0), 0).model.train()
+    rows = torch.tensor([[3, 8, 3, 17, 2], [5, 6, 9, 0, 0]])
+    states, targets = model.states(rows[:, :-1])[0][rows[:, 1:] > 0], rows[:, 1:][rows[:, 1:] > 0]
+    model.scoring.seen.data = normal(len(SIZES) + 1, dtype=torch.float32)
+    held = model.scoring.held(rows[:, :-1] * (rows[:, 1:] > 0))
+    offsets = SeenOffsets(model.vectors, model.scoring.held_nodes(held), model.scoring.seen[1:])
+    each = -model.head(states, model.vectors.node[targets], offsets)
+    for seed in range(6):
+        torch.manual_seed(seed)
+        first = int(torch.randint(4, ()))
+        torch.manual_seed(seed)
+        found = model.loss(rows)["codes"]
+        torch.testing.assert_close(found, each[first::4].mean())
+        grads = torch.autograd.grad(found, [model.items.weight, model.head.start.weight], allow_unused=True)
+        assert grads[0] is None
+        assert bool(grads[1].any())
 
 
 def test_every_setting_has_a_test_that_changes_it():

@@ -7,7 +7,16 @@ import pytest
 import settings_laws as laws
 
 from bbqrec_core import EvaluationConfig
-from bbqrec_lab.experiments.presets import PARTS, PRESETS, Config, make_config, with_overrides
+from bbqrec_lab.experiments.presets import (
+    LONG,
+    PARTS,
+    PRESETS,
+    RECIPES,
+    Config,
+    make_config,
+    with_overrides,
+    with_recipe,
+)
 from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig, VariantTokenizerConfig
 
 KINDS = dict(
@@ -115,7 +124,21 @@ def test_settings_cannot_be_changed_in_place():
         assert dataclasses.is_dataclass(kind)
         with pytest.raises(FrozenInstanceError):
             setattr(getattr(config, part), fields(kind)[-1].name, 3)
-    assert [spec.name for spec in fields(Config)] == ["preset", "seed", *PARTS]
+    assert [spec.name for spec in fields(Config)] == ["preset", "seed", *PARTS, "given"]
+
+
+@pytest.mark.parametrize(("events", "family"), [(LONG, "long"), (LONG - 0.1, "short")])
+def test_a_recipe_by_length_of_histories_changes_what_the_user_did_not_give(events, family):
+    recipe = RECIPES[family][""]
+    for preset in ("quick", "full"):
+        found = with_recipe(make_config(preset), "bbqrec", events)
+        assert found == with_overrides(make_config(preset), recipe)
+        assert found != make_config(preset)
+    name, other = list(recipe)[:2]
+    given = make_config("quick", 0, {name.partition(".")[2]: recipe[name] / 2})
+    assert given.given == (name,)
+    assert with_recipe(given, "bbqrec", events) == with_overrides(given, {other: recipe[other]})
+    assert with_recipe(make_config("smoke"), "bbqrec", events) == make_config("smoke")
 
 
 def test_a_setting_given_both_bare_and_with_its_part_is_refused():
