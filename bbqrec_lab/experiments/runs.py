@@ -36,7 +36,7 @@ from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, res
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
-from bbqrec_lab.experiments.presets import Config, with_recipe
+from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import ONCE, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
@@ -205,7 +205,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
     Raises: ValueError for an unknown variant, FloatingPointError if a loss is not finite.
     """
-    config = variant_config(variant, with_recipe(config, variant, len(data.train().items) / data.n_users))
+    config = variant_config(variant, config, len(data.train().items) / data.n_users)
     kind = VARIANTS[variant].kind
     key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
     if kind in ("ids", "items"):

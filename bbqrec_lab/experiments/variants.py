@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bbqrec_lab.baselines.counting import COUNTING
-from bbqrec_lab.experiments.presets import Config, with_overrides
+from bbqrec_lab.experiments.presets import Config, with_overrides, with_recipe
 
 
 @dataclass(frozen=True)
@@ -274,11 +274,20 @@ def plan(preset: str, seeds: Sequence[int]) -> list[tuple[str, int]]:
     return [(name, seed) for name in names for seed in (seeds[:1] if name in single else seeds)]
 
 
-def variant_config(variant: str, config: Config) -> Config:
-    """`config` with the overrides of a named variant.
+def trained_as(variant: str) -> str:
+    """The row whose recipe a row has: `bbqrec` or `generation` if it trains the model of one of them, else itself."""
+    found = VARIANTS[variant]
+    if found.kind != "ids":
+        return variant
+    return "bbqrec" if found.overrides.keys() >= METHOD.keys() else "generation"
+
+
+def variant_config(variant: str, config: Config, events: float | None = None) -> Config:
+    """`config` with the overrides of a named variant, and with its recipe for data of `events` per user, if given.
 
     Raises: ValueError for an unknown name.
     """
     if variant not in VARIANTS:
         raise ValueError(f"no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    return with_overrides(config, VARIANTS[variant].overrides)
+    trained = config if events is None else with_recipe(config, trained_as(variant), events)
+    return with_overrides(trained, VARIANTS[variant].overrides)

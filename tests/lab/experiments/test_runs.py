@@ -15,6 +15,7 @@ from bbqrec_core.recommender import fit as recommender_fit
 from bbqrec_core.recommender.fit import beam_ranks
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.experiments import runs, statistics
+from bbqrec_lab.experiments.presets import RECIPES, make_config, with_recipe
 from bbqrec_lab.experiments.runs import (
     Result,
     intervals,
@@ -24,7 +25,7 @@ from bbqrec_lab.experiments.runs import (
     run_tokenizer,
     run_variant,
 )
-from bbqrec_lab.experiments.variants import ONCE, VARIANTS, plan, variant_config
+from bbqrec_lab.experiments.variants import ONCE, VARIANTS, plan, trained_as, variant_config
 from bbqrec_lab.store import Store, save_arrays
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
@@ -193,6 +194,17 @@ def test_a_variant_is_its_settings_on_top_of_the_users():
         variant_config("nosuch", base)
 
 
+def test_a_row_has_the_recipe_of_the_row_whose_model_it_trains():
+    wanted = {"bbqrec": "no-club sasrec-codes random-ids", "generation": "tiger letter random-generation"}
+    for home, rows in wanted.items():
+        assert {trained_as(row) for row in (home, *rows.split())} == {home}
+    assert [trained_as(row) for row in ("sasrec", "hstu", "sasrec-strong")] == ["sasrec", "hstu", "sasrec-strong"]
+    assert all(row == "" or trained_as(row) == row for recipes in RECIPES.values() for row in recipes)
+    base = make_config("quick")
+    for events in (5, 100):
+        assert variant_config("tiger", base, events) == variant_config("tiger", with_recipe(base, "generation", events))
+
+
 def test_every_variant_gives_scores_of_its_own(data, store):
     codes = np.random.default_rng(0).integers(0, 4, (data.n_items + 1, 2)).astype(np.int32)
     new = np.arange(data.n_items + 1) % 4 == 0
@@ -206,9 +218,9 @@ def test_every_variant_gives_scores_of_its_own(data, store):
 
 
 def test_variants_of_stage_two_share_one_tokenizer(data, store):
+    run_variant(data, "bbqrec", configure(), store)
     before = set(store.root.glob("tokenizer-*[!k]"))
-    for name in ("bbqrec", "no-reweighting"):
-        run_variant(data, name, configure(), store)
+    run_variant(data, "no-reweighting", configure(), store)
     homes = {run_tokenizer(data, variant_config(name, configure()), store)[1] for name in ("bbqrec", "no-reweighting")}
     assert len(homes) == 1
     assert set(store.root.glob("tokenizer-*[!k]")) == before
