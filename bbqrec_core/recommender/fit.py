@@ -122,13 +122,14 @@ def beam_ranks(
 
 
 def early_score(recommender: Recommender, data: Dataset, users: np.ndarray, evaluation: EvaluationConfig) -> float:
-    """Validation NDCG@10 of users in the primary protocol (`Dataset.seen_items`): by beam with IDs, else exact."""
+    """Validation NDCG@10 of users, primary protocol (`Dataset.seen_items`): by beam, or by the item softmax if any."""
     kind = data.seen_items
-    if recommender.tree is not None:
+    if recommender.model.items is None:
         ranks = beam_ranks(recommender, data, "valid", users, evaluation, kind == "filtered")
     else:
         history, targets = data.history("valid"), data.targets("valid")
-        ranks = rank_users(recommender.scores, history, targets, users, (kind,), evaluation.batch)[kind]
+        scores = Recommender(recommender.model, None).scores  # codes weigh little beside it and take ten times as long
+        ranks = rank_users(scores, history, targets, users, (kind,), evaluation.batch)[kind]
     return float(per_user(ranks)["ndcg@10"].mean())
 
 
@@ -147,8 +148,7 @@ def build_recommender(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = make(n_items, ids, config)
-    seen = seen if config.unseen == "backoff" else None
-    tree = None if model.head is None else build_tree(ids.code_ids, seen)
+    tree = None if model.head is None else build_tree(ids.code_ids, seen if config.unseen == "backoff" else None)
     return Recommender(model.eval(), tree)
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from bbqrec_core import Dataset, Sequences, per_user, rank_users
 from bbqrec_core.dataset import gather_padded
 from bbqrec_core.metrics import Scorer, sample_users
-from bbqrec_core.recommender.score_bias import compare_content
 from bbqrec_lab.store import load_arrays, save_arrays
 
 LAG_WEIGHTS = ((1.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.5, 0.25), (1.0, 0.8, 0.6), (1.0, 1.0, 1.0))
@@ -39,7 +38,7 @@ class Trial(NamedTuple):
     ndcg: float
 
 
-def _valid_ndcg(data: Dataset, scorer: Scorer) -> float:
+def valid_ndcg(data: Dataset, scorer: Scorer) -> float:
     """Mean validation NDCG@10, primary protocol, on the fixed sample of at most 2,000 users for tuning."""
     history, targets, users = data.history("valid"), data.targets("valid"), sample_users(data.n_users)
     ranks = rank_users(scorer, history, targets, users, kinds=(data.seen_items,))[data.seen_items]
@@ -132,7 +131,7 @@ class Markov:
         trials = []
         for weights, pseudo_count in itertools.product(LAG_WEIGHTS, PSEUDO_COUNTS):
             chain = cls(weights, pseudo_count, shares, counts)
-            trials.append(Trial((*weights, pseudo_count), _valid_ndcg(data, chain.scores)))
+            trials.append(Trial((*weights, pseudo_count), valid_ndcg(data, chain.scores)))
         *weights, pseudo_count = max(trials, key=lambda trial: trial.ndcg).settings
         return cls(tuple(weights), pseudo_count, shares, counts, tuple(trials))
 
@@ -239,7 +238,7 @@ class ItemKnn:
         for shrinkage in SHRINKAGES:
             similar = item_cosines(train, data.n_items, shrinkage, NEIGHBOURS)
             for decay in DECAYS:
-                trials.append(Trial((shrinkage, decay), _valid_ndcg(data, cls(decay, similar, counts).scores)))
+                trials.append(Trial((shrinkage, decay), valid_ndcg(data, cls(decay, similar, counts).scores)))
         shrinkage, decay = max(trials, key=lambda trial: trial.ndcg).settings
         return cls(decay, item_cosines(train, data.n_items, shrinkage, NEIGHBOURS), counts, tuple(trials))
 
@@ -259,26 +258,6 @@ class ItemKnn:
         """Read what `save` wrote."""
         saved = load_arrays(directory / "knn.npz")
         return cls(float(saved["decay"]), sparse.load_npz(directory / "knn_similar.npz"), saved["counts"])
-
-
-class ContentKnn(ItemKnn):
-    """Nearest content neighbours: as `ItemKnn`, with s from the frozen features, so it ranks items without events too.
-
-        s(i, j) = max(cosine of the features of i and j, 0)^3 for the `NEIGHBOURS` most like i
-
-    Source: `bbqrec_core.recommender.score_bias.compare_content`, the content of score reweighting.
-    """
-
-    @classmethod
-    def fit(cls, data: Dataset) -> "ContentKnn":
-        """Compare the features, then choose among 5 decays on validation, as for `Markov`."""
-        alike, cosines = compare_content(data, min(NEIGHBOURS, data.n_items))
-        row, counts = np.repeat(np.arange(len(alike)), alike.shape[1]), data.train_counts()
-        entries = cosines.numpy().ravel().astype(np.float64), (row, alike.numpy().ravel())
-        similar = sparse.coo_array(entries, shape=(len(alike), len(alike))).tocsr()
-        similar.eliminate_zeros()
-        trials = [Trial((decay,), _valid_ndcg(data, cls(decay, similar, counts).scores)) for decay in DECAYS]
-        return cls(max(trials, key=lambda trial: trial.ndcg).settings[0], similar, counts, tuple(trials))
 
 
 def ease_weights(together: sparse.sparray, penalty: float) -> Float32[np.ndarray, "rows rows"]:
@@ -342,7 +321,7 @@ class Ease:
         for penalty in PENALTIES:
             weights = ease_weights(together, penalty)
             for decay in DECAYS:
-                trials.append(Trial((penalty, decay), _valid_ndcg(data, cls(decay, weights, counts).scores)))
+                trials.append(Trial((penalty, decay), valid_ndcg(data, cls(decay, weights, counts).scores)))
         penalty, decay = max(trials, key=lambda trial: trial.ndcg).settings
         return cls(decay, ease_weights(together, penalty), counts, tuple(trials))
 
@@ -363,7 +342,3 @@ class Ease:
         """Read what `save` wrote."""
         saved = load_arrays(directory / "ease.npz")
         return cls(float(saved["decay"]), saved["weights"], saved["counts"])
-
-
-# by kind of variant
-COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "content": ContentKnn, "ease": Ease}

@@ -52,7 +52,11 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.score_steps": 60,
         "recommender.epoch_steps": 100,
     },
-    "quick": {"tokenizer.epoch_steps": 100, "recommender.epoch_steps": 300},  # a first look on large data too
+    "quick": {  # a first look on large data too
+        "tokenizer.epoch_steps": 100,
+        "recommender.epoch_steps": 300,
+        "recommender.lr": 0.004,
+    },
     "full": {
         "tokenizer.levels": 4,
         "tokenizer.codes": 256,
@@ -66,11 +70,15 @@ PRESETS: dict[str, dict[str, object]] = {
 
 
 LONG = 20  # training events per user, on average, from which histories are long
-# Recipes of training by length of histories: the best of eight trials of each learned row on validation, on ml-100k and
-# instruments (`benchmarks.recipes`). A row that is named has its own.
+# Recipes of training by length of histories: what won most often in eight trials of each learned row on validation, on
+# ml-100k for long and instruments for short ones (`benchmarks.recipes`; docs/results.md has the trials).
+_PUBLISHED, _OURS = {"recommender.weight_decay": 0.3}, {"recommender.weight_decay": 0.01}
 RECIPES: dict[str, dict[str, dict[str, object]]] = {
-    "long": {"": {"recommender.dropout": 0.2, "recommender.weight_decay": 0.3}},
-    "short": {"": {"recommender.dropout": 0.5, "recommender.weight_decay": 0.3}},
+    family: {
+        row: {"recommender.dropout": dropout} | decay
+        for row, decay in (("", _PUBLISHED), ("sasrec-strong", _OURS), ("generation", _OURS), ("bbqrec", _OURS))
+    }
+    for family, dropout in (("long", 0.2), ("short", 0.5))
 }
 
 

@@ -29,7 +29,7 @@ from bbqrec_core import (
     metrics,
 )
 from bbqrec_core.recommender.fit import beam_ranks
-from bbqrec_lab.baselines import counting
+from bbqrec_lab.baselines.counting import Ease, ItemKnn, Markov, Popularity
 from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, resolve_source
@@ -38,7 +38,7 @@ from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.training_bar import TrainingBar
-from bbqrec_lab.experiments.variants import ONCE, VARIANTS, variant_config
+from bbqrec_lab.experiments.variants import COUNTING, ONCE, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
@@ -46,11 +46,11 @@ from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_a
 
 def load_scorer(
     directory: Path,
-) -> Recommender | counting.Popularity | counting.Markov | counting.ItemKnn | counting.Ease:
+) -> Recommender | Popularity | Markov | ItemKnn | Ease:
     """Load the scorer (recommender or counting baseline) from the directory of a finished run."""
     notes = json.loads((directory / "run.json").read_text())
-    if notes["kind"] in counting.COUNTING:
-        return counting.COUNTING[notes["kind"]].load(directory)
+    if notes["kind"] in COUNTING:
+        return COUNTING[notes["kind"]].load(directory)
     ids = SemanticIds.load(directory / "ids.npz") if notes["kind"] == "ids" else None
     state = load_file(directory / "model.safetensors")
     settings = VariantRecommenderConfig(**notes["config"]["recommender"])
@@ -143,7 +143,6 @@ SLICE = 2048  # users that are ranked between two saves
 # The modules that a stage runs. `run_code` adds this module without its imports: most belong to other stages.
 TOKENIZER_CODE = ("bbqrec_lab.baselines.tokenizers", "bbqrec_lab.datasets.features")
 RUN_CODE = ("bbqrec_core.metrics", "bbqrec_lab.experiments.statistics")
-COUNTING_CODE = ("bbqrec_lab.baselines.counting",)
 MODEL_CODE = ("bbqrec_lab.baselines.sequence_models", "bbqrec_core.recommender.fit", "bbqrec_lab.datasets.features")
 
 
@@ -159,7 +158,7 @@ class Result(NamedTuple):
 
 def run_code(kind: str) -> str:
     """Hash of the code that computes a variant of this kind."""
-    modules = COUNTING_CODE if kind in counting.COUNTING else MODEL_CODE
+    modules = (COUNTING[kind].__module__,) if kind in COUNTING else MODEL_CODE
     return code_hash(*RUN_CODE, *modules, *(TOKENIZER_CODE if kind == "ids" else ()), alone=(__name__,))
 
 
@@ -269,8 +268,8 @@ def _fit(
     data: NamedDataset, kind: str, ids: SemanticIds | None, config: Config, directory: Path
 ) -> tuple[object, list[dict]]:
     """Train the scorer and save it in `directory`; returns the scorer and one dict per epoch (or trial)."""
-    if kind in counting.COUNTING:
-        found = counting.COUNTING[kind].fit(data)
+    if kind in COUNTING:
+        found = COUNTING[kind].fit(data)
         found.save(directory)
         return found, [{"trial": trial.settings, "score": trial.ndcg} for trial in found.trials]
     where, bar = directory / "checkpoints", TrainingBar()

@@ -136,6 +136,7 @@ class Expectation(NamedTuple):
 EXPECTED: dict[str, Expectation] = {
     "popularity": Expectation(True, "popularity ignores the user"),
     "item-knn": Expectation(True, "pair counts ignore the order of events"),
+    "content-knn": Expectation(True, "what items are like ignores what users do"),
     "ease": Expectation(True, "a linear model of item sets ignores the order of events"),
     "markov": Expectation(True, "a three-step chain ignores the rest of the history"),
     "sasrec": Expectation(True, "it knows neither content nor which items come together"),

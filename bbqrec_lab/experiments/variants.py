@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bbqrec_lab.baselines.counting import COUNTING
+from bbqrec_lab.baselines.content_knn import ContentKnn
+from bbqrec_lab.baselines.counting import Ease, ItemKnn, Markov, Popularity
 from bbqrec_lab.experiments.presets import Config, with_overrides, with_recipe
+
+COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "content": ContentKnn, "ease": Ease}  # by kind
 
 
 @dataclass(frozen=True)

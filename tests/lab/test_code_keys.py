@@ -13,7 +13,7 @@ from bbqrec_lab.experiments import runs
 KEYS = {
     "tokenizer": {"modules": runs.TOKENIZER_CODE},
     "model": {"modules": (*runs.RUN_CODE, *runs.MODEL_CODE, *runs.TOKENIZER_CODE), "alone": (runs.__name__,)},
-    "counting": {"modules": (*runs.RUN_CODE, *runs.COUNTING_CODE), "alone": (runs.__name__,)},
+    "counting": {"modules": (*runs.RUN_CODE, "bbqrec_lab.baselines.counting"), "alone": (runs.__name__,)},
     "bundle": {"modules": ("bbqrec_lab.datasets.sources",)},
 }
 

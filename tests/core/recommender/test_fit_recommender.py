@@ -398,6 +398,15 @@ def test_with_two_heads_codes_learn_from_every_fourth_state_and_change_none(ids)
         assert bool(grads[1].any())
 
 
+def test_with_two_heads_the_item_softmax_alone_chooses_the_epoch(data, ids):
+    made, users = fresh("both", ids), np.arange(data.n_users)
+    history, targets = data.history("valid"), data.targets("valid")
+    items = lambda asked, some: made.model.prompt(made._rows(asked, some)).items  # noqa: E731
+    kind = data.seen_items
+    ranks = rank_users(items, history, targets, users, (kind,))[kind]
+    assert early_score(made, data, users, EVALUATION) == pytest.approx(per_user(ranks)["ndcg@10"].mean())
+
+
 def test_every_setting_has_a_test_that_changes_it():
     assert list(CHANGES) == [spec.name for spec in fields(RecommenderConfig)]
     base = asdict(recommender_config())

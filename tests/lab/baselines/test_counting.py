@@ -12,14 +12,13 @@ from toys import toy_data
 from bbqrec_core import Dataset, Sequences, metrics
 from bbqrec_core.recommender.score_bias import compare_content
 from bbqrec_lab.baselines import counting
+from bbqrec_lab.baselines.content_knn import ContentKnn
 from bbqrec_lab.baselines.counting import (
-    COUNTING,
     DECAYS,
     LAG_WEIGHTS,
     PENALTIES,
     PSEUDO_COUNTS,
     SHRINKAGES,
-    ContentKnn,
     Ease,
     ItemKnn,
     Markov,
@@ -29,7 +28,7 @@ from bbqrec_lab.baselines.counting import (
     transition_counts,
 )
 
-BASELINES = list(COUNTING.values())
+BASELINES = (Popularity, Markov, ItemKnn, ContentKnn, Ease)
 
 
 def random_sequences(seed: int, users: int = 23, n_items: int = 13) -> list[list[int]]:

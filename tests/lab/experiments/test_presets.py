@@ -129,7 +129,7 @@ def test_settings_cannot_be_changed_in_place():
 
 @pytest.mark.parametrize(("events", "family"), [(LONG, "long"), (LONG - 0.1, "short")])
 def test_a_recipe_by_length_of_histories_changes_what_the_user_did_not_give(events, family):
-    recipe = RECIPES[family][""]
+    recipe = RECIPES[family]["bbqrec"]
     for preset in ("quick", "full"):
         found = with_recipe(make_config(preset), "bbqrec", events)
         assert found == with_overrides(make_config(preset), recipe)

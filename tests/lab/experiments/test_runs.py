@@ -68,7 +68,7 @@ def no_training(monkeypatch):
 
     for name in ("make_tokenized", "fit_recommender"):
         monkeypatch.setattr(runs, name, refuse)
-    for kind in runs.counting.COUNTING.values():
+    for kind in runs.COUNTING.values():
         monkeypatch.setattr(kind, "fit", refuse)
 
 
