@@ -101,6 +101,8 @@ def _field_home(name: str) -> tuple[str, str]:
 def with_overrides(config: Config, overrides: Mapping[str, object]) -> Config:
     """`config` with fields replaced by name (`codes`, or `tokenizer.lr` if two parts share the name).
 
+    They do not count as `given`, so a recipe may still change them; overrides of `make_config` are safe from it.
+
     Raises: ValueError for an unknown, ambiguous or repeated name and for a value of the wrong type or range.
     """
     changes: dict[str, dict[str, object]] = {}
