@@ -19,7 +19,8 @@ from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
 from .decoding import Rankable, beam_search
 from .sequence_model import SequenceModel
 
-TRUSTS = (0.5, 1.0, 2.0, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting: the first in training
+TRUSTS = (0.5, 1.0, 2.0, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting
+EARLY = 3  # how many of them each evaluation of a model with item vectors tries; others rank slower and try one
 ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
 WIDER = 4  # candidates of a beam that both heads rank, per item of the list
 OFFSET_USERS, OFFSET_NUMBERS = 64, 2**20  # per step of training it; users x items at most
@@ -184,18 +185,17 @@ def fit_recommender(
 ) -> tuple[Recommender, TrainingLog]:
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
-    It trains and ranks on a GPU if there is one; the initial weights do not depend on the device. With score
-    reweighting, `ScoreBias.trust` is the best of `TRUSTS` for the best epoch, on the users of early stopping.
+    It trains and ranks on a GPU if there is one; the initial weights do not depend on the device. Each evaluation tries
+    several `TRUSTS` of score reweighting; the best one is kept with the weights of its epoch.
 
     Args: ids: semantic IDs, or None for SASRec. seed: of initial weights and batches. make: as in `build_recommender`.
     Raises: FloatingPointError on a non-finite loss.
     """
     recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make)
     recommender = recommender.to(best_device())
-    if recommender.model.config.score_reweight:
-        fit_offsets(recommender.model, data, seed, directory / "offsets", progress)
-        recommender.model.scoring.trust.fill_(TRUSTS[0])
     model, sequences = recommender.model, data.train()
+    if weighed := model.config.score_reweight:
+        fit_offsets(model, data, seed, directory / "offsets", progress)
     per_window = windows(sequences, config.max_events, np.random.default_rng(0))[1].mean()  # targets
     size = max(round(config.batch_events / per_window), 1)
     users = sample_users(data.n_users, evaluation.early_users)
@@ -207,18 +207,19 @@ def fit_recommender(
     def batches(epoch: int) -> list[Tensor]:
         return window_batches(sequences, config.max_events, size, (seed, epoch), config.epoch_steps, model.timed)
 
-    def score() -> float:
-        return early_score(recommender, data, users, evaluation)
+    def score(trusts: tuple[float, ...] = TRUSTS[: 1 if model.items is None else EARLY]) -> float:
+        found = []  # a later epoch trusts the transformer more
+        for trust in trusts if weighed else (1.0,):
+            if model.scoring is not None:
+                model.scoring.trust.fill_(trust)
+            found.append((early_score(recommender, data, users, evaluation), trust))
+        if model.scoring is not None:
+            model.scoring.trust.fill_(max(found)[1])
+        return max(found)[0]
 
     task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
     epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
     log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
-    if model.config.score_reweight:
-        row = log.epochs[log.best_epoch - 1]
-        found = [(row["score"], TRUSTS[0])]
-        for trust in TRUSTS[1:]:
-            model.scoring.trust.fill_(trust)
-            found.append((score(), trust))
-        row["score"], row["trust"] = max(found)
-        model.scoring.trust.fill_(row["trust"])
+    if weighed:
+        log.epochs[log.best_epoch - 1] |= {"score": score(TRUSTS), "trust": float(model.scoring.trust)}
     return recommender, log

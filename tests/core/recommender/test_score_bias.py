@@ -12,7 +12,7 @@ from bbqrec_core import EvaluationConfig, Sequences, build_recommender, fit_reco
 from bbqrec_core.dataset import Dataset
 from bbqrec_core.recommender import score_bias
 from bbqrec_core.recommender.decoding import Frontier, beam_search, exact_scores
-from bbqrec_core.recommender.fit import TRUSTS, fit_offsets
+from bbqrec_core.recommender.fit import EARLY, TRUSTS, fit_offsets
 from bbqrec_core.recommender.score_bias import (
     DECAYS,
     HORIZON,
@@ -392,3 +392,19 @@ def test_lag_bias_is_added_by_distance_and_starts_at_zero(ids):
     last = (rows > 0).sum(1) - 1
     states = with_lags.states(rows)[0][torch.arange(len(rows)), last]
     torch.testing.assert_close(with_lags.last_states(rows), states, atol=1e-5, rtol=1e-5)
+
+
+def test_an_epoch_is_judged_by_the_trust_that_suits_it(tmp_path, monkeypatch):
+    early, late = {0.5: 0.3}, {0.5: 0.2, 1.0: 0.4}  # scores by trust
+    asked = []
+
+    def score(recommender, *_):
+        asked.append(round(float(recommender.model.scoring.trust), 3))
+        return (early if len(asked) <= EARLY else late).get(asked[-1], 0.1)
+
+    monkeypatch.setattr("bbqrec_core.recommender.fit.early_score", score)
+    data = Dataset(n_items=N, sequences=pack(histories(6)))
+    config = recommender_config(output="items", score_reweight=True, epochs=2)
+    found, log = fit_recommender(data, None, config, EvaluationConfig(), 0, tmp_path)
+    assert (log.best_epoch, log.epochs[0]["score"], log.epochs[1]["score"]) == (2, 0.3, 0.4)
+    assert float(found.model.scoring.trust) == log.epochs[1]["trust"] == 1.0
