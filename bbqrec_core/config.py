@@ -85,7 +85,7 @@ class RecommenderConfig(Checked):
     """
 
     output: Literal["codes", "items", "both"] = "codes"
-    w_codes: float = at_least(0.03, 1e-3)  # weight of the codes in `both`
+    w_codes: float = at_least(0.01, 1e-3)  # weight of the codes in `both`
     width: int = at_least(64, 2)  # D
     layers: int = at_least(2, 1)
     heads: int = at_least(2, 1)  # H
