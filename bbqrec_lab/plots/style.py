@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Num, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from PIL import Image
 
+from bbqrec_lab.datasets.pictures import read_picture
 from bbqrec_lab.store import write_atomic
 
 WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
@@ -152,9 +152,8 @@ def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[
 
 
 def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture file as an RGB array, at most `pixels` high and wide."""
-    with Image.open(file) as opened:
-        small = opened.convert("RGB")
+    """A picture file as an RGB array, at most `pixels` high and wide; see `read_picture`."""
+    small = read_picture(file)
     small.thumbnail((pixels, pixels))
     return np.asarray(small)
 
