@@ -28,12 +28,12 @@ def vectors(items: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def write(root: Path, rows: Rows, items: int, features: dict[str, np.ndarray]) -> Path:
-    """A bundle of these events and features; every item has a title, but no text to encode."""
+    """A bundle of these events and features. Only items with text features have titles: others would be encoded."""
     (root / "features").mkdir(parents=True, exist_ok=True)
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     events.write_parquet(root / "interactions.parquet")
-    titles = pl.DataFrame({"item_id": range(items), "title": [f"Thing {item}" for item in range(items)]})
-    titles.write_parquet(root / "items.parquet")
+    table = pl.DataFrame({"item_id": range(items), "title": [f"Thing {item}" for item in range(items)]})
+    (table if "text" in features else table.drop("title")).write_parquet(root / "items.parquet")
     for name, array in features.items():
         np.save(root / "features" / f"{name}.npy", array)
     return root
@@ -87,9 +87,7 @@ def same_features(root: Path) -> Path:
 
 def no_features(root: Path) -> Path:
     """Neither features nor texts nor pictures."""
-    root = write(root, walks(40, 20, 8), 20, {})
-    pl.DataFrame({"item_id": range(20)}).write_parquet(root / "items.parquet")
-    return root
+    return write(root, walks(40, 20, 8), 20, {})
 
 
 def one_user(root: Path) -> Path:
@@ -105,8 +103,8 @@ def one_known(root: Path) -> Path:
 
 
 def dotted_name(root: Path) -> Path:
-    """A feature file that keeps the name that its script gave it."""
-    return write(root, walks(40, 20, 8), 20, {"shop.emb-llama td": vectors(20, 16)})
+    """Feature files that keep the names that their scripts gave them, or that a module of torch has as a method."""
+    return write(root, walks(40, 20, 8), 20, {"shop.emb-llama td": vectors(20, 16), "values": vectors(20, 4, 1)})
 
 
 BUNDLES: dict[str, Callable[[Path], Path]] = {
