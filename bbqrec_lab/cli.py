@@ -97,10 +97,14 @@ def _read(dataset: str) -> object:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from bbqrec_lab.datasets import download, usable
+    from bbqrec_lab.experiments import tables
+
     bundle = _read(args.path)
     print(f"{bundle.name} ({bundle.data_hash}): valid, {bundle.n_users} users, {bundle.n_items} items")
     for what, value in bundle.report.items():
         print(f"{what}: {value}")
+    tables.show(usable.usable(bundle, download.cache_dir(), args.text_encoder), "what a model can use")
     return 0
 
 
@@ -140,7 +144,7 @@ def _fit(args: argparse.Namespace) -> int:
     if args.variant not in variants.VARIANTS:
         raise ValueError(f"no variant {args.variant!r}: choose one of {', '.join(variants.VARIANTS)}")
     settings = presets.make_config(args.preset, args.seed, args.overrides)
-    data = sources.load(args.dataset, settings.data)
+    data = sources.load(args.dataset, settings.data, encoded=variants.reads_features(args.variant, settings))
     result = runs.run_variant(data, args.variant, settings, Store(args.out / "artefacts"))
     caption = f"{data.name} ({data.data_hash}), preset {args.preset}, seed {args.seed}, test part, full catalogue"
     tables.show(tables.summary(result.rows), caption)
@@ -248,7 +252,11 @@ def _add_data_commands(parts: argparse._SubParsersAction) -> None:
     get = _add(parts, "get", _get, "download and build a dataset; prints its folder")
     get.add_argument("name")
     get.add_argument("--posters", default="", metavar="DIR", help="pictures for MovieLens: a folder, or `get`")
-    _add(parts, "check", _check, "check a bundle; reports faults and dropped rows").add_argument("path")
+    check = _add(parts, "check", _check, "check a bundle; reports faults, dropped rows, and what a model can use")
+    check.add_argument("path")
+    check.add_argument(
+        "--text-encoder", default="auto", metavar="NAME", help="english, ngrams, or a model; default auto"
+    )
     _add(parts, "stats", _stats, "statistics of a bundle or registered dataset").add_argument("path")
     _add(parts, "encoders", _encoders, "download the frozen text and image encoders")
 

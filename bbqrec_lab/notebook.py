@@ -67,6 +67,15 @@ class Workspace:
         config = make_config(self.preset, self.seed if seed is None else seed, self.overrides)
         return runs.run_variant(self.data, variant, config, self.store)
 
+    def expect(self, holds: bool, rule: str) -> None:
+        """Check a rule that data made for teaching keep; other data may break it, and then a sentence says so.
+
+        Raises: AssertionError if it does not hold on planted data.
+        """
+        if not holds:
+            assert not self.truth(), rule
+            remark(f"These data break a rule, which small or uniform data can do by chance: {rule}.")
+
     def truth(self) -> dict[str, Int[np.ndarray, "rows"]]:
         """Planted factors by item row; empty if the dataset has no known truth."""
         path = self._bundle()
@@ -88,8 +97,27 @@ NOT_YET = "Not answered yet: replace None with your answer and run the cell agai
 
 
 def notice(*points: str) -> None:
-    """Display what to notice in the figure above, one bullet per point; points quote numbers of this run."""
-    _say("\n".join(["**What to notice.**", "", *(f"- {point}" for point in points)]))
+    """Display what to notice in the figure above, one bullet per point; points quote numbers of this run.
+
+    A point is Markdown: names of items go through `quote`.
+    """
+    _say("\n".join(["**What to notice.**", "", *(f"- {tables.without_tags(point)}" for point in points)]))
+
+
+def quote(name: object) -> str:
+    """The name of an item or a category in a text: letter by letter, cut after 80 letters."""
+    text = str(name)
+    return tables.quote(text if len(text) <= 80 else f"{text[:79]}…")
+
+
+def remark(sentence: str) -> None:
+    """Display one sentence, such as why a section has nothing to show on these data."""
+    _say(f"*{sentence}*")
+
+
+def ratio(part: float, whole: float) -> float:
+    """`part / whole`; NaN if the whole is 0, so that a text about it can still be written."""
+    return float(part) / float(whole) if whole else float("nan")
 
 
 def show_table(

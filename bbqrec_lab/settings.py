@@ -16,6 +16,9 @@ class DataConfig(Checked):
         k_core: repeatedly drop users and items with fewer events; 0 keeps all.
         modalities: names to use; empty uses all modalities of the bundle.
         cold_items: share of items, drawn by split_seed, that are held out of training: new items with content only.
+        text_encoder: of items without ready text features: `english` (MiniLM), `ngrams` (hashed character n-grams, for
+            any script), `auto` (English, or n-grams if it does not know a fifth of the texts), or the name or folder
+            of a model of sentence-transformers.
         posters: for `ml-100k` and `ml-1m`: a folder of pictures, or `get` to download them; empty uses no pictures.
     """
 
@@ -24,6 +27,7 @@ class DataConfig(Checked):
     k_core: int = at_least(0, 0)
     modalities: tuple[str, ...] = ()
     cold_items: float = at_least(0.0, 0.0, 1.0)
+    text_encoder: str = "auto"
     posters: str = ""
 
 

@@ -93,6 +93,16 @@ def feature(row: int, column: int, value: float) -> Callable[[Path], None]:
     return array(values)
 
 
+def one_picture(root: Path) -> None:
+    """All items have the same picture."""
+    columns(ITEMS, image=pl.lit("images/11.png"))(root)
+
+
+def other_file(root: Path) -> None:
+    """A file in features/ that is no array of numpy."""
+    (root / "features/text.pt").write_bytes(b"weights")
+
+
 def picture(content: bytes) -> Callable[[Path], None]:
     """Replace the only image."""
     return lambda root: (root / "images/11.png").write_bytes(content)

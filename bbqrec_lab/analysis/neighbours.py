@@ -23,11 +23,10 @@ def nearest(
 ) -> Int[np.ndarray, "Q k"]:
     """The k present item rows with the highest cosine to each query row, best first, without the query row.
 
-    Raises: ValueError if fewer than k + 1 items are present.
+    Returns: fewer columns if fewer than k other items are present.
     """
     others = np.flatnonzero(present)
-    if len(others) <= k:
-        raise ValueError(f"{k} neighbours need more items than {len(others)}: choose a smaller k")
+    k = min(k, max(len(others) - 1, 0))
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found = []
     for block in np.array_split(rows, max(1, len(rows) // 512)):
@@ -58,11 +57,13 @@ def audience_of_nearest(
 
     Args: sequences: events that define audiences; items without events are left out. k: maximum number of neighbours;
         fewer if fewer items are present. At most 500 query items are drawn.
-    Raises: ValueError if fewer than two items with an event are present.
+    Returns: NaN for both if fewer than two items with an event are present.
     """
     active = present & (np.bincount(sequences.items, minlength=len(present)) > 0)
+    if active.sum() < 2:
+        return float("nan"), float("nan")
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(active))[:500]
-    near = nearest(vectors, active, rows, min(k, max(int(active.sum()) - 1, 1)))
+    near = nearest(vectors, active, rows, k)
     cosine = shared_audience(sequences, np.repeat(rows, near.shape[1]), near.reshape(-1)).reshape(near.shape).mean(1)
     return float(cosine.mean()), float(cosine.std(ddof=1) / np.sqrt(len(cosine)))
 

@@ -145,7 +145,8 @@ def hsic(
     Args: most: maximum number of items, drawn at random. draws: random pairings for the value by chance.
     Raises: ValueError for fewer than 10 items.
     Source: Gretton et al. 2005.
-    Choice: the width of each kernel is the median distance of its vectors.
+    Choice: the width of each kernel is the median distance of its vectors. A part that is the same for all items
+        depends on nothing: both values are 0.
     """
     if len(first) < 10:
         raise ValueError(f"HSIC needs at least 10 items, got {len(first)}")
@@ -153,6 +154,8 @@ def hsic(
     rows = rng.permutation(len(first))[:most]
     kernels = [_kernel(vectors[rows].astype(np.float64)) for vectors in (first, second)]
     scale = np.sqrt(np.prod([(kernel * kernel).sum() for kernel in kernels]))
+    if not scale:
+        return Dependence(0.0, 0.0)
     shuffles = [rng.permutation(len(rows)) for _ in range(draws)]
     by_chance = [(kernels[0] * kernels[1][np.ix_(order, order)]).sum() / scale for order in shuffles]
     return Dependence(float((kernels[0] * kernels[1]).sum() / scale), float(np.quantile(by_chance, 0.95)))

@@ -63,6 +63,7 @@ class Stability(NamedTuple):
     agreement: (lengths,) adjusted mutual information, 0 on average for unrelated IDs, NaN if no prefix is shared.
     together: (lengths,) share of item pairs with a common prefix under one seed that have one under the other seed too.
     by_chance: (lengths,) share of all item pairs that have a common prefix; the value of `together` for unrelated IDs.
+    All are NaN for a single item.
     """
 
     agreement: Float[np.ndarray, "lengths"]
@@ -93,7 +94,8 @@ def _compared(one: Int[np.ndarray, "R"], two: Int[np.ndarray, "R"]) -> tuple[flo
     apart = [_pairs(np.bincount(group)) for group in (one, two)]
     shares = [both / pairs for pairs in apart if pairs]
     everything = len(one) * (len(one) - 1) / 2
-    return _agreement(one, two), float(np.mean(shares)) if shares else float("nan"), sum(apart) / 2 / everything
+    by_chance = sum(apart) / 2 / everything if everything else float("nan")
+    return _agreement(one, two), float(np.mean(shares)) if shares else float("nan"), by_chance
 
 
 def _pairs(sizes: Int[np.ndarray, "groups"]) -> float:

@@ -63,9 +63,12 @@ def leading_axes(
     """Vectors at unit length on at most `width` leading principal axes, which are fitted on `rows` only.
 
     K-means of raw wide features spends its codes on a few outliers and puts most items into one cluster.
+    Choice: a single number per item keeps its size, because only its sign is left at unit length.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    _, axes = np.linalg.eigh(np.cov(unit[rows], rowvar=False))  # ascending eigenvalues
+    length = np.linalg.norm(vectors, axis=1, keepdims=True) if vectors.shape[1] > 1 else np.ones((1, 1))
+    unit = vectors / np.maximum(length, 1e-12)
+    covariance = np.atleast_2d(np.cov(unit[rows], rowvar=False, ddof=min(1, len(rows) - 1)))  # one row has none
+    _, axes = np.linalg.eigh(covariance)  # ascending eigenvalues
     return ((unit - unit[rows].mean(0)) @ axes[:, ::-1][:, :width]).astype(np.float32)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from bbqrec_core import Dataset, Tokenized, fit_tokenizer
 from bbqrec_core.tokenizer.fit import finish
@@ -50,6 +51,27 @@ def join_modalities(data: Dataset, config: VariantTokenizerConfig) -> tuple[Data
     return replace(data, features={name: features}, presence={name: present}), replace(config, signals=(name,))
 
 
+def fit_numbered(
+    data: Dataset,
+    config: VariantTokenizerConfig,
+    seed: int,
+    directory: Path,
+    maker: Callable[..., nn.Module],
+    progress: Callable[[Progress], None] | None,
+) -> Tokenized:
+    """`fit_tokenizer` with modalities named by number, because a module allows no dot and no method in a name.
+
+    Args: those of `fit_tokenizer`; `config` must be resolved.
+    """
+    names = {f"modality_{number}": name for number, name in enumerate(config.signals)}
+    features = {key: data.features[name] for key, name in names.items()}
+    presence = {key: data.presence[name] for key, name in names.items()}
+    numbered = replace(data, features=features, presence=presence)
+    done = fit_tokenizer(numbered, replace(config, signals=tuple(names)), seed, directory, maker, progress)
+    signals = tuple(names.get(key, key) for key in done.ids.signals)
+    return done._replace(ids=replace(done.ids, signals=signals))
+
+
 def make_tokenized(
     data: NamedDataset,
     ids: IdsConfig,
@@ -68,7 +90,7 @@ def make_tokenized(
     if ids.source == "learned":
         if config.joined and len(config.signals) > 1:
             data, config = join_modalities(data, config)
-        done = fit_tokenizer(data, config, seed, directory, tokenizer_maker(collaborative), progress)
+        done = fit_numbered(data, config, seed, directory, tokenizer_maker(collaborative), progress)
     else:
         done = finish(control_codes(data, ids, config, seed, collaborative), config, [])
     if ids.transport:

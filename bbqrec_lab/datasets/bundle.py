@@ -10,10 +10,12 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
+from bbqrec_lab.datasets.content import is_placeholder, shared_limit, texts_to_encode
 from bbqrec_lab.datasets.interactions import filtered, late_rows, numbered, ranks_in, ranks_or_none
 
 MAX_IMAGE_BYTES = 50 * 2**20  # a poster of 224 pixels has 12 kB; a file above this limit is a mistake
 MAX_IMAGE_PIXELS = 50_000_000  # decoded at three bytes per pixel: 150 MB, below the size at which Pillow warns
+NAMED = 100  # broken pictures that one message names
 
 
 class BundleError(ValueError):
@@ -48,6 +50,8 @@ def open_arrays(root: Path, modalities: tuple[str, ...], rows: int) -> dict[Path
     for file in array_files(root):
         if modalities and not is_codes(file) and file.stem not in modalities:
             continue
+        if file.stem == "id":
+            raise fault(file, "id is the name of the signal of training events", "give the file another name")
         try:
             array = np.load(file, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
@@ -81,41 +85,72 @@ def check_array(file: Path, array: np.ndarray) -> np.ndarray:
 
 
 def check_images(root: Path, items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:
-    """Absolute picture paths, null if the file does not exist, and the hash of each file's bytes as `image_hash`."""
+    """Absolute picture paths, null if the file does not exist, and the hash of each file's bytes as `image_hash`.
+
+    A picture that many items share shows none of them: it counts as missing.
+    """
     paths: list[str | None] = [None] * items.height
     hashes: list[str | None] = [None] * items.height
-    absent = 0
+    absent, broken = 0, []
     named = items.select("row", "image").with_row_index("at").drop_nulls().sort("row")
     for at, row, image in named.iter_rows():
         if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
             remedy = "give the path inside the bundle, such as images/7.jpg"
             raise fault(root / "items.parquet", f"picture path leaves the bundle: {image!r}", remedy, row, "image")
         file = (root / image).resolve()
-        if file.is_file():
-            paths[at], hashes[at] = str(file), _check_image(file, row)
-        else:
+        if not file.is_file():
             absent += 1
+            continue
+        content = file.read_bytes() if file.stat().st_size <= MAX_IMAGE_BYTES else b""
+        if what := _picture_fault(file, content):
+            broken.append((file, row, what))
+        paths[at], hashes[at] = str(file), hashlib.blake2b(content, digest_size=8).hexdigest()
+    if broken:
+        raise _broken_pictures(root, broken)
     report["missing: picture files"] = absent
-    return items.with_columns(pl.Series("image", paths, pl.String), pl.Series("image_hash", hashes, pl.String))
+    return _without_shared(
+        items.with_columns(pl.Series("image", paths, pl.String), pl.Series("image_hash", hashes, pl.String)), report
+    )
 
 
-def _check_image(file: Path, row: int) -> str:
-    """Hash of a picture file, after its header is read and its size is checked."""
-    remedy = f"replace it, or set image to null in row {row} of items.parquet"
+def _without_shared(items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:
+    """The items without the pictures that at least `shared_limit` items have."""
+    has = pl.col("image_hash").is_not_null()
+    limit = shared_limit(items["image_hash"].count())
+    shared = items.select(has & (pl.len().over("image_hash") >= limit)).to_series()
+    report[f"missing: pictures that {limit} or more items share, items"] = int(shared.sum())
+    report["missing: such pictures"] = items.filter(shared)["image_hash"].n_unique()
+    return items.with_columns(pl.when(~shared).then(pl.col("image", "image_hash")))
+
+
+def _picture_fault(file: Path, content: bytes) -> str:
+    """What is wrong with a picture file by its header and its size; empty if nothing is."""
     size = file.stat().st_size
     if size > MAX_IMAGE_BYTES:
-        raise fault(file, f"{size} bytes, more than {MAX_IMAGE_BYTES}", remedy, column="image")
-    content = file.read_bytes()
+        return f"{size} bytes, more than {MAX_IMAGE_BYTES}"
     try:
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            width, height = Image.open(BytesIO(content)).size
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(BytesIO(content)) as opened,
+        ):
+            width, height = opened.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise fault(file, f"{error}, more than {MAX_IMAGE_PIXELS} pixels", remedy, column="image") from error
-    except (OSError, ValueError) as error:
-        raise fault(file, f"not a picture that can be read ({size} bytes)", remedy, column="image") from error
-    if width * height > MAX_IMAGE_PIXELS:
-        raise fault(file, f"{width} x {height}, more than {MAX_IMAGE_PIXELS} pixels", remedy, column="image")
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+        return f"{error}, more than {MAX_IMAGE_PIXELS} pixels"
+    except (OSError, ValueError):
+        return f"not a picture that can be read ({size} bytes)"
+    return f"{width} x {height}, more than {MAX_IMAGE_PIXELS} pixels" if width * height > MAX_IMAGE_PIXELS else ""
+
+
+def _broken_pictures(root: Path, broken: list[tuple[Path, int, str]]) -> BundleError:
+    """One error that names all broken pictures, with their rows."""
+    if len(broken) == 1:
+        file, row, what = broken[0]
+        remedy = f"replace it, or set image to null in row {row} of items.parquet"
+        return fault(file, what, remedy, column="image")
+    named = ", ".join(f"{file.name} (row {row}: {what})" for file, row, what in broken[:NAMED])
+    rest = f" and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    what = f"{len(broken)} broken pictures: {named}{rest}"
+    return fault(root / "items.parquet", what, "replace them, or set image to null in these rows", column="image")
 
 
 _WANTED = {  # column: kind of values
@@ -165,13 +200,15 @@ def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
     items = _load(root / "items.parquet", scans["items.parquet"]).rechunk()
     arrays = open_arrays(root, modalities, rows=items.height)
     report: dict[str, int | str] = {}
-    items = _check_items(root, items)
+    items = _check_items(root, items, report)
     events, users, ticks = _check_events(root, scans["interactions.parquet"].select(_REQUIRED), items, report)
     read = {file: check_array(file, array)[items["row"].to_numpy()] for file, array in arrays.items()}
     items = check_images(root, items, report)
     _check_names(root, modalities, items)
     codes = {file.stem.removesuffix("_codes"): read[file] for file in read if is_codes(file)}
     features = {file.stem: read[file] for file in read if not is_codes(file)}
+    other = (file for file in (root / "features").glob("*") if file.suffix != ".npy")
+    report |= {f"passed over: features/{file.name}": "not an .npy file" for file in sorted(other)}
     return Bundle(events, users, items.drop("row"), features, codes, ticks, report)
 
 
@@ -243,8 +280,8 @@ def _plain_ids(file: Path, ids: pl.Series) -> pl.Series:
     return plain
 
 
-def _check_items(root: Path, items: pl.DataFrame) -> pl.DataFrame:
-    """The item table sorted by id, with all optional columns, and blank text as null."""
+def _check_items(root: Path, items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:
+    """The item table sorted by id, with all optional columns; blank values and texts that say nothing are null."""
     file = root / "items.parquet"
     ids = _plain_ids(file, items["item_id"])
     _refuse(file, ids, ids.is_null(), "null item id", "give every item an id (features use this table's row order)")
@@ -259,6 +296,9 @@ def _check_items(root: Path, items: pl.DataFrame) -> pl.DataFrame:
         pl.when(texts.str.strip_chars() != "").then(texts),
         pl.when(pl.col("categories").list.len() > 0).then(pl.col("categories")),
     )
+    said = is_placeholder(items["text"])
+    report["missing: texts that are placeholders (such as no description)"] = int(said.sum())
+    items = items.with_columns(text=items["text"].set(said, None))
     return items.select("item_id", *optional, pl.exclude("item_id", *optional)).sort("item_id")
 
 
@@ -315,9 +355,14 @@ def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:
     return time, ticks
 
 
+def encodable(items: pl.DataFrame) -> dict[str, pl.Series]:
+    """What an encoder reads of each item, by modality: its text (or title) and the hash of its picture, or null."""
+    return {"text": texts_to_encode(items), "image": items["image_hash"]}
+
+
 def _check_names(root: Path, modalities: tuple[str, ...], items: pl.DataFrame) -> None:
     """Check that every requested modality exists: precomputed, or as texts or pictures to encode."""
-    there = {name for name in ("text", "image") if items[name].count()}
+    there = {name for name, column in encodable(items).items() if column.count()}
     there |= {file.stem for file in array_files(root) if not is_codes(file)}
     unknown = [name for name in modalities if name not in there]
     if unknown:

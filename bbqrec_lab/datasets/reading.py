@@ -11,7 +11,7 @@ from jaxtyping import Int32, Int64, Shaped
 
 from bbqrec_core import Dataset, Sequences
 from bbqrec_core.dataset import MIN_EVENTS
-from bbqrec_lab.datasets.bundle import Bundle, fault, read_checked, select
+from bbqrec_lab.datasets.bundle import Bundle, encodable, fault, read_checked, select
 from bbqrec_lab.datasets.interactions import break_ties, clean, repeats, tied
 from bbqrec_lab.settings import DataConfig
 
@@ -75,7 +75,7 @@ def read_bundle(path: str | Path, options: DataConfig) -> NamedDataset:
     report = {reason: count for reason, count in bundle.report.items() if count}
     report["time ties"] = "file order" if by_file else f"seeded shuffle, split_seed {options.split_seed}"
     report |= {TIED: int(tied(events).sum()), REPEATED: repeats(events)}
-    if not bundle.features and not any(bundle.items[name].count() for name in ("text", "image")):
+    if not bundle.features and not any(column.count() for column in encodable(bundle.items).values()):
         report["notice"] = "no modality in this bundle: the ID signal is the only signal"
     return _number(root.name, data_hash, bundle._replace(events=events, report=report), options)
 
@@ -101,6 +101,8 @@ def _digest(options: DataConfig, bundle: Bundle) -> str:
     digest.update(repr((options.time_ties, options.k_core, sorted(options.modalities), bundle.ticks)).encode())
     if options.cold_items:
         digest.update(repr(options.cold_items).encode())
+    if options.text_encoder != "auto":
+        digest.update(repr(options.text_encoder).encode())
     digest.update(pl.DataFrame({"user_id": bundle.users}).write_ndjson().encode())
     digest.update(bundle.items.select("item_id", "title", "text", "categories", "image_hash").write_ndjson().encode())
     columns = {name: bundle.events[name].to_numpy() for name in ("user", "item", "time")}

@@ -70,10 +70,16 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
     return target
 
 
-def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Path | None = None) -> NamedDataset:
+def load(
+    name_or_path: str | Path,
+    options: DataConfig | None = None,
+    cache: Path | None = None,
+    encoded: bool = True,
+) -> NamedDataset:
     """Return a dataset ready for training: built if registered, then read, checked, encoded and scaled.
 
     Args: options: how to read it; None means defaults. cache: root of downloads and datasets; `cache_dir()` if None.
+        encoded: whether to encode texts and pictures; rows that read no features need no encoder and no network.
     Raises: ValueError if it is neither a registered name nor a folder, or `options.posters` does not apply;
         BundleError for a faulty bundle; FetchError if a download fails.
     """
@@ -85,7 +91,9 @@ def load(name_or_path: str | Path, options: DataConfig | None = None, cache: Pat
     elif not (path := Path(name_or_path).expanduser()).is_dir():
         known = ", ".join(REGISTRY)
         raise ValueError(f"no dataset {str(name_or_path)!r}: give one of {known}, or the folder of a bundle")
-    data = features.encode(read_bundle(path, options), cache, options.modalities)
+    data = read_bundle(path, options)
+    if encoded:
+        data = features.encode(data, cache, options.modalities, options.text_encoder)
     return replace(data, features={m: features.scale(x, data.presence[m]) for m, x in data.features.items()})
 
 

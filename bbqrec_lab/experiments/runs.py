@@ -159,6 +159,7 @@ class Result(NamedTuple):
 def run_code(kind: str) -> str:
     """Hash of the code that computes a variant of this kind."""
     modules = (COUNTING[kind].__module__,) if kind in COUNTING else MODEL_CODE
+    modules += ("bbqrec_lab.datasets.features",) if kind == "content" else ()
     return code_hash(*RUN_CODE, *modules, *(TOKENIZER_CODE if kind == "ids" else ()), alone=(__name__,))
 
 

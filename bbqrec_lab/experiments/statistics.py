@@ -56,11 +56,14 @@ def list_metrics(top: Int[np.ndarray, "U k"], counts: Int[np.ndarray, "rows"]) -
         coverage@10: share of the catalogue recommended to at least one user, in [0, 1];
         gini@10: inequality of exposure, 0 (all items equal) to 1 - 1/N (one item has all exposure);
         popularity@10: mean training events of a recommended item, in events.
-    Raises: ValueError for lists shorter than 10 or without any item.
+    Raises: ValueError for lists shorter than 10.
+    Choice: all three are 0 if every list is empty, as when every user has had every item and seen items are filtered.
     """
+    if top.shape[1] < LIST_AT:
+        raise ValueError(f"need lists of {LIST_AT} rows, got {top.shape=}")
     shown = top[:, :LIST_AT][top[:, :LIST_AT] > 0]
-    if top.shape[1] < LIST_AT or not len(shown):
-        raise ValueError(f"need lists of {LIST_AT} rows, not all empty, got {top.shape=} with {len(shown)} items")
+    if not len(shown):
+        return {f"{name}@{LIST_AT}": 0.0 for name in ("coverage", "gini", "popularity")}
     n_items = len(counts) - 1
     exposure = np.sort(np.bincount(shown, minlength=n_items + 1)[1:])
     place = np.arange(1, n_items + 1)

@@ -9,6 +9,8 @@ from bbqrec_lab.store import write_atomic
 SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 BEAM = r"( by beam \d+)$"  # the end of a metric name if the ranks come from beam search
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+LATEX |= {"{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\|`*_[]$~"}
 
 
 def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
@@ -48,11 +50,22 @@ def _cell(mean: float, spread: float | None, seeds: int) -> str:
     return f"{mean:.4f} ± {spread:.4f}" if seeds > 1 else f"{mean:.4f}"
 
 
+def quote(text: object) -> str:
+    """Any text as Markdown on one line that shows it letter by letter: a title is neither markup nor mathematics."""
+    return "".join(MARKDOWN.get(letter, letter) for letter in " ".join(str(text).split()))
+
+
+def without_tags(text: str) -> str:
+    """Markdown in which no tag is live, whatever names it quotes."""
+    return text.replace("<", "&lt;")
+
+
 def markdown(frame: pl.DataFrame, caption: str) -> str:
     """`frame` as a Markdown table below its caption; floats with four decimals."""
-    lines = [frame.columns, ["---"] * frame.width, *_texts(frame)]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{caption}\n\n{table}\n"
+    head = [without_tags(name.replace("|", "\\|")) for name in frame.columns]
+    lines = [head, ["---"] * frame.width, *([quote(cell) for cell in line] for line in _texts(frame))]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{without_tags(caption)}\n\n{table}\n"
 
 
 def latex(frame: pl.DataFrame, caption: str) -> str:
@@ -74,7 +87,7 @@ def _text(value: object) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
 def save_table(

@@ -270,6 +270,15 @@ QUICK = (
 )
 
 
+def reads_features(variant: str, config: Config) -> bool:
+    """Whether a row reads the features of items; the others need no encoder.
+
+    Raises: ValueError for an unknown name.
+    """
+    settings, kind = variant_config(variant, config).recommender, VARIANTS[variant].kind
+    return kind in ("ids", "content") or (kind == "items" and (settings.features or settings.score_reweight))
+
+
 def plan(preset: str, seeds: Sequence[int]) -> list[tuple[str, int]]:
     """(variant, seed) of each row of a preset's tables: all in `full`; else `QUICK`, with one seed per ablation."""
     names = [name for name in VARIANTS if preset == "full" or name in QUICK]

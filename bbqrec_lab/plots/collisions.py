@@ -109,8 +109,9 @@ def purity(
         for index, (tokenizer, (mean, error)) in enumerate(curves.items()):
             depth = np.arange(len(mean)) + 0.06 * (index - (len(curves) - 1) / 2)
             ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=tokenizer, **look(index))
-        base = float(np.nanmean([mean[0] for mean, _ in curves.values()]))
-        ax.axhline(base, color=INK, linestyle="--", linewidth=1, label="any two items")
+        any_two = [mean[0] for mean, _ in curves.values() if np.isfinite(mean[0])]
+        if any_two:  # there are no pairs of a single item
+            ax.axhline(float(np.mean(any_two)), color=INK, linestyle="--", linewidth=1, label="any two items")
         ax.set(xlabel="shared leading codes", ylabel=name)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylim(bottom=0)

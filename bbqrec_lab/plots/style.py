@@ -1,7 +1,9 @@
 """The house style of all figures, functions that save and show a figure, and parts that several figures share."""
 
 import io
+import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +11,13 @@ import matplotlib as mpl
 import numpy as np
 import seaborn as sns
 from jaxtyping import Bool, Float, Num, UInt8
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from PIL import Image
 
+from bbqrec_lab.datasets.pictures import read_picture
+from bbqrec_lab.experiments.tables import quote
 from bbqrec_lab.store import write_atomic
 
 WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
@@ -23,13 +27,27 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0,
 GREY, INK = "0.78", "0.25"  # GREY: everything not highlighted; INK: reference lines and notes
 RASTER = 1500  # a scatter with more points is stored as pixels inside the SVG
 ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; centre SIGNED on zero
+OTHER_SCRIPTS = (  # fonts for letters that the first font lacks; the installed ones are used
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
+    *("Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC"),
+    *("Hiragino Sans", "Microsoft YaHei", "MS Gothic", "Malgun Gothic", "Apple SD Gothic Neo", "Noto Sans Thai"),
+    *("Noto Sans Devanagari", "Noto Sans Arabic", "Noto Sans Hebrew", "Nirmala UI", "Leelawadee UI", "Thonburi"),
+    *("FreeSans", "Arial Unicode MS", "Noto Emoji", "Symbola", "Segoe UI Emoji", "Segoe UI Symbol", "Unifont"),
+)
+_NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
+_boxed: set[str] = set()  # letters without a glyph that a notebook has named
 
 
 def use_house_style() -> None:
-    """Set matplotlib's defaults for all figures; no other code changes them."""
+    """Set matplotlib's defaults for all figures; no other code changes them. The user's choice of fonts stays."""
+    fonts = {name: list(mpl.rcParams[name]) for name in ("font.family", "font.sans-serif", "font.serif")}
+    installed = set(font_manager.get_font_names())
+    others = [name for name in OTHER_SCRIPTS if name in installed and name not in fonts["font.family"]]
     mpl.rcdefaults()
     mpl.rcParams.update(
-        {
+        fonts
+        | {
+            "font.family": [*fonts["font.family"], *others],
             "figure.figsize": (WIDTH, HEIGHT),
             "figure.constrained_layout.use": True,
             "font.size": 10,
@@ -61,24 +79,56 @@ def save_figure(fig: Figure, name: str, folder: str | Path, text: str) -> Path:
     Returns: the path of the PNG.
     Raises: ValueError for an empty caption.
     """
+    path, letters = _write(fig, name, folder, text)
+    if letters:
+        warnings.warn(_told_of_boxes(letters), UserWarning, stacklevel=2)
+    return path
+
+
+def _write(fig: Figure, name: str, folder: str | Path, text: str) -> tuple[Path, set[str]]:
+    """`save_figure`, and the letters that no installed font has."""
     if not text.strip():
         raise ValueError(f"figure {name!r} has the caption {text!r}: describe the figure, use plots.caption")
     folder = Path(folder)
     notes = {"png": {"Software": None, "Description": text}, "svg": {"Date": None, "Creator": None, "Title": text}}
     for suffix, metadata in notes.items():
         target = io.BytesIO()
-        fig.savefig(target, format=suffix, metadata=metadata)
+        letters = _draw(fig, target, format=suffix, metadata=metadata)
         write_atomic(folder / f"{name}.{suffix}", target.getvalue())
-    return folder / f"{name}.png"
+    return folder / f"{name}.png", letters
+
+
+def _draw(fig: Figure, target: io.BytesIO, **options: object) -> set[str]:
+    """Write a figure; returns the letters without a glyph, for which matplotlib would warn one by one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fig.savefig(target, **options)
+    letters = set()
+    for warning in caught:
+        if found := _NO_GLYPH.search(str(warning.message)):
+            letters.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return letters
 
 
 def show_figure(fig: Figure, name: str, folder: str | Path, text: str) -> None:
     """Save a figure and display the saved file in the notebook, with its caption below."""
     from IPython.display import Image, Markdown, display
 
-    path = save_figure(fig, name, folder, text)
+    path, letters = _write(fig, name, folder, text)
     display(Image(path.read_bytes(), format="png", width=int(fig.get_figwidth() * 110), alt=text))
-    display(Markdown(f"*{text}*"))
+    display(Markdown(f"*{quote(text)}*"))
+    if new := letters - _boxed:
+        _boxed.update(new)
+        display(Markdown(f"*{quote(_told_of_boxes(new))}*"))
+
+
+def _told_of_boxes(letters: set[str]) -> str:
+    some = "".join(sorted(letters)[:8])
+    return (
+        f"Boxes stand for {len(letters)} letters that no installed font has ({some}): install fonts such as Noto Sans."
+    )
 
 
 def panels(columns: int, rows: int = 1, *, width: float = 3.4, height: float = 3.0, **options: object) -> tuple:
@@ -152,9 +202,8 @@ def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[
 
 
 def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture file as an RGB array, at most `pixels` high and wide."""
-    with Image.open(file) as opened:
-        small = opened.convert("RGB")
+    """A picture file as an RGB array, at most `pixels` high and wide; see `read_picture`."""
+    small = read_picture(file)
     small.thumbnail((pixels, pixels))
     return np.asarray(small)
 

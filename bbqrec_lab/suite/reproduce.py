@@ -45,24 +45,25 @@ class Request:
         object.__setattr__(self, "out", Path(self.out).expanduser().resolve())
 
 
-@lru_cache(maxsize=1)
-def _load(dataset: str, options: DataConfig) -> object:
-    """Load the dataset, once per process."""
+@lru_cache(maxsize=2)
+def _load(dataset: str, options: DataConfig, encoded: bool) -> object:
+    """Load the dataset, with encoded texts and pictures or without them, once per process."""
     from bbqrec_lab.datasets import sources
 
-    return sources.load(dataset, options)
+    return sources.load(dataset, options, encoded=encoded)
 
 
 def run_row(dataset: str, preset: str, store: Path, variant: str, seed: int) -> object:
     """Train and evaluate one row in a worker process with one thread; stored results are reused."""
     import torch
 
-    from bbqrec_lab.experiments import presets, runs
+    from bbqrec_lab.experiments import presets, runs, variants
     from bbqrec_lab.store import Store
 
     torch.set_num_threads(1)
     settings = presets.make_config(preset, seed)
-    return runs.run_variant(_load(dataset, settings.data), variant, settings, Store(store))
+    data = _load(dataset, settings.data, variants.reads_features(variant, settings))
+    return runs.run_variant(data, variant, settings, Store(store))
 
 
 def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
@@ -145,7 +146,7 @@ def reproduce(request: Request) -> int:
     rows = variants.plan(request.preset, request.seeds) if rows_wanted else []
     notebooks.say(f"{request.dataset}, preset {request.preset}: {len(rows)} rows, {len(plan)} notebooks", end="")
     notebooks.say(f" (on the default dataset with 2 CPU cores: {BUDGETS[request.preset]}); reading the data")
-    data = _load(request.dataset, presets.make_config(request.preset).data)
+    data = _load(request.dataset, presets.make_config(request.preset).data, encoded=True)
     run = run_folder(request.out, request.dataset, request.preset, data)
     work = partial(run_row, request.dataset, request.preset, request.out / "artefacts")
     longest = sorted(rows, key=_order)  # long rows first

@@ -20,6 +20,7 @@ from bbqrec_core import SemanticIds
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.plots.style import ORDERED, picture
 
+TURNING = "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"  # marks of direction, and of byte order
 THUMBNAIL = 110  # pixels of the longer side
 STYLE = """<style>
 .bb { font: 13px/1.35 var(--jp-ui-font-family, system-ui, sans-serif); color: var(--jp-ui-font-color1, #222); }
@@ -239,7 +240,11 @@ def page(*parts: object) -> Html:
 
 
 def titles_and_images(data: NamedDataset) -> tuple[list[str], list[str | None]]:
-    """Per item row (0 is padding): the title, or `item ID` if there is no title; and the image file or None."""
+    """Per item row (0 is padding): the title, or `item ID` if there is no title; and the image file or None.
+
+    Titles are on one line, without the invisible signs that turn the text around them.
+    """
     ids = pl.concat_str(pl.lit("item "), pl.col("item_id").cast(pl.String))
-    names = data.items.select(pl.coalesce(pl.col("title").cast(pl.String), ids)).to_series().to_list()
+    title = pl.col("title").cast(pl.String).str.replace_all(TURNING, "").str.replace_all(r"\s+", " ")
+    names = data.items.select(pl.coalesce(title.str.strip_chars().replace("", None), ids)).to_series().to_list()
     return ["", *names], [None, *data.items["image"].to_list()]

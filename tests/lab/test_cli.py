@@ -12,7 +12,7 @@ import pytest
 from tiny import semantic_ids
 
 from bbqrec_lab import cli
-from bbqrec_lab.datasets import bundle, download, features, reading, sources
+from bbqrec_lab.datasets import bundle, download, features, reading, sources, usable
 from bbqrec_lab.experiments import runs, variants
 from bbqrec_lab.suite import notebooks
 
@@ -48,7 +48,9 @@ def core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     monkeypatch.setattr(runs, "recommend", recommend)
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy, free"})
     monkeypatch.setattr(sources, "get", get)
-    monkeypatch.setattr(sources, "load", lambda name, options: bundle)
+    monkeypatch.setattr(sources, "load", lambda name, options, encoded: bundle)
+    monkeypatch.setattr(variants, "reads_features", lambda name, settings: True)
+    monkeypatch.setattr(usable, "usable", lambda bundle, cache, encoder: pl.DataFrame({"modality": [encoder]}))
     monkeypatch.setattr(download, "cache_dir", lambda: tmp_path)
     monkeypatch.setattr(features, "fetch_encoders", lambda cache: {"text": cache / "text"})
     monkeypatch.setattr(reading, "read_bundle", lambda path, options: calls.append((path,)) or bundle)
@@ -197,7 +199,9 @@ def test_data_commands_print_on_standard_output(
     assert "a toy, free" in printed("data list")
     assert printed("data get toy --posters some") == f"{tmp_path / 'toy'}\n"
     assert core.calls.pop() == ("toy", "some")
-    assert "2" in printed("data check ./here").splitlines()[1]
+    lines = printed("data check ./here --text-encoder some/model").splitlines()
+    assert "2" in lines[1]
+    assert "some/model" in lines[-2], "the check ends with what a model can use"
     assert core.calls.pop() == ("./here",)
     assert "users" in printed("data stats toy")
     assert core.calls[-2:] == [("toy", ""), (tmp_path / "toy",)]

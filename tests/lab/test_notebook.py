@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import PLANTED
 
-from bbqrec_lab import Workspace
+from bbqrec_lab import Workspace, notebook
 from bbqrec_lab.datasets import planted
 from bbqrec_lab.store import Store
 
@@ -59,3 +59,38 @@ def test_a_wrong_workspace_is_refused_as_soon_as_it_is_built(space: Workspace, c
     fields = {name: getattr(space, name) for name in ("dataset", "preset", "seed", "out_dir", "overrides")}
     with pytest.raises(ValueError, match=message):
         Workspace(**fields | change)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a notebook displays."""
+    shown: list[str] = []
+    monkeypatch.setattr(notebook, "_say", shown.append)
+    return shown
+
+
+def test_a_rule_must_hold_on_planted_data_and_is_a_remark_on_others(
+    space: Workspace, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space.expect(True, "all is well")
+    with pytest.raises(AssertionError, match="all is well"):
+        space.expect(False, "all is well")
+    assert said == []
+    monkeypatch.setattr(Workspace, "truth", lambda self: {})
+    space.expect(False, "all is well")
+    assert len(said) == 1
+    assert "all is well" in said[0]
+
+
+def test_no_title_is_live_in_a_text(said: list[str]) -> None:
+    notebook.notice("A point with *stress*.", f"{notebook.quote('*Tea* <b>no. 1</b>')} is <b>here</b>.")
+    assert said[0].splitlines()[2:] == [
+        "- A point with *stress*.",
+        "- \\*Tea\\* &lt;b&gt;no. 1&lt;/b&gt; is &lt;b>here&lt;/b>.",
+    ]
+    assert len(notebook.quote("x" * 3000)) == 80
+
+
+def test_a_ratio_to_nothing_is_no_number() -> None:
+    assert notebook.ratio(1, 4) == 0.25
+    assert np.isnan(notebook.ratio(1, 0.0))

@@ -168,8 +168,8 @@ def test_nearest_is_brute_force_over_present_items_without_itself() -> None:
             for i, (vector, keep) in enumerate(zip(vectors, present, strict=True))
         ]
         assert found.tolist() == np.argsort(cosine)[::-1][:3].tolist()
-    with pytest.raises(ValueError, match="40 neighbours"):
-        neighbours.nearest(vectors, present, rows, 40)
+    assert neighbours.nearest(vectors, present, rows, 40).shape == (4, present.sum() - 1)
+    assert neighbours.nearest(vectors, np.arange(30) == 3, np.array([3]), 5).shape == (1, 0)
 
 
 def test_item_vectors_average_what_is_present() -> None:

@@ -157,13 +157,14 @@ ERRORS = [
         picture(huge_png(50_000)),
         "more than 50000000 pixels; replace it, or set image to null in row 1",
     ),
+    ("features named id", array(np.ones((5, 2)), "id"), "/id.npy: id is the name of the signal of training events; "),
     ("modality asked for but not there", nothing, "no modality 'sound'; choose from graph, image, text", ASKED),
     ("nobody left", table(EVENTS, bundles.interactions()[:2]), "no user with 3 events is left; give longer histories"),
     ("nobody left", nothing, "no user with 3 events is left in the 4-core; lower k_core", CORE),
 ]
 
 
-def reported(**counts: int) -> Callable[[NamedDataset], bool]:
+def reported(**counts: int | str) -> Callable[[NamedDataset], bool]:
     """Holds where the report counts exactly so much, the words of each reason joined by underscores."""
 
     def holds(data: NamedDataset) -> bool:
@@ -193,6 +194,21 @@ OTHERS = [
     ("outside the k-core", "reported drop", nothing, reported(dropped_2_core_items=1), {"k_core": 2}),
     ("picture file not there", "reported missing", remove("images/11.png"), lost("image", 5)),
     ("picture file not there", "reported missing", remove("images/11.png"), reported(missing_picture_files=1)),
+    ("picture shared by many items", "reported missing", bundles.one_picture, lost("image", 5)),
+    (
+        "picture shared by many items",
+        "reported missing",
+        bundles.one_picture,
+        reported(missing_pictures_that_5_or_more_items_share_items=5),
+    ),
+    ("placeholder text", "reported missing", cell(ITEMS, "text", 0, "No description."), lost("text", 1)),
+    ("placeholder text", "reported missing", cell(ITEMS, "text", 1, "<p>&nbsp;</p>"), lost("text", 1)),
+    (
+        "other file in features",
+        "reported",
+        bundles.other_file,
+        reported(passed_over_features_text_pt="not an .npy file"),
+    ),
     ("blank text", "reported missing", cell(ITEMS, "title", 0, " "), lost("title", 2)),
     ("blank text", "reported missing", cell(ITEMS, "categories", 0, []), lost("categories", 2)),
     ("optional column not there", "reported missing", BARE_ITEMS, lost("categories", 5)),
@@ -261,7 +277,9 @@ def test_chunks_of_the_file_change_nothing(tmp_path):
 def test_the_table_in_the_docs_lists_exactly_the_faults_tested_here(root):
     text = (root / "docs/data.md").read_text(encoding="utf-8").split("## Faults")[1].split("\n## ")[0]
     listed = dict(
-        re.findall(r"^\| ([^|]+?) +\| (error|reported drop|reported missing|sort|kept) +\|", text, re.MULTILINE)
+        re.findall(
+            r"^\| ([^|]+?) +\| (error|reported drop|reported missing|reported|sort|kept) +\|", text, re.MULTILINE
+        )
     )
     assert listed == {fault: "error" for fault, *_ in ERRORS} | {fault: promise for fault, promise, *_ in OTHERS}
 
@@ -275,6 +293,17 @@ def test_a_picture_file_too_large_to_read_is_refused(tmp_path, monkeypatch):
     root = bundles.write(tmp_path / "small")
     monkeypatch.setattr(bundle, "MAX_IMAGE_BYTES", 20)
     with pytest.raises(BundleError, match=r"11.png: column image: \d+ bytes, more than 20; replace it"):
+        read_bundle(root, DataConfig())
+
+
+def test_all_broken_pictures_are_named_in_one_error(tmp_path):
+    root = bundles.write(tmp_path / "small")
+    for name in ("10", "12"):
+        (root / f"images/{name}.png").write_bytes(b"no picture")
+    names = ["images/10.png", "images/11.png", "images/12.png", None, None]
+    columns(ITEMS, image=pl.Series(names, dtype=pl.String))(root)
+    says = r"items.parquet: column image: 2 broken pictures: 10.png \(row 0: .*12.png \(row 2: .*; replace them"
+    with pytest.raises(BundleError, match=says):
         read_bundle(root, DataConfig())
 
 

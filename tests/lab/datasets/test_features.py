@@ -1,6 +1,7 @@
 """Laws of the frozen encoders, of their cache and of the scaling that training sees."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import bundles
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from toys import toy_data
 
-from bbqrec_lab.datasets import encoders, features
+from bbqrec_lab.datasets import encoders, features, text_encoders
 from bbqrec_lab.datasets.download import FetchError
 from bbqrec_lab.datasets.reading import read_bundle
 from bbqrec_lab.settings import DataConfig
@@ -201,11 +202,13 @@ def fake(monkeypatch):
     monkeypatch.setattr(features, "encode_texts", run)
     monkeypatch.setattr(features, "encode_pictures", run)
     monkeypatch.setattr(features, "fetch_wheel", lambda wheel, cache: cache)
+    monkeypatch.setattr(text_encoders, "unknown_pieces", lambda texts, wheel: np.zeros(len(texts), bool))
     return calls
 
 
 def test_each_item_gets_the_vector_of_its_own_text_and_absent_ones_get_none(fake, tmp_path):
-    table = bundles.items().with_columns(text=pl.Series(["ash", None, "cedar", "ash", "elms"]))
+    table = bundles.items().drop("title", "categories")
+    table = table.with_columns(text=pl.Series(["ash", None, "cedar", "ash", "elms"]))
     data = features.encode(read_bundle(bundles.write(tmp_path / "b", table=table), DataConfig()), tmp_path)
     expected = [len(text) if text else 0 for text in data.items["text"]]
     assert list(data.features) == ["graph", "image", "text"] == list(data.presence)
@@ -251,9 +254,12 @@ def test_a_failed_run_leaves_nothing_in_the_cache(fake, tmp_path, monkeypatch):
     assert not list((tmp_path / "features").glob("*.npy"))
 
 
-def test_a_truncated_picture_is_named(weights, tmp_path):
+def test_all_truncated_pictures_are_named_in_one_error(weights, tmp_path):
     file = tmp_path / "poster.jpg"
     Image.effect_noise((60, 60), 80).save(file)
     file.write_bytes(file.read_bytes()[:400])
-    with pytest.raises(ValueError, match=r"poster.jpg: the picture cannot be decoded .*; replace it"):
-        features.encode_pictures([str(file)], weights["image"])
+    whole, other = stripes(tmp_path, (40, 40)), tmp_path / "b.png"
+    other.write_bytes(Path(whole).read_bytes()[:90])
+    files = [str(file), whole, str(other)]
+    with pytest.raises(ValueError, match=r"2 pictures cannot be decoded: .*poster.jpg \(.*b.png \(.*; replace them"):
+        features.encode_pictures(files, weights["image"])

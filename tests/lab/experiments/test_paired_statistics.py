@@ -67,9 +67,13 @@ def test_equal_exposure_has_gini_zero_and_one_item_for_all_the_largest():
     one = np.zeros((4, 10), dtype=int)
     one[:, 0] = 7
     assert statistics.list_metrics(one, np.ones(21, dtype=int))["gini@10"] == pytest.approx(1 - 1 / 20)
-    for bad in (np.zeros((2, 10), dtype=int), rows[:, :9]):
-        with pytest.raises(ValueError, match="need lists of 10 rows"):
-            statistics.list_metrics(bad, np.ones(21, dtype=int))
+    with pytest.raises(ValueError, match="need lists of 10 rows"):
+        statistics.list_metrics(rows[:, :9], np.ones(21, dtype=int))
+
+
+def test_lists_without_any_item_have_list_metrics_zero():
+    found = statistics.list_metrics(np.zeros((2, 10), dtype=int), np.ones(21, dtype=int))
+    assert found == {"coverage@10": 0, "gini@10": 0, "popularity@10": 0}
 
 
 # Paired comparisons.

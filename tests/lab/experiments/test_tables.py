@@ -61,3 +61,20 @@ def test_piped_table_keeps_long_cells_whole(capsys: pytest.CaptureFixture) -> No
     printed = capsys.readouterr().out
     assert "x" * 100 in printed
     assert "[bold]not markup" in printed
+
+
+TITLE = "<img src=x onerror=alert(1)> <b>Tea</b> & *x* `y` _z_ [a](b) $5 ~\n| {new} x^2 \\ end"
+
+
+def test_a_title_in_a_page_is_shown_letter_by_letter_on_one_line() -> None:
+    line = tables.markdown(pl.DataFrame({"<i>item</i>": [TITLE]}), "after <b>this</b>").splitlines()
+    assert len(line) == 5
+    assert "<" not in "".join(line)
+    shown = "&lt;img src=x onerror=alert(1)&gt; &lt;b&gt;Tea&lt;/b&gt; &amp; \\*x\\* \\`y\\` \\_z\\_ "
+    shown += "\\[a\\](b) \\$5 \\~ \\| "
+    assert line[4] == f"| {shown}{{new}} x^2 \\\\ end |"
+
+
+def test_a_title_in_a_paper_compiles() -> None:
+    paper = tables.latex(pl.DataFrame({"item": ["{new} x^2 ~ y\nz"]}), "c")
+    assert "\\{new\\} x\\textasciicircum{}2 \\textasciitilde{} y z \\\\" in paper

@@ -363,3 +363,22 @@ def test_a_solution_must_be_right() -> None:
     with pytest.raises(AssertionError, match="1 of 2 right"):
         notebook.solve([1, 3], [1, 2.01], tolerance=0.05)
     assert notebook.verdict("seven", 7) == "Look again: 0 of 1 right."
+
+
+def test_fonts_that_the_user_chose_are_kept_and_come_first() -> None:
+    mpl.rcParams["font.family"] = ["DejaVu Serif"]
+    plots.use_house_style()
+    plots.use_house_style()
+    assert mpl.rcParams["font.family"][0] == "DejaVu Serif"
+    assert len(set(mpl.rcParams["font.family"])) == len(mpl.rcParams["font.family"])
+    mpl.rcdefaults()
+
+
+def test_letters_without_a_glyph_are_named_once_and_not_one_by_one(tmp_path: Path) -> None:
+    mpl.rcParams["font.family"] = ["DejaVu Sans"]
+    fig, axes = plots.panels(1)
+    axes[0, 0].set_title("\U000f0000\U000f0001\U000f0001")  # no font has private letters
+    with pytest.warns(UserWarning, match="^Boxes stand for 2 letters that no installed font has") as caught:
+        plots.save_figure(fig, "boxes", tmp_path, "A caption.")
+    assert len(caught) == 1
+    mpl.rcdefaults()

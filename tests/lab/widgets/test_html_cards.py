@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from bundles import items, write
 from PIL import Image
 from tiny import semantic_ids
+from toys import toy_data
 
 from bbqrec_lab.datasets.reading import read_bundle
 from bbqrec_lab.settings import DataConfig
@@ -163,3 +165,11 @@ def test_errors_say_what_happened() -> None:
     assert Tags(html_cards.error_panel(ValueError("give a prefix"))).text == ["give a prefix"]
     assert "RuntimeError: no message" in Tags(html_cards.error_panel(RuntimeError())).text
     assert 'role="alert"' in html_cards.error_panel("x")
+
+
+def test_titles_are_on_one_line_without_signs_that_turn_the_text() -> None:
+    data = toy_data([[1, 2, 3]], 4)
+    titles = ["First\nsecond\t line ", "\u202eturned", "\ufeff \u2066", None]
+    table = data.items.with_columns(title=pl.Series(titles, dtype=pl.String), image=pl.lit(None, pl.String))
+    names, _ = html_cards.titles_and_images(replace(data, items=table))
+    assert names == ["", "First second line", "turned", "item 3", "item 4"]
