@@ -1,0 +1,335 @@
+"""The interactions of a bundle: one streaming pass that types ids, times and ratings; a second only if rows are bad."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bbqrec_lab.datasets.importing.columns import EVENT_ROLES, Columns, require
+from bbqrec_lab.datasets.importing.report import SHOWN, BadRow, ImportReport, Understood, refused
+from bbqrec_lab.datasets.importing.tables import Part, Table
+from bbqrec_lab.datasets.importing.text_files import FAULT
+from bbqrec_lab.datasets.importing.times import TimeForm, recognise, settle
+
+MISSING = ("", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "\\N")  # texts that mean no value
+ONE_IN = 1000  # more than one bad row in a thousand (and more than one) stops the import
+_FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
+_ROW = "__row"
+
+
+@dataclass(frozen=True)
+class Ids:
+    """How a column of ids is read. Args: dtype: of the column. whole: as integers, if every text is one.
+
+    An integer in text counts only if it reads back unchanged: 007, +7 and 1e3 are texts.
+    """
+
+    column: str
+    dtype: Any
+    whole: bool
+    trimmed: bool = False
+
+    def raw(self) -> pl.Expr:
+        """The values as text, null if missing."""
+        text = pl.col(self.column).cast(pl.Binary).cast(pl.String) if self.dtype == pl.Binary else pl.col(self.column)
+        text = text.cast(pl.String)
+        text = text.str.strip_chars() if self.trimmed else text
+        return pl.when(~text.is_in(MISSING)).then(text)
+
+    def read(self) -> pl.Expr:
+        """The ids; null if missing, or if they are not integers where integers are expected."""
+        column = pl.col(self.column)
+        if self.dtype.is_integer() and self.whole:
+            return column
+        if self.dtype.is_float():
+            whole = column.cast(pl.Int64, strict=False)
+            same = pl.when(whole == column).then(whole)
+            return same if self.whole else same.cast(pl.String)
+        if not self.whole:
+            return self.raw()
+        text = column.str.strip_chars() if self.trimmed else column
+        whole = text.cast(pl.Int64, strict=False)
+        return pl.when(whole.cast(pl.String) == text).then(whole)
+
+    @property
+    def words(self) -> str:
+        """The type for the report."""
+        return "integers" if self.whole else "text"
+
+
+def id_column(table: Table, column: str) -> Ids:
+    """How the ids of a column are read, by the first rows.
+
+    Choice: integers in CSV become integers; in JSON and parquet, ids keep the type of the file.
+    """
+    values = table.probe[column]
+    dtype = values.dtype
+    if dtype.is_nested() or dtype.is_temporal() or dtype == pl.Boolean:
+        raise refused(table.name, f"column {column} cannot be an id, its type is {dtype}", "name another column")
+    if dtype.is_integer():
+        return Ids(column, dtype, True)
+    if dtype.is_float():
+        known = values.drop_nulls()
+        fits = (known == known.round()).all() and (known.abs() < 2.0**53).all()
+        if not fits:
+            raise refused(
+                table.name, f"column {column} cannot be an id, it has numbers with a fraction", "name another column"
+            )
+        return Ids(column, dtype, True)
+    if dtype != pl.String:
+        return Ids(column, dtype, False)
+    kinds = {part.kind for part in table.parts}
+    trimmed = bool((values != values.str.strip_chars()).any())
+    known = values.str.strip_chars()
+    known = known.filter(~known.is_in(MISSING) & known.is_not_null())
+    whole = len(known) > 0 and (known.cast(pl.Int64, strict=False).cast(pl.String) == known).fill_null(False).all()
+    if kinds == {"json"}:
+        whole = whole and all(column in part.typed for part in table.parts)
+    if kinds == {"parquet"}:
+        whole = False
+    return Ids(column, dtype, bool(whole), trimmed)
+
+
+@dataclass(frozen=True)
+class EventPlan:
+    """How the columns of a table become interactions. Args: rating: its column, or empty."""
+
+    table: Table
+    user: Ids
+    item: Ids
+    time_column: str
+    time: TimeForm
+    rating: str
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return [self.user.column, self.item.column, self.time_column, *([self.rating] if self.rating else [])]
+
+    def dtype(self, column: str) -> Any:
+        """Type of a column in the file."""
+        return self.table.probe[column].dtype
+
+    def fields(self) -> dict[str, pl.Expr]:
+        """The expression of every field; a row with a fault of its own has no item."""
+        item = self.item.read()
+        if not self.table.typed:
+            item = pl.when(pl.col(FAULT).is_null()).then(item)
+        found = {
+            "user_id": self.user.read(),
+            "item_id": item,
+            "timestamp": self.time.read(self._clean_time(), self.dtype(self.time_column)),
+        }
+        if self.rating:
+            found["rating"] = pl.col(self.rating).cast(pl.Float32, strict=False)
+        return found
+
+    def _clean_time(self) -> pl.Expr:
+        column, values = pl.col(self.time_column), self.table.probe[self.time_column]
+        blanks = values.dtype == pl.String and (values != values.str.strip_chars()).any()
+        return column.str.strip_chars() if blanks else column
+
+    def missing(self) -> dict[str, pl.Expr]:
+        """Per field, whether its value is missing in the file."""
+        raw = {"user_id": self.user.column, "item_id": self.item.column, "timestamp": self.time_column}
+        return {name: _is_missing(column, self.dtype(column)) for name, column in raw.items()}
+
+    def scan(self) -> pl.LazyFrame:
+        """The table with the columns that are read."""
+        return self.table.scan(self.columns)
+
+
+def _is_missing(column: str, dtype: Any) -> pl.Expr:
+    """Whether a value is null, or a text that means so."""
+    value = pl.col(column)
+    if dtype == pl.String:
+        return value.is_null() | value.str.strip_chars().is_in(MISSING)
+    return value.is_null() | value.is_nan() if dtype.is_float() else value.is_null()
+
+
+def plan_events(table: Table, found: Mapping[str, str], columns: Columns) -> EventPlan:
+    """Decide by the first rows how the columns are read.
+
+    Raises: BundleError if a column is not there or cannot have its role.
+    """
+    require(table, found, EVENT_ROLES[:3])
+    form = recognise(table.probe[found["time"]], columns.zone)
+    if form is None:
+        some = ", ".join(map(repr, table.probe[found["time"]].drop_nulls().head(3)))
+        remedy = "store ISO text, Unix seconds or positions, or name another column with --time"
+        raise refused(table.name, f"no times recognised in column {found['time']} ({some})", remedy)
+    user, item = (id_column(table, found[role]) for role in ("user", "item"))
+    return EventPlan(table, user, item, found["time"], form, found.get("rating", ""))
+
+
+def write_events(plan: EventPlan, to: Path, scratch: Path, report: ImportReport) -> EventPlan:
+    """Write the interactions of a table to the parquet file `to`, with bounded memory.
+
+    Returns: the plan as it was carried out: ids may have turned out to be text, the table may be a mended copy.
+    Raises: BundleError naming the first bad row if more than one row in a thousand is bad.
+    """
+    part = scratch / "events.parquet"
+    plan = _written(plan, part, scratch)
+    nulls = _nulls(part)
+    while (plan.user.whole and nulls["user_id"]) or (plan.item.whole and nulls["item_id"]):
+        wrong = _not_whole(plan)
+        if not wrong:
+            break
+        plan = replace(plan, **{role: replace(getattr(plan, role), whole=False) for role in wrong})
+        plan = _written(plan, part, scratch)
+        nulls = _nulls(part)
+    rows = pl.scan_parquet(part).select(pl.len()).collect().item()
+    report.counts["rows read"] = rows
+    kept = pl.scan_parquet(part)
+    if any(nulls[name] for name in ("user_id", "item_id", "timestamp")):
+        _explain(plan, rows, report)
+        kept = kept.drop_nulls(["user_id", "item_id", "timestamp"])
+        kept.sink_parquet(to, compression="zstd", compression_level=1)
+        part.unlink()
+    else:
+        part.rename(to)
+    left = pl.scan_parquet(to).select(pl.len()).collect().item()
+    if not left:
+        raise refused(
+            plan.table.name, "no row with a user, an item and a time is left", "check the columns named above"
+        )
+    report.counts["rows kept"] = left
+    if plan.rating and nulls["rating"]:
+        report.counts["ratings missing or not a number, left empty"] = nulls["rating"]
+    report.understood += _understood(plan)
+    return plan
+
+
+def _understood(plan: EventPlan) -> list[Understood]:
+    """The lines of the report for the interactions."""
+    found = [
+        Understood("user_id", plan.user.column, plan.user.words),
+        Understood("item_id", plan.item.column, plan.item.words),
+    ]
+    found.append(Understood("timestamp", plan.time_column, plan.time.words))
+    return [*found, Understood("rating", plan.rating, "numbers")] if plan.rating else found
+
+
+def _written(plan: EventPlan, to: Path, scratch: Path) -> EventPlan:
+    """Write all rows in one pass, with null where a value is missing or unreadable; mend the text if polars stops."""
+    literal = any(part.literal for part in plan.table.parts)
+    if literal:
+        plan = replace(plan, table=plan.table.mended(scratch, plan.columns))
+    try:
+        return _sink(plan, to)
+    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
+        if plan.table.typed or literal:
+            cause = str(error).splitlines()[0]
+            raise refused(
+                plan.table.name, f"cannot be read ({cause})", "write it again, it may be truncated"
+            ) from error
+        return _sink(replace(plan, table=plan.table.mended(scratch, plan.columns)), to)
+
+
+def _sink(plan: EventPlan, to: Path) -> EventPlan:
+    frame = plan.scan()
+    if plan.time.twin:
+        plan = replace(plan, time=settle(plan.time, pl.col(plan.time_column), frame))
+    frame.select(**plan.fields()).sink_parquet(to, compression="zstd", compression_level=1)
+    return plan
+
+
+def _nulls(file: Path) -> dict[str, int]:
+    """Number of nulls of every column."""
+    return pl.scan_parquet(file).select(pl.all().null_count()).collect(engine="streaming").row(0, named=True)
+
+
+def _not_whole(plan: EventPlan) -> list[str]:
+    """Roles whose ids were read as integers although some are not."""
+    fields, missing = plan.fields(), plan.missing()
+    bad = {
+        role: (fields[_FIELDS[role]].is_null() & ~missing[_FIELDS[role]] & pl.col(FAULT).is_null()).any()
+        for role in ("user", "item")
+        if getattr(plan, role).whole and not getattr(plan, role).dtype.is_float()
+    }
+    if not bad:
+        return []
+    found = plan.scan().select(**bad).collect(engine="streaming").row(0, named=True)
+    return [role for role, wrong in found.items() if wrong]
+
+
+def _explain(plan: EventPlan, rows: int, report: ImportReport) -> None:
+    """Count and show the rows that were dropped; missing values are counted, bad ones are also bounded.
+
+    Raises: BundleError naming the first bad row if there are too many.
+    """
+    bad: list[BadRow] = []
+    count = 0
+    for part in plan.table.parts:
+        more, found = _explain_part(plan, part, report)
+        count += more
+        bad += found[: SHOWN - len(bad)]
+    report.bad += bad
+    if count > max(1, rows // ONE_IN):
+        few = f"{count} of {rows} rows are bad, more than one in {ONE_IN}; the first: {bad[0]}"
+        raise refused(few, "nothing was imported", "mend the file, or name the right columns")
+    if count:
+        report.counts["dropped: bad rows"] = count
+
+
+def _explain_part(plan: EventPlan, part: Part, report: ImportReport) -> tuple[int, list[BadRow]]:
+    """The number of bad rows of one file, and the first of them; missing values are counted in the report."""
+    fields, missing = plan.fields(), plan.missing()
+    kind = pl.when(pl.col(FAULT).is_not_null()).then(pl.lit("record"))
+    for name in missing:
+        kind = kind.when(missing[name]).then(pl.lit(f"null {name}")).when(fields[name].is_null()).then(pl.lit(name))
+    found = (
+        part.scan(plan.columns, row=_ROW).with_columns(kind=kind.otherwise(None)).filter(pl.col("kind").is_not_null())
+    )
+    wrong = found.select(_ROW, "kind").collect(engine="streaming")
+    short = _short_rows(part, wrong.filter(pl.col("kind").str.starts_with("null "))[_ROW])
+    wrong = wrong.with_columns(kind=pl.when(pl.col(_ROW).is_in(short)).then(pl.lit("short")).otherwise("kind"))
+    for name, number in (
+        wrong.filter(pl.col("kind").str.starts_with("null ")).group_by("kind").len().sort("kind").iter_rows()
+    ):
+        key = f"dropped: {name}"
+        report.counts[key] = report.counts.get(key, 0) + number
+    bad = wrong.filter(~pl.col("kind").str.starts_with("null ")).sort(_ROW)
+    return bad.height, _shown(plan, part, bad.head(SHOWN))
+
+
+def _short_rows(part: Part, rows: pl.Series) -> list[int]:
+    """Those of the rows that have too few fields."""
+    if part.kind != "text" or rows.is_empty():
+        return []
+    wanted = set(rows)
+    return [row for row, (_, record) in enumerate(part.lines()) if row in wanted and part.is_short(record)]
+
+
+def _shown(plan: EventPlan, part: Part, bad: pl.DataFrame) -> list[BadRow]:
+    """Bad rows with line and value."""
+    if bad.is_empty():
+        return []
+    columns = {"user_id": plan.user.column, "item_id": plan.item.column, "timestamp": plan.time_column}
+    wanted = dict(bad.select(_ROW, "kind").iter_rows())
+    values = part.scan(plan.columns, row=_ROW).filter(pl.col(_ROW).is_in(list(wanted))).collect(engine="streaming")
+    lines = {row: row + 1 for row in wanted}
+    if part.kind != "parquet":
+        last = max(wanted)
+        for row, (line, record) in enumerate(part.lines()):
+            if row in wanted:
+                lines[row] = line
+                if wanted[row] in ("record", "short"):
+                    wanted[row] = f"{wanted[row]} {record}"
+            if row == last:
+                break
+    shown = []
+    for row in values.iter_rows(named=True):
+        kind, _, record = wanted[row[_ROW]].partition(" ")
+        if kind == "short":
+            what = "fewer fields than columns"
+            shown.append(BadRow(part.file, lines[row[_ROW]], "", record, what))
+        elif kind == "record":
+            what = "more fields than columns" if part.kind == "text" else "not an object in JSON"
+            shown.append(BadRow(part.file, lines[row[_ROW]], "", record, what))
+        else:
+            what = "not a time of this form" if kind == "timestamp" else "not an id of this form"
+            shown.append(BadRow(part.file, lines[row[_ROW]], columns[kind], str(row[columns[kind]]), what))
+    return shown
