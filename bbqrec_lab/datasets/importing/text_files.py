@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import zstandard
 
@@ -26,7 +26,7 @@ def plain_suffix(file: Path) -> str:
     return Path(name).suffix
 
 
-def open_bytes(file: Path) -> BinaryIO:
+def open_bytes(file: Path) -> Any:  # a stream of bytes: beartype knows no common type of gzip and zstandard
     """The decompressed bytes of a file."""
     if file.suffix.lower() == ".gz":
         return gzip.open(file, "rb")
