@@ -1,6 +1,6 @@
 """The interactions of a bundle: one streaming pass that types ids, times and ratings; a second only if rows are bad."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ MISSING = ("", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "\\N")  # text
 ONE_IN = 1000  # more than one bad row in a thousand (and more than one) stops the import
 _FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
 _ROW = "__row"
+_NULL, _BLANK, _SHORT, _RECORD = "null ", "blank", "short", "record"  # kinds of dropped rows; others are field names
 
 
 @dataclass(frozen=True)
@@ -260,47 +261,55 @@ def _explain(plan: EventPlan, rows: int, report: ImportReport) -> None:
 
     Raises: BundleError naming the first bad row if there are too many.
     """
+    counts: dict[str, int] = {}
     bad: list[BadRow] = []
-    count = 0
     for part in plan.table.parts:
-        more, found = _explain_part(plan, part, report)
-        count += more
-        bad += found[: SHOWN - len(bad)]
+        found, shown = _explain_part(plan, part)
+        counts = {name: counts.get(name, 0) + found.get(name, 0) for name in {**counts, **found}}
+        bad += shown[: SHOWN - len(bad)]
+    rows -= counts.pop(_BLANK, 0)
+    report.counts["rows read"] = rows
+    report.counts |= {f"dropped: {name}": counts.pop(name) for name in sorted(counts) if name.startswith(_NULL)}
+    refuse_many(plan.table.name, bad, sum(counts.values()), rows)
+    if counts:
+        report.counts["dropped: bad rows"] = sum(counts.values())
     report.bad += bad
+
+
+def refuse_many(name: Path, bad: Sequence[BadRow], count: int, rows: int) -> None:
+    """Raise a BundleError naming the first bad row if more than one, and more than one in a thousand, is bad."""
     if count > max(1, rows // ONE_IN):
-        few = f"{count} of {rows} rows are bad, more than one in {ONE_IN}; the first: {bad[0]}"
-        raise refused(few, "nothing was imported", "mend the file, or name the right columns")
-    if count:
-        report.counts["dropped: bad rows"] = count
+        what = f"{count} of {rows} rows are bad, more than one in {ONE_IN}; the first: {bad[0]}"
+        raise refused(name, what, "mend the file, or name the right columns")
 
 
-def _explain_part(plan: EventPlan, part: Part, report: ImportReport) -> tuple[int, list[BadRow]]:
-    """The number of bad rows of one file, and the first of them; missing values are counted in the report."""
+def _explain_part(plan: EventPlan, part: Part) -> tuple[dict[str, int], list[BadRow]]:
+    """The number of dropped rows of one file by kind, and the first bad ones."""
     fields, missing = plan.fields(), plan.missing()
-    kind = pl.when(pl.col(FAULT).is_not_null()).then(pl.lit("record"))
+    kind = pl.when(pl.col(FAULT).is_not_null()).then(pl.lit(_RECORD))
     for name in missing:
-        kind = kind.when(missing[name]).then(pl.lit(f"null {name}")).when(fields[name].is_null()).then(pl.lit(name))
-    found = (
-        part.scan(plan.columns, row=_ROW).with_columns(kind=kind.otherwise(None)).filter(pl.col("kind").is_not_null())
-    )
-    wrong = found.select(_ROW, "kind").collect(engine="streaming")
-    short = _short_rows(part, wrong.filter(pl.col("kind").str.starts_with("null "))[_ROW])
-    wrong = wrong.with_columns(kind=pl.when(pl.col(_ROW).is_in(short)).then(pl.lit("short")).otherwise("kind"))
-    for name, number in (
-        wrong.filter(pl.col("kind").str.starts_with("null ")).group_by("kind").len().sort("kind").iter_rows()
-    ):
-        key = f"dropped: {name}"
-        report.counts[key] = report.counts.get(key, 0) + number
-    bad = wrong.filter(~pl.col("kind").str.starts_with("null ")).sort(_ROW)
-    return bad.height, _shown(plan, part, bad.head(SHOWN))
+        kind = kind.when(missing[name]).then(pl.lit(_NULL + name)).when(fields[name].is_null()).then(pl.lit(name))
+    found = part.scan(plan.columns, row=_ROW).with_columns(kind=kind.otherwise(None))
+    wrong = found.filter(pl.col("kind").is_not_null()).select(_ROW, "kind").collect(engine="streaming").sort(_ROW)
+    incomplete = pl.col("kind").str.starts_with(_NULL)
+    if part.kind == "text":
+        odd = _odd_records(part, wrong.filter(incomplete)[_ROW])
+        wrong = wrong.join(odd, on=_ROW, how="left", maintain_order="left").select(
+            _ROW, kind=pl.coalesce("odd", "kind")
+        )
+    counts = dict(wrong.group_by("kind").len().iter_rows())
+    return counts, _shown(plan, part, wrong.filter(~incomplete & (pl.col("kind") != _BLANK)).head(SHOWN))
 
 
-def _short_rows(part: Part, rows: pl.Series) -> list[int]:
-    """Those of the rows that have too few fields."""
-    if part.kind != "text" or rows.is_empty():
-        return []
-    wanted = set(rows)
-    return [row for row, (_, record) in enumerate(part.lines()) if row in wanted and part.is_short(record)]
+def _odd_records(part: Part, rows: pl.Series) -> pl.DataFrame:
+    """Those of the rows that are blank, or have too few fields."""
+    found = []
+    if len(rows):
+        wanted = set(rows)
+        for row, (_, record) in enumerate(part.lines()):
+            if row in wanted and (not record.strip() or part.is_short(record)):
+                found.append((row, _SHORT if record.strip() else _BLANK))
+    return pl.DataFrame(found, schema={_ROW: rows.dtype, "odd": pl.String}, orient="row")
 
 
 def _shown(plan: EventPlan, part: Part, bad: pl.DataFrame) -> list[BadRow]:
@@ -308,28 +317,15 @@ def _shown(plan: EventPlan, part: Part, bad: pl.DataFrame) -> list[BadRow]:
     if bad.is_empty():
         return []
     columns = {"user_id": plan.user.column, "item_id": plan.item.column, "timestamp": plan.time_column}
-    wanted = dict(bad.select(_ROW, "kind").iter_rows())
-    values = part.scan(plan.columns, row=_ROW).filter(pl.col(_ROW).is_in(list(wanted))).collect(engine="streaming")
-    lines = {row: row + 1 for row in wanted}
-    if part.kind != "parquet":
-        last = max(wanted)
-        for row, (line, record) in enumerate(part.lines()):
-            if row in wanted:
-                lines[row] = line
-                if wanted[row] in ("record", "short"):
-                    wanted[row] = f"{wanted[row]} {record}"
-            if row == last:
-                break
+    places = part.places(bad[_ROW].to_list())
+    frame = part.scan(plan.columns, row=_ROW).filter(pl.col(_ROW).is_in(bad[_ROW].to_list()))
+    values = {row[_ROW]: row for row in frame.collect(engine="streaming").iter_rows(named=True)}
     shown = []
-    for row in values.iter_rows(named=True):
-        kind, _, record = wanted[row[_ROW]].partition(" ")
-        if kind == "short":
-            what = "fewer fields than columns"
-            shown.append(BadRow(part.file, lines[row[_ROW]], "", record, what))
-        elif kind == "record":
-            what = "more fields than columns" if part.kind == "text" else "not an object in JSON"
-            shown.append(BadRow(part.file, lines[row[_ROW]], "", record, what))
+    for row, kind in bad.iter_rows():
+        line, record = places[row]
+        if kind in (_SHORT, _RECORD):
+            shown.append(BadRow(part.file, line, "", record, part.what(kind == _SHORT)))
         else:
             what = "not a time of this form" if kind == "timestamp" else "not an id of this form"
-            shown.append(BadRow(part.file, lines[row[_ROW]], columns[kind], str(row[columns[kind]]), what))
+            shown.append(BadRow(part.file, line, columns[kind], str(values[row][columns[kind]]), what))
     return shown

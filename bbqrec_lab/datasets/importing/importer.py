@@ -133,7 +133,7 @@ def _write_items(
         items = write_items_of_events(plan, own, ids, text, report)
         used, split = own, split_mark(plan.table, own)
     else:
-        items = write_items(item_plan, plan, ids, text, report)
+        item_plan, items = write_items(item_plan, ids, text, scratch, report)
         used, split = item_plan.columns, item_plan.split
     report.understood += understood(used, split, text)
     table = pl.scan_parquet(text)

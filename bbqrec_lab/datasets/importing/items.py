@@ -11,9 +11,9 @@ from pathlib import Path
 import polars as pl
 
 from bbqrec_lab.datasets.importing.columns import ITEM_ROLES, guess, is_review, require
-from bbqrec_lab.datasets.importing.events import EventPlan, Ids, id_column
-from bbqrec_lab.datasets.importing.report import ImportReport, Understood, refused
-from bbqrec_lab.datasets.importing.tables import Table
+from bbqrec_lab.datasets.importing.events import EventPlan, Ids, id_column, refuse_many
+from bbqrec_lab.datasets.importing.report import SHOWN, BadRow, ImportReport, Understood, refused
+from bbqrec_lab.datasets.importing.tables import Part, Table
 from bbqrec_lab.datasets.importing.text_files import FAULT
 
 ROW = "__row"  # row of an item in its table, from 0; null for items that only the interactions have
@@ -36,7 +36,7 @@ class ItemPlan:
         """Item ids and raw columns by role, with the row in the table."""
         frame = self.table.scan([self.item.column, *self.columns.values()]).with_row_index(ROW)
         good = pl.when(pl.col(FAULT).is_null()).then(self.item.read())
-        return frame.select(ROW, item_id=good, **{role: pl.col(name) for role, name in self.columns.items()})
+        return frame.select(ROW, FAULT, item_id=good, **{role: pl.col(name) for role, name in self.columns.items()})
 
 
 def plan_items(table: Table, given: Mapping[str, str], scratch: Path) -> ItemPlan:
@@ -85,17 +85,16 @@ def split_mark(table: Table, columns: Mapping[str, str]) -> str:
 
 
 def write_items(
-    plan: ItemPlan, events: EventPlan, event_items: pl.Series, to: Path, report: ImportReport
-) -> pl.DataFrame:
+    plan: ItemPlan, event_items: pl.Series, to: Path, scratch: Path, report: ImportReport
+) -> tuple[ItemPlan, pl.DataFrame]:
     """Write the items of a table, then those that only the interactions have; all columns but the picture.
 
-    Returns: item_id, __row and image (raw text) of every written item, in order.
+    Returns: the plan, whose table may be a mended copy; item_id, __row and image (raw text) of every item, in order.
     Raises: BundleError if no item of the interactions is in the table.
     """
-    frame = plan.scan()
-    raw = pl.col("image") if "image" in plan.columns else pl.lit(None, pl.String)
-    keys = frame.select(ROW, "item_id", image=_first_picture(raw)).collect(engine="streaming")
-    absent = keys["item_id"].null_count()
+    plan, keys = _keys(plan, scratch)
+    _show_faults(plan, keys, report)
+    frame, absent = plan.scan(), keys["item_id"].null_count()
     kept = keys.filter(pl.col("item_id").is_not_null() & pl.col("item_id").is_first_distinct())
     report.counts["items dropped: no id, or a bad row"] = absent
     report.counts["items dropped: id seen before"] = keys.height - absent - kept.height
@@ -116,7 +115,39 @@ def write_items(
     written = pl.concat([frame.select("item_id", **contents(plan, report)), _without_content(more, plan)])
     written.sink_parquet(to, compression="zstd")
     rest = more.select(pl.lit(None, keys[ROW].dtype).alias(ROW), "item_id", image=pl.lit(None, pl.String))
-    return pl.concat([kept, rest])
+    return plan, pl.concat([kept.drop(FAULT), rest])
+
+
+def _keys(plan: ItemPlan, scratch: Path) -> tuple[ItemPlan, pl.DataFrame]:
+    """Ids, raw pictures and faults of all rows; the plan reads a mended copy if polars cannot read the file."""
+    raw = pl.col("image") if "image" in plan.columns else pl.lit(None, pl.String)
+    chosen = [ROW, "item_id", _first_picture(raw).alias("image"), FAULT]
+    try:
+        return plan, plan.scan().select(chosen).collect(engine="streaming")
+    except pl.exceptions.ComputeError:
+        plan = replace(plan, table=plan.table.mended(scratch, [plan.item.column, *plan.columns.values()]))
+        return plan, plan.scan().select(chosen).collect(engine="streaming")
+
+
+def _show_faults(plan: ItemPlan, keys: pl.DataFrame, report: ImportReport) -> None:
+    """Show the bad rows of a table of items.
+
+    Raises: BundleError naming the first if there are too many.
+    """
+    faulty = keys.filter(pl.col(FAULT).is_not_null())[ROW].to_list()
+    bad, start = [], 0
+    for part in plan.table.parts if faulty else ():
+        end = start + part.scan([]).select(pl.len()).collect(engine="streaming").item()
+        rows = [row - start for row in faulty if start <= row < end][:SHOWN]
+        bad += [BadRow(part.file, *place, part.what(False)) for place in _by_line(part, rows)]
+        start = end
+    refuse_many(plan.table.name, bad, len(faulty), keys.height)
+    report.bad += bad[:SHOWN]
+
+
+def _by_line(part: Part, rows: Sequence[int]) -> list[tuple[int, str, str]]:
+    """Line, no column, and text of some rows."""
+    return [(line, "", record) for line, record in part.places(rows).values()] if rows else []
 
 
 def _without_content(items: pl.DataFrame, plan: ItemPlan) -> pl.LazyFrame:

@@ -29,9 +29,12 @@ class BadRow(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        column = f", column {self.column}" if self.column else ""
-        value = f": {self.value[:80]!r}" if self.value else ""
-        return f"{self.file}: line {self.line}{column}: {self.what}{value}"
+        return f"{self.file}: line {self.line}{', ' if self.column else ': '}{self.fault}"
+
+    @property
+    def fault(self) -> str:
+        """Column, what is wrong, and the value."""
+        return f"{f'column {self.column}: ' if self.column else ''}{self.what}: {self.value[:80]!r}"
 
 
 @dataclass
@@ -52,7 +55,7 @@ class ImportReport:
         """One table of text with the columns what, from and how."""
         rows = [(name, f"<- {column}", how) for name, column, how in self.understood]
         rows += [(what, "", str(count)) for what, count in self.counts.items() if count]
-        rows += [("bad row", f"{row.file.name}, line {row.line}", str(row).split(": ", 2)[2]) for row in self.bad]
+        rows += [("bad row", f"{row.file.name}, line {row.line}", row.fault) for row in self.bad]
         rows += [("passed over", name, reason) for name, reason in self.passed_over]
         return pl.DataFrame(rows, schema=dict.fromkeys(("what", "from", "how"), pl.String), orient="row")
 

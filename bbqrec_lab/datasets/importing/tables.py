@@ -95,9 +95,10 @@ class Part:
 
     def lines(self) -> Iterator[tuple[int, str]]:
         """Line number and text of each record, in the order of the rows of a scan."""
-        found = records(self.file, self.encoding, self.kind == "text" and self.quoted)
-        if self.kind == "text" and self.header:
-            next(found, None)
+        text = self.kind == "text"
+        found = records(self.file, self.encoding, text and self.quoted, blank=text)  # polars reads blank lines as rows
+        if text and self.header:
+            next((line for line in found if line[1].strip()), None)
         return found
 
     def is_short(self, record: str) -> bool:
@@ -108,6 +109,19 @@ class Part:
             separator = "::" if self.separator == UNIT else self.separator
             return record.count(separator) + 1 < self.probe.width
         return len(next(csv.reader([record], delimiter=self.separator), [])) < self.probe.width
+
+    def places(self, rows: Sequence[int]) -> dict[int, tuple[int, str]]:
+        """Line number (from 1) and text of rows of a scan; in parquet the number of the row, and no text."""
+        if self.kind == "parquet":
+            return {row: (row + 1, "") for row in rows}
+        wanted, last = set(rows), max(rows)
+        return {row: place for row, place in zip(range(last + 1), self.lines(), strict=False) if row in wanted}
+
+    def what(self, short: bool) -> str:
+        """What is wrong with a whole record."""
+        if self.kind == "json":
+            return "not an object in JSON"
+        return "fewer fields than columns" if short else "more fields than columns"
 
     def mended(self, scratch: Path, columns: Sequence[str]) -> "Part":
         """The same part read from a copy in which bad lines are marked and the text is UTF-8."""

@@ -53,12 +53,15 @@ def open_text(file: Path, encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(open_bytes(file), encoding, newline="\n")
 
 
-def records(file: Path, encoding: str, quoted: bool) -> Iterator[tuple[int, str]]:
-    """Each record that is not blank, with the number of its first line (from 1); quotes may contain line breaks."""
+def records(file: Path, encoding: str, quoted: bool, blank: bool) -> Iterator[tuple[int, str]]:
+    """Each record with the number of its first line (from 1); quotes may contain line breaks.
+
+    Args: blank: a blank line is a record too.
+    """
     held, first = "", 0
     with open_text(file, encoding) as lines:
         for number, line in enumerate(lines, start=1):
-            if not held and not line.strip():
+            if not held and not blank and not line.strip():
                 continue
             first = first if held else number
             held += line

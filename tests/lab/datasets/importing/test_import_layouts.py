@@ -246,13 +246,19 @@ def test_movielens_csv_files_and_the_tab_file(tmp_path: Path) -> None:
 
 
 def test_amazon_2014_reviews_and_python_literal_metadata(tmp_path: Path) -> None:
+    pairs = [(u, i) for u, order in (("u", (0, 1, 2)), ("v", (2, 1, 0))) for i in order]
+    asins = ("0000013714", "B000A", "B000B")
     rows = [
-        {"reviewerID": f"A2SUAM1J3GNN{u}", "asin": i, "reviewerName": "J. \"Mac\"", "helpful": [0, 1], "reviewText": f"Fine {n}", "overall": 5.0,
-         "summary": f"Good {n}", "unixReviewTime": 1_252_800_000 + 86_400 * n, "reviewTime": "09 13, 2009"}
-        for n, (u, i) in enumerate([("u", "0000013714"), ("u", "B000A"), ("u", "B000B"), ("v", "B000B"), ("v", "B000A"), ("v", "0000013714")])
+        {"reviewerID": f"A2SUAM1J3GNN{u}", "asin": asins[i], "reviewerName": 'J. "Mac"', "helpful": [0, 1],
+         "reviewText": f"Fine {n}", "overall": 5.0, "summary": f"Good {n}",
+         "unixReviewTime": 1_252_800_000 + 86_400 * n, "reviewTime": "09 13, 2009"}
+        for n, (u, i) in enumerate(pairs)
     ]  # fmt: skip
     meta = [
-        "{'asin': '0000013714', 'title': \"Girls' Ballet Tutu\", 'price': 3.17, 'imUrl': 'http://ecx.images-amazon.com/images/I/51fAmVkTbyL._SY300_.jpg', 'related': {'also_bought': ['B00JHONN1S']}, 'salesRank': {'Toys & Games': 211836}, 'brand': 'Coxlures', 'categories': [['Sports', 'Dance'], ['Sports', 'Skirts']]}",
+        "{'asin': '0000013714', 'title': \"Girls' Ballet Tutu\", 'price': 3.17, "
+        "'imUrl': 'http://ecx.images-amazon.com/images/I/51fAmVkTbyL._SY300_.jpg', "
+        "'related': {'also_bought': ['B00JHONN1S']}, 'salesRank': {'Toys & Games': 211836}, 'brand': 'Coxlures', "
+        "'categories': [['Sports', 'Dance'], ['Sports', 'Skirts']]}",
         "{'asin': 'B000A', 'description': 'It\\'s \"new\"', 'categories': [[]]}",
         "{'asin': 'B000B', 'title': u'Caf\\xe9', 'categories': [['Food']]}",
     ]
@@ -281,8 +287,9 @@ def test_amazon_ratings_without_header_in_both_column_orders(tmp_path: Path) -> 
 
 def test_amazon_2018_reviews_and_metadata(tmp_path: Path) -> None:
     rows = [
-        {"overall": 1.0, "vote": "5", "verified": True, "reviewTime": "02 19, 2015", "reviewerID": u, "asin": i, "style": {"Color:": " Red"},
-         "reviewerName": "x", "reviewText": f"t{n}", "summary": "s", "unixReviewTime": 1_424_304_000 + n, "image": ["https://x/1.jpg"]}
+        {"overall": 1.0, "vote": "5", "verified": True, "reviewTime": "02 19, 2015", "reviewerID": u, "asin": i,
+         "style": {"Color:": " Red"}, "reviewerName": "x", "reviewText": f"t{n}", "summary": "s",
+         "unixReviewTime": 1_424_304_000 + n, "image": ["https://x/1.jpg"]}
         for n, (u, i) in enumerate(FOUR)
     ]  # fmt: skip
     meta = [
@@ -313,14 +320,17 @@ def test_amazon_2018_reviews_and_metadata(tmp_path: Path) -> None:
 
 def test_amazon_2023_reviews_and_metadata(tmp_path: Path) -> None:
     rows = [
-        {"rating": 5.0, "title": f"Such a scent {n}", "text": f"Nice {n}", "images": [{"small_image_url": "https://x"}], "asin": f"v{n}", "parent_asin": i,
-         "user_id": u, "timestamp": 1_588_687_728_923 + n, "helpful_vote": 0, "verified_purchase": True}
+        {"rating": 5.0, "title": f"Such a scent {n}", "text": f"Nice {n}", "images": [{"small_image_url": "https://x"}],
+         "asin": f"v{n}", "parent_asin": i, "user_id": u, "timestamp": 1_588_687_728_923 + n, "helpful_vote": 0,
+         "verified_purchase": True}
         for n, (u, i) in enumerate(FOUR)
     ]  # fmt: skip
     meta = [
-        {"main_category": "All Beauty", "title": f"Howard {i}", "average_rating": 4.8, "rating_number": 10, "features": [], "description": ["Ideal"], "price": None,
-         "images": [{"thumb": "https://x/t.jpg", "large": "https://x/l.jpg", "variant": "MAIN", "hi_res": None}], "videos": [], "store": "H", "categories": [],
-         "details": {"Size": "1"}, "parent_asin": i, "bought_together": None}
+        {"main_category": "All Beauty", "title": f"Howard {i}", "average_rating": 4.8, "rating_number": 10,
+         "features": [], "description": ["Ideal"], "price": None,
+         "images": [{"thumb": "https://x/t.jpg", "large": "https://x/l.jpg", "variant": "MAIN", "hi_res": None}],
+         "videos": [], "store": "H", "categories": [], "details": {"Size": "1"}, "parent_asin": i,
+         "bought_together": None}
         for i in "abc"
     ]  # fmt: skip
     events, items, report = imported(
