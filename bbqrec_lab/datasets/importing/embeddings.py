@@ -41,7 +41,7 @@ def place_features(
     for file in files:
         try:
             for vectors in _read(file):
-                _place(vectors, file, items, source_rows, bundle, report)
+                place_vectors(vectors, file, items, source_rows, bundle, report)
         except UnusableFileError as error:
             report.passed_over.append((str(file), str(error)))
 
@@ -167,7 +167,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _place(
+def place_vectors(
     vectors: Vectors, file: Path, items: pl.DataFrame, source_rows: int, bundle: Path, report: ImportReport
 ) -> None:
     """Write the vectors of one modality in the order of the items.

@@ -10,11 +10,18 @@ from typing import Any
 import polars as pl
 
 from bbqrec_lab.datasets.importing.columns import EVENT_ROLES, Columns, guess
-from bbqrec_lab.datasets.importing.embeddings import UnusableFileError, Vectors, list_columns, place_features, stacked
-from bbqrec_lab.datasets.importing.embeddings import _place as place_vectors
+from bbqrec_lab.datasets.importing.embeddings import (
+    UnusableFileError,
+    Vectors,
+    list_columns,
+    place_features,
+    place_vectors,
+    stacked,
+)
 from bbqrec_lab.datasets.importing.events import EventPlan, plan_events, write_events
 from bbqrec_lab.datasets.importing.items import (
     ItemPlan,
+    has_text_ids,
     item_columns_of_events,
     plan_items,
     split_mark,
@@ -128,6 +135,9 @@ def _write_items(
     events, text = bundle / "interactions.parquet", scratch / "items.parquet"
     if item_plan is not None and item_plan.item.whole != plan.item.whole:
         item_plan = _as_text(item_plan)
+    if item_plan is not None and has_text_ids(item_plan):
+        item_plan = _as_text(item_plan)
+        _ids_as_text(events, scratch)
     ids = _event_items(events)
     if item_plan is None:
         items = write_items_of_events(plan, own, ids, text, report)
@@ -147,6 +157,14 @@ def _write_items(
         rows = item_plan.scan().select(pl.len()).collect(engine="streaming").item()
         _own_lists(item_plan, items, rows, bundle, report)
     place_features(found.arrays, items, rows, bundle, report)
+
+
+def _ids_as_text(events: Path, scratch: Path) -> None:
+    """Write item ids of the interactions as text, since those of the item table are."""
+    copy = scratch / "text_ids.parquet"
+    frame = pl.scan_parquet(events).with_columns(pl.col("item_id").cast(pl.String))
+    frame.sink_parquet(copy, compression="zstd", compression_level=1)
+    copy.replace(events)
 
 
 def _event_items(events: Path) -> pl.Series:

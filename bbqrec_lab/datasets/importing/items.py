@@ -129,6 +129,18 @@ def _keys(plan: ItemPlan, scratch: Path) -> tuple[ItemPlan, pl.DataFrame]:
         return plan, plan.scan().select(chosen).collect(engine="streaming")
 
 
+def has_text_ids(plan: ItemPlan) -> bool:
+    """Whether ids that were expected to be integers are text in a later row."""
+    if not plan.item.whole or plan.item.dtype != pl.String:
+        return False
+    text = replace(plan.item, whole=False).read().is_not_null() & plan.item.read().is_null()
+    frame = plan.table.scan([plan.item.column]).select((text & pl.col(FAULT).is_null()).any())
+    try:
+        return bool(frame.collect(engine="streaming").item())
+    except pl.exceptions.ComputeError:  # a bad line: the copy that is made later is read with ids as text
+        return True
+
+
 def _show_faults(plan: ItemPlan, keys: pl.DataFrame, report: ImportReport) -> None:
     """Show the bad rows of a table of items.
 

@@ -188,3 +188,12 @@ def test_a_folder_of_several_logs_asks_which_one(tmp_path: Path) -> None:
         table(folder, rows(50), name)
     with pytest.raises(BundleError, match=r"several tables could be the interactions \(clicks\.csv, orders\.tsv\)"):
         import_data(folder, tmp_path / "to")
+
+
+def test_text_ids_far_below_in_an_item_table_make_the_ids_of_both_tables_text(tmp_path: Path) -> None:
+    file = table(tmp_path, [f"u,{k % 3 + 10},{1_600_000_000 + k}" for k in range(9)])
+    names = [f"{k},{'x' * 200}" for k in range(10, 3_000)]
+    items = table(tmp_path, [*names, "sku-1,Late"], "items.csv", "item,title")
+    import_data(file, tmp_path / "to", items=items)
+    for name in ("items", "interactions"):
+        assert pl.read_parquet(tmp_path / "to" / f"{name}.parquet").schema["item_id"] == pl.String
