@@ -1,6 +1,7 @@
 """Embeddings of items from .npy, .npz, .pt, .safetensors and parquet lists, placed by item id or by row."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -84,7 +85,8 @@ def _weights(file: Path) -> object:
     import torch
 
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that it then refuses
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UnusableFileError("holds more than tensors: save the tensor alone (torch.save(tensor, FILE))") from error
     return _arrays(found)

@@ -243,7 +243,8 @@ def _open_text(file: Path, text: str, encoding: str, suffix: str, scratch: Path)
     if "\0" in text[:1000]:
         raise refused(file, "a binary file of no known layout", f"give a table ending in {', '.join(ENDINGS)}")
     lines = [line for line in text.split("\n") if line.strip()]
-    separator = "\t" if suffix in (".inter", ".item") else _separator(lines[:100])
+    fixed = {".inter": "\t", ".item": "\t"}.get(suffix)
+    separator = fixed or _separator(lines[:100]) or {".csv": ",", ".tsv": "\t"}.get(suffix)  # a table of one column
     if not separator:
         raise refused(
             file, f"no separator found in its first line {lines[0][:60]!r}", "separate fields by commas or tabs"

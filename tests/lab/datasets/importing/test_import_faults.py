@@ -135,7 +135,7 @@ def test_a_wrong_request_is_refused_before_anything_is_written(tmp_path: Path, g
         ("a.xlsx", b"PK\x03\x04 rest", "an archive or a workbook, not a table; unpack it, or export the sheet as CSV"),
         ("a.parquet", b"PAR1 cut", "cannot be read as parquet"),
         ("a.csv", b"", "the file is empty"),
-        ("a.csv", b"one\ntwo\n", "no separator found"),
+        ("a.txt", b"one\ntwo\n", "no separator found"),
         (
             "a.csv",
             b"x,y,z\na,b,c\nd,e,f\n",
