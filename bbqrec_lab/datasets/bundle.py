@@ -344,17 +344,16 @@ def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:
 def recognise_unit(time: pl.Series, ticks: int) -> tuple[pl.Series, int, str]:
     """Times with the ticks per second of their size: Unix seconds have at most 11 digits.
 
-    Fractions below 1e8, such as times scaled to 0..1, have no unit: they become their rank, so that gaps and ties are
-    judged at full resolution.
+    Times scaled to 0..1 have no unit: they become their rank, so that gaps and ties are judged at full resolution.
 
     Returns: times, ticks, and what was recognised (empty for seconds, positions and datetimes).
     """
     highest = time.max()
     if ticks != 1 or highest is None:
         return time, ticks, ""
-    if highest < SECONDS and time.dtype.is_float() and (time != time.floor()).any():
+    if highest <= 1 and time.dtype.is_float() and (time != time.floor()).any():
         ranks = time.rank("dense").cast(pl.Int64) - 1
-        return ranks, 1, "fractions without a unit: their order alone counts"
+        return ranks, 1, "scaled to 0..1: their order alone counts"
     if highest < SECONDS * 1000:
         return time, 1, ""
     middle = time.median()  # not the highest, which a single slip may have made

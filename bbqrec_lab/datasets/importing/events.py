@@ -171,23 +171,20 @@ def write_events(plan: EventPlan, to: Path, scratch: Path, report: ImportReport)
     Returns: the plan as it was carried out: ids may have turned out to be text, the table may be a mended copy.
     Raises: BundleError naming the first bad row if more than one row in a thousand is bad.
     """
-    part = scratch / "events.parquet"
-    plan = _written(plan, part, scratch)
-    nulls = _nulls(part)
-    while (plan.user.whole and nulls["user_id"]) or (plan.item.whole and nulls["item_id"]):
-        wrong = _not_whole(plan)
-        if not wrong:
-            break
-        plan = replace(plan, **{role: replace(getattr(plan, role), whole=False) for role in wrong})
+    part, needed = scratch / "events.parquet", ["user_id", "item_id", "timestamp"]
+    while True:
         plan = _written(plan, part, scratch)
         nulls = _nulls(part)
+        dropped = [_dropped(plan, one) for one in plan.table.parts] if any(nulls[name] for name in needed) else []
+        text = _text_roles(plan, dropped)
+        if not text:
+            break
+        plan = replace(plan, **{role: replace(getattr(plan, role), whole=False) for role in text})
     rows = pl.scan_parquet(part).select(pl.len()).collect().item()
     report.counts["rows read"] = rows
-    kept = pl.scan_parquet(part)
-    if any(nulls[name] for name in ("user_id", "item_id", "timestamp")):
-        _explain(plan, rows, report)
-        kept = kept.drop_nulls(["user_id", "item_id", "timestamp"])
-        kept.sink_parquet(to, compression="zstd", compression_level=1)
+    if dropped:
+        _explain(plan, dropped, rows, report)
+        pl.scan_parquet(part).drop_nulls(needed).sink_parquet(to, compression="zstd", compression_level=1)
         part.unlink()
     else:
         part.rename(to)
@@ -242,31 +239,25 @@ def _nulls(file: Path) -> dict[str, int]:
     return pl.scan_parquet(file).select(pl.all().null_count()).collect(engine="streaming").row(0, named=True)
 
 
-def _not_whole(plan: EventPlan) -> list[str]:
+def _text_roles(plan: EventPlan, dropped: Sequence[pl.DataFrame]) -> list[str]:
     """Roles whose ids were read as integers although some are not."""
-    fields, missing = plan.fields(), plan.missing()
-    bad = {
-        role: (fields[_FIELDS[role]].is_null() & ~missing[_FIELDS[role]] & pl.col(FAULT).is_null()).any()
-        for role in ("user", "item")
-        if getattr(plan, role).whole and not getattr(plan, role).dtype.is_float()
-    }
-    if not bad:
-        return []
-    found = plan.scan().select(**bad).collect(engine="streaming").row(0, named=True)
-    return [role for role, wrong in found.items() if wrong]
+    kinds = {kind for frame in dropped for kind in frame["kind"].unique()}
+    text = [role for role in ("user", "item") if getattr(plan, role).whole and _FIELDS[role] in kinds]
+    return [role for role in text if not getattr(plan, role).dtype.is_float()]
 
 
-def _explain(plan: EventPlan, rows: int, report: ImportReport) -> None:
+def _explain(plan: EventPlan, dropped: Sequence[pl.DataFrame], rows: int, report: ImportReport) -> None:
     """Count and show the rows that were dropped; missing values are counted, bad ones are also bounded.
 
     Raises: BundleError naming the first bad row if there are too many.
     """
     counts: dict[str, int] = {}
     bad: list[BadRow] = []
-    for part in plan.table.parts:
-        found, shown = _explain_part(plan, part)
-        counts = {name: counts.get(name, 0) + found.get(name, 0) for name in {**counts, **found}}
-        bad += shown[: SHOWN - len(bad)]
+    for part, wrong in zip(plan.table.parts, dropped, strict=True):
+        for kind, number in wrong.group_by("kind").len().iter_rows():
+            counts[kind] = counts.get(kind, 0) + number
+        faulty = wrong.filter(~pl.col("kind").str.starts_with(_NULL) & (pl.col("kind") != _BLANK))
+        bad += _shown(plan, part, faulty.head(SHOWN - len(bad)))
     rows -= counts.pop(_BLANK, 0)
     report.counts["rows read"] = rows
     report.counts |= {f"dropped: {name}": counts.pop(name) for name in sorted(counts) if name.startswith(_NULL)}
@@ -283,32 +274,33 @@ def refuse_many(name: Path, bad: Sequence[BadRow], count: int, rows: int) -> Non
         raise refused(name, what, "mend the file, or name the right columns")
 
 
-def _explain_part(plan: EventPlan, part: Part) -> tuple[dict[str, int], list[BadRow]]:
-    """The number of dropped rows of one file by kind, and the first bad ones."""
+def _dropped(plan: EventPlan, part: Part) -> pl.DataFrame:
+    """The rows of one file that are dropped, and the kind of what is wrong."""
     fields, missing = plan.fields(), plan.missing()
     kind = pl.when(pl.col(FAULT).is_not_null()).then(pl.lit(_RECORD))
     for name in missing:
         kind = kind.when(missing[name]).then(pl.lit(_NULL + name)).when(fields[name].is_null()).then(pl.lit(name))
-    found = part.scan(plan.columns, row=_ROW).with_columns(kind=kind.otherwise(None))
-    wrong = found.filter(pl.col("kind").is_not_null()).select(_ROW, "kind").collect(engine="streaming").sort(_ROW)
-    incomplete = pl.col("kind").str.starts_with(_NULL)
-    if part.kind == "text":
-        odd = _odd_records(part, wrong.filter(incomplete)[_ROW])
-        wrong = wrong.join(odd, on=_ROW, how="left", maintain_order="left").select(
-            _ROW, kind=pl.coalesce("odd", "kind")
-        )
-    counts = dict(wrong.group_by("kind").len().iter_rows())
-    return counts, _shown(plan, part, wrong.filter(~incomplete & (pl.col("kind") != _BLANK)).head(SHOWN))
+    last = part.probe.columns[-1]  # null where a record is blank or too short
+    found = part.scan(list(dict.fromkeys([*plan.columns, last])), row=_ROW)
+    found = found.select(_ROW, kind=kind.otherwise(None), odd=pl.col(last).is_null())
+    wrong = found.filter(pl.col("kind").is_not_null()).collect(engine="streaming").sort(_ROW)
+    odd = _odd_records(part, wrong.filter(pl.col("kind").str.starts_with(_NULL) & pl.col("odd"))[_ROW])
+    wrong = wrong.drop("odd").join(odd, on=_ROW, how="left", maintain_order="left")
+    return wrong.select(_ROW, kind=pl.coalesce("odd", "kind"))
 
 
 def _odd_records(part: Part, rows: pl.Series) -> pl.DataFrame:
-    """Those of the rows that are blank, or have too few fields."""
-    found = []
-    if len(rows):
-        wanted = set(rows)
-        for row, (_, record) in enumerate(part.lines()):
-            if row in wanted and (not record.strip() or part.is_short(record)):
-                found.append((row, _SHORT if record.strip() else _BLANK))
+    """Those of the rows (sorted) of delimited text that are blank, or have too few fields."""
+    found, wanted = [], iter(rows if part.kind == "text" else ())
+    asked = next(wanted, None)
+    for row, (_, record) in enumerate(part.lines() if asked is not None else ()):
+        if row != asked:
+            continue
+        if not record.strip() or part.is_short(record):
+            found.append((row, _SHORT if record.strip() else _BLANK))
+        asked = next(wanted, None)
+        if asked is None:
+            break
     return pl.DataFrame(found, schema={_ROW: rows.dtype, "odd": pl.String}, orient="row")
 
 
