@@ -13,6 +13,7 @@ from pathlib import Path
 from bbqrec_lab.suite.process_pool import use_one_thread
 
 PRESETS = ("smoke", "quick", "full")
+COLUMNS = ("user", "item", "time", "rating", "title", "text", "image", "categories")
 WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -114,6 +115,16 @@ def _stats(args: argparse.Namespace) -> int:
 
     bundle = _read(args.path)
     tables.show(reading.statistics(bundle), f"{bundle.name} ({bundle.data_hash})")
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from bbqrec_lab.datasets.importing import Columns, import_data
+    from bbqrec_lab.experiments import tables
+
+    columns = Columns(**{name: getattr(args, name) for name in (*COLUMNS, "zone")})
+    report = import_data(args.source, args.to, args.items, args.images, args.features, columns)
+    tables.show(report.table(), f"imported to {report.folder}")
     return 0
 
 
@@ -259,6 +270,21 @@ def _add_data_commands(parts: argparse._SubParsersAction) -> None:
     )
     _add(parts, "stats", _stats, "statistics of a bundle or registered dataset").add_argument("path")
     _add(parts, "encoders", _encoders, "download the frozen text and image encoders")
+    _add_import(parts)
+
+
+def _add_import(parts: argparse._SubParsersAction) -> None:
+    own = _add(parts, "import", _import, "make a bundle of your own tables, pictures and embeddings")
+    own.add_argument(
+        "source", metavar="SOURCE", help="table of interactions, or folder with its part files or a dataset"
+    )
+    own.add_argument("--to", required=True, metavar="FOLDER", help="folder of the bundle; must not exist or be empty")
+    own.add_argument("--items", metavar="FILE", help="table of items: title, text, categories, picture")
+    own.add_argument("--images", metavar="DIR", help="pictures named ID.jpg, or as the column of pictures says")
+    own.add_argument("--features", action="append", default=[], metavar="FILE", help="embeddings; may be repeated")
+    for name in COLUMNS:
+        own.add_argument(f"--{name}", default="", metavar="COLUMN", help=f"column of the {name}; default: guessed")
+    own.add_argument("--zone", default="", metavar="NAME", help="zone of times without one; default UTC")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -267,7 +293,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_run_commands(commands)
-    data = commands.add_parser("data", help="datasets: list, get, check, stats; encoders")
+    data = commands.add_parser("data", help="datasets: list, get, check, stats, import; encoders")
     _add_data_commands(data.add_subparsers(required=True, metavar="COMMAND"))
     return top
 

@@ -27,6 +27,7 @@ GROUPS = {  # name: environment below .peers, module, function
     "evaluate": ("recbole", "evaluating", "evaluate"),
     "tree": ("main", "catalogue", "tree"),
     "bundle": ("main", "reading", "bundle"),
+    "own-data": ("main", "own_data", "own_data"),
     "import": ("main", "importing", "importing"),
 }
 

@@ -14,6 +14,7 @@ from bbqrec_lab.datasets.content import is_placeholder, shared_limit, texts_to_e
 from bbqrec_lab.datasets.interactions import filtered, late_rows, numbered, ranks_in, ranks_or_none
 
 MAX_IMAGE_BYTES = 50 * 2**20  # a poster of 224 pixels has 12 kB; a file above this limit is a mistake
+SECONDS = 1e8  # Unix seconds since 1973 are above it, positions below
 MAX_IMAGE_PIXELS = 50_000_000  # decoded at three bytes per pixel: 150 MB, below the size at which Pillow warns
 NAMED = 100  # broken pictures that one message names
 
@@ -42,6 +43,24 @@ def is_codes(file: Path) -> bool:
 def array_files(root: Path) -> list[Path]:
     """The array files of a bundle, sorted by the name of the modality."""
     return sorted((root / "features").glob("*.npy"), key=lambda file: file.stem)
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The part files of a table that is a folder, by name, without empty ones, markers and checksums (Spark, Dask)."""
+    inside = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    hidden = [path for path in inside if any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)]
+    return sorted(path for path in inside if path not in hidden and path.suffix != ".crc")
+
+
+def ignored_files(root: Path) -> dict[str, str]:
+    """Files that look like features but are not read, with the reason and the remedy."""
+    inside = root / "features"
+    found = (
+        {} if not inside.is_dir() else {path: "not a .npy file" for path in inside.iterdir() if path.suffix != ".npy"}
+    )
+    found |= {path: "not in the folder features" for path in root.glob("*.np[yz]")}
+    remedy = "store one row per item in features/NAME.npy, or run bbqrec data import on this folder"
+    return {path.relative_to(root).as_posix(): f"{why}: {remedy}" for path, why in sorted(found.items())}
 
 
 def open_arrays(root: Path, modalities: tuple[str, ...], rows: int) -> dict[Path, np.ndarray]:
@@ -199,7 +218,7 @@ def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
     scans = {name: _scan(root / name, wanted) for name, wanted in _WANTED.items()}
     items = _load(root / "items.parquet", scans["items.parquet"]).rechunk()
     arrays = open_arrays(root, modalities, rows=items.height)
-    report: dict[str, int | str] = {}
+    report: dict[str, int | str] = {f"ignored: {name}": why for name, why in ignored_files(root).items()}
     items = _check_items(root, items, report)
     events, users, ticks = _check_events(root, scans["interactions.parquet"].select(_REQUIRED), items, report)
     read = {file: check_array(file, array)[items["row"].to_numpy()] for file, array in arrays.items()}
@@ -226,12 +245,16 @@ def select(bundle: Bundle, users: pl.Series, items: pl.Series) -> Bundle:
 
 def _scan(file: Path, wanted: dict[str, str]) -> pl.LazyFrame:
     """A lazy table with all required columns and usable types."""
-    if not file.is_file():
+    files = part_files(file) if file.is_dir() else [file]
+    if not file.exists():
         raise fault(file, "no such file", "a bundle needs it; see docs/data.md for its columns")
-    if file.stat().st_size == 0:
+    if not files:
+        raise fault(file, "a folder without part files", "write it again")
+    if files[0].stat().st_size == 0:
         raise fault(file, "the file is empty (0 bytes)", "write it again")
     try:
-        scan = pl.scan_parquet(file, glob=False)
+        scans = [pl.scan_parquet(part, glob=False) for part in files]
+        scan = scans[0] if len(scans) == 1 else pl.concat(scans, how="diagonal_relaxed")
         schema = scan.collect_schema()
     except _UNREADABLE as error:
         raise damaged(file, "a parquet table", error) from error
@@ -322,6 +345,9 @@ def _check_events(
     _refuse(file, item_id, unknown, "item is not in items.parquet", "add it there, or remove its rows here")
     del item_id, unknown
     time, ticks = _check_times(file, _load(file, scan.select("timestamp")).to_series())
+    time, ticks, unit = recognise_unit(time, ticks)
+    if unit:
+        report["timestamps are not seconds"] = unit
     there["timestamp"] = time.is_not_null()
     kept = pl.repeat(True, len(time), eager=True)
     for name in _REQUIRED:
@@ -358,6 +384,28 @@ def _check_times(file: Path, given: pl.Series) -> tuple[pl.Series, int]:
 def encodable(items: pl.DataFrame) -> dict[str, pl.Series]:
     """What an encoder reads of each item, by modality: its text (or title) and the hash of its picture, or null."""
     return {"text": texts_to_encode(items), "image": items["image_hash"]}
+
+
+def recognise_unit(time: pl.Series, ticks: int) -> tuple[pl.Series, int, str]:
+    """Times with the ticks per second of their size: Unix seconds have at most 11 digits.
+
+    Times scaled to 0..1 have no unit: they become their rank, so that gaps and ties are judged at full resolution.
+
+    Returns: times, ticks, and what was recognised (empty for seconds, positions and datetimes).
+    """
+    highest = time.max()
+    if ticks != 1 or highest is None:
+        return time, ticks, ""
+    if highest <= 1 and time.dtype.is_float() and (time != time.floor()).any():
+        ranks = time.rank("dense").cast(pl.Int64) - 1
+        return ranks, 1, "scaled to 0..1: their order alone counts"
+    if highest < SECONDS * 1000:
+        return time, 1, ""
+    middle = time.median()  # not the highest, which a single slip may have made
+    for name, unit in (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)):
+        if SECONDS * unit <= middle < SECONDS * unit * 1000:
+            return time, unit, f"{name}, by their size"
+    return time, 1, ""
 
 
 def _check_names(root: Path, modalities: tuple[str, ...], items: pl.DataFrame) -> None:

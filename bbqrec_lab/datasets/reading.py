@@ -11,7 +11,7 @@ from jaxtyping import Int32, Int64, Shaped
 
 from bbqrec_core import Dataset, Sequences
 from bbqrec_core.dataset import MIN_EVENTS
-from bbqrec_lab.datasets.bundle import Bundle, encodable, fault, read_checked, select
+from bbqrec_lab.datasets.bundle import SECONDS, Bundle, encodable, fault, read_checked, select
 from bbqrec_lab.datasets.interactions import break_ties, clean, repeats, tied
 from bbqrec_lab.settings import DataConfig
 
@@ -155,6 +155,7 @@ def statistics(data: NamedDataset) -> pl.DataFrame:
     items, lengths = data.items, np.diff(data.sequences.offsets)
     events = len(data.sequences.items)
     counts = np.bincount(data.sequences.items, minlength=data.n_items + 1)[1:]
+    unit = "Unix seconds" if data.timestamps.max() >= SECONDS else "no unit, order alone"
     facts = {
         "users": data.n_users,
         "items": data.n_items,
@@ -166,7 +167,7 @@ def statistics(data: NamedDataset) -> pl.DataFrame:
         "item popularity median / max": f"{np.median(counts):g} / {counts.max()}",
         "items with fewer than 5 interactions": int((counts < 5).sum()),
         "items without a training event": int((data.train_counts()[1:] == 0).sum()),
-        "first / last timestamp (Unix seconds)": f"{data.timestamps.min()} / {data.timestamps.max()}",
+        f"first / last timestamp ({unit})": f"{data.timestamps.min()} / {data.timestamps.max()}",
     }
     if items["item_id"].dtype.is_integer() and len(np.unique(counts)) > 1:
         both = pl.DataFrame({"number": items["item_id"], "count": counts})

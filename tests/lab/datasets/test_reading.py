@@ -270,7 +270,7 @@ def test_statistics_of_the_small_bundle_by_hand(tmp_path):
         "items without a training event": "1",
         "repeated (user, item) pairs": "1",
         "rows that share their timestamp with another row of the user": "2 (16.7 %)",
-        "first / last timestamp (Unix seconds)": "1 / 9",
+        "first / last timestamp (no unit, order alone)": "1 / 9",
         "items with title": "4 (80.0 %)",
         "items with image": "1 (20.0 %)",
         "items with graph features": "5 (100.0 %)",
