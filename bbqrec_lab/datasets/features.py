@@ -142,6 +142,8 @@ def _cached(
     wheel = {"text": encoders.MINILM, "image": encoders.MOBILENET}[name]
     digest = hashlib.sha256("\0".join([wheel.sha256, *keys]).encode()).hexdigest()
     file = cache / "features" / f"{name}-{digest[:16]}.npy"
+    if file.exists():  # without a lock, so that a cache that may only be read can be used
+        return np.load(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
