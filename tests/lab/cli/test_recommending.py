@@ -119,7 +119,8 @@ def test_runs_are_listed_with_what_made_them(shop: Path, capsys: pytest.CaptureF
         assert 0 < row["ndcg@10"] < 1
         assert row["date"][:2] == "20"
     assert cli.main(["runs", "--out", str(shop / "runs")]) == 0
-    assert all(word in capsys.readouterr().out for word in ("popularity", "smoke", "ndcg@10"))
+    page = capsys.readouterr().out
+    assert all(word in page for word in ("popularity", "smoke", "ndcg@10", *(row["folder"] for row in rows)))
     assert cli.main(["runs", "--out", str(shop / "nowhere")]) == 2
 
 
