@@ -1,6 +1,6 @@
 """Tools of a notebook: the workspace, and the display of tables, of what to notice, and of checks of answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -9,32 +9,40 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from bbqrec_core import Tokenized
+from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets import planted, sources
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.datasets.sources import absolute_dataset
 from bbqrec_lab.experiments import runs, tables, variants
-from bbqrec_lab.experiments.presets import Config, make_config
+from bbqrec_lab.experiments.presets import Config, make_config, parse_overrides
 from bbqrec_lab.experiments.runs import Result, run_folder
 from bbqrec_lab.store import Store
+
+OUT_DIR = "../runs"  # the default of the notebooks, as seen from their folder
 
 
 @dataclass(frozen=True)
 class Workspace:
     """One dataset, preset and seed, and all results for them below `out_dir`; loads nothing before it is needed.
 
-    Args: dataset: a registered name, or a path to a bundle. preset, seed, overrides: as in `presets.make_config`.
-        out_dir: tables and figures go to `out_dir/DATASET/PRESET`, trained results to `out_dir/artefacts`.
+    Args: dataset: a registered name, or a path to a bundle. preset, seed: as in `presets.make_config`.
+        out_dir: tables and figures go to `out_dir/DATASET/PRESET`, trained results to `out_dir/artefacts`. The default
+            is the folder `runs` of the repository, for any working folder.
+        overrides: settings by name, as a mapping or as text (`presets.parse_overrides`).
     Raises: ValueError for a wrong dataset, preset, seed or override, on construction.
     """
 
-    dataset: str
-    preset: str
-    seed: int
-    out_dir: str
-    overrides: dict
+    dataset: str | int  # a number if a bundle has the name 2024 and papermill reads it so
+    preset: str = "quick"
+    seed: int = 0
+    out_dir: str = OUT_DIR
+    overrides: dict | str = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
+        object.__setattr__(self, "dataset", absolute_dataset(str(self.dataset)))
+        object.__setattr__(self, "overrides", parse_overrides(self.overrides))
+        if self.out_dir == OUT_DIR and (ROOT / "notebooks").is_dir():
+            object.__setattr__(self, "out_dir", str(ROOT / "runs"))
         make_config(self.preset, self.seed, self.overrides)
 
     @property
@@ -55,7 +63,7 @@ class Workspace:
     @property
     def folder(self) -> Path:
         """`out_dir/DATASET/PRESET`, which contains `tables`, `figures` and `notebooks`."""
-        return run_folder(Path(self.out_dir).resolve(), self.dataset, self.preset, self.data)
+        return run_folder(Path(self.out_dir).resolve(), self.dataset, self.preset, self.data, claim=True)
 
     def tokenizer(self, variant: str = "bbqrec") -> Tokenized:
         """Stage 1 of a variant: loaded if it exists, otherwise trained."""

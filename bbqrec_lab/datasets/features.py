@@ -215,6 +215,8 @@ def cache_file(name: str, encoder: Encoder, content: Content, cache: Path) -> Pa
 def vectors_of(name: str, encoder: Encoder, content: Content, cache: Path) -> Float32[np.ndarray, "keys d"]:
     """The vectors of the values, from their cache file if it exists; otherwise write this file."""
     file = cache_file(name, encoder, content, cache)
+    if file.exists():  # without a lock, so that a cache that may only be read can be used
+        return np.load(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():

@@ -2,30 +2,34 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
 
+from bbqrec_lab.datasets.download import say
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.store import write_atomic
 
-TOKEN = re.compile(r"<([a-z])_(\d+)>")  # position a, b, c, ... and code
+TOKEN = re.compile(r"<(?:\w+_)?([A-Za-z])_(\d+)>")  # position a, b, c, ... and code; some have a mark: <item_a_12>
+BOUNDARY = re.compile(r"<\|\w+\|>")  # <|sid_begin|> around the tokens of an ID
+FORM = '["<a_12>", "<b_3>", ...] or [12, 3, ...] for each item id'
 
 
 def write_ids(path: Path, item_ids: pl.Series, code_ids: Int[np.ndarray, "rows sid_len"]) -> None:
     """Write the ID of every item.
 
     Args: path: `.parquet` (columns item_id, codes: list of integers) or `.json`, {"item id": ["<a_12>", "<b_3>", ...]}.
-        item_ids: original ids of rows 1..N. code_ids: (N+1, sid_len), row 0 is padding.
+        item_ids: original ids of rows 1..N; parquet keeps their type. code_ids: (N+1, sid_len), row 0 is padding.
     Raises: ValueError for another file ending, or for more than 26 positions in `.json`.
     """
-    table = code_ids[1:]
+    table, ending = code_ids[1:], path.suffix.lower()
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
+    if ending == ".parquet":
         pl.DataFrame({"item_id": item_ids, "codes": table.tolist()}).write_parquet(path)
-    elif path.suffix == ".json" and table.shape[1] <= 26:
+    elif ending == ".json" and table.shape[1] <= 26:
         tokens = [[f"<{chr(97 + place)}_{code}>" for place, code in enumerate(codes)] for codes in table.tolist()]
         write_atomic(path, json.dumps(dict(zip(map(str, item_ids.to_list()), tokens, strict=True)), indent=0))
     else:
@@ -33,43 +37,112 @@ def write_ids(path: Path, item_ids: pl.Series, code_ids: Int[np.ndarray, "rows s
 
 
 def read_ids(path: Path, data: NamedDataset) -> Int[np.ndarray, "rows sid_len"]:
-    """The ID of every item of a dataset, (N+1, sid_len); items of the file that the data lack are ignored.
+    """The ID of every item of a dataset, (N+1, sid_len), unchanged; items that the data lack are ignored and counted.
 
-    Raises: ValueError naming file, item and remedy: an unreadable file, an item without ID, IDs of unequal length,
-        codes that are not integers of at least 0.
+    Args: path: `.parquet` with columns item_id and codes; `.json` with codes by item id; or `.npy`, whose rows are
+        those of items.parquet. The codes of an item are a list of integers or of tokens such as <a_12>, or one text of
+        tokens; tokens may be in upper case or have a mark, as <item_a_12>, and their letters go up from the first.
+    Raises: ValueError naming file, item and remedy: an unreadable file, an item without ID or with two, IDs of unequal
+        length, codes that are not integers of at least 0.
     """
-    found = _parquet(path) if path.suffix == ".parquet" else _index(path)
+    readers = {".parquet": _parquet, ".json": _index}
+    ending = path.suffix.lower()
+    if ending == ".npy":
+        found = _array(path, data)
+    elif ending in readers:
+        found = readers[ending](path)
+    else:
+        raise ValueError(f"{path}: IDs are read from .json, .parquet or .npy: {FORM}")
     wanted = [str(item) for item in data.items["item_id"].to_list()]
     missing = [item for item in wanted if item not in found]
     if missing:
         some = ", ".join(missing[:5])
         raise ValueError(f"{path}: no ID for {len(missing)} of {len(wanted)} items ({some}): add them to the file")
-    length = len(found[wanted[0]])
-    for item in wanted:
-        if len(found[item]) != length or not length:
-            raise ValueError(f"{path}: item {item} has {len(found[item])} codes, others have {length}: use one length")
-        if any(not isinstance(code, int) or code < 0 for code in found[item]):
-            raise ValueError(f"{path}: item {item} has codes {found[item]}: use integers of at least 0")
-    return np.array([[0] * length, *(found[item] for item in wanted)], dtype=np.int64)
+    if unused := len(found) - len(wanted):
+        say(f"{path}: {unused} of {len(found)} items are not in the data and are left out")
+    parsed = _consistent(path, {item: _codes(path, item, found[item]) for item in wanted})
+    return np.array([[0] * len(parsed[0]), *parsed], dtype=np.int64)
 
 
-def _parquet(path: Path) -> dict[str, list[int]]:
+def _consistent(path: Path, parsed: dict[str, tuple[str, list[int]]]) -> list[list[int]]:
+    """The codes of all items, which have one length and the same letters of tokens."""
+    length = Counter(len(codes) for _, codes in parsed.values()).most_common(1)[0][0]
+    for item, (_, codes) in parsed.items():
+        if len(codes) != length or not length:
+            raise ValueError(f"{path}: item {item} has {len(codes)} codes, others have {length}: use one length")
+    usual = Counter(letters for letters, _ in parsed.values()).most_common(1)[0][0]
+    for item, (letters, _) in parsed.items():
+        if letters != usual:
+            has, others = (f"the positions {some!r}" if some else "integers" for some in (letters, usual))
+            raise ValueError(f"{path}: item {item} has {has}, others have {others}: write tokens in order, {FORM}")
+    return [codes for _, codes in parsed.values()]
+
+
+def _codes(path: Path, item: str, entry: object) -> tuple[str, list[int]]:
+    """The letters of the tokens of an item, in lower case (empty for integers), and its codes."""
+    parts = _tokens(entry) if isinstance(entry, str) else entry
+    if not isinstance(parts, list):
+        raise ValueError(f"{path}: item {item} has {entry!r}, expected {FORM}")
+    if all(isinstance(part, int | float) and not isinstance(part, bool) for part in parts):
+        if any(part < 0 or part != int(part) for part in parts):
+            raise ValueError(f"{path}: item {item} has codes {parts}: use integers of at least 0")
+        return "", [int(part) for part in parts]
+    matches = [TOKEN.fullmatch(part) if isinstance(part, str) else None for part in parts]
+    letters = "".join(match[1].lower() for match in matches if match)
+    rising = "".join(chr(ord(letters[0]) + place) for place in range(len(letters))) if letters else ""
+    if None in matches or letters != rising:
+        raise ValueError(f"{path}: item {item} has {entry!r}: write tokens in order, {FORM}")
+    return letters, [int(match[2]) for match in matches]
+
+
+def _tokens(text: str) -> list[str]:
+    """The tokens of an ID that is one text; other texts stay as they are, so that they are refused."""
+    inside = BOUNDARY.sub("", text)
+    found = [match[0] for match in TOKEN.finditer(inside)]
+    return found if "".join(found) == re.sub(r"\s", "", inside) else [text]
+
+
+def _parquet(path: Path) -> dict[str, object]:
     """Codes by item id of a parquet file."""
     try:
         frame = pl.read_parquet(path, columns=["item_id", "codes"])
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{path}: expected parquet with columns item_id and codes: {error}") from error
-    return dict(zip(map(str, frame["item_id"].to_list()), frame["codes"].to_list(), strict=True))
+        cause = str(error).splitlines()[0]
+        raise ValueError(f"{path}: expected parquet with columns item_id and codes: {cause}") from error
+    return _unique(path, zip(frame["item_id"].cast(pl.String).to_list(), frame["codes"].to_list(), strict=True))
 
 
-def _index(path: Path) -> dict[str, list[int]]:
+def _index(path: Path) -> dict[str, object]:
     """Codes by item id of an index.json."""
     try:
-        entries = json.loads(path.read_text())
-        tokens = {item: [TOKEN.fullmatch(token) for token in row] for item, row in entries.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f'{path}: expected {{"item id": ["<a_12>", "<b_3>", ...]}}: {error}') from error
-    for item, row in tokens.items():
-        if [match and match[1] for match in row] != [chr(97 + place) for place in range(len(row))]:
-            raise ValueError(f"{path}: item {item} has tokens {entries[item]}: use <a_1>, <b_2>, ... in order")
-    return {item: [int(match[2]) for match in row] for item, row in tokens.items()}
+        entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _unique(path, pairs))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: expected a JSON object with {FORM}: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path}: expected a JSON object with {FORM}, found a {type(entries).__name__}")
+    return entries
+
+
+def _array(path: Path, data: NamedDataset) -> dict[str, object]:
+    """Codes by item id of an array whose rows are those of items.parquet."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as a numpy array: {error}") from error
+    if not data.path:
+        raise ValueError(f"{path}: the data come from no folder, so the order of its rows is unknown: {FORM}")
+    items = pl.read_parquet(Path(data.path) / "items.parquet", columns=["item_id"])["item_id"]
+    if array.ndim != 2 or len(array) != len(items) or array.dtype.kind not in "iuf":
+        wanted = f"one row of integers for each of the {len(items)} rows of items.parquet"
+        raise ValueError(f"{path}: {array.dtype} of shape {array.shape}, expected {wanted}")
+    return dict(zip(items.cast(pl.String).to_list(), array.tolist(), strict=True))
+
+
+def _unique(path: Path, pairs: object) -> dict[str, object]:
+    """A mapping of pairs. Raises: ValueError for an item that comes twice."""
+    found: dict[str, object] = {}
+    for item, codes in pairs:
+        if item in found:
+            raise ValueError(f"{path}: item {item} has two IDs: keep one")
+        found[item] = codes
+    return found

@@ -33,6 +33,7 @@ class NamedDataset(Dataset):
             image (absolute path), categories (null if unknown), image_hash, and all other columns of the bundle.
         timestamps: time of each event in whole seconds (or the bundle's own unit).
         codes: modality -> (N+1, L), published discrete codes. report: what was dropped, kept and decided.
+        path: the folder of the bundle; empty for data that come from none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class NamedDataset(Dataset):
     timestamps: Int64[np.ndarray, "events"]
     codes: dict[str, Int32[np.ndarray, "rows _"]]
     report: dict[str, int | str]
+    path: str = ""
 
     def row_of(self, item_ids: Sequence | np.ndarray | pl.Series) -> Int32[np.ndarray, "ids"]:
         """Item rows of original ids; a string of digits matches an integer id.
@@ -77,7 +79,7 @@ def read_bundle(path: str | Path, options: DataConfig) -> NamedDataset:
     report |= {TIED: int(tied(events).sum()), REPEATED: repeats(events)}
     if not bundle.features and not any(column.count() for column in encodable(bundle.items).values()):
         report["notice"] = "no modality in this bundle: the ID signal is the only signal"
-    return _number(root.name, data_hash, bundle._replace(events=events, report=report), options)
+    return _number(root, data_hash, bundle._replace(events=events, report=report), options)
 
 
 def _keep_core(root: Path, bundle: Bundle, k: int) -> Bundle:
@@ -113,7 +115,7 @@ def _digest(options: DataConfig, bundle: Bundle) -> str:
     return digest.hexdigest()
 
 
-def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> NamedDataset:
+def _number(root: Path, data_hash: str, bundle: Bundle, options: DataConfig) -> NamedDataset:
     """The dataset of a bundle with events in final order; items get their permuted rows."""
     order = np.random.default_rng([options.split_seed, _PERMUTATION]).permutation(bundle.items.height)
     row_of_rank = np.empty(len(order), np.int32)
@@ -133,7 +135,8 @@ def _number(name: str, data_hash: str, bundle: Bundle, options: DataConfig) -> N
     rows = row_of_rank[bundle.events["item"].to_numpy()]
     return NamedDataset(
         n_items=len(order),
-        name=name,
+        name=root.name,
+        path=str(root),
         data_hash=data_hash,
         users=bundle.users.to_numpy(),
         items=bundle.items[order],

@@ -16,6 +16,7 @@ from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fe
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import file_hash
+from bbqrec_lab.suggestions import did_you_mean
 
 _NOTE = "source.json"  # next to the tables of a bundle: how it was made
 _GROUPLENS_TERMS = "GroupLens terms: research use, cite Harper and Konstan 2015, no redistribution, no commercial use"
@@ -51,21 +52,27 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
     Raises: ValueError for an unknown name, or if posters do not apply; FetchError if a download fails.
     """
     if name not in REGISTRY:
-        raise ValueError(f"no registered dataset {name!r}; choose one of {', '.join(REGISTRY)}")
+        close = did_you_mean(name, REGISTRY)
+        raise ValueError(f"no registered dataset {name!r}; {close}choose one of {', '.join(REGISTRY)}")
     source, cache = REGISTRY[name], cache or cache_dir()
     if posters and not source.takes_posters:
         raise ValueError(f"posters={posters!r} does not apply to {name}; leave it out")
     folder = movielens.poster_folder(posters, cache) if posters else None
     target = cache / "data" / (f"{name}-posters" if folder else name)
     note = {"name": name, "code": _code_hash(), "posters": _listing(folder), "terms": source.terms}
-    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def there() -> bool:
+        return (target / _NOTE).exists() and json.loads((target / _NOTE).read_text(encoding="utf-8")) == note
 
     def make(bundle: Path) -> None:
         source.make(bundle, cache, folder)
         (bundle / _NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
 
+    if there():  # without a lock, so that a cache that may only be read can be used
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.parent / f".{target.name}.lock"):
-        if not (target / _NOTE).exists() or json.loads((target / _NOTE).read_text(encoding="utf-8")) != note:
+        if not there():
             build_folder(target, make)
     return target
 
@@ -89,8 +96,7 @@ def load(
     elif options.posters:
         raise ValueError(f"posters={options.posters!r} applies to ml-100k and ml-1m; name pictures in items.parquet")
     elif not (path := Path(name_or_path).expanduser()).is_dir():
-        known = ", ".join(REGISTRY)
-        raise ValueError(f"no dataset {str(name_or_path)!r}: give one of {known}, or the folder of a bundle")
+        raise _no_dataset(str(name_or_path))
     data = read_bundle(path, options)
     if encoded:
         data = features.encode(data, cache, options.modalities, options.text_encoder)
@@ -183,5 +189,12 @@ def absolute_dataset(dataset: str) -> str:
         return dataset
     path = Path(dataset).expanduser().resolve()
     if not path.is_dir():
-        raise ValueError(f"no dataset {dataset!r}: give one of {', '.join(REGISTRY)}, or the folder of a bundle")
+        raise _no_dataset(dataset)
     return str(path)
+
+
+def _no_dataset(dataset: str) -> ValueError:
+    """The error for a name that is neither registered nor a folder."""
+    known = ", ".join(REGISTRY)
+    close = did_you_mean(dataset, REGISTRY)
+    return ValueError(f"no dataset {dataset!r}: {close}give one of {known}, or the folder of a bundle")

@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from filelock import FileLock
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from bbqrec_core import (
     metrics,
 )
 from bbqrec_core.recommender.fit import beam_ranks
+from bbqrec_core.tokenizer.semantic_ids import group_sizes
 from bbqrec_lab.baselines.counting import Ease, ItemKnn, Markov, Popularity
 from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
@@ -37,8 +39,9 @@ from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
 from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.experiments.run_labels import labels_of, record
 from bbqrec_lab.experiments.training_bar import TrainingBar
-from bbqrec_lab.experiments.variants import COUNTING, ONCE, VARIANTS, variant_config
+from bbqrec_lab.experiments.variants import COUNTING, ONCE, UNIQUENESS, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
@@ -66,31 +69,97 @@ def load_ranks(directory: Path, seen_items: str) -> Ranks:
     return Ranks(**load_arrays(directory / f"ranks_{seen_items}.npz"))
 
 
-def recommend(directory: Path, item_ids: Sequence[str], k: int) -> pl.DataFrame:
+def recommend(directory: Path, item_ids: Iterable[object], k: int = 10) -> pl.DataFrame:
     """The k best next items after a history, without the items of the history.
 
-    Args: directory: of a finished run. item_ids: original ids, oldest first.
+    Args: directory: of a finished run. item_ids: original ids, oldest first; a string of digits matches an integer id.
     Returns: columns rank, item_id, title, score (in nats if the model gives probabilities), code (the semantic ID).
     Raises: ValueError for an empty history, an unknown id, or k < 1.
     """
-    items = pl.read_parquet(directory / "items.parquet")
-    rows = {item: row for row, item in enumerate(items["item_id"].to_list(), start=1)}
-    unknown = [item for item in item_ids if item not in rows]
-    if unknown or not item_ids or k < 1:
+    known = pl.read_parquet(directory / "items.parquet", columns=["item_id"])["item_id"].cast(pl.String).to_list()
+    rows = {item: row for row, item in enumerate(known, start=1)}
+    asked = list(map(str, item_ids))
+    unknown = [item for item in asked if item not in rows]
+    if unknown or not asked or k < 1:
         raise ValueError(f"need known item ids and k >= 1, got {k=}, unknown or no items: {unknown or 'none given'}")
-    history = np.array([rows[item] for item in item_ids], dtype=np.int32)
-    asked = Sequences(np.array([0, len(history)]), history)
-    scores = metrics.filter_seen(load_scorer(directory).scores(asked, np.array([0])), asked, np.array([0]))[0]
-    best = scores.sort(descending=True, stable=True)  # ties are broken by row, as in the ranking
-    picked = best.indices[: min(k, int((scores > -torch.inf).sum()))].numpy()
-    path = directory / "ids.npz"
-    codes = SemanticIds.load(path).code_ids[picked] if path.exists() else None
-    shown = ["-".join(map(str, code)) for code in codes] if codes is not None else [""] * len(picked)
-    chosen = items[picked - 1]
+    history = np.array([rows[item] for item in asked], dtype=np.int32)
+    return _best_items(directory, Sequences(np.array([0, len(history)]), history), k).drop("user")
+
+
+def unknown_users(directory: Path, user_ids: Iterable[object]) -> list[str]:
+    """Those of the users that the data of a run did not have."""
+    known = set(_users(directory)["user_id"].cast(pl.String))
+    return [user for user in map(str, user_ids) if user not in known]
+
+
+def recommend_users(directory: Path, user_ids: Iterable[object], k: int = 10) -> pl.DataFrame:
+    """The k best next items of users of the data, after all their events and without the items of these.
+
+    Args: directory: of a finished run. user_ids: original ids; a string of digits matches an integer id.
+    Returns: column user_id, then those of `recommend`; users in the order given.
+    Raises: ValueError for no user, an unknown user, or k < 1.
+    """
+    names = list(map(str, user_ids))
+    if not names or k < 1:
+        raise ValueError(f"need at least one user and k >= 1, got {len(names)} users and {k=}")
+    if unknown := unknown_users(directory, names):
+        some = ", ".join(map(repr, unknown[:5]))
+        raise ValueError(f"{len(unknown)} of {len(names)} users are not in the data of this run ({some}): remove them")
+    asked = pl.DataFrame({"name": names})
+    stored = _users(directory).with_columns(name=pl.col("user_id").cast(pl.String))
+    users = asked.join(stored, on="name", how="left", maintain_order="left")
+    flat = users.select("rows", "times").explode("rows", "times")
+    offsets = np.append(0, np.cumsum(users["rows"].list.len().to_numpy().astype(np.int64)))
+    times = None if flat["times"].null_count() else flat["times"].to_numpy()
+    found = _best_items(directory, Sequences(offsets, flat["rows"].to_numpy(), times), k)
+    return found.select(users["user_id"][found["user"]].alias("user_id"), pl.exclude("user"))
+
+
+def _users(directory: Path) -> pl.DataFrame:
+    """The users of a run with their histories: columns user_id, rows (of items), times."""
+    path = directory / "users.parquet"
+    if not path.exists():
+        raise ValueError(f"{directory} has no histories of users: make the run again, with bbqrec fit")
+    return pl.read_parquet(path)
+
+
+def _best_items(directory: Path, history: Sequences, k: int) -> pl.DataFrame:
+    """The k best items that a history does not have; `user` numbers the histories from 0."""
+    scorer, users = load_scorer(directory), np.arange(len(history.offsets) - 1)
+    parts = []
+    with tqdm(total=len(users), desc="recommending", leave=False, mininterval=1.0, disable=None) as bar:
+        for batch in np.split(users, users[USERS::USERS]):
+            scores = metrics.filter_seen(scorer.scores(history, batch), history, batch)
+            best = scores.sort(descending=True, stable=True)  # ties are broken by row, as in the ranking
+            values, rows = best.values[:, :k].numpy(), best.indices[:, :k].numpy()
+            place, column = np.nonzero(values > -np.inf)
+            parts.append((batch[place], column + 1, rows[place, column], values[place, column]))
+            bar.update(len(batch))
+    user, rank, row, score = map(np.concatenate, zip(*parts, strict=True))
+    items, path = pl.read_parquet(directory / "items.parquet"), directory / "ids.npz"
+    used, where = np.unique(row, return_inverse=True)
+    codes = SemanticIds.load(path).code_ids[used] if path.exists() else np.zeros((len(used), 0), int)
+    shown = pl.Series("code", ["-".join(map(str, code)) for code in codes], pl.String)
     return pl.DataFrame(
-        {"rank": np.arange(1, len(picked) + 1), "item_id": chosen["item_id"], "title": chosen["title"]}
-        | {"score": best.values[: len(picked)].numpy(), "code": shown}
+        {"user": user, "rank": rank, "item_id": items["item_id"][row - 1], "title": items["title"][row - 1]}
+        | {"score": score, "code": shown[where]}
     )
+
+
+def id_report(directory: Path) -> dict[str, int]:
+    """What became of the IDs of a run: items, items that share an ID, and IDs that the repair changed.
+
+    Raises: ValueError if the run has no IDs.
+    """
+    path = directory / "ids.npz"
+    if not path.exists():
+        raise ValueError(f"no IDs at {directory}: give the folder of a variant with IDs")
+    ids = SemanticIds.load(path)
+    size, _ = group_sizes(ids.code_ids)
+    raw = ids.raw_codes[1:]
+    same_length = ids.code_ids.shape[1] == raw.shape[1]
+    changed = (ids.code_ids[1:] != raw).any(1) if same_length else np.ones(len(raw), bool)  # an extra code changes all
+    return {"items": len(raw), "sharing": int(size[size > 1].sum()), "changed": int(changed.sum())}
 
 
 def with_compared(
@@ -138,7 +207,10 @@ def load_tokenized(directory: Path) -> Tokenized:
 
 
 COMPARED = ("ndcg@10", "recall@10")
+OWNER = "dataset.json"  # in a folder of results: the bundle that they belong to
+IMPORTED = ("published", "file")  # sources of IDs that were made elsewhere
 MODES = {"included": False, "filtered": True}  # whether the seen items of a user leave the ranking
+USERS = 64  # users that are scored together for `recommend_users`
 SLICE = 2048  # users that are ranked between two saves
 # The modules that a stage runs. `run_code` adds this module without its imports: most belong to other stages.
 TOKENIZER_CODE = ("bbqrec_lab.baselines.tokenizers", "bbqrec_lab.datasets.features")
@@ -181,10 +253,22 @@ def _sasrec_embeddings(data: NamedDataset, config: Config, store: Store) -> tupl
     return load_scorer(directory).model.items.weight.detach().numpy(), directory.name
 
 
+def _resolved(data: NamedDataset, config: Config) -> Config:
+    """`config` with the signals and the source of IDs that the data allow.
+
+    Choice: IDs that were made elsewhere stay as they are, unless the user or the variant asks for a repair.
+    """
+    tokenizer = resolve_signals(config.tokenizer, data)
+    ids = resolve_source(config.ids, tokenizer, data)
+    if ids.source in IMPORTED and UNIQUENESS not in config.given:
+        tokenizer = replace(tokenizer, uniqueness="none")
+    return replace(config, tokenizer=tokenizer, ids=ids)
+
+
 def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
     """The tokenizer of a configuration and its directory; trained if the store does not have it."""
-    tokenizer, embeddings = resolve_signals(config.tokenizer, data), None
-    ids = resolve_source(config.ids, tokenizer, data)
+    config, embeddings = _resolved(data, config), None
+    tokenizer, ids = config.tokenizer, config.ids
     key = _data_key(data, config, code_hash(*TOKENIZER_CODE)) | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
     if ids.source == "sasrec" or tokenizer.w_align:
         embeddings, key["embeddings"] = _sasrec_embeddings(data, config, store)
@@ -205,15 +289,15 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
     Raises: ValueError for an unknown variant, FloatingPointError if a loss is not finite.
     """
-    config = variant_config(variant, config, len(data.train().items) / data.n_users)
+    config = _resolved(data, variant_config(variant, config, len(data.train().items) / data.n_users))
     kind = VARIANTS[variant].kind
     key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
     if kind in ("ids", "items"):
         key["recommender"] = asdict(config.recommender)
     if kind == "ids":
-        tokenizer = resolve_signals(config.tokenizer, data)
-        key |= {"tokenizer": asdict(tokenizer), "ids": asdict(resolve_source(config.ids, tokenizer, data))}
+        key |= {"tokenizer": asdict(config.tokenizer), "ids": asdict(config.ids)}
     directory = store.get("run", key, lambda path: _make_run(data, kind, config, store, path))
+    record(directory, labels_of(data, variant, config))
     notes = json.loads((directory / "run.json").read_text())
     labels = {"dataset": data.name, "data_hash": data.data_hash, "variant": variant, "seed": config.seed}
     labels |= {"preset": config.preset, "split_seed": config.data.split_seed}
@@ -232,7 +316,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
     if kind == "ids":
         tokenized, home = run_tokenizer(data, config, store)
         tokenizing, start = json.loads((home / "cost.json").read_text())["seconds"], time.monotonic()
-        features = {name: data.features[name] for name in resolve_signals(config.tokenizer, data).signals}
+        features = {name: data.features[name] for name in config.tokenizer.signals}
         what = config.recommender.similarity
         ids = with_compared(tokenized.ids, what, tokenized.behaviour, features, data.presence)
         ids.save(directory / "ids.npz")
@@ -260,9 +344,18 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
     notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "log": epochs}
     write_atomic(directory / "run.json", json.dumps(notes, indent=1))
     counts = pl.Series("training_events", data.train_counts()[1:])
-    items = data.items.select(pl.col("item_id").cast(pl.String), "title").with_columns(counts)
-    items.write_parquet(directory / "items.parquet")
+    data.items.select("item_id", "title").with_columns(counts).write_parquet(directory / "items.parquet")
+    _save_users(data, directory / "users.parquet")
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
+def _save_users(data: NamedDataset, path: Path) -> None:
+    """Write the histories of all users: columns user_id, rows (of items, oldest first), times (null if unknown)."""
+    offsets, items, times = data.sequences
+    events = pl.DataFrame({"rows": items}).with_columns(times=pl.lit(None, pl.Int64) if times is None else times)
+    user = pl.Series("user", np.repeat(np.arange(data.n_users), np.diff(offsets)))
+    lists = events.with_columns(user).group_by("user", maintain_order=True).agg("rows", "times")
+    lists.select(pl.Series("user_id", data.users), "rows", "times").write_parquet(path)
 
 
 def _fit(
@@ -363,9 +456,30 @@ def intervals(results: Sequence[Result], reference: str = "bbqrec") -> pl.DataFr
     )
 
 
-def run_folder(out: str | Path, dataset: str, preset: str, data: object) -> Path:
-    """`OUT/DATASET/PRESET`; DATASET is the data's name, plus its hash if a bundle uses the name of a registered set."""
+def run_folder(out: str | Path, dataset: str, preset: str, data: object, claim: bool = False) -> Path:
+    """`OUT/DATASET/PRESET`; DATASET is the data's name, plus its hash if the name belongs to other data.
+
+    A name belongs to the registered dataset that has it, else to the bundle that claimed it first below `out`.
+
+    Args: data: a `NamedDataset`. claim: write down that the name belongs to these data, if it is free.
+    """
     from bbqrec_lab.datasets import sources
 
-    borrowed = dataset not in sources.REGISTRY and data.name in sources.REGISTRY
-    return Path(out) / (f"{data.name}-{data.data_hash}" if borrowed else data.name) / preset
+    if dataset in sources.REGISTRY:
+        return Path(out) / data.name / preset
+    taken = data.name in sources.REGISTRY or not _owns(Path(out) / data.name, data, claim)
+    return Path(out) / (f"{data.name}-{data.data_hash}" if taken else data.name) / preset
+
+
+def _owns(folder: Path, data: object, claim: bool) -> bool:
+    """Whether a folder of results is that of these data, which may have moved or changed, or is free."""
+    owner = folder / OWNER
+    if not owner.exists():
+        if not claim:
+            return True
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not owner.exists():
+                write_atomic(owner, json.dumps({"bundle": data.path, "data_hash": data.data_hash}, indent=1))
+    found = json.loads(owner.read_text(encoding="utf-8"))
+    return found["bundle"] == data.path or found["data_hash"] == data.data_hash

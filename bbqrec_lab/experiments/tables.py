@@ -1,5 +1,6 @@
 """Result tables: summaries over seeds, and frames written as CSV, Markdown and LaTeX files."""
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -104,6 +105,11 @@ def save_table(
         write_atomic(Path(folder) / f"{name}.{suffix}", content)
 
 
+def show_json(frame: pl.DataFrame) -> None:
+    """Print a frame on standard output as a JSON list with one object per row."""
+    print(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=1))
+
+
 def show(frame: pl.DataFrame, caption: str) -> None:
     """Print a frame on standard output: a table that fits a terminal, or whole lines if the output is piped."""
     from rich.console import Console
@@ -114,7 +120,8 @@ def show(frame: pl.DataFrame, caption: str) -> None:
         table.add_column(name, overflow="fold", justify="right" if frame[name].dtype.is_numeric() else "left")
     for line in _texts(frame):
         table.add_row(*line)
-    # A pipe has no width: the default of 80 would break lines that another program reads.
-    console = Console(width=None if Console().is_terminal else 160, markup=False, highlight=False)
+    # A pipe has no width: the default of 80 would break lines that another program reads, and 160 would break paths.
+    piped = 1000 if "folder" in frame.columns else 160
+    console = Console(width=None if Console().is_terminal else piped, markup=False, highlight=False)
     console.print(caption, soft_wrap=True)
     console.print(table)

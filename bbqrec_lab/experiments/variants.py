@@ -1,12 +1,21 @@
 """All table rows as plain data: baselines, controls and ablations, and which of them each preset runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bbqrec_lab.baselines.content_knn import ContentKnn
 from bbqrec_lab.baselines.counting import Ease, ItemKnn, Markov, Popularity
-from bbqrec_lab.experiments.presets import Config, with_overrides, with_recipe
+from bbqrec_lab.experiments.presets import (
+    PARTS,
+    Config,
+    by_full_name,
+    make_config,
+    setting_value,
+    with_overrides,
+    with_recipe,
+)
+from bbqrec_lab.suggestions import did_you_mean
 
 COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "content": ContentKnn, "ease": Ease}  # by kind
 
@@ -270,6 +279,21 @@ QUICK = (
 )
 
 
+READS = {"ids": PARTS, "items": ("data", "recommender", "evaluation")} | dict.fromkeys(COUNTING, ("data", "evaluation"))
+UNIQUENESS = "tokenizer.uniqueness"  # where a variant sets it, it is asked for, as if the user had given it
+NEEDS: dict[str, tuple[str, tuple]] = {  # setting: the setting that switches it on, and with which values
+    "ids.ids_file": ("ids.source", ("file",)),
+    "tokenizer.specific_width": ("tokenizer.specific", (True,)),
+    "tokenizer.specific_dropout": ("tokenizer.specific", (True,)),
+    "recommender.w_codes": ("recommender.output", ("both",)),
+    "recommender.negatives": ("recommender.loss", ("gbce", "sampled")),
+    "recommender.buckets": ("recommender.reweight", (True,)),
+    "recommender.score_buckets": ("recommender.score_reweight", (True,)),
+    "recommender.score_steps": ("recommender.score_reweight", (True,)),
+}
+LEAVE_OUT = "leave it out, or choose another variant"
+
+
 def reads_features(variant: str, config: Config) -> bool:
     """Whether a row reads the features of items; the others need no encoder.
 
@@ -294,12 +318,44 @@ def trained_as(variant: str) -> str:
     return "bbqrec" if found.overrides.keys() >= METHOD.keys() else "generation"
 
 
+def find_variant(name: str) -> Variant:
+    """The variant of a name. Raises: ValueError that names the most similar one, and all."""
+    if name not in VARIANTS:
+        raise ValueError(f"no variant {name!r}: {did_you_mean(name, VARIANTS)}choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
 def variant_config(variant: str, config: Config, events: float | None = None) -> Config:
     """`config` with the overrides of a named variant, and with its recipe for data of `events` per user, if given.
 
     Raises: ValueError for an unknown name.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"no variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    found = find_variant(variant)
     trained = config if events is None else with_recipe(config, trained_as(variant), events)
-    return with_overrides(trained, VARIANTS[variant].overrides)
+    chosen = with_overrides(trained, found.overrides)
+    return replace(chosen, given=(*config.given, UNIQUENESS)) if UNIQUENESS in found.overrides else chosen
+
+
+def fit_config(
+    variant: str, preset: str = "quick", seed: int = 0, overrides: Mapping[str, object] | None = None
+) -> Config:
+    """The configuration of one row, where every override has an effect.
+
+    Raises: ValueError as `make_config`, for an unknown variant, and for an override that the variant sets to another
+        value, that its kind of model does not read, or that another setting switches off.
+    """
+    found, given = find_variant(variant), by_full_name(overrides or {})
+    for name, value in given.items():
+        part, fixed = name.partition(".")[0], found.overrides.get(name, value)
+        if value != (tuple(fixed) if isinstance(fixed, list) else fixed):
+            raise ValueError(f"variant {variant!r} sets {name}={fixed}, so it cannot be {value}: {LEAVE_OUT}")
+        if part not in READS[found.kind]:
+            raise ValueError(f"variant {variant!r} does not read {name}: {LEAVE_OUT}")
+    config = make_config(preset, seed, given, found.overrides)
+    for name in given:
+        switch, on = NEEDS.get(name, (name, ()))
+        state = setting_value(config, switch)
+        if on and state not in on:
+            wanted = " or ".join(map(str, on))
+            raise ValueError(f"{name} has no effect with {switch}={state}: leave it out, or set {switch}={wanted}")
+    return config

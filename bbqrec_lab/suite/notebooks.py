@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -92,6 +93,60 @@ def _widget_error(executed: dict) -> str:
     return next((f"{out['ename']}: {out['evalue']} (in a widget)" for out in outputs if "ename" in out), "")
 
 
+def need_home() -> None:
+    """Check that Jupyter has a place for the files of its kernels.
+
+    Raises: ValueError that says what to set.
+    """
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    try:
+        folder = Path(jupyter_runtime_dir())
+        folder.mkdir(parents=True, exist_ok=True)
+        Path.home()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"Jupyter needs a home folder ({error}): set HOME to a folder that you may write") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"Jupyter cannot write to {folder}: set HOME to a folder that you may write")
+
+
+def own_kernel(folder: Path) -> dict[str, str]:
+    """An environment in which the kernel `python3` is this interpreter, whatever else offers that name.
+
+    Args: folder: where the description of the kernel is written; it must stay while the environment is used.
+    """
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": command, "display_name": "Python 3 (bbqrec)", "language": "python"}
+    write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
+    return {**os.environ, "JUPYTER_PATH": paths}
+
+
+def open_lab() -> int:
+    """Open the notebooks in JupyterLab, on this machine only; returns its exit code."""
+    need_home()
+    command = [sys.executable, "-m", "jupyterlab", str(notebook_folder()), "--ServerApp.ip=127.0.0.1"]
+    command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback address and token still protect it
+        command.append("--allow-root")
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.call(command, env=own_kernel(Path(folder)))
+
+
+def _this_interpreter() -> type:
+    """A kernel manager whose kernel `python3` is this interpreter, whatever else offers that name."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import Instance
+
+    class ThisInterpreter(AsyncKernelManager):
+        kernel_spec_manager = Instance(
+            KernelSpecManager, kw={"kernel_dirs": []}
+        )  # then the kernel of ipykernel is left
+
+    return ThisInterpreter
+
+
 def _kernel_connection(folder: Path) -> "Config":
     """How to talk to the kernel: by Unix sockets in `folder`, or by encrypted TCP where the system has none.
 
@@ -114,6 +169,7 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
+    options["kernel_manager_class"] = _this_interpreter()
     options["extra_arguments"] = ["--log-level=CRITICAL"]  # hide the shutdown message of the kernel
     try:
         with tempfile.TemporaryDirectory() as sockets:

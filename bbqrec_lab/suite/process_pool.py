@@ -26,14 +26,6 @@ class Failure:
     cause: str
 
 
-def use_one_thread() -> None:
-    """Limit this process and its children to one thread each; call it before torch is imported.
-
-    More threads than free cores are many times slower, and with one thread, results do not depend on `jobs`.
-    """
-    os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")
-
-
 def _prepare_worker() -> None:
     """Ignore Ctrl-C, which the parent handles, and exit when the parent has ended for any reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

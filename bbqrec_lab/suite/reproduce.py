@@ -12,6 +12,7 @@ from bbqrec_lab.experiments.runs import run_folder
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite import notebooks, process_pool
+from bbqrec_lab.threads import use_one_thread
 
 BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours; finished parts are kept"}
 SHOWN_FILE = re.compile(r"figures/((?:[\w-]+/[\w-]+/)?[\w.-]+\.(?:png|svg|csv|md|tex))")
@@ -24,6 +25,7 @@ class Request:
     Args: dataset: a registered name, or a path to a bundle. preset: `smoke`, `quick` or `full`.
         seeds: seeds of the main table; notebooks use the first one. only: notebook numbers such as `02`; () for all.
         jobs: parallel rows, then parallel notebooks, one thread each. out: folder of all output.
+        as_json: print the rows of the main table as JSON instead of the readable table.
     Raises: ValueError for an unknown preset or dataset, missing, repeated or negative seeds, or jobs < 1.
     """
 
@@ -33,6 +35,7 @@ class Request:
     only: tuple[str, ...] = ()
     jobs: int = 1
     out: Path = Path("runs")
+    as_json: bool = False
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -137,9 +140,12 @@ def reproduce(request: Request) -> int:
     Returns: 0 if all rows and notebooks succeeded, 1 if some failed (one line each on standard error).
     Raises: ValueError for a wrong request, dataset or notebook, before any long work starts.
     """
-    process_pool.use_one_thread()
+    use_one_thread()
+    import polars as pl
+
     from bbqrec_lab.experiments import presets, tables, variants
 
+    notebooks.need_home()
     plan = notebook_plan(request)
     # Only notebooks with the parameter `seeds` show the main table; the others do not need its rows.
     rows_wanted = not request.only or any("seeds" in given for given in plan.values())
@@ -147,7 +153,7 @@ def reproduce(request: Request) -> int:
     notebooks.say(f"{request.dataset}, preset {request.preset}: {len(rows)} rows, {len(plan)} notebooks", end="")
     notebooks.say(f" (on the default dataset with 2 CPU cores: {BUDGETS[request.preset]}); reading the data")
     data = _load(request.dataset, presets.make_config(request.preset).data, encoded=True)
-    run = run_folder(request.out, request.dataset, request.preset, data)
+    run = run_folder(request.out, request.dataset, request.preset, data, claim=True)
     work = partial(run_row, request.dataset, request.preset, request.out / "artefacts")
     longest = sorted(rows, key=_order)  # long rows first
     outcomes = process_pool.run_all(
@@ -159,7 +165,9 @@ def reproduce(request: Request) -> int:
     }
     shown = write_results(results, run / "tables") if results else None
     failures |= notebooks.run_notebooks(plan, run, data.data_hash, request.jobs)
-    if shown:
+    if shown and request.as_json:
+        tables.show_json(pl.concat([result.rows for result in results]))
+    elif shown:
         tables.show(*shown)
     notebooks.say(f"all results are in {run}")
     for name, cause in failures.items():

@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite.notebooks import discover, notebook_folder, say
+from bbqrec_lab.suite.notebooks import discover, need_home, notebook_folder, own_kernel, say
 
 CDN = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/"
 UNWANTED = "jupyterlab-jupytext"  # this JupyterLab extension fails in a Voila page, with a console error
@@ -53,6 +52,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> 
         raise ValueError("Voila is not installed: pip install -c constraints.txt -e '.[dev]', or run make inspector")
     from bbqrec_lab.datasets.sources import absolute_dataset
 
+    need_home()
     (source,) = discover(notebook_folder(), (number,))
     out = Path(out).expanduser().resolve()
     page = out / "pages" / source.name
@@ -62,8 +62,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> 
     command = [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
     command += ["--template=bbqrec", "--VoilaConfiguration.show_tracebacks=True"]
     command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}"]
-    paths = os.pathsep.join(filter(None, [str(out / "pages" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]))
-    return subprocess.call(command, env={**os.environ, "JUPYTER_PATH": paths})
+    return subprocess.call(command, env=own_kernel(out / "pages" / "jupyter"))
 
 
 def _write_template(folder: Path) -> None:

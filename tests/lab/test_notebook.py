@@ -25,7 +25,7 @@ def test_results_land_below_the_folder_asked_for(space: Workspace) -> None:
     assert isinstance(space.store, Store)
     assert space.store.root == out / "artefacts"
     assert (space.config.preset, space.config.seed, space.config.tokenizer.codes) == ("smoke", 3, 8)
-    assert not out.exists(), "nothing is made before it is asked for"
+    assert not (out / "artefacts").exists(), "nothing is made before it is asked for"
 
 
 def test_a_planted_truth_and_its_oracle_are_those_of_the_bundle(space: Workspace) -> None:

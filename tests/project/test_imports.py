@@ -21,13 +21,14 @@ CORE_FLOORS = (  # lowest first; rooms and modules of one floor may use each oth
     ("recommender",),
 )
 LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
-    ("code_keys", "store", "settings", "measure"),
+    ("code_keys", "store", "settings", "measure", "suggestions", "threads"),
     ("datasets",),
     ("baselines",),
     ("experiments",),
     ("analysis", "plots", "notebook"),
     ("speed", "widgets", "suite"),
     ("cli",),
+    ("__main__",),
 )
 MOST_SOURCES = 5
 MOST_LINES, MOST_MODULES = 3000, 17  # of the core, which a reader of the paper reads whole

@@ -60,7 +60,13 @@ def _index(data, change):
         (lambda entries, first: entries[first].append("<c_0>"), "codes, others"),
         (lambda entries, first: entries.update({first: ["<b_1>", "<a_2>"]}), "in order"),
         (lambda entries, first: entries.update({first: ["1", "2"]}), "in order"),
+        (lambda entries, first: entries.update({first: ["<a_1>", "<a_2>"]}), "in order"),
+        (lambda entries, first: entries.update({first: [1, 2]}), "others have the positions 'ab'"),
+        (lambda entries, first: entries.update({first: "a_1 b_2"}), "in order"),
+        (lambda entries, first: entries.update({first: [1.5, 2]}), "at least 0"),
+        (lambda entries, first: entries.update({first: [True, 2]}), "in order"),
         (lambda entries, first: entries.update({first: 7}), "expected"),
+        (lambda entries, first: entries.update({first: None}), "expected"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_by_name(data, tmp_path, change, message):
@@ -68,6 +74,61 @@ def test_a_file_that_does_not_fit_is_refused_by_name(data, tmp_path, change, mes
     with pytest.raises(ValueError, match=message) as caught:
         read_ids(tmp_path / "index.json", data)
     assert "index.json" in str(caught.value)
+
+
+def spelt(form, codes):
+    """The codes of one item as other code of the field writes them."""
+    letters = [chr(97 + place) for place in range(len(codes))]
+    tokens = [f"<{letter}_{code}>" for letter, code in zip(letters, codes, strict=True)]
+    return {
+        "tokens": tokens,
+        "upper case": [token.upper() for token in tokens],
+        "with a mark": [token.replace("<", "<item_") for token in tokens],
+        "from another letter": [
+            f"<{chr(ord(letter) + 2)}_{code}>" for letter, code in zip(letters, codes, strict=True)
+        ],
+        "one text": "".join(tokens),
+        "one text with boundaries": f"<|sid_begin|>{''.join(tokens).replace('<', '<s_')}<|sid_end|>",
+        "integers": codes,
+        "whole floats": [float(code) for code in codes],
+    }[form]
+
+
+FORMS = ["tokens", "upper case", "with a mark", "from another letter", "one text", "one text with boundaries"]
+
+
+@pytest.mark.parametrize("form", [*FORMS, "integers", "whole floats"])
+def test_ids_of_other_code_are_read_unchanged(data, codes, tmp_path, form):
+    items = data.items["item_id"].to_list()
+    entries = {str(item): spelt(form, row) for item, row in zip(items, codes[1:].tolist(), strict=True)}
+    (tmp_path / "INDEX.JSON").write_text(json.dumps(entries))
+    assert np.array_equal(read_ids(tmp_path / "INDEX.JSON", data), codes)
+    pl.DataFrame({"item_id": items, "codes": list(entries.values())}).write_parquet(tmp_path / "ids.parquet")
+    assert np.array_equal(read_ids(tmp_path / "ids.parquet", data), codes)
+
+
+def test_rows_of_an_array_are_those_of_the_item_table(data, codes, tmp_path):
+    order = pl.read_parquet(f"{data.path}/items.parquet")["item_id"]
+    assert order.to_list() != data.items["item_id"].to_list(), "so that a wrong order would be found"
+    np.save(tmp_path / "codes.npy", codes[data.row_of(order)])
+    assert np.array_equal(read_ids(tmp_path / "codes.npy", data), codes)
+    np.save(tmp_path / "short.npy", codes[1:-1])
+    with pytest.raises(ValueError, match=r"one row of integers for each of the 24 rows of items\.parquet"):
+        read_ids(tmp_path / "short.npy", data)
+    np.save(tmp_path / "names.npy", np.full((data.n_items, 2), "a"))
+    with pytest.raises(ValueError, match="one row of integers"):
+        read_ids(tmp_path / "names.npy", data)
+
+
+def test_an_item_with_two_ids_is_refused_and_items_of_other_data_are_counted(data, codes, tmp_path, capsys):
+    write_ids(tmp_path / "ids.json", data.items["item_id"], codes)
+    first, text = data.items["item_id"][0], (tmp_path / "ids.json").read_text().rstrip("}\n")
+    (tmp_path / "ids.json").write_text(f'{text}, "elsewhere": ["<a_1>", "<b_1>", "<c_1>"]}}')
+    assert np.array_equal(read_ids(tmp_path / "ids.json", data), codes)
+    assert "1 of 25 items are not in the data and are left out" in capsys.readouterr().err
+    (tmp_path / "ids.json").write_text(f'{text}, "{first}": ["<a_1>", "<b_1>", "<c_1>"]}}')
+    with pytest.raises(ValueError, match=f"item {first} has two IDs"):
+        read_ids(tmp_path / "ids.json", data)
 
 
 def test_other_files_are_refused(data, codes, tmp_path):

@@ -1,0 +1,38 @@
+"""What commands print: a table for people, or the same rows as JSON."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def print_rows(frame: "pl.DataFrame", caption: str, as_json: bool, shown: "pl.DataFrame | None" = None) -> None:
+    """Print a frame on standard output.
+
+    Args: as_json: print a list with one object per row instead of a table. shown: columns of the table, if fewer.
+    """
+    from bbqrec_lab.experiments import tables
+
+    if as_json:
+        tables.show_json(frame)
+    else:
+        tables.show(frame if shown is None else shown, caption)
+
+
+def print_json(content: object) -> None:
+    """Print JSON on standard output; letters outside ASCII stay as they are."""
+    print(json.dumps(content, ensure_ascii=False, indent=1))
+
+
+def say(line: str) -> None:
+    """Print one line on standard error, where progress and notices go."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def accept_all_letters() -> None:
+    """Write letters that a pipe or terminal cannot encode as `\\xe9` instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
