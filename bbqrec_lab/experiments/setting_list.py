@@ -22,6 +22,7 @@ MEANINGS: dict[str, str] = {
     "data.k_core": "repeatedly drop users and items with fewer events; 0 keeps all",
     "data.modalities": "names of the modalities to read; empty reads all",
     "data.cold_items": "share of items held out of training: new items with content only",
+    "data.text_encoder": "of texts without features: english, ngrams, auto, or a model of sentence-transformers",
     "data.posters": "for ml-100k and ml-1m: a folder of pictures, or `get`; empty uses none",
     "ids.source": "learned by stage 1, random, kmeans, sasrec, published with the bundle, or from a file",
     "ids.ids_file": "for source=file: the file of IDs",

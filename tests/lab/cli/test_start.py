@@ -104,9 +104,11 @@ def test_the_module_runs_the_command_and_hands_its_exit_code_on(module: str) -> 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
 def test_a_pipe_of_any_encoding_gets_every_table(encoding: str) -> None:
     code = (
-        "import sys\nfrom bbqrec_lab import cli\nfrom bbqrec_lab.cli import data\n"
+        "import sys\nimport polars as pl\nfrom bbqrec_lab import cli\nfrom bbqrec_lab.cli import data\n"
+        "from bbqrec_lab.datasets import usable\n"
         "from types import SimpleNamespace\n"
         "shop = SimpleNamespace(name='shop \\u7f8e Zo\\u00eb', data_hash='00', n_users=1, n_items=1, report={})\n"
+        "usable.usable = lambda *_: pl.DataFrame({'remark': ['\\u7f8e']})\n"
         "data.read = lambda path: shop\nsys.exit(cli.main(['data', 'check', 'x']) or cli.main(['--help']))"
     )
     result = started(code=code, env={"PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)})
