@@ -299,7 +299,7 @@ def test_a_bundle_without_any_modality_is_accepted(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda tmp: sources.get("ml-20m", cache=tmp), "'ml-20m'; choose one of ml-100k, ml-1m, planted"),
+        (lambda tmp: sources.get("ml-20m", cache=tmp), "'ml-20m'; did you mean 'ml-1m'"),
         (lambda tmp: sources.load("nowhere", cache=tmp), "no dataset 'nowhere': give one of ml-100k"),
         (lambda tmp: sources.get("planted", "get", tmp), "posters='get' does not apply to planted"),
         (lambda tmp: sources.load(tmp, DataConfig(posters="get"), tmp), "posters='get' applies to ml-100k and ml-1m"),

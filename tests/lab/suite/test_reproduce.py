@@ -42,7 +42,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={})
     data = SimpleNamespace(name="toy", data_hash="00aa11bb")
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy"})
-    monkeypatch.setattr(sources, "load", lambda name, options: data)
+    monkeypatch.setattr(sources, "load", lambda name, options, encoded: data)
     plan = lambda preset, seeds: [(variant, seed) for variant in ("b", "a") for seed in seeds]  # noqa: E731
     monkeypatch.setattr(variants, "plan", plan)
     kinds = {"a": SimpleNamespace(kind="ids"), "b": SimpleNamespace(kind="markov")}

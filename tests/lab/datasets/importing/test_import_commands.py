@@ -29,7 +29,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def shown(root: Path, page: str) -> list[list[str]]:
     """The import and check commands of a page, as arguments."""
-    found = re.findall(r"bbqrec (data (?:import|check) (?![A-Z.]).*)", (root / page).read_text(encoding="utf-8"))
+    text = (root / page).read_text(encoding="utf-8")
+    found = re.findall(r"^ *(?:.venv/bin/)?bbqrec (data (?:import|check) (?![A-Z.]).*)", text, re.MULTILINE)
     return [line.split() for line in found]
 
 
