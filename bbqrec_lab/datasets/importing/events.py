@@ -1,4 +1,4 @@
-"""The interactions of a bundle: one streaming pass that types ids, times and ratings; a second only if rows are bad."""
+"""The interactions of a bundle: one streaming pass types ids, times and ratings, and sets bad rows aside."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,10 @@ from bbqrec_lab.datasets.importing.text_files import FAULT
 from bbqrec_lab.datasets.importing.times import TimeForm, recognise, settle
 
 MISSING = ("", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "\\N")  # texts that mean no value
+_PACKED = {"compression": "zstd", "compression_level": 1}
 ONE_IN = 1000  # more than one bad row in a thousand (and more than one) stops the import
 _FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
-_ROW = "__row"
+_PART, _ROW, _ODD = "__part", "__row", "__odd"  # of a row that is set aside: its file, its record, an empty last field
 _NULL, _BLANK, _SHORT, _RECORD = "null ", "blank", "short", "record"  # kinds of dropped rows; others are field names
 
 
@@ -51,8 +52,8 @@ class Ids:
         if not self.whole:
             return self.raw()
         text = column.str.strip_chars() if self.trimmed else column
-        whole = text.cast(pl.Int64, strict=False)
-        return pl.when(whole.cast(pl.String) == text).then(whole)
+        changed = (text.str.starts_with("0") & (text != "0")) | text.str.starts_with("+") | text.str.starts_with("-0")
+        return pl.when(~changed).then(text.cast(pl.Int64, strict=False))
 
     @property
     def words(self) -> str:
@@ -141,6 +142,24 @@ class EventPlan:
         """The table with the columns that are read."""
         return self.table.scan(self.columns)
 
+    def numbered(self) -> pl.LazyFrame:
+        """As `scan`, with what the account of a bad row needs."""
+        frames = []
+        for number, part in enumerate(self.table.parts):
+            last = part.probe.columns[-1]  # null where a record is blank or too short
+            frame = part.scan(list(dict.fromkeys([*self.columns, last])), row=_ROW)
+            frame = frame.with_columns(pl.lit(number).alias(_PART), pl.col(last).is_null().alias(_ODD))
+            frames.append(frame.select(_PART, _ROW, _ODD, FAULT, *self.columns))
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
+
+    def kind(self) -> pl.Expr:
+        """What is wrong with a row that is set aside."""
+        fields, missing = self.fields(), self.missing()
+        kind = pl.when(pl.col(FAULT).is_not_null()).then(pl.lit(_RECORD))
+        for name in missing:
+            kind = kind.when(missing[name]).then(pl.lit(_NULL + name)).when(fields[name].is_null()).then(pl.lit(name))
+        return kind.otherwise(None)
+
 
 def _is_missing(column: str, dtype: Any) -> pl.Expr:
     """Whether a value is null, or a text that means so."""
@@ -171,31 +190,26 @@ def write_events(plan: EventPlan, to: Path, scratch: Path, report: ImportReport)
     Returns: the plan as it was carried out: ids may have turned out to be text, the table may be a mended copy.
     Raises: BundleError naming the first bad row if more than one row in a thousand is bad.
     """
-    part, needed = scratch / "events.parquet", ["user_id", "item_id", "timestamp"]
+    aside = scratch / "aside.parquet"
     while True:
-        plan = _written(plan, part, scratch)
-        nulls = _nulls(part)
-        dropped = [_dropped(plan, one) for one in plan.table.parts] if any(nulls[name] for name in needed) else []
-        text = _text_roles(plan, dropped)
+        plan = _written(plan, to, aside, scratch)
+        text = _text_roles(plan, aside)
         if not text:
             break
         plan = replace(plan, **{role: replace(getattr(plan, role), whole=False) for role in text})
-    rows = pl.scan_parquet(part).select(pl.len()).collect().item()
-    report.counts["rows read"] = rows
-    if dropped:
-        _explain(plan, dropped, rows, report)
-        pl.scan_parquet(part).drop_nulls(needed).sink_parquet(to, compression="zstd", compression_level=1)
-        part.unlink()
-    else:
-        part.rename(to)
-    left = pl.scan_parquet(to).select(pl.len()).collect().item()
+    left, wrong = _height(to), _height(aside)
+    report.counts["rows read"] = left + wrong
+    if wrong:
+        _explain(plan, aside, left + wrong, report)
+    aside.unlink()
     if not left:
         raise refused(
             plan.table.name, "no row with a user, an item and a time is left", "check the columns named above"
         )
     report.counts["rows kept"] = left
-    if plan.rating and nulls["rating"]:
-        report.counts["ratings missing or not a number, left empty"] = nulls["rating"]
+    if plan.rating:
+        empty = pl.scan_parquet(to).select(pl.col("rating").null_count()).collect(engine="streaming").item()
+        report.counts |= {"ratings missing or not a number, left empty": empty} if empty else {}
     report.understood += _understood(plan)
     return plan
 
@@ -210,54 +224,63 @@ def _understood(plan: EventPlan) -> list[Understood]:
     return [*found, Understood("rating", plan.rating, "numbers")] if plan.rating else found
 
 
-def _written(plan: EventPlan, to: Path, scratch: Path) -> EventPlan:
-    """Write all rows in one pass, with null where a value is missing or unreadable; mend the text if polars stops."""
+def _written(plan: EventPlan, to: Path, aside: Path, scratch: Path) -> EventPlan:
+    """As `_sink`; mend the text and begin again if polars stops."""
     literal = any(part.literal for part in plan.table.parts)
     if literal:
         plan = replace(plan, table=plan.table.mended(scratch, plan.columns))
     try:
-        return _sink(plan, to)
+        return _sink(plan, to, aside)
     except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
         if plan.table.typed or literal:
             cause = str(error).splitlines()[0]
             raise refused(
                 plan.table.name, f"cannot be read ({cause})", "write it again, it may be truncated"
             ) from error
-        return _sink(replace(plan, table=plan.table.mended(scratch, plan.columns)), to)
+        return _sink(replace(plan, table=plan.table.mended(scratch, plan.columns)), to, aside)
 
 
-def _sink(plan: EventPlan, to: Path) -> EventPlan:
-    frame = plan.scan()
+def _sink(plan: EventPlan, to: Path, aside: Path) -> EventPlan:
+    """Write in one pass the rows with a user, an item and a time, and `aside` the others as they stand in the file."""
     if plan.time.twin:
-        plan = replace(plan, time=settle(plan.time, pl.col(plan.time_column), frame))
-    frame.select(**plan.fields()).sink_parquet(to, compression="zstd", compression_level=1)
+        plan = replace(plan, time=settle(plan.time, pl.col(plan.time_column), plan.scan()))
+    typed = {f"__{name}": field for name, field in plan.fields().items()}  # a column of the file may have the name
+    names = {name[2:]: name for name in typed}
+    frame = plan.numbered().with_columns(**typed)
+    bad = pl.any_horizontal(pl.col(names[name]).is_null() for name in plan.missing())
+    kept = frame.filter(~bad).select(**{name: pl.col(column) for name, column in names.items()})
+    wrong = frame.filter(bad).drop(list(typed))
+    sinks = [one.sink_parquet(path, **_PACKED, lazy=True) for one, path in ((kept, to), (wrong, aside))]
+    pl.collect_all(sinks, engine="streaming")
     return plan
 
 
-def _nulls(file: Path) -> dict[str, int]:
-    """Number of nulls of every column."""
-    return pl.scan_parquet(file).select(pl.all().null_count()).collect(engine="streaming").row(0, named=True)
+def _height(file: Path) -> int:
+    """Rows of a parquet file."""
+    return pl.scan_parquet(file).select(pl.len()).collect().item()
 
 
-def _text_roles(plan: EventPlan, dropped: Sequence[pl.DataFrame]) -> list[str]:
+def _text_roles(plan: EventPlan, aside: Path) -> list[str]:
     """Roles whose ids were read as integers although some are not."""
-    kinds = {kind for frame in dropped for kind in frame["kind"].unique()}
+    kinds = pl.scan_parquet(aside).select(kind=plan.kind()).unique().collect(engine="streaming")["kind"].to_list()
     text = [role for role in ("user", "item") if getattr(plan, role).whole and _FIELDS[role] in kinds]
     return [role for role in text if not getattr(plan, role).dtype.is_float()]
 
 
-def _explain(plan: EventPlan, dropped: Sequence[pl.DataFrame], rows: int, report: ImportReport) -> None:
+def _explain(plan: EventPlan, aside: Path, rows: int, report: ImportReport) -> None:
     """Count and show the rows that were dropped; missing values are counted, bad ones are also bounded.
 
     Raises: BundleError naming the first bad row if there are too many.
     """
     counts: dict[str, int] = {}
     bad: list[BadRow] = []
-    for part, wrong in zip(plan.table.parts, dropped, strict=True):
-        for kind, number in wrong.group_by("kind").len().iter_rows():
-            counts[kind] = counts.get(kind, 0) + number
+    for number, part in enumerate(plan.table.parts):
+        of_part = pl.scan_parquet(aside).filter(pl.col(_PART) == number)
+        wrong = _dropped(plan, part, of_part)
+        for kind, count in wrong.group_by("kind").len().iter_rows():
+            counts[kind] = counts.get(kind, 0) + count
         faulty = wrong.filter(~pl.col("kind").str.starts_with(_NULL) & (pl.col("kind") != _BLANK))
-        bad += _shown(plan, part, faulty.head(SHOWN - len(bad)))
+        bad += _shown(plan, part, faulty.head(SHOWN - len(bad)), of_part)
     rows -= counts.pop(_BLANK, 0)
     report.counts["rows read"] = rows
     report.counts |= {f"dropped: {name}": counts.pop(name) for name in sorted(counts) if name.startswith(_NULL)}
@@ -274,18 +297,11 @@ def refuse_many(name: Path, bad: Sequence[BadRow], count: int, rows: int) -> Non
         raise refused(name, what, "mend the file, or name the right columns")
 
 
-def _dropped(plan: EventPlan, part: Part) -> pl.DataFrame:
+def _dropped(plan: EventPlan, part: Part, aside: pl.LazyFrame) -> pl.DataFrame:
     """The rows of one file that are dropped, and the kind of what is wrong."""
-    fields, missing = plan.fields(), plan.missing()
-    kind = pl.when(pl.col(FAULT).is_not_null()).then(pl.lit(_RECORD))
-    for name in missing:
-        kind = kind.when(missing[name]).then(pl.lit(_NULL + name)).when(fields[name].is_null()).then(pl.lit(name))
-    last = part.probe.columns[-1]  # null where a record is blank or too short
-    found = part.scan(list(dict.fromkeys([*plan.columns, last])), row=_ROW)
-    found = found.select(_ROW, kind=kind.otherwise(None), odd=pl.col(last).is_null())
-    wrong = found.filter(pl.col("kind").is_not_null()).collect(engine="streaming").sort(_ROW)
-    odd = _odd_records(part, wrong.filter(pl.col("kind").str.starts_with(_NULL) & pl.col("odd"))[_ROW])
-    wrong = wrong.drop("odd").join(odd, on=_ROW, how="left", maintain_order="left")
+    wrong = aside.select(_ROW, _ODD, kind=plan.kind()).collect(engine="streaming").sort(_ROW)
+    odd = _odd_records(part, wrong.filter(pl.col("kind").str.starts_with(_NULL) & pl.col(_ODD))[_ROW])
+    wrong = wrong.join(odd, on=_ROW, how="left", maintain_order="left")
     return wrong.select(_ROW, kind=pl.coalesce("odd", "kind"))
 
 
@@ -304,13 +320,13 @@ def _odd_records(part: Part, rows: pl.Series) -> pl.DataFrame:
     return pl.DataFrame(found, schema={_ROW: rows.dtype, "odd": pl.String}, orient="row")
 
 
-def _shown(plan: EventPlan, part: Part, bad: pl.DataFrame) -> list[BadRow]:
-    """Bad rows with line and value."""
+def _shown(plan: EventPlan, part: Part, bad: pl.DataFrame, aside: pl.LazyFrame) -> list[BadRow]:
+    """Bad rows of a part with line and value."""
     if bad.is_empty():
         return []
     columns = {"user_id": plan.user.column, "item_id": plan.item.column, "timestamp": plan.time_column}
     places = part.places(bad[_ROW].to_list())
-    frame = part.scan(plan.columns, row=_ROW).filter(pl.col(_ROW).is_in(bad[_ROW].to_list()))
+    frame = aside.filter(pl.col(_ROW).is_in(bad[_ROW].to_list()))
     values = {row[_ROW]: row for row in frame.collect(engine="streaming").iter_rows(named=True)}
     shown = []
     for row, kind in bad.iter_rows():

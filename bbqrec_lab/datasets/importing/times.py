@@ -1,5 +1,6 @@
 """Recognise times: numbers of any unit, ISO text, dates as people write them, and numbers whose order alone counts."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -76,7 +77,7 @@ def _texts(column: pl.Expr, form: TimeForm) -> pl.Expr:
 
 def _text(column: pl.Expr, text_format: str, zone: str) -> pl.Expr:
     """Texts of one format as datetimes in UTC, stored without a zone."""
-    found = column.str.to_datetime(text_format, strict=False, time_unit="us")
+    found = column.str.to_datetime(text_format, strict=False, time_unit="us", cache=False)
     if "z" in text_format:
         return found.dt.replace_time_zone(None)  # polars has converted it to UTC
     if zone and not text_format.endswith(("Z", "UTC")):
@@ -155,9 +156,16 @@ def _digits(values: pl.Series, zone: str) -> TimeForm | None:
     return form if likely else None
 
 
+def _shares(texts: pl.Series, forms: Mapping[str, TimeForm]) -> dict[str, float]:
+    """Share of the texts that each form reads."""
+    column = pl.col("texts")
+    found = {name: form.read(column, pl.String).is_not_null().mean() for name, form in forms.items()}
+    return texts.to_frame("texts").select(**found).row(0, named=True)
+
+
 def _share(texts: pl.Series, form: TimeForm) -> float:
     """Share of the texts that a form reads."""
-    return pl.select(form.read(pl.lit(texts), pl.String).is_not_null().mean()).item()
+    return _shares(texts, {"form": form})["form"]
 
 
 def _text_form(texts: pl.Series, zone: str) -> TimeForm | None:
@@ -165,8 +173,8 @@ def _text_form(texts: pl.Series, zone: str) -> TimeForm | None:
     bracket = texts.str.contains(r"\[[A-Za-z_/+-]+\]$").any()
     few = texts.gather_every(max(len(texts) // _TRIED, 1))
     alone = (*_ISO, *_PLAIN, *_WORDS, *_MAIL)
-    shares = {name: _share(few, TimeForm("", (name,), bracket=bracket)) for pair in _TWINS for name in pair}
-    shares = {name: _share(few, TimeForm("", (name,), bracket=bracket)) for name in alone} | shares
+    every = (*alone, *(name for pair in _TWINS for name in pair))
+    shares = _shares(few, {name: TimeForm("", (name,), bracket=bracket) for name in every})
     best = max(shares, key=lambda name: shares[name])  # the first of equals
     if not shares[best]:
         return None
