@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from bbqrec_lab.cli.app import app as top
-from bbqrec_lab.cli.options import Json, examples
+from bbqrec_lab.cli.options import Encoder, Json, examples
 from bbqrec_lab.cli.output import print_json, print_rows
 
 app = App(
@@ -18,7 +18,6 @@ app = App(
 top.command(app)
 
 Bundle = Annotated[str, Parameter(help="Folder of a bundle, or registered name.")]
-Encoder = Annotated[str, Parameter(help="english, ngrams, auto, or a model of sentence-transformers.")]
 
 
 @app.command(name="list", help_epilogue=examples("bbqrec data list", "bbqrec data list --json"))

@@ -12,6 +12,7 @@ Dataset = Annotated[str, Parameter(help="Registered name, or folder of a bundle.
 Variant = Annotated[str, Parameter(help="Row of the tables; bbqrec variants lists them.")]
 Out = Annotated[Path, Parameter(help="Folder of all results.")]
 Json = Annotated[bool, Parameter(help="Print JSON instead of a table.", show_default=False)]
+Encoder = Annotated[str, Parameter(help="english, ngrams, auto, or a model of sentence-transformers.")]
 Overrides = Annotated[str, Parameter(help="Settings as K=V,K=V, or as a JSON object.", show_default=False)]
 
 
@@ -23,6 +24,19 @@ class RunOptions:
     dataset: Dataset = "ml-100k"
     preset: Annotated[Preset, Parameter(help="Amount of training.")] = "quick"
     out: Out = Path("runs")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainOptions(RunOptions):
+    """Those of a command that may train."""
+
+    text_encoder: Encoder = "auto"
+
+    @property
+    def overrides(self) -> dict[str, object]:
+        """The settings that differ from the preset."""
+        return {} if self.text_encoder == "auto" else {"text_encoder": self.text_encoder}
 
 
 @Parameter(name="*")
@@ -50,7 +64,7 @@ class RunChoice:
         return self.run
 
 
-RUN_OPTIONS, RUN_CHOICE = RunOptions(), RunChoice()
+RUN_OPTIONS, TRAIN_OPTIONS, RUN_CHOICE = RunOptions(), TrainOptions(), RunChoice()
 
 
 def names(text: str) -> tuple[str, ...]:

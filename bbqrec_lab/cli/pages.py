@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from bbqrec_lab.cli.app import app
-from bbqrec_lab.cli.options import RUN_OPTIONS, RunOptions, examples
+from bbqrec_lab.cli.options import RUN_OPTIONS, TRAIN_OPTIONS, RunOptions, TrainOptions, examples
 
 
 @app.command(help_epilogue=examples("bbqrec lab"))
@@ -23,14 +23,14 @@ def lab() -> int:
 )
 def inspector(
     *,
-    options: RunOptions = RUN_OPTIONS,
+    options: TrainOptions = TRAIN_OPTIONS,
     port: Annotated[int, Parameter(help="Port of the page.")] = 8866,
     notebook: Annotated[str, Parameter(help="Notebook to serve, such as 02 or 04.")] = "07",
 ) -> int:
     """Serve the codebook inspector as a web page, on this machine only."""
     from bbqrec_lab.suite import web_page
 
-    return web_page.serve_page(notebook, options.dataset, options.preset, options.out, port)
+    return web_page.serve_page(notebook, options.dataset, options.preset, options.out, port, options.overrides)
 
 
 @app.command(help_epilogue=examples("bbqrec book", "bbqrec book --dataset planted --preset smoke"))

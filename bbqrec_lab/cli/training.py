@@ -8,7 +8,17 @@ from cyclopts import Parameter
 
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.data import read
-from bbqrec_lab.cli.options import RUN_OPTIONS, Json, Out, Overrides, Preset, RunOptions, Variant, examples, names
+from bbqrec_lab.cli.options import (
+    TRAIN_OPTIONS,
+    Json,
+    Out,
+    Overrides,
+    Preset,
+    TrainOptions,
+    Variant,
+    examples,
+    names,
+)
 from bbqrec_lab.cli.output import print_json, print_rows, say
 
 
@@ -17,7 +27,7 @@ from bbqrec_lab.cli.output import print_json, print_rows, say
 )
 def reproduce(
     *,
-    options: RunOptions = RUN_OPTIONS,
+    options: TrainOptions = TRAIN_OPTIONS,
     seeds: Annotated[str, Parameter(help="Seeds of the trained rows.")] = "0,1,2",
     only: Annotated[str, Parameter(help="Only these notebooks, such as 02,05.", show_default=False)] = "",
     jobs: Annotated[int | None, Parameter(help="Parallel rows or notebooks; default: one per core, at most 8.")] = None,
@@ -30,9 +40,8 @@ def reproduce(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     jobs = min(8, cores) if jobs is None else jobs
     seed_list, numbers = parse_seeds(seeds), names(only)
-    return suite.reproduce(
-        suite.Request(options.dataset, options.preset, seed_list, numbers, jobs, options.out, as_json=json)
-    )
+    asked = options.dataset, options.preset, seed_list, numbers, jobs, options.out
+    return suite.reproduce(suite.Request(*asked, overrides=options.overrides, as_json=json))
 
 
 @app.command(
@@ -45,7 +54,7 @@ def reproduce(
 def fit(
     *,
     variant: Variant,
-    options: RunOptions = RUN_OPTIONS,
+    options: TrainOptions = TRAIN_OPTIONS,
     seed: Annotated[int, Parameter(help="Seed of initialisation and batches.")] = 0,
     overrides: Overrides = "",
     json: Json = False,
@@ -54,10 +63,13 @@ def fit(
     import polars as pl
 
     from bbqrec_lab.experiments import fitting, runs, tables
+    from bbqrec_lab.experiments.presets import parse_overrides
 
-    result = fitting.fit(options.dataset, variant, options.preset, seed, overrides, options.out)
+    given = options.overrides | parse_overrides(overrides)
+    result = fitting.fit(options.dataset, variant, options.preset, seed, given, options.out)
     name, data_hash = result.rows.select("dataset", "data_hash").row(0)
     caption = f"{name} ({data_hash}), preset {options.preset}, seed {seed}, test part, full catalogue"
+    caption += tables.told_of_empty_lists(result.rows)
     rows = result.rows.with_columns(folder=pl.lit(str(result.directory)))
     print_rows(rows, caption, json, tables.summary(result.rows))
     if (result.directory / "ids.npz").exists():

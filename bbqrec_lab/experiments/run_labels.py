@@ -95,7 +95,7 @@ def find_run(
     """The folder of the newest finished run of a dataset and a variant.
 
     Args: dataset: a registered name, the folder of a bundle, or its name. preset, seed: None takes any. Runs with
-        overrides are taken only if there is no other.
+        overrides, and those of preset `smoke`, are taken only if there is no other.
     Raises: ValueError if there is none, or if datasets in different folders have the name.
     """
     runs = list_runs(out)
@@ -112,7 +112,7 @@ def find_run(
     if found["bundle"].n_unique() > 1:
         folders = ", ".join(found["bundle"].unique().sort())
         raise ValueError(f"several datasets are called {dataset}: give the folder of one of them: {folders}")
-    return Path(found.sort(pl.col("overrides") == "", "date")["folder"][-1])
+    return Path(found.sort(pl.col("overrides") == "", pl.col("preset") != "smoke", "date")["folder"][-1])
 
 
 def _of_dataset(dataset: str) -> pl.Expr:

@@ -47,6 +47,13 @@ def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
     return wide.select("variant", "seen_items", pl.col("seeds").cast(pl.String), *metrics).fill_null("")
 
 
+def told_of_empty_lists(rows: pl.DataFrame) -> str:
+    """A sentence for the caption if some mode has only empty lists, whose metrics are 0 for that reason; else empty."""
+    empty = rows.filter(pl.col("metric").str.starts_with("coverage@"), pl.col("value") == 0)
+    told = ". Seen items {}: every user has had every item, so all lists are empty and all metrics 0"
+    return "" if empty.is_empty() else told.format(", ".join(empty["seen_items"].unique().sort()))
+
+
 def _cell(mean: float, spread: float | None, seeds: int) -> str:
     return f"{mean:.4f} ± {spread:.4f}" if seeds > 1 else f"{mean:.4f}"
 

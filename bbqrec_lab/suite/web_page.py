@@ -40,7 +40,7 @@ def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None
     papermill.iorw.write_ipynb(notebook, str(target))
 
 
-def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> int:
+def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, overrides: dict[str, object]) -> int:
     """Serve a notebook as a web page with Voila, on this machine only, until it is interrupted.
 
     The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel.
@@ -57,7 +57,8 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int) -> 
     out = Path(out).expanduser().resolve()
     page = out / "pages" / source.name
     _write_template(out / "pages" / "jupyter")
-    page_copy(source, page, {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out)})
+    given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out), "overrides": overrides}
+    page_copy(source, page, given)
     say(f"http://127.0.0.1:{port}/ serves the page; its content is computed when it is opened; press Ctrl-C to stop")
     command = [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
     command += ["--template=bbqrec", "--VoilaConfiguration.show_tracebacks=True"]

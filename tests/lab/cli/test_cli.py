@@ -198,6 +198,9 @@ def test_reproduce_hands_over_its_options(
     assert cli.main(["reproduce", "--dataset", "toy"]) == 1
     default = core.calls.pop()
     assert (default.preset, default.seeds, default.only, default.out.name) == ("quick", (0, 1, 2), (), "runs")
+    assert default.overrides == {}
+    assert cli.main(["reproduce", "--dataset", "toy", "--text-encoder", "ngrams"]) == 1
+    assert core.calls.pop().overrides == {"text_encoder": "ngrams"}
     assert 1 <= default.jobs <= 8
 
 

@@ -124,6 +124,20 @@ def test_runs_are_listed_with_what_made_them(shop: Path, capsys: pytest.CaptureF
     assert cli.main(["runs", "--out", str(shop / "nowhere")]) == 2
 
 
+def test_a_smoke_run_is_found_only_if_there_is_no_other(tmp_path: Path) -> None:
+    where = {"dataset": "toy", "bundle": "", "data_hash": "0", "variant": "sasrec", "seed": 0, "overrides": ""}
+    made = {preset: tmp_path / "artefacts" / f"run-{preset}" for preset in ("quick", "smoke")}
+    for folder in made.values():
+        folder.mkdir(parents=True)
+        (folder / "rows.csv").write_text("seen_items,segment,metric,value\n")
+    run_labels.record(made["smoke"], where | {"preset": "smoke"})
+    assert run_labels.find_run(tmp_path, "toy", "sasrec") == made["smoke"]
+    run_labels.record(made["quick"], where | {"preset": "quick"})
+    run_labels.record(made["smoke"], where | {"preset": "smoke", "seed": 1})  # newer, and later in the list
+    assert run_labels.find_run(tmp_path, "toy", "sasrec") == made["quick"]
+    assert run_labels.find_run(tmp_path, "toy", "sasrec", preset="smoke") == made["smoke"]
+
+
 def test_exported_ids_keep_their_type(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     place = f"--dataset {shop / 'numbers'} --preset smoke --out {shop / 'runs'}"
     small = "--overrides tokenizer.epochs=1,recommender.epochs=1,score_reweight=false"

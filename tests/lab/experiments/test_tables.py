@@ -78,3 +78,10 @@ def test_a_title_in_a_page_is_shown_letter_by_letter_on_one_line() -> None:
 def test_a_title_in_a_paper_compiles() -> None:
     paper = tables.latex(pl.DataFrame({"item": ["{new} x^2 ~ y\nz"]}), "c")
     assert "\\{new\\} x\\textasciicircum{}2 \\textasciitilde{} y z \\\\" in paper
+
+
+def test_lists_that_are_all_empty_are_told_in_words() -> None:
+    assert tables.told_of_empty_lists(_rows()) == ""
+    none = pl.DataFrame([("b", 0, "filtered", "all", "coverage@10", 0.0)], schema=_rows().schema, orient="row")
+    assert "Seen items filtered: every user has had every item" in tables.told_of_empty_lists(none)
+    assert "included" not in tables.told_of_empty_lists(pl.concat([_rows(), none]))

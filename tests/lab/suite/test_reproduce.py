@@ -90,6 +90,21 @@ def _request(tmp_path: Path, **changes: object) -> reproduce.Request:
     return reproduce.Request(**options | changes)
 
 
+def test_settings_of_the_data_reach_rows_and_notebooks(
+    tmp_path: Path, job: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    data = SimpleNamespace(name="toy", data_hash="00aa11bb")
+    monkeypatch.setattr(sources, "load", lambda name, options, encoded: read.append(options.text_encoder) or data)
+    monkeypatch.setattr(variants, "reads_features", lambda variant, config: True)
+    monkeypatch.setattr(runs, "run_variant", lambda data, variant, config, store: config.data.text_encoder)
+    asked = _request(tmp_path, overrides={"text_encoder": "ngrams"})
+    assert reproduce.reproduce(asked) == 0
+    assert {given["overrides"]["text_encoder"] for _, given in job.notebooks} == {"ngrams"}
+    row = reproduce.run_row(asked.dataset, asked.preset, asked.overrides, tmp_path, "a", 1)
+    assert (row, set(read)) == ("ngrams", {"ngrams"})
+
+
 def test_the_job_writes_its_tables_in_the_order_of_the_plan(
     tmp_path: Path, job: SimpleNamespace, capsys: pytest.CaptureFixture
 ) -> None:

@@ -31,7 +31,7 @@ def test_unknown_parameters_and_data_are_refused(root: Path, tmp_path: Path) -> 
 def test_without_voila_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: None)
     with pytest.raises(ValueError, match=r"Voila is not installed: .*make inspector"):
-        web_page.serve_page("07", "planted", "smoke", tmp_path, 1)
+        web_page.serve_page("07", "planted", "smoke", tmp_path, 1, {})
 
 
 def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
@@ -40,7 +40,9 @@ def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
     calls, found = [], web_page.importlib.util.find_spec
     monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: name == "voila" or found(name, *of))
     monkeypatch.setattr(web_page.subprocess, "call", lambda command, env: calls.append((command, env)) or 0)
-    assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123) == 0
+    assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123, {"text_encoder": "ngrams"}) == 0
+    page = nbformat.read(tmp_path / "pages" / "07_codebook_inspector.ipynb", as_version=4)
+    assert any('overrides = {"text_encoder": "ngrams"}' in cell.source for cell in page.cells)
     ((command, env),) = calls
     assert "--Voila.ip=127.0.0.1" in command
     assert "--port=8123" in command
