@@ -1,14 +1,10 @@
 """Importing a large table of interactions, ours against the same cleaning in pandas: seconds and peak memory.
 
-Each repetition runs in its own process: `python -m benchmarks.own_data ours FILE wall` imports a file and prints both.
 The cleaning: ids keep leading zeros (integers only if every id reads back unchanged), times become UTC moments, ratings
 float32, rows without user, item or time go, and the bundle's two tables are written.
 """
 
-import json
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,8 +12,8 @@ import numpy as np
 
 from bbqrec_lab.measure import Plan
 
+from . import apart
 from .harness import Row, cost_row, gain_row
-from .reading import _peak
 
 AIMS = {"csv": ">= 4", "parquet": ">= 3"}
 MOST_MEGABYTES = 2000
@@ -102,12 +98,6 @@ def same_bundles(file: Path, place: Path) -> str:
     return f"equal tables of {one.height:,} items and their interactions"
 
 
-def _child(which: str, file: Path, clock: str) -> tuple[float, float]:
-    """Seconds and growth of peak memory, in bytes, of one import in its own process."""
-    command = [sys.executable, "-m", "benchmarks.own_data", which, str(file), clock]
-    return tuple(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-
-
 def own_data(plan: Plan) -> list[Row]:
     """Import twenty million rows from CSV and from parquet, both sides in turn."""
     return [row for ending in AIMS for row in _format(plan, ending)]
@@ -116,16 +106,12 @@ def own_data(plan: Plan) -> list[Row]:
 def _format(plan: Plan, ending: str) -> list[Row]:
     """The rows of one format."""
     rows = plan.size(20_000_000, 20_000)
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     with TemporaryDirectory() as place:
         file, small = Path(place) / f"orders.{ending}", Path(place) / f"small.{ending}"
         write_table(small, min(rows, 200_000))
         checked = same_bundles(small, Path(place))
         write_table(file, rows)
-        for repetition in range(plan.repetitions + 1):
-            for name in list(WAYS)[:: -1 if repetition % 2 else 1]:
-                figures[name].append(_child(name, file, plan.clock))
-    (ours, our_peak), (theirs, their_peak) = (np.array(figures[name][1:]).T for name in WAYS)  # first: warm-up
+        (ours, our_peak), (theirs, their_peak) = apart.take_turns(plan, "own_data", file, WAYS)
     work, peer = f"importing {rows:,} rows of {ending}", "pandas with the same cleaning"
     memory = f"ours <= {MOST_MEGABYTES}"
     return [
@@ -134,17 +120,15 @@ def _format(plan: Plan, ending: str) -> list[Row]:
     ]
 
 
-def _main(which: str, file: str, clock: str) -> None:
-    """Import once, with all imports of libraries done before the timing."""
-    for name in LIBRARIES[which].split(", "):
-        __import__(name)
-    before = _peak()
-    now = time.perf_counter if clock == "wall" else time.process_time
-    with TemporaryDirectory() as place:
-        start = now()
-        WAYS[which](Path(file), Path(place) / "bundle")
-        print(json.dumps([now() - start, _peak() - before]))
+def _once(way: Callable[[Path, Path], None]) -> Callable[[Path], None]:
+    """An import into a folder that is removed again."""
+
+    def run(file: Path) -> None:
+        with TemporaryDirectory() as place:
+            way(file, Path(place) / "bundle")
+
+    return run
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    apart.main({name: _once(way) for name, way in WAYS.items()}, LIBRARIES)

@@ -1,13 +1,5 @@
-"""Reading and checking a large bundle, ours against the same checks in pandas: seconds and peak memory.
+"""Reading and checking a large bundle, ours against the same checks in pandas: seconds and peak memory."""
 
-Each repetition runs in its own process, so each has its own memory peak: `python -m benchmarks.reading ours FOLDER
-wall` reads a bundle and prints both values.
-"""
-
-import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -16,6 +8,7 @@ import numpy as np
 
 from bbqrec_lab.measure import Plan
 
+from . import apart
 from .harness import Row, cost_row, make_row
 
 COLUMNS = 3 * 8  # bytes per row of interactions: two ids and a time of 64 bits each
@@ -100,32 +93,16 @@ def same_tables(folder: Path) -> str:
     return f"equal events, users, items and counts ({len(found):,} rows kept, {late} late)"
 
 
-def _peak() -> int:
-    """Peak memory of this process so far, in bytes; `resource` would include the memory of its parent at the fork."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
-def _child(which: str, folder: Path, clock: str) -> tuple[float, int]:
-    """Seconds and growth of peak memory of one reading in its own process."""
-    command = [sys.executable, "-m", "benchmarks.reading", which, str(folder), clock]
-    return tuple(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-
-
 def bundle(plan: Plan) -> list[Row]:
     """Read a bundle of twenty million rows, both sides in turn."""
     rows = plan.size(20_000_000, 20_000)
-    figures: dict[str, list[tuple[float, int]]] = {name: [] for name in READERS}
     with TemporaryDirectory() as place:
         folder, small = Path(place), Path(place) / "small"
         small.mkdir()
         write_bundle(small, min(rows, 200_000))
         checked = same_tables(small)
         write_bundle(folder, rows)
-        for repetition in range(plan.repetitions + 1):
-            for name in list(READERS)[:: -1 if repetition % 2 else 1]:
-                figures[name].append(_child(name, folder, plan.clock))
-    (ours, our_peak), (theirs, their_peak) = (np.array(figures[name][1:]).T for name in READERS)  # first: warm-up
+        (ours, our_peak), (theirs, their_peak) = apart.take_turns(plan, "reading", folder, READERS)
     work, peer = f"reading and checking {rows:,} rows", "the same checks in pandas"
     return [
         make_row(work, peer, "rows/s", rows / ours, rows / theirs, theirs / ours, ">= 5", checked),
@@ -139,17 +116,5 @@ def _columns(rows: int) -> np.ndarray:
     return np.array(rows * COLUMNS / 1e6)
 
 
-def _main(which: str, folder: str, clock: str) -> None:
-    """Read once, with all imports done before the timing."""
-    for name in LIBRARIES[which].split(", "):
-        __import__(name)
-    before = _peak()
-    now = time.perf_counter if clock == "wall" else time.process_time
-    start = now()
-    kept = READERS[which](Path(folder))
-    print(json.dumps([now() - start, _peak() - before]))
-    del kept
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    apart.main(READERS, LIBRARIES)
