@@ -14,7 +14,11 @@ from bbqrec_lab.datasets.importing.text_files import FAULT
 from bbqrec_lab.datasets.importing.times import TimeForm, recognise, settle
 
 MISSING = ("", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "\\N")  # texts that mean no value
-_PACKED = {"compression": "zstd", "compression_level": 1}
+_PACKED = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "row_group_size": 2**20,
+}  # groups of 120,000 cost a third more
 ONE_IN = 1000  # more than one bad row in a thousand (and more than one) stops the import
 _FIELDS = {"user": "user_id", "item": "item_id", "time": "timestamp", "rating": "rating"}
 _PART, _ROW, _ODD = "__part", "__row", "__odd"  # of a row that is set aside: its file, its record, an empty last field
