@@ -66,6 +66,7 @@ def heat_maps(
     top = max(float(np.abs(values).max()) for values in finite if len(values)) or 1.0
     scale = {"cmap": SIGNED if signed else ORDERED, "vmin": -top if signed else 0, "vmax": top}
     fig, axes = _map_panels(len(maps), rows, columns, cell=0.42 if numbers else 0.26)
+    fig.set_layout_engine("compressed")  # the plain engine lets long names of square cells reach the label below
     for ax, (title, values) in zip(axes, maps.items(), strict=False):
         image = ax.imshow(values, aspect="equal", **scale)
         ax.set_title(title)
