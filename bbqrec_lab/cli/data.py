@@ -2,13 +2,14 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from bbqrec_lab.cli.app import app as top
 from bbqrec_lab.cli.options import Encoder, Json, examples
-from bbqrec_lab.cli.output import print_json, print_rows
+from bbqrec_lab.cli.output import print_json, print_rows, say
 
 app = App(
     name="data",
@@ -73,6 +74,8 @@ def check(path: Bundle, /, *, text_encoder: Encoder = "auto", json: Json = False
     for what, value in bundle.report.items():
         print(f"{what}: {value}")
     print_rows(offered, "what a model can use", json)
+    asked = f"--dataset {quote(str(path))}"
+    say(f"next: bbqrec inspector {asked} shows its semantic IDs; bbqrec reproduce {asked} makes all tables and figures")
     return 0
 
 
@@ -146,4 +149,5 @@ def import_own(
 
     report = import_data(source, to, items, images, features, Columns(**asdict(columns)))
     print_rows(report.table(), f"imported to {report.folder}", json)
+    say(f"next: bbqrec data check {quote(str(report.folder))}")
     return 0

@@ -93,7 +93,7 @@ def library_identity(name: str) -> tuple[str, ...]:
 def told_of_english(unknown: Bool[np.ndarray, "texts"]) -> str:
     """The line of the report for the English encoder."""
     if not unknown.any():
-        return "all-MiniLM-L6-v2, made for English"
+        return "all-MiniLM-L6-v2, made for English (others: --text-encoder, see docs/data.md)"
     return (
         f"all-MiniLM-L6-v2, made for English; it does not know {unknown.sum()} of {len(unknown)} texts (other scripts "
         "or signs); set text_encoder to the name of a multilingual model, or to ngrams"

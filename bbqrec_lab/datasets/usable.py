@@ -93,7 +93,7 @@ def _ignored(data: NamedDataset, name: str, content: features.Content) -> list[s
     remarks = _counted(data.n_items - content.column.count(), f"items without {name}")
     if name == "text":
         titled = int((content.column.is_not_null() & data.items["text"].is_null()).sum())
-        remarks += _counted(titled, "items have no text: title and categories are encoded")
+        remarks += _counted(titled, "items have no column text: title and categories are read instead")
     word = {"text": "texts", "image": "pictures"}[name]
     return remarks + [f"{reason}: {count}" for reason, count in data.report.items() if f"missing: {word}" in reason]
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,13 +47,20 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
     The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel.
 
     Returns: the exit code of Voila.
-    Raises: ValueError if Voila is not installed, or if the dataset is neither a registered name nor a folder.
+    Raises: ValueError if Voila is not installed, if the port is in use, or if the dataset is neither a registered name
+        nor a folder.
     """
     if not importlib.util.find_spec("voila"):
         raise ValueError("Voila is not installed: pip install -c constraints.txt -e '.[dev]', or run make inspector")
     from bbqrec_lab.datasets.sources import absolute_dataset
 
     need_home()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port} cannot be used ({error.strerror}): give another with --port") from error
     (source,) = discover(notebook_folder(), (number,))
     out = Path(out).expanduser().resolve()
     page = out / "pages" / source.name
@@ -60,8 +68,13 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
     given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out), "overrides": overrides}
     page_copy(source, page, given)
     say(f"http://127.0.0.1:{port}/ serves the page; its content is computed when it is opened; press Ctrl-C to stop")
-    command = [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
-    command += ["--template=bbqrec", "--VoilaConfiguration.show_tracebacks=True"]
+    command = [sys.executable, "-m", "voila", str(page), "--no-browser", "--Voila.ip=127.0.0.1"]
+    command += [
+        f"--port={port}",
+        "--Voila.port_retries=0",
+        "--template=bbqrec",
+        "--VoilaConfiguration.show_tracebacks=True",
+    ]
     command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}"]
     return subprocess.call(command, env=own_kernel(out / "pages" / "jupyter"))
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from bbqrec_lab.datasets.importing.report import refused
 from bbqrec_lab.datasets.importing.tables import Table
-from bbqrec_lab.datasets.importing.times import recognise
+from bbqrec_lab.datasets.importing.times import HALF, recognise
 
 EVENT_ROLES, ITEM_ROLES = ("user", "item", "time", "rating"), ("item", "title", "text", "image", "categories")
 _KNOWN = {  # role: names of columns without case, blanks and marks; the first that a table has is taken
@@ -145,7 +145,7 @@ def _suits(values: pl.Series, role: str) -> bool:
     if role in ("user", "item"):
         return not nested and not values.dtype.is_temporal() and not _is_clock(values)
     if role == "time":
-        return not nested and recognise(values) is not None
+        return not nested and recognise(values, enough=HALF) is not None  # too many bad ones are an error later
     if role == "rating":
         numbers = values.cast(pl.Float64, strict=False) if not nested and not values.dtype.is_temporal() else None
         return numbers is not None and numbers.is_not_null().sum() >= 0.9 * values.is_not_null().sum()

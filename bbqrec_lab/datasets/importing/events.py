@@ -7,11 +7,12 @@ from typing import Any
 
 import polars as pl
 
+from bbqrec_lab.datasets.bundle import BundleError
 from bbqrec_lab.datasets.importing.columns import EVENT_ROLES, Columns, require
 from bbqrec_lab.datasets.importing.report import SHOWN, BadRow, ImportReport, Understood, refused
 from bbqrec_lab.datasets.importing.tables import Part, Table
 from bbqrec_lab.datasets.importing.text_files import FAULT
-from bbqrec_lab.datasets.importing.times import TimeForm, recognise, settle
+from bbqrec_lab.datasets.importing.times import HALF, TimeForm, recognise, settle
 
 MISSING = ("", "null", "NULL", "None", "NaN", "nan", "NA", "N/A", "\\N")  # texts that mean no value
 _PACKED = {
@@ -181,11 +182,26 @@ def plan_events(table: Table, found: Mapping[str, str], columns: Columns) -> Eve
     require(table, found, EVENT_ROLES[:3])
     form = recognise(table.probe[found["time"]], columns.zone)
     if form is None:
-        some = ", ".join(map(repr, table.probe[found["time"]].drop_nulls().head(3)))
-        remedy = "store ISO text, Unix seconds or positions, or name another column with --time"
-        raise refused(table.name, f"no times recognised in column {found['time']} ({some})", remedy)
+        raise _no_times(table, found["time"], columns.zone)
     user, item = (id_column(table, found[role]) for role in ("user", "item"))
     return EventPlan(table, user, item, found["time"], form, found.get("rating", ""))
+
+
+def _no_times(table: Table, column: str, zone: str) -> BundleError:
+    """The error for a column whose first rows are not times, or too few of them."""
+    values = table.probe[column]
+    form = recognise(values, zone, HALF)
+    if form is None:
+        some = ", ".join(map(repr, values.drop_nulls().head(3)))
+        remedy = "store ISO text, Unix seconds or positions, or name another column with --time"
+        return refused(table.name, f"no times recognised in column {column} ({some})", remedy)
+    texts = values.cast(pl.String).str.strip_chars()
+    read = texts.to_frame().select(form.read(pl.col(column), pl.String).is_not_null()).to_series()
+    bad = texts.filter(~read & texts.is_not_null() & ~texts.is_in(MISSING))
+    line = next((line for part in table.parts for line, record in part.lines() if bad[0] in record), 0)
+    what = f"column {column}: {len(bad)} of the first {len(values)} values are not times of the form {form.words}"
+    first = f"the first is {bad[0][:80]!r}" + (f" in line {line}" if line else "")
+    return refused(table.name, f"{what}; {first}", "mend them, or name another column with --time")
 
 
 def write_events(plan: EventPlan, to: Path, scratch: Path, report: ImportReport) -> EventPlan:

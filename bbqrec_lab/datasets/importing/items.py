@@ -109,7 +109,7 @@ def write_items(
     report.counts["items without an interaction, kept: they can be recommended"] = (
         kept.height - len(event_items) + more.height
     )
-    report.counts["items"] = kept.height + more.height
+    report.counts["items written"] = kept.height + more.height
     if kept.height < keys.height:
         frame = frame.join(kept.lazy().select(ROW), on=ROW, how="semi", maintain_order="left")
     written = pl.concat([frame.select("item_id", **contents(plan, report)), _without_content(more, plan)])
@@ -189,7 +189,7 @@ def write_items_of_events(
     else:
         written, items = items, items.with_columns(image=image)
     written.write_parquet(to)
-    report.counts["items"] = items.height
+    report.counts["items written"] = items.height
     return items.select(pl.lit(None, pl.UInt32).alias(ROW), "item_id", "image")
 
 

@@ -33,7 +33,7 @@ _TWINS = tuple(  # each with the format in which day and month change places; th
     for year in ("%Y", "%y")
     for clock in _CLOCKS
 )
-ENOUGH = 0.9  # a form must read this share of the sampled values
+ENOUGH, HALF = 0.9, 0.5  # the share of the sampled values that a form must read, and that tells what was meant
 _TRIED = 300  # values that are tried with every format
 
 
@@ -98,10 +98,11 @@ def _numbers(column: pl.Expr, form: TimeForm) -> pl.Expr:
     return inside.cast(pl.Datetime(_POLARS[form.unit]))
 
 
-def recognise(values: pl.Series, zone: str = "") -> TimeForm | None:
+def recognise(values: pl.Series, zone: str = "", enough: float = ENOUGH) -> TimeForm | None:
     """How the sampled values are read as time; None if they are not times.
 
     Args: values: of any type. zone: that of text without an offset, such as Europe/Berlin; empty is UTC.
+        enough: share of the values that a form must read.
     Raises: ValueError for an unknown zone.
     """
     if zone:
@@ -119,9 +120,9 @@ def recognise(values: pl.Series, zone: str = "") -> TimeForm | None:
     if values.is_empty():
         return None
     numbers = values.cast(pl.Float64, strict=False)
-    if numbers.is_finite().fill_null(False).mean() >= ENOUGH:
+    if numbers.is_finite().fill_null(False).mean() >= enough:
         return _digits(values, zone) or _unit(numbers.drop_nulls(), values)
-    return _text_form(values, zone) if dtype == pl.String else None
+    return _text_form(values, zone, enough) if dtype == pl.String else None
 
 
 def _check_zone(zone: str) -> None:
@@ -168,7 +169,7 @@ def _share(texts: pl.Series, form: TimeForm) -> float:
     return _shares(texts, {"form": form})["form"]
 
 
-def _text_form(texts: pl.Series, zone: str) -> TimeForm | None:
+def _text_form(texts: pl.Series, zone: str, enough: float) -> TimeForm | None:
     """The formats that read the sampled texts."""
     bracket = texts.str.contains(r"\[[A-Za-z_/+-]+\]$").any()
     few = texts.gather_every(max(len(texts) // _TRIED, 1))
@@ -192,7 +193,7 @@ def _text_form(texts: pl.Series, zone: str) -> TimeForm | None:
         if shares[name] and not twin and _share(few, more) > _share(few, more._replace(formats=tuple(formats))):
             formats.append(name)
     form = TimeForm("", tuple(formats), zone, twin=twin, bracket=bracket)
-    return form._replace(words=words_of(form)) if _share(texts, form) >= ENOUGH else None
+    return form._replace(words=words_of(form)) if _share(texts, form) >= enough else None
 
 
 def words_of(form: TimeForm) -> str:

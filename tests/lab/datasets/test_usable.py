@@ -44,7 +44,7 @@ def test_texts_are_encoded_for_the_check_and_what_was_ignored_is_named(tmp_path:
     found = lines(bundles.write(tmp_path / "b", table=table), tmp_path)["text"]
     assert (found["items"], found["distinct vectors"]) == ("5 of 5", "4")
     told = found["ignored, and remarks"]
-    assert "2 items have no text: title and categories are encoded" in told
+    assert "2 items have no column text: title and categories are read instead" in told
     assert "texts that are placeholders (such as no description): 1" in told
     assert "character n-grams" in told
 

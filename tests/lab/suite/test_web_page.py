@@ -1,5 +1,6 @@
 """A notebook as a web page: a copy with other parameters and without external images; wrong requests are rejected."""
 
+import socket
 from pathlib import Path
 
 import nbformat
@@ -32,6 +33,20 @@ def test_without_voila_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: None)
     with pytest.raises(ValueError, match=r"Voila is not installed: .*make inspector"):
         web_page.serve_page("07", "planted", "smoke", tmp_path, 1, {})
+
+
+def test_a_port_in_use_is_refused_before_an_address_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    found = web_page.importlib.util.find_spec
+    monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: name == "voila" or found(name, *of))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port {port} cannot be used \(.*\): give another with --port"):
+            web_page.serve_page("07", "planted", "smoke", tmp_path, port, {})
+    assert "serves the page" not in capsys.readouterr().err
 
 
 def test_the_page_is_served_on_this_machine_only_and_asks_no_other(

@@ -197,3 +197,17 @@ def test_text_ids_far_below_in_an_item_table_make_the_ids_of_both_tables_text(tm
     import_data(file, tmp_path / "to", items=items)
     for name in ("items", "interactions"):
         assert pl.read_parquet(tmp_path / "to" / f"{name}.parquet").schema["item_id"] == pl.String
+
+
+@pytest.mark.parametrize("column", ["time", "gekauft am"])
+def test_too_many_bad_times_are_told_by_the_bad_ones(tmp_path: Path, column: str) -> None:
+    lines = [f"u{k % 9},i{k % 7},{1 + k % 28:02d}.01.2024 10:{k % 60:02d}" for k in range(200)]
+    lines[12::6] = [f"{line.rpartition(',')[0]},soon" for line in lines[12::6]]
+    (tmp_path / "a.csv").write_text("\n".join([f"user,item,{column}", *lines]))
+    wanted = (
+        rf"a\.csv: column {column}: 32 of the first 200 values are not times of the form text %d\.%m\.%Y %H:%M.*; "
+        r"the first is 'soon' in line 14; mend them, or name another column with --time"
+    )
+    for columns in (Columns(), Columns(time=column)):
+        with pytest.raises(ValueError, match=wanted):
+            import_data(tmp_path / "a.csv", tmp_path / "to", columns=columns)
