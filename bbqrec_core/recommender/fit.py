@@ -19,7 +19,7 @@ from ..training import Report, Task, TrainingLog, best_device, epochs_for, fit
 from .decoding import Rankable, beam_search
 from .sequence_model import SequenceModel
 
-TRUSTS = (0.5, 1.0, 2.0, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting
+TRUSTS = (0.5, 1.0, 2.0, 0.7, 1.4, 4.0, 0.25, 0.1)  # weights of the transformer beside score reweighting
 EARLY = 3  # how many of them each evaluation of a model with item vectors tries; others rank slower and try one
 ROUNDING = 1e-3  # nats, above the rounding error of sums in another order
 WIDER = 4  # candidates of a beam that both heads rank, per item of the list
@@ -186,19 +186,18 @@ def fit_recommender(
     """Train stage 2 on training events with early stopping on validation NDCG@10; resumes from `directory`.
 
     It trains and ranks on a GPU if there is one; the initial weights do not depend on the device. Each evaluation tries
-    several `TRUSTS` of score reweighting; the best one is kept with the weights of its epoch.
+    several `TRUSTS` of score reweighting; the best of all is kept, by more users, with the weights of the best epoch.
 
     Args: ids: semantic IDs, or None for SASRec. seed: of initial weights and batches. make: as in `build_recommender`.
     Raises: FloatingPointError on a non-finite loss.
     """
-    recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make)
-    recommender = recommender.to(best_device())
+    recommender = build_recommender(data.n_items, ids, config, seed, data.train_counts() > 0, make).to(best_device())
     model, sequences = recommender.model, data.train()
     if weighed := model.config.score_reweight:
         fit_offsets(model, data, seed, directory / "offsets", progress)
     per_window = windows(sequences, config.max_events, np.random.default_rng(0))[1].mean()  # targets
     size = max(round(config.batch_events / per_window), 1)
-    users = sample_users(data.n_users, evaluation.early_users)
+    users, first = sample_users(data.n_users, evaluation.early_users), TRUSTS[: 1 if model.items is None else EARLY]
     groups = [{"params": [value for name, value in model.named_parameters() if name != "scoring.seen"]}]
     if model.scoring is not None:  # `seen` has to move by several nats
         groups.append({"params": [model.scoring.seen], "lr": OFFSET_RATE, "weight_decay": 0.0})
@@ -207,7 +206,7 @@ def fit_recommender(
     def batches(epoch: int) -> list[Tensor]:
         return window_batches(sequences, config.max_events, size, (seed, epoch), config.epoch_steps, model.timed)
 
-    def score(trusts: tuple[float, ...] = TRUSTS[: 1 if model.items is None else EARLY]) -> float:
+    def score(trusts: tuple[float, ...] = first, users: np.ndarray = users) -> float:
         found = []  # a later epoch trusts the transformer more
         for trust in trusts if weighed else (1.0,):
             if model.scoring is not None:
@@ -221,5 +220,6 @@ def fit_recommender(
     epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
     log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
     if weighed:
-        log.epochs[log.best_epoch - 1] |= {"score": score(TRUSTS), "trust": float(model.scoring.trust)}
+        many = users if model.items is None else sample_users(data.n_users, 4 * evaluation.early_users)  # less noise
+        log.epochs[log.best_epoch - 1] |= {"score": score(TRUSTS, many), "trust": float(model.scoring.trust)}
     return recommender, log

@@ -14,6 +14,7 @@ LOWEST = 5  # c: components of the Fourier transform that are low: the mean and 
 
 
 @cache
+@torch.inference_mode(False)  # a cached tensor of inference mode could not be trained with
 def low_pass(length: int) -> Float64[Tensor, "T T"]:
     """Row t projects positions 0..t onto their `LOWEST` lowest frequencies and gives the value at t.
 

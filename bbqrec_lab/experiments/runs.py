@@ -336,7 +336,7 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
         "scoring_minutes": round((time.monotonic() - start) / 60, 3),
         "epochs": len(epochs),
         "parameters": sum(value.numel() for value in scorer.model.parameters()) if hasattr(scorer, "model") else 0,
-        "valid_ndcg@10": max((row["score"] for row in epochs if "score" in row), default=None),
+        "valid_ndcg@10": _final_score(epochs),
         "peak_memory_gb": peak_memory(),
         "device": device_name(getattr(scorer, "device", torch.device("cpu"))),
         "python": sys.version.split()[0],
@@ -404,6 +404,12 @@ def _ranks_of(
         return {mode: beam_ranks(scorer, data, "test", users, evaluation, masked) for mode, masked in MODES.items()}
     scores = scorer.ranking_scores if isinstance(scorer, Recommender) else scorer.scores
     return metrics.rank_users(scores, data.history("test"), data.targets("test"), users, batch=evaluation.batch)
+
+
+def _final_score(epochs: list[dict]) -> float | None:
+    """Validation NDCG@10 of what is kept: by the users who chose the trust, else of the best epoch."""
+    final = [row["score"] for row in epochs if "trust" in row]
+    return max(final or [row["score"] for row in epochs if "score" in row], default=None)
 
 
 def _table(data: NamedDataset, ranks: dict[str, Ranks], by: str) -> pl.DataFrame:

@@ -10,7 +10,8 @@ from tiny import normal, recommender_config, semantic_ids
 
 from bbqrec_core import EvaluationConfig, Sequences, build_recommender, fit_recommender
 from bbqrec_core.dataset import Dataset
-from bbqrec_core.recommender import score_bias
+from bbqrec_core.metrics import sample_users
+from bbqrec_core.recommender import fit, score_bias
 from bbqrec_core.recommender.decoding import Frontier, beam_search, exact_scores
 from bbqrec_core.recommender.fit import EARLY, TRUSTS, fit_offsets
 from bbqrec_core.recommender.score_bias import (
@@ -368,6 +369,22 @@ def test_trust_is_chosen_on_validation(tmp_path):
     found, log = fit_recommender(data, None, config, EvaluationConfig(), 0, tmp_path)
     assert float(found.model.scoring.trust) in [pytest.approx(trust) for trust in TRUSTS]
     assert log.epochs[found.model.config.epochs - 1]["score"] <= max(row["score"] for row in log.epochs)
+
+
+def test_more_users_than_for_early_stopping_choose_the_trust(tmp_path, monkeypatch):
+    data = Dataset(n_items=N, sequences=pack(histories(6)))
+    config, few = recommender_config(output="items", score_reweight=True, epochs=2), EvaluationConfig(early_users=1)
+    asked, rank = [], fit.early_score
+    monkeypatch.setattr(fit, "early_score", lambda *given: asked.append(len(given[2])) or rank(*given))
+    found, log = fit_recommender(data, None, config, few, 0, tmp_path)
+    assert asked[-len(TRUSTS) :] == [min(4, data.n_users)] * len(TRUSTS)
+    assert set(asked[: -len(TRUSTS)]) == {1}
+    scores, chosen = {}, float(found.model.scoring.trust)
+    for trust in TRUSTS:
+        found.model.scoring.trust.fill_(trust)
+        scores[trust] = rank(found, data, sample_users(data.n_users, 4), few)
+    assert scores[min(TRUSTS, key=lambda trust: abs(trust - chosen))] == max(scores.values())
+    assert log.epochs[log.best_epoch - 1]["score"] == pytest.approx(max(scores.values()))
 
 
 # lag bias

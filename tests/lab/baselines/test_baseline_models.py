@@ -226,6 +226,14 @@ def test_the_low_pass_gives_what_a_transform_of_the_prefix_gives_at_its_last_pos
     assert low_pass(31)[length - 1, length:].eq(0).all()
 
 
+def test_a_length_that_was_ranked_first_can_be_trained_with():
+    with torch.inference_mode():
+        low_pass(37)
+    weight = torch.ones(37, 2, dtype=torch.float64, requires_grad=True)
+    (low_pass(37) @ weight).sum().backward()
+    torch.testing.assert_close(weight.grad, torch.ones_like(weight) * low_pass(37).sum(0)[:, None])
+
+
 def test_the_low_pass_keeps_what_is_constant_and_all_of_a_short_past():
     low = low_pass(40)
     torch.testing.assert_close(low.sum(1), torch.ones(40, dtype=torch.float64))
