@@ -151,9 +151,10 @@ class EventPlan:
         """As `scan`, with what the account of a bad row needs."""
         frames = []
         for number, part in enumerate(self.table.parts):
-            last = part.probe.columns[-1]  # null where a record is blank or too short
-            frame = part.scan(list(dict.fromkeys([*self.columns, last])), row=_ROW)
-            frame = frame.with_columns(pl.lit(number).alias(_PART), pl.col(last).is_null().alias(_ODD))
+            last = part.probe.columns[-1:] if part.kind == "text" else []  # null where a record is blank or too short
+            frame = part.scan(list(dict.fromkeys([*self.columns, *last])), row=_ROW)
+            odd = pl.all_horizontal(pl.col(last).is_null()) if last else pl.lit(False)
+            frame = frame.with_columns(pl.lit(number).alias(_PART), odd.alias(_ODD))
             frames.append(frame.select(_PART, _ROW, _ODD, FAULT, *self.columns))
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="vertical_relaxed")
 
