@@ -107,6 +107,7 @@ class RecommenderConfig(Checked):
     weight_decay: float = at_least(0.01, 0.0)
     epochs: int = at_least(8, 1)  # at most
     min_steps: int = at_least(1200, 0)  # small datasets train more epochs until they reach it
+    precision: Literal["fp32", "bf16"] = "fp32"  # of matrix products in training, see `training_precision`
     batch_events: int = at_least(640, 1)  # targets per step, on average: many short windows of histories, or few long
     epoch_steps: int = at_least(0, 0)  # as in `TokenizerConfig`
     evaluate_every: int = at_least(2, 1)  # epochs between validations

@@ -28,14 +28,11 @@ def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | 
 
 
 @contextmanager
-def training_precision(device: torch.device) -> Iterator[None]:
-    """Training on a GPU uses TF32 matrix products with float32 sums; nothing changes on the CPU.
-
-    Choice: no bfloat16, whose casts cost launches in models this narrow. Ranking stays in float32: beams are exact.
-    """
+def training_precision(device: torch.device, precision: str = "fp32") -> Iterator[None]:
+    """Products round their factors in training alone: to bfloat16 for `bf16`, else to TF32 on a GPU; sums do not."""
     before = torch.get_float32_matmul_precision()
-    if device.type != "cpu":
-        torch.set_float32_matmul_precision("high")
+    if precision == "bf16" or device.type != "cpu":
+        torch.set_float32_matmul_precision("medium" if precision == "bf16" else "high")
     try:
         yield
     finally:
@@ -53,6 +50,7 @@ class Task:
     loss: Callable[[object], dict[str, Tensor]]  # of a batch: the loss to minimise under "loss", and its parts
     score: Callable[[], float] | None = None  # of validation, higher is better; None trains all epochs
     watch: Callable[[], dict[str, object]] = field(default=dict)  # figures after each epoch, such as code usage
+    precision: str = "fp32"  # of matrix products, see `training_precision`
 
     @property
     def device(self) -> torch.device:
@@ -175,7 +173,7 @@ def fit(
         while len(state["epochs"]) < epochs and state["stale"] < patience:
             epoch, start = len(state["epochs"]), time.monotonic()
             torch.manual_seed((seed * 1_000_003 + epoch * 7_919 + 17) % 2**31)  # resuming needs no generator state
-            with training_precision(task.device):
+            with training_precision(task.device, task.precision):
                 means = run_epoch(task, epoch, epochs, report)
             row = {"epoch": epoch + 1, **means, **task.watch()}
             if task.score is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):

@@ -78,6 +78,13 @@ def peak_memory() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
+def has_bf16() -> bool:
+    """Whether the GPU, or without one the processor, has instructions for products of bfloat16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
 def device_name(device: torch.device) -> str:
     """The type of a device, for CUDA with the model, for tables."""
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type

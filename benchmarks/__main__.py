@@ -21,6 +21,7 @@ GROUPS = {  # name: environment below .peers, module, function
     "quantize": ("main", "quantizing", "encode"),
     "sasrec": ("recbole", "sequence_training", "sasrec"),
     "reweighting": ("main", "sequence_training", "reweighting"),
+    "precision": ("main", "sequence_training", "precision"),
     "stage1": ("main", "quantizing", "stage_one"),
     "beam": ("main", "generating", "beam"),
     "request": ("main", "generating", "request"),

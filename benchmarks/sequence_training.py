@@ -12,7 +12,7 @@ from bbqrec_lab.datasets.synthetic import histories, random_ids
 from bbqrec_lab.measure import Plan, Side, interleave
 from bbqrec_lab.speed.growth import epoch_side
 
-from .harness import Row, cost_row, make_row, rate_row
+from .harness import Row, cost_row, gain_row, make_row, rate_row
 
 WINDOWS = 128  # per batch, in our loop and in the plain loop
 
@@ -145,3 +145,25 @@ def reweighting(plan: Plan) -> list[Row]:
     work = f"training step with reweighting, {users} histories of {config.max_events}, {channels} channels"
     milliseconds = [1000 * seconds[name] / steps for name in (True, False)]
     return [cost_row(work, "the same model without", "ms", *milliseconds, "<= 1.15", checked)]
+
+
+def precision(plan: Plan) -> list[Row]:
+    """Training steps of SASRec whose softmax multiplies in bfloat16, against float32, with 1,700 and 12,000 items."""
+    return [_precision(plan, plan.size(items, 200)) for items in (1_700, 12_000)]
+
+
+def _precision(plan: Plan, items: int) -> Row:
+    steps, sides, losses = plan.size(30, 4), {}, {}
+    rng, config = np.random.default_rng(0), RecommenderConfig(output="items")
+    users = config.batch_events // config.max_events
+    batches = [torch.from_numpy(rng.integers(1, items + 1, (users, config.max_events + 1))) for _ in range(steps)]
+    for name in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        model = SequenceModel(items, None, RecommenderConfig(output="items", precision=name))
+        losses[name] = float(model.eval().loss(batches[0])["loss"].detach())
+        sides[name] = epoch_side(model, batches)
+    seconds = interleave(sides, plan)
+    milliseconds = [1000 * seconds[name] / steps for name in ("bf16", "fp32")]
+    work = f"training step of SASRec in bf16, {items:,} items, {users} histories of {config.max_events}"
+    checked = f"losses {losses['bf16']:.5f} and {losses['fp32']:.5f} at equal weights"
+    return gain_row(work, "the same in fp32", "ms", *milliseconds, "", checked)

@@ -216,7 +216,8 @@ def fit_recommender(
             model.scoring.trust.fill_(max(found)[1])
         return max(found)[0]
 
-    task = Task("sasrec" if ids is None else "recommender", model, [optimizer], batches, model.loss, score)
+    name = "sasrec" if ids is None else "recommender"
+    task = Task(name, model, [optimizer], batches, model.loss, score, precision=config.precision)
     epochs = epochs_for(config.min_steps, len(batches(0)), config.epochs)
     log = fit(task, seed, epochs, directory, config.evaluate_every, config.patience, progress)
     if weighed:

@@ -32,11 +32,15 @@ class TrainOptions(RunOptions):
     """Those of a command that may train."""
 
     text_encoder: Encoder = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16"], Parameter(help="Of matrix products in training; bf16 needs AMX or a GPU.")
+    ] = "fp32"
 
     @property
     def overrides(self) -> dict[str, object]:
         """The settings that differ from the preset."""
-        return {} if self.text_encoder == "auto" else {"text_encoder": self.text_encoder}
+        given = {"text_encoder": self.text_encoder, "precision": self.precision}
+        return {name: value for name, value in given.items() if value not in ("auto", "fp32")}
 
 
 @Parameter(name="*")

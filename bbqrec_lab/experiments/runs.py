@@ -42,7 +42,7 @@ from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.run_labels import labels_of, record
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import COUNTING, ONCE, UNIQUENESS, VARIANTS, variant_config
-from bbqrec_lab.measure import device_name, forget_peak_memory, peak_memory
+from bbqrec_lab.measure import device_name, forget_peak_memory, has_bf16, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
 from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
 
@@ -311,6 +311,8 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
 def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, directory: Path) -> None:
     """Train, score validation and test, and write all files that `recommend` and the notebooks need."""
+    if config.recommender.precision == "bf16" and not has_bf16():
+        raise ValueError("precision=bf16: this machine has no products of bfloat16 (AMX, or a GPU): set precision=fp32")
     forget_peak_memory()
     start, ids, tokenizing = time.monotonic(), None, 0.0
     if kind == "ids":

@@ -83,6 +83,7 @@ MEANINGS: dict[str, str] = {
     "recommender.weight_decay": "weight decay of stage 2",
     "recommender.epochs": "epochs of stage 2, at most",
     "recommender.min_steps": "small datasets train more epochs until they reach it",
+    "recommender.precision": "of matrix products while stage 2 trains: fp32, or bf16 with sums in fp32",
     "recommender.batch_events": "targets per step, on average",
     "recommender.epoch_steps": "limit of steps per epoch, drawn at random; 0 is no limit",
     "recommender.evaluate_every": "epochs between validations",

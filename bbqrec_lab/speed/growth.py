@@ -16,7 +16,7 @@ from torch.optim import AdamW
 
 from bbqrec_core import Dataset, PrefixTree, Recommender, ResidualQuantizer, SequenceModel, build_tree, rank_users
 from bbqrec_core.recommender.fit import beam_ranks
-from bbqrec_core.training import Task, run_epoch
+from bbqrec_core.training import Task, run_epoch, training_precision
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.datasets.synthetic import random_ids
 from bbqrec_lab.experiments.presets import Config
@@ -64,7 +64,12 @@ def epoch_side(model: SequenceModel, batches: list[Tensor]) -> Side:
     """One epoch of the training loop over given batches; the amount is the number of targets."""
     optimizer = AdamW(model.parameters(), lr=1e-3, fused=True)
     task = Task("recommender", model, [optimizer], lambda epoch: batches, model.loss)
-    return Side(lambda: run_epoch(task, 0, 1, lambda *_: None), sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
+
+    def run() -> None:
+        with training_precision(task.device, model.config.precision):
+            run_epoch(task, 0, 1, lambda *_: None)
+
+    return Side(run, sum(int((rows[:, 1:] > 0).sum()) for rows in batches))
 
 
 def _encoding(config: Config, sizes: tuple[int, ...]) -> tuple[dict[int, Side], dict[int, int]]:

@@ -9,7 +9,8 @@ import torch
 from elsewhere import second_device
 from tiny import planted_data, recommender_config, semantic_ids, tokenizer_config
 
-from bbqrec_core import fit_recommender, fit_tokenizer
+from bbqrec_core import EvaluationConfig, SequenceModel, fit_recommender, fit_tokenizer
+from bbqrec_core.recommender import fit as fit_module
 from bbqrec_core.training import best_device, moved, training_precision
 
 RECOMMENDERS = ({}, {"output": "both"}, {"output": "items"}, {"prefixes": False, "reweight": False})
@@ -46,7 +47,7 @@ def test_a_recommender_trained_elsewhere_ranks_there_what_the_cpu_ranks(data, de
     )
 
 
-def test_factors_are_rounded_in_training_on_a_gpu_alone_and_nowhere_afterwards():
+def test_factors_are_rounded_in_training_on_a_gpu_or_where_asked_and_nowhere_afterwards():
     before = torch.get_float32_matmul_precision()
     with training_precision(torch.device("cpu")):
         assert torch.get_float32_matmul_precision() == before == "highest"
@@ -54,6 +55,24 @@ def test_factors_are_rounded_in_training_on_a_gpu_alone_and_nowhere_afterwards()
         assert torch.get_float32_matmul_precision() == "high"
         raise KeyError  # a training that fails leaves nothing behind
     assert torch.get_float32_matmul_precision() == before
+    for device in ("cpu", "cuda"):
+        with training_precision(torch.device(device), "bf16"):
+            assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="fixes the CPU")
+def test_a_recommender_trains_in_the_asked_precision_and_ranks_in_full(data, tmp_path, monkeypatch):
+    asked = []
+    note = lambda what: asked.append((what, torch.get_float32_matmul_precision()))  # noqa: E731
+    loss, rank = SequenceModel.loss, fit_module.early_score
+    monkeypatch.setattr(SequenceModel, "loss", lambda *given: (note("step"), loss(*given))[1])
+    monkeypatch.setattr(fit_module, "early_score", lambda *given: (note("ranking"), rank(*given))[1])
+    for precision, expected in (("fp32", "highest"), ("bf16", "medium")):
+        asked.clear()
+        config = recommender_config(precision=precision, epochs=2)
+        fit_recommender(data, None, config, EvaluationConfig(), 0, tmp_path / precision)
+        assert set(asked) == {("step", expected), ("ranking", "highest")}
 
 
 def test_the_gpu_is_taken_where_there_is_one(monkeypatch):

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-from bbqrec_lab.measure import Plan, Side, interleave, timed
+import pytest
+import torch
+
+from bbqrec_lab.measure import Plan, Side, has_bf16, interleave, timed
 
 
 def test_sides_take_turns_and_the_order_turns_too() -> None:
@@ -23,3 +26,10 @@ def test_the_cpu_clock_does_not_count_waiting_but_counts_children() -> None:
     waited = timed(lambda: subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)"]), plan)
     worked = timed(lambda: subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"]), plan)
     assert waited < worked
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU decides")
+@pytest.mark.parametrize(("name", "there"), [("amx_bf16", True), ("avx512_bf16", True), ("amx_int8", False)])
+def test_bf16_is_found_by_the_instructions_of_the_processor(monkeypatch, name: str, there: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False} | {name: True})
+    assert has_bf16() == there

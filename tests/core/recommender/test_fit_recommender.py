@@ -345,6 +345,7 @@ CHANGES = {
     "weight_decay": 0.2,
     "epochs": 2,
     "min_steps": 60,
+    "precision": "bf16",
     "batch_events": 50,
     "epoch_steps": 1,
     "evaluate_every": 2,
@@ -413,7 +414,7 @@ def test_every_setting_has_a_test_that_changes_it():
     assert all(base[name] != value for name, value in CHANGES.items())
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", [name for name in CHANGES if name != "precision"])  # of a processor: test_devices
 def test_every_setting_changes_a_result(run, name):
     base = NEEDS.get(name, {})
     assert not alike(run(**base), run(**(base | {name: CHANGES[name]})))

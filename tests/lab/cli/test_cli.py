@@ -199,8 +199,8 @@ def test_reproduce_hands_over_its_options(
     default = core.calls.pop()
     assert (default.preset, default.seeds, default.only, default.out.name) == ("quick", (0, 1, 2), (), "runs")
     assert default.overrides == {}
-    assert cli.main(["reproduce", "--dataset", "toy", "--text-encoder", "ngrams"]) == 1
-    assert core.calls.pop().overrides == {"text_encoder": "ngrams"}
+    assert cli.main(["reproduce", "--dataset", "toy", "--text-encoder", "ngrams", "--precision", "bf16"]) == 1
+    assert core.calls.pop().overrides == {"text_encoder": "ngrams", "precision": "bf16"}
     assert 1 <= default.jobs <= 8
 
 

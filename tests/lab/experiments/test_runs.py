@@ -345,6 +345,14 @@ def test_each_kind_of_row_is_keyed_on_the_code_it_runs():
     assert codes == {kind: runs.run_code(kind) for kind in codes}
 
 
+def test_bf16_on_a_machine_without_it_is_refused_before_training(data, tmp_path, monkeypatch, no_training):
+    monkeypatch.setattr(runs, "has_bf16", lambda: False)
+    config = configure()
+    config = replace(config, recommender=replace(config.recommender, precision="bf16"))
+    with pytest.raises(ValueError, match=r"precision=bf16: this machine .* set precision=fp32"):
+        run_variant(data, "sasrec", config, Store(tmp_path))
+
+
 def test_above_a_stated_catalogue_size_ids_are_found_by_beam_and_the_rows_say_so(data, store, tmp_path):
     beam = configure(evaluation=replace(EVALUATION, exact_items=data.n_items - 1, beam=100))
     exact, found = (run_variant(data, "bbqrec", config, store) for config in (configure(), beam))
