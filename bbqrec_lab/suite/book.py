@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from bbqrec_lab.suite import report
 from bbqrec_lab.suite.notebooks import notebook_folder, say
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
@@ -93,6 +94,7 @@ def build(dataset: str, preset: str, out: Path) -> Path:
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(site, target)
+    report.write(run)  # its list of notebooks links to the pages now
     return target / "index.html"
 
 
