@@ -155,7 +155,7 @@ def test_failures_of_rows_and_notebooks_are_named_at_the_end_and_the_rest_is_the
 ) -> None:
     job.failing = {("b", 1), "01_a.ipynb"}
     assert reproduce.reproduce(_request(tmp_path)) == 1
-    *_, row, notebook, last = capsys.readouterr().err.splitlines()
+    *_, row, notebook, _, last = capsys.readouterr().err.splitlines()
     assert (row, notebook) == ("failed: b seed 1: ValueError: no", "failed: 01_a: ValueError: no")
     page = tmp_path / "runs" / "toy" / "smoke" / "index.html"
     assert last == f"the report of the run: {page}"
