@@ -76,16 +76,26 @@ def copy_notebook(name: str, folder: Path, **parameters: object) -> Path:
 
 
 @contextlib.contextmanager
-def serve(command: list[str], url: str, folder: Path, home: Path) -> Iterator[Server]:
-    """Run a server process with separate folders until the block ends; it is ready when `url` responds."""
+def serve(
+    command: list[str],
+    url: str,
+    folder: Path,
+    home: Path,
+    settings: dict[str, dict] = SETTINGS,
+    more: dict[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run a server process with separate folders until the block ends; it is ready when `url` responds.
+
+    Args: settings: of JupyterLab, by file. more: environment variables of the process.
+    """
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
     places |= {"IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "spaces"}
-    for file, content in SETTINGS.items():
+    for file, content in settings.items():
         target = home / "settings" / "@jupyterlab" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(content))
     own = {name: str(home / place) for name, place in places.items()}
-    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT), **(more or {})}
     environment.pop("MPLBACKEND", None)  # the kernel sets its own backend
     log = home / "server.log"
     with log.open("w") as out:
