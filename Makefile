@@ -27,7 +27,7 @@ help: ## list these targets
 	@echo 'make test        set up .venv, run ruff, the unit tests, and all notebooks on planted data'
 	@echo 'make unit        only the unit tests; with another Python: make unit PYTHON=python3.13 VENV=.venv-3.13'
 	@echo 'make browser     set up .venv, test every widget control in Chromium (must be installed)'
-	@echo 'make lab         set up .venv, open the notebooks in JupyterLab (on this machine only, with a token)'
+	@echo 'make lab         set up .venv, open copies of the notebooks, in lab/, in JupyterLab (on this machine only, with a token)'
 	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (on this machine only)'
 	@echo 'make book        set up .venv, build an offline web site of the executed notebooks: runs/book/ml-100k/quick'
 	@echo '                 (run make reproduce first; for another run: make book ARGS="--dataset planted --preset smoke")'
@@ -35,7 +35,7 @@ help: ## list these targets
 	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), compare the speed of the core with them: runs/bench/bench.csv'
 	@echo '                 (one row, small scale: make bench ARGS="--only quantize --scale 0.01")'
 	@echo 'make setup       only set up .venv (takes minutes the first time)'
-	@echo 'make clean       delete .venv*, .uv, .peers, runs/ and tool caches in this folder; keep downloaded data and encoders'
+	@echo 'make clean       delete .venv*, .uv, .peers, runs/ and tool caches in this folder; keep lab/, downloaded data and encoders'
 
 setup: $(STAMP)
 
@@ -83,7 +83,7 @@ test: $(STAMP) ## the command that CI runs
 	@echo 'bbqrec: 3 of 3, all notebooks on planted data and on odd bundles (15 to 20 minutes)' >&2
 	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook tests failed, see above' >&2; exit 1; }
 
-lab: $(STAMP) ## JupyterLab on notebooks/
+lab: $(STAMP) ## JupyterLab on copies of the notebooks
 	@$(BIN)/bbqrec lab
 
 browser: $(STAMP) ## widget tests in a browser

@@ -76,16 +76,26 @@ def copy_notebook(name: str, folder: Path, **parameters: object) -> Path:
 
 
 @contextlib.contextmanager
-def serve(command: list[str], url: str, folder: Path, home: Path) -> Iterator[Server]:
-    """Run a server process with separate folders until the block ends; it is ready when `url` responds."""
+def serve(
+    command: list[str],
+    url: str,
+    folder: Path,
+    home: Path,
+    settings: dict[str, dict] = SETTINGS,
+    more: dict[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run a server process with separate folders until the block ends; it is ready when `url` responds.
+
+    Args: settings: of JupyterLab, by file. more: environment variables of the process.
+    """
     places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime"}
     places |= {"IPYTHONDIR": "ipython", "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "spaces"}
-    for file, content in SETTINGS.items():
+    for file, content in settings.items():
         target = home / "settings" / "@jupyterlab" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps(content))
     own = {name: str(home / place) for name, place in places.items()}
-    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **own, "PYTHONPATH": str(ROOT), **(more or {})}
     environment.pop("MPLBACKEND", None)  # the kernel sets its own backend
     log = home / "server.log"
     with log.open("w") as out:
@@ -159,7 +169,11 @@ def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
-    """A function that opens a page; its attributes `problems` and `outside` list errors and external requests."""
+    """A function that opens a page; its attributes list console errors, external requests, and failed requests.
+
+    They are `problems`, `outside` and `failed`. A request that the browser gave up because the page was left has not
+    failed: on a busy machine the next page opens while scripts of the last one still load.
+    """
     if reason := missing():
         pytest.skip(reason)
     from playwright.sync_api import sync_playwright
@@ -170,7 +184,7 @@ def chromium() -> Iterator[object]:
         def opened(width: int = 1280, height: int = 1400) -> object:
             page = browser.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
             page.set_default_timeout(1000 * SECONDS)
-            page.problems, page.outside = [], []
+            page.problems, page.outside, page.failed = [], [], []
 
             def on_console(said: object) -> None:
                 if said.type == "error":
@@ -180,6 +194,11 @@ def chromium() -> Iterator[object]:
                 if _is_outside(asked.url):
                     page.outside.append(asked.url)
 
+            def on_failed(asked: object) -> None:
+                if asked.failure != "net::ERR_ABORTED":
+                    page.failed.append(asked.url)
+
+            page.on("requestfailed", on_failed)
             page.on("console", on_console)
             page.on("pageerror", lambda error: page.problems.append(str(error)))
             page.on("request", on_request)

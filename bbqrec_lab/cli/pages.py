@@ -10,10 +10,10 @@ from bbqrec_lab.cli.options import RUN_OPTIONS, TRAIN_OPTIONS, RunOptions, Train
 
 @app.command(help_epilogue=examples("bbqrec lab"))
 def lab() -> int:
-    """Open the notebooks in JupyterLab, on this machine only."""
-    from bbqrec_lab.suite import notebooks
+    """Open copies of the notebooks, in the folder lab, in JupyterLab, on this machine only."""
+    from bbqrec_lab.suite import lab as suite
 
-    return notebooks.open_lab()
+    return suite.open_lab()
 
 
 @app.command(

@@ -7,10 +7,12 @@ import json
 import re
 import shutil
 import tempfile
+import tomllib
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from bbqrec_lab.suite import report
 from bbqrec_lab.suite.notebooks import notebook_folder, say
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
@@ -19,6 +21,12 @@ PAGES = ("notebooks/README.md", "docs/data.md", "docs/datasets.md")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 FIGURE = re.compile(r"\]\(\.\./figures/([\w-]+\.png)\)")
 HEAD = re.compile(r"^\|.*\|$(?=\n\| --- )", re.MULTILINE)
+EXERCISE = re.compile(r"\*\*(\d+) \(")  # the start of an exercise, and of its solution
+SOLUTION = """<details class="bb-solution"><summary>Solution of exercise {}</summary>
+
+{}
+
+</details>"""
 ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, so the site has a copy
 SETTINGS = {  # Sphinx settings, used instead of a conf.py
     "project": "bbqrec",
@@ -49,6 +57,7 @@ LIVE = (
     "lab</code> to open the notebook, and run this cell. The figures above show the same content."
 )
 MAP = " The map can be moved, zoomed and hovered over on this page too."
+INSTALL = """On Colab, install the packages first, in a new cell: `!pip install -q git+https://github.com/{}`"""
 UNDRAWN = "This browser could not draw the widget."
 
 
@@ -87,19 +96,35 @@ def build(dataset: str, preset: str, out: Path) -> Path:
     target = out / "book" / run.parent.name / preset
     with tempfile.TemporaryDirectory() as folder:
         source, site = Path(folder) / "source", Path(folder) / "site"
-        gather(root, executed, source)
+        public = public_repository(root)
+        gather(root, executed, source, public)
         say(f"{len(executed)} notebooks and {len(PAGES) + 1} other pages; this takes less than a minute")
-        run_sphinx(source, site, f"bbqrec on {run.parent.name}, preset {preset}")
+        run_sphinx(source, site, f"bbqrec on {run.parent.name}, preset {preset}", public)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(site, target)
+    report.write(run)  # its list of notebooks links to the pages now
     return target / "index.html"
 
 
-def gather(root: Path, executed: Iterable[Path], source: Path) -> None:
+def public_repository(root: Path) -> str:
+    """`OWNER/NAME` of the repository on GitHub, from `tool.bbqrec.repository` in `pyproject.toml`; empty if not set.
+
+    Raises: ValueError for another form.
+    """
+    path = root / "pyproject.toml"
+    settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    name = settings.get("tool", {}).get("bbqrec", {}).get("repository", "")
+    if name and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(f"repository of tool.bbqrec in {path} must be OWNER/NAME on GitHub or empty, got {name!r}")
+    return name
+
+
+def gather(root: Path, executed: Iterable[Path], source: Path, public: str = "") -> None:
     """Write the source folder for Sphinx. Its layout is that of the repository, so that links between pages work.
 
-    Args: root: the repository. executed: notebooks with outputs; the figures of the run are in `../figures`.
+    Args: root: the repository. executed: notebooks with outputs; the figures of the run are in `../figures`. public:
+        `OWNER/NAME` of the repository on GitHub, or empty.
     """
     import nbformat
 
@@ -115,9 +140,14 @@ def gather(root: Path, executed: Iterable[Path], source: Path) -> None:
         target.write_text(text + (contents(executed) if name == "README.md" else ""), encoding="utf-8")
     for path in executed:
         notebook, state = as_page(nbformat.read(path, as_version=4), path.stem)
+        solved = root / "notebooks" / "solutions" / path.name
+        if solved.exists():
+            add_solutions(notebook, nbformat.read(solved, as_version=4))
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = own_figures(linked(cell.source, f"notebooks/{path.name}", there), path, source)
+        if public:
+            notebook.cells[0].source += f"\n\n{INSTALL.format(public)}"
         nbformat.write(notebook, source / "notebooks" / path.name)
         if state:
             widgets = source / "_static" / "widgets"
@@ -201,6 +231,29 @@ def as_page(notebook: object, name: str) -> tuple[object, dict]:
     return notebook, frozen(saved) if shown else {}
 
 
+def add_solutions(notebook: object, solved: object) -> None:
+    """Insert the solution of each exercise after its answer cell, folded. The notebook is changed in place.
+
+    Args: solved: the notebook of solutions; each begins with the number of its exercise, as the exercise does.
+    """
+    from nbformat.v4 import new_markdown_cell
+
+    texts: dict[str, list[str]] = {}
+    number = ""
+    for cell in solved.cells:
+        if cell.cell_type == "markdown":
+            found = EXERCISE.match(cell.source)
+            number = found[1] if found else number
+        if number:
+            text = cell.source.replace("](../", "](")  # the page is one folder higher
+            texts.setdefault(number, []).append(text if cell.cell_type == "markdown" else f"```python\n{text}\n```")
+    for number, parts in texts.items():
+        answers = [place for place, cell in enumerate(notebook.cells) if f"answer_{number} = " in cell.source]
+        if answers:
+            solution = new_markdown_cell(SOLUTION.format(number, "\n\n".join(parts)))
+            notebook.cells.insert(answers[-1] + 1, solution)
+
+
 def hidden(models: dict, one: str) -> bool:
     """Whether a widget is invisible at the end of the run, such as a progress bar."""
     layout = models[one]["state"].get("layout", "").removeprefix("IPY_MODEL_")
@@ -236,8 +289,18 @@ def frozen(saved: dict) -> dict:
     return saved
 
 
-def run_sphinx(source: Path, site: Path, title: str) -> None:
-    """Build the HTML pages, without network access.
+def launch_options(public: str) -> dict[str, object]:
+    """Options of the theme that link each notebook page to Binder, Colab and the repository; none without a name."""
+    if not public:
+        return {}
+    buttons = {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com"}
+    buttons["notebook_interface"] = "jupyterlab"
+    address = {"repository_url": f"https://github.com/{public}", "repository_branch": "main", "path_to_docs": ""}
+    return address | {"use_repository_button": True, "launch_buttons": buttons}
+
+
+def run_sphinx(source: Path, site: Path, title: str, public: str = "") -> None:
+    """Build the HTML pages, without network access; with `public`, their links to other hosts are links only.
 
     Raises: ValueError with the warnings of Sphinx, such as a broken link.
     """
@@ -247,6 +310,7 @@ def run_sphinx(source: Path, site: Path, title: str) -> None:
     said = io.StringIO()
     given = {"html_title": title, "version": importlib.metadata.version("bbqrec")}
     given |= {"html_static_path": ["_static"] if (source / "_static").is_dir() else []}
+    given["html_theme_options"] = SETTINGS["html_theme_options"] | launch_options(public)
     quiet = (DeprecationWarning, PendingDeprecationWarning)  # these concern Sphinx and its theme, not our pages
     with patch_docutils(), docutils_namespace(), warnings.catch_warnings():
         for kind in quiet:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -120,17 +119,6 @@ def own_kernel(folder: Path) -> dict[str, str]:
     write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
     return {**os.environ, "JUPYTER_PATH": paths}
-
-
-def open_lab() -> int:
-    """Open the notebooks in JupyterLab, on this machine only; returns its exit code."""
-    need_home()
-    command = [sys.executable, "-m", "jupyterlab", str(notebook_folder()), "--ServerApp.ip=127.0.0.1"]
-    command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback address and token still protect it
-        command.append("--allow-root")
-    with tempfile.TemporaryDirectory() as folder:
-        return subprocess.call(command, env=own_kernel(Path(folder)))
 
 
 def _this_interpreter() -> type:

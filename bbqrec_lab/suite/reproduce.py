@@ -11,7 +11,7 @@ from bbqrec_lab.experiments.presets import PRESETS
 from bbqrec_lab.experiments.runs import run_folder
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite import notebooks, process_pool
+from bbqrec_lab.suite import notebooks, process_pool, report
 from bbqrec_lab.threads import use_one_thread
 
 BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours; finished parts are kept"}
@@ -172,9 +172,11 @@ def reproduce(request: Request) -> int:
         tables.show_json(pl.concat([result.rows for result in results]))
     elif shown:
         tables.show(*shown)
-    notebooks.say(f"all results are in {run}")
     for name, cause in failures.items():
         notebooks.say(f"failed: {name}: {cause}")
+    report.record(run, {(result.variant, result.seed): result.directory for result in results}, failures)
+    notebooks.say(f"all results are in {run}")
+    notebooks.say(f"the report of the run: {report.write(run)}")
     return 1 if failures else 0
 
 

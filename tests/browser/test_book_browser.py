@@ -34,10 +34,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(chromium: Callable, site: Path) -> Iterator[object]:
-    """A page that blocks and records all requests except those for files; failed requests are recorded too."""
+    """A page that blocks all requests except those for files."""
     page = chromium(1400, 1000)
-    page.failed = []
-    page.on("requestfailed", lambda asked: page.failed.append(asked.url))
     page.route(re.compile("^(?!file:|data:|blob:)"), lambda route: route.abort())
     page.context.set_offline(True)
     yield page
@@ -70,6 +68,23 @@ def nothing_wrong(page: object) -> None:
     page.locator("img").evaluate_all("all => all.forEach(one => { one.loading = 'eager' })")
     page.wait_for_function("() => [...document.images].every(one => one.complete)")
     assert page.locator("img").evaluate_all(UNSEEN) == []
+
+
+def test_a_missing_file_is_a_failed_request_and_a_script_of_the_page_before_is_not(
+    page: object, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.html").write_text("<title>slow</title><script async src='slow.js'></script>")
+    (tmp_path / "next.html").write_text("<title>next</title><script src='missing.js'></script>")
+    gone = []
+    page.on("requestfailed", lambda asked: gone.append(asked.url))
+    page.route("**/slow.js", lambda route: None)  # is never answered
+    page.goto((tmp_path / "slow.html").as_uri(), wait_until="commit")
+    page.wait_for_timeout(300)
+    page.goto((tmp_path / "next.html").as_uri())
+    page.wait_for_timeout(300)
+    page.unroute("**/slow.js")
+    assert [url.rpartition("/")[2] for url in gone] == ["slow.js", "missing.js"]
+    assert [url.rpartition("/")[2] for url in page.failed] == ["missing.js"]
 
 
 def test_every_page_is_reached_from_the_first_and_shows_all_it_has(page: object, site: Path) -> None:
@@ -107,6 +122,42 @@ def test_formulas_are_drawn(page: object, site: Path) -> None:
         assert sizes, f"no formula in {name.name}"
         assert min(sizes) > 10
         assert "$" not in page.locator("article").inner_text().replace("$BBQREC_CACHE", "")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1920, "light"), (1280, "dark"), (1920, "dark")])
+def test_code_stays_in_its_column_and_lists_keep_their_bullets(
+    page: object, site: Path, width: int, scheme: str
+) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.emulate_media(color_scheme=scheme)
+    for number in WIDGETS:
+        (name,) = site.glob(f"notebooks/{number}_*.html")
+        drawn(opened(page, site, f"notebooks/{name.name}"))
+        page.wait_for_timeout(1000)  # style sheets of widgets come with them
+        code = page.locator(".cell_input pre")
+        assert code.count()
+        assert code.evaluate_all("all => all.filter(one => one.scrollWidth > one.clientWidth + 1).length") == 0
+        assert page.locator("article ul > li").count()
+        bullets = page.locator("article ul > li:not(.bb-widget *)")
+        assert set(bullets.evaluate_all("all => all.map(one => getComputedStyle(one).listStyleType)")) <= {
+            "disc",
+            "circle",
+        }
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    page.emulate_media(color_scheme="light")
+
+
+def test_solutions_are_folded_and_open_by_a_click_or_a_key(page: object, site: Path) -> None:
+    opened(page, site, "notebooks/02_codebook_training.html")
+    solutions = page.locator(".bb-solution")
+    assert solutions.count() == 3
+    assert not solutions.locator("pre").first.is_visible()
+    solutions.first.locator("summary").click()
+    assert "answer_1 = " in solutions.first.locator("pre").inner_text()
+    solutions.nth(1).locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert solutions.nth(1).locator("pre").is_visible()
+    nothing_wrong(page)
 
 
 @pytest.mark.parametrize("number", WIDGETS)

@@ -15,7 +15,7 @@ from tiny import semantic_ids
 from bbqrec_lab import cli
 from bbqrec_lab.datasets import bundle, download, features, reading, sources, usable
 from bbqrec_lab.experiments import fitting, runs, variants
-from bbqrec_lab.suite import notebooks
+from bbqrec_lab.suite import lab
 
 ROWS = pl.DataFrame(
     [("toy", "00aa11bb", "bbqrec", 4, "included", "all", "recall@10", 0.25)],
@@ -207,7 +207,8 @@ def test_reproduce_hands_over_its_options(
 def test_lab_listens_on_this_machine_only_and_keeps_its_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commands = []
     monkeypatch.setattr(subprocess, "call", lambda command, env: commands.append(command) or 0)
-    monkeypatch.setattr(notebooks, "notebook_folder", lambda: tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(lab, "notebook_folder", lambda: tmp_path / "notebooks")
     assert cli.main(["lab"]) == 0
     assert commands[0][:4] == [sys.executable, "-m", "jupyterlab", str(tmp_path)]
     assert "--ServerApp.ip=127.0.0.1" in commands[0]

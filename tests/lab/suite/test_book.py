@@ -34,12 +34,31 @@ def executed_notebook() -> nbformat.NotebookNode:
         nbformat.v4.new_code_cell("draw()", outputs=[nbformat.v4.new_output("display_data", {"image/png": PICTURE})]),
         nbformat.v4.new_code_cell("show()", outputs=[nbformat.v4.new_output("display_data", {"text/markdown": TABLE})]),
         nbformat.v4.new_markdown_cell("See [the words](README.md#glossary) and [answers](solutions/00_a.ipynb)."),
+        nbformat.v4.new_markdown_cell("**1 (by hand).** How many?"),
+        nbformat.v4.new_code_cell("answer_1 = None\ncheck(answer_1)"),
+        nbformat.v4.new_markdown_cell("**2 (compute).** How much?"),
+        nbformat.v4.new_code_cell("answer_2 = None\ncheck(answer_2)"),
     ]
     for one in (done, box):
         view = {book.VIEW: {"model_id": one.model_id, "version_major": 2, "version_minor": 0}, "text/plain": "Box()"}
         cells.append(nbformat.v4.new_code_cell("box", outputs=[nbformat.v4.new_output("display_data", view)]))
     python = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
     return nbformat.v4.new_notebook(cells=cells, metadata={**python, "widgets": {book.STATE: saved}})
+
+
+def solutions() -> nbformat.NotebookNode:
+    """Solutions of the exercises of the notebook; the setup before them is no solution."""
+    cells = [
+        nbformat.v4.new_markdown_cell("# Solutions\n\nThe setup."),
+        nbformat.v4.new_code_cell("import torch"),
+        nbformat.v4.new_markdown_cell("**1 (by hand).** Count, as in [the notebook](../00_first.ipynb)."),
+        nbformat.v4.new_code_cell('answer_1 = len("<b>bold</b>")\nsolve(answer_1)'),
+        nbformat.v4.new_markdown_cell("**2 (compute).** Divide."),
+        nbformat.v4.new_code_cell("half = 3 / 2"),
+        nbformat.v4.new_markdown_cell("Then round."),
+        nbformat.v4.new_code_cell("answer_2 = round(half)"),
+    ]
+    return nbformat.v4.new_notebook(cells=cells)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +84,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         matplotlib.image.imsave(folder / "00_map.png", [[0.0, float("runs" in str(folder))], [1.0, 0.5]])
     nbformat.write(executed_notebook(), run / "notebooks" / "00_first.ipynb")
     (root / "notebooks" / "00_first.ipynb").touch()
+    (root / "notebooks" / "solutions").mkdir()
+    nbformat.write(solutions(), root / "notebooks" / "solutions" / "00_first.ipynb")
     (root / "notebooks" / "01_second.ipynb").touch()
     return root
 
@@ -124,6 +145,20 @@ def test_tables_of_outputs_are_tables_and_titles_are_no_formulas(site: Path) -> 
     assert re.search(r"<td><p>From \$5 to \$6 \{sic\}</p></td>", page)
     assert "| --- |" not in page
     assert "item_\u200bname" in page
+
+
+def test_each_solution_is_folded_after_its_answer_with_all_its_parts(site: Path) -> None:
+    page = (site / "notebooks" / "00_first.html").read_text()
+    folded = re.findall(r'<details class="bb-solution">.*?</details>', page, re.DOTALL)
+    first, second = (re.sub("<[^>]*>", "", one) for one in folded)
+    assert "Solution of exercise 1" in first
+    assert 'answer_1 = len("&lt;b&gt;bold&lt;/b&gt;")' in first.replace("&quot;", '"')
+    assert all(part in second for part in ("Divide.", "half = 3 / 2", "Then round.", "answer_2 = round(half)"))
+    assert "import torch" not in page, "the setup of the solutions is no solution"
+    places = [
+        page.index(text) for text in ("How many?", "Solution of exercise 1", "How much?", "Solution of exercise 2")
+    ]
+    assert places == sorted(places)
 
 
 def test_formulas_need_no_script(site: Path) -> None:
@@ -194,6 +229,42 @@ def test_the_command_prints_the_first_page(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(book, "build", lambda *given: Path("first", *map(str, given)))
     assert cli.main(["book", "--dataset", "planted", "--preset", "smoke", "--out", "x"]) == 0
     assert capsys.readouterr().out == "first/planted/smoke/x\n"
+
+
+LAUNCH = re.compile(r'href="(https://(?:mybinder|colab|github)[^"]*)"')
+
+
+def test_without_a_public_name_no_page_links_to_a_host_of_notebooks(site: Path) -> None:
+    assert LAUNCH.findall("".join(pages_of(site).values())) == []
+
+
+def test_the_public_name_of_the_repository_gives_links_to_colab_and_binder(repository: Path, tmp_path: Path) -> None:
+    executed = [repository / "runs" / "planted-smoke" / "smoke" / "notebooks" / "00_first.ipynb"]
+    book.gather(repository, executed, tmp_path / "source", "owner/a.name")
+    book.run_sphinx(tmp_path / "source", tmp_path / "site", "a title", "owner/a.name")
+    page = (tmp_path / "site" / "notebooks" / "00_first.html").read_text()
+    assert {
+        "https://mybinder.org/v2/gh/owner/a.name/main?urlpath=lab/tree/notebooks/00_first.ipynb",
+        "https://colab.research.google.com/github/owner/a.name/blob/main/notebooks/00_first.ipynb",
+        "https://github.com/owner/a.name",
+    } <= set(LAUNCH.findall(page))
+    assert "pip install -q git+https://github.com/owner/a.name" in re.sub("<[^>]*>", "", page)
+    assert [name for name in ASKED.findall(page) if urlparse(name).scheme not in ("", "data")] == [], "links only"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("", ""), ('repository = ""', ""), ('repository = "a-b/c.d"', "a-b/c.d"), (None, "")]
+)
+def test_the_public_name_is_one_setting(tmp_path: Path, text: str | None, name: str) -> None:
+    if text is not None:
+        (tmp_path / "pyproject.toml").write_text(f"[tool.bbqrec]\n{text}\n")
+    assert book.public_repository(tmp_path) == name
+
+
+def test_a_public_name_of_another_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.bbqrec]\nrepository = "https://github.com/a/b"\n')
+    with pytest.raises(ValueError, match=r"OWNER/NAME on GitHub or empty, got 'https"):
+        book.public_repository(tmp_path)
 
 
 def test_without_sphinx_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ class Result:
 
     rows: pl.DataFrame
     cost: pl.DataFrame
+    variant: str = ""
+    seed: int = 0
+    directory: Path = Path("store")
 
 
 def _result(variant: str, seed: int) -> Result:
@@ -32,8 +35,17 @@ def _result(variant: str, seed: int) -> Result:
         "value": 0.5,
     }
     return Result(
-        pl.DataFrame([line | {"config_hash": "c"}]), pl.DataFrame([{"variant": variant, "seed": seed, "minutes": 0.1}])
+        pl.DataFrame([line | {"config_hash": "c"}]),
+        pl.DataFrame([{"variant": variant, "seed": seed, "minutes": 0.1}]),
+        variant,
+        seed,
     )
+
+
+def _pair(seeds: int) -> dict[str, object]:
+    """A line of the intervals."""
+    names = {"seen_items": "included", "metric": "ndcg@10", "variant": "b", "against": "a", "seeds": seeds}
+    return names | {"difference": 0.1, "low": 0.0, "high": 0.2, "p": 0.01, "p_holm": 0.02}
 
 
 @pytest.fixture
@@ -47,7 +59,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(variants, "plan", plan)
     kinds = {"a": SimpleNamespace(kind="ids"), "b": SimpleNamespace(kind="markov")}
     monkeypatch.setattr(variants, "VARIANTS", kinds)
-    monkeypatch.setattr(runs, "intervals", lambda results: pl.DataFrame({"pairs": [len(results)]}))
+    monkeypatch.setattr(runs, "intervals", lambda results: pl.DataFrame([_pair(len(results))]))
 
     def run_all(
         work: object, rows: list, jobs: int, logs: Path, unit: str = "row", expected: dict | None = None
@@ -61,7 +73,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def execute(path: Path, target: Path, parameters: dict) -> str:
         state.notebooks.append((path.name, parameters))
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("executed")
+        target.write_text('{"cells": []}')
         return "ValueError: no" if path.name in state.failing else ""
 
     monkeypatch.setattr(process_pool, "run_all", run_all)
@@ -121,7 +133,7 @@ def test_the_job_writes_its_tables_in_the_order_of_the_plan(
     assert rows["variant"].to_list() == ["b", "b", "a", "a"]
     assert rows["seed"].to_list() == [2, 1, 2, 1]
     assert job.rows == [("a", 2), ("a", 1), ("b", 2), ("b", 1)]  # execution order: long rows first
-    assert pl.read_csv(tables / "intervals.csv")["pairs"].to_list() == [4]
+    assert pl.read_csv(tables / "intervals.csv")["seeds"].to_list() == [4]
     assert pl.read_csv(tables / "cost.csv").height == 4
     assert "7 targets, split seed 0, seeds 1, 2" in (tables / "main_results.md").read_text()
     printed = capsys.readouterr()
@@ -143,10 +155,11 @@ def test_failures_of_rows_and_notebooks_are_named_at_the_end_and_the_rest_is_the
 ) -> None:
     job.failing = {("b", 1), "01_a.ipynb"}
     assert reproduce.reproduce(_request(tmp_path)) == 1
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        "failed: b seed 1: ValueError: no",
-        "failed: 01_a: ValueError: no",
-    ]
+    *_, row, notebook, _, last = capsys.readouterr().err.splitlines()
+    assert (row, notebook) == ("failed: b seed 1: ValueError: no", "failed: 01_a: ValueError: no")
+    page = tmp_path / "runs" / "toy" / "smoke" / "index.html"
+    assert last == f"the report of the run: {page}"
+    assert "<b>b seed 1</b>: ValueError: no" in page.read_text()
     rows = pl.read_csv(tmp_path / "runs" / "toy" / "smoke" / "tables" / "main_results.csv")
     assert rows.select("variant", "seed").rows() == [("b", 2), ("a", 2), ("a", 1)]
     assert len(job.notebooks) == 2
