@@ -5,7 +5,7 @@ compute no results.
 """
 
 from .attention import bias_curves, bucket_shares, heat_maps, score_curves, vectors_plane
-from .collisions import fan_out, ledger, prefix_tree, purity, rank_curves, stability, tree_agreement
+from .collisions import ledger, prefix_tree, purity, rank_curves, stability, tree_agreement
 from .data import (
     audience_by_space,
     card_rows,
@@ -32,9 +32,11 @@ from .style import (
     CATEGORIES,
     GREY,
     INK,
+    KINDS,
     MARKERS,
     ORDERED,
     SIGNED,
+    SMALLEST,
     caption,
     card,
     highlight,
@@ -42,6 +44,7 @@ from .style import (
     lines,
     log_counts,
     look,
+    looks,
     panels,
     picture,
     save_figure,
@@ -64,9 +67,11 @@ __all__ = [
     "CATEGORIES",
     "GREY",
     "INK",
+    "KINDS",
     "MARKERS",
     "ORDERED",
     "SIGNED",
+    "SMALLEST",
     "against_chance",
     "audience_by_space",
     "bias_curves",
@@ -77,7 +82,6 @@ __all__ = [
     "code_maps",
     "code_use",
     "coloured_maps",
-    "fan_out",
     "heat_maps",
     "highlight",
     "hit_shares",
@@ -90,6 +94,7 @@ __all__ = [
     "lines",
     "log_counts",
     "look",
+    "looks",
     "numbering",
     "panels",
     "phase",
