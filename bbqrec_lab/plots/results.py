@@ -237,7 +237,7 @@ def size_curves(points: pl.DataFrame, names: Mapping[str, str], metric: str, lab
         own = means.filter(pl.col("own"))
         ax.scatter(own["value"], own[metric], s=110, facecolors="none", edgecolors=INK, linewidths=1.2, zorder=3)
         ax.set_xscale("log", base=2)
-        ax.set_xticks(means["value"].to_list(), [str(value) for value in means["value"]])
+        ax.set_xticks(means["value"].to_list(), [f"{value:,}" for value in means["value"]])
         ax.minorticks_off()
         ax.set(xlabel=names[symbol])
     for ax in axes[:, 0]:

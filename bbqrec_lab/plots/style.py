@@ -22,6 +22,7 @@ from bbqrec_lab.experiments.tables import quote
 from bbqrec_lab.store import write_atomic
 
 WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
+WIDEST = 7.1  # inches of a whole figure: the book shows up to 688 pixels in a window of 1280, 96 to the inch
 SMALLEST = 8  # points: no text of a figure is smaller
 CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -156,9 +157,11 @@ class Thousands(ScalarFormatter):
 def panels(columns: int, rows: int = 1, *, width: float = 3.4, height: float = 3.0, **options: object) -> tuple:
     """A figure of equal panels and its axes as an array (rows, columns); sizes in inches per panel.
 
+    The whole is at most `WIDEST`, so that the book never shrinks its text.
+
     Args: options: of `Figure.subplots`, for example `sharex` and `sharey`.
     """
-    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    fig = Figure(figsize=(min(width * columns, WIDEST), height * rows), layout="constrained")
     axes = fig.subplots(rows, columns, squeeze=False, **options)
     for ax in axes.flat:
         for axis in (ax.xaxis, ax.yaxis):
