@@ -112,6 +112,11 @@ def notice(*points: str) -> None:
     _say("\n".join(["**What to notice.**", "", *(f"- {tables.without_tags(point)}" for point in points)]))
 
 
+def answer(sentence: str) -> None:
+    """Display the answer to the question of a section, in one sentence that quotes numbers of this run."""
+    _say(f"**Answer.** {tables.without_tags(sentence)}")
+
+
 def quote(name: object) -> str:
     """The name of an item or a category in a text: letter by letter, cut after 80 letters."""
     text = str(name)

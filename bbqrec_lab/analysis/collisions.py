@@ -1,5 +1,6 @@
 """Comparison of tokenizers: collisions under each repair, size of the codebooks, and accuracy of the runs."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import polars as pl
 from jaxtyping import Int
 
 from bbqrec_core import SemanticIds, Tokenized, health
-from bbqrec_core.tokenizer.semantic_ids import move_to_free
+from bbqrec_core.tokenizer.semantic_ids import group_sizes, move_to_free
 from bbqrec_lab.analysis.neighbours import prefix_purity
 from bbqrec_lab.baselines.extra_code import append_extra
 from bbqrec_lab.baselines.tokenizers import resolve_signals, resolve_source
@@ -140,6 +141,33 @@ def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
     for tokenizer, case, value in zip(frame["tokenizer"], cases, frame[column], strict=True):
         out.setdefault(tokenizer, {})[case] = float(value)
     return out
+
+
+def largest_groups(
+    ids: SemanticIds, events: Int[np.ndarray, "N"], titles: Sequence[str], most: int = 5
+) -> pl.DataFrame:
+    """The largest groups of items with one ID before the repair, largest first.
+
+    Args: events: training events by row, with the padding row. titles: the same rows.
+    Returns: columns ID before repair, items, signals present (%), mean training events, some of them (four titles).
+    """
+    size, group = group_sizes(ids.raw_codes)
+    table = []
+    for index in np.argsort(-size, kind="stable")[:most]:
+        member = np.flatnonzero(group == index) + 1
+        code = "-".join(map(str, ids.raw_codes[member[0]].tolist()))
+        some = "; ".join(textwrap.shorten(str(titles[i]), 30, placeholder="…") for i in member[:4])
+        table.append((code, len(member), 100 * ids.present[member].mean(), events[member].mean(), some))
+    columns = ["ID before repair", "items", "signals present (%)", "mean training events", "some of them"]
+    return pl.DataFrame(table, schema=columns, orient="row")
+
+
+def branch(code_ids: Int[np.ndarray, "N sid_len"], items: int = 12) -> Int[np.ndarray, "_"]:
+    """The rows below the first code whose number of items, at least two if possible, is nearest to `items`."""
+    first = code_ids[1:, 0]
+    width = np.bincount(first)
+    wanted = np.flatnonzero(width > 1) if (width > 1).any() else np.flatnonzero(width)
+    return np.flatnonzero(first == wanted[np.argmin(np.abs(width[wanted] - items))]) + 1
 
 
 def stored_vectors(ids: SemanticIds, config: VariantTokenizerConfig, source: str) -> int:

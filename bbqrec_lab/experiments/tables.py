@@ -1,6 +1,8 @@
 """Result tables: summaries over seeds, and frames written as CSV, Markdown and LaTeX files."""
 
 import json
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -63,35 +65,96 @@ def quote(text: object) -> str:
     return "".join(MARKDOWN.get(letter, letter) for letter in " ".join(str(text).split()))
 
 
+def listed(names: Sequence[str], nothing: str = "none") -> str:
+    """Names in a sentence: `a`, `a and b`, `a, b and c`."""
+    *first, last = names or [nothing]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def without_tags(text: str) -> str:
     """Markdown in which no tag is live, whatever names it quotes."""
     return text.replace("<", "&lt;")
 
 
+HEADS = {  # column of a frame -> head of a printed table; other names lose their underscores
+    "seen_items": "seen items",
+    "against": "compared with",
+    "low": "95 % from",
+    "high": "95 % to",
+    "p_holm": "p after Holm",
+    "ndcg": "NDCG@10",
+    "ndcg@5": "NDCG@5",
+    "ndcg@10": "NDCG@10",
+    "recall@5": "Recall@5",
+    "recall@10": "Recall@10",
+    "peak_memory_gb": "peak memory (GB)",
+    "used": "codes used",
+    "even_use": "even use of the first code",
+    "fan_out": "children per prefix",
+    "first_fan_out": "children of a first code",
+    "purity": "shared users (times any two)",
+}
+NAMED_BY_NUMBER = {"code", "id", "item", "row", "seed", "seeds", "user", "year"}  # columns whose numbers are names
+
+
+def head(name: str) -> str:
+    """The words of a printed table for a column."""
+    return HEADS.get(name, name.replace("_", " "))
+
+
 def markdown(frame: pl.DataFrame, caption: str) -> str:
-    """`frame` as a Markdown table below its caption; floats with four decimals."""
-    head = [without_tags(name.replace("|", "\\|")) for name in frame.columns]
-    lines = [head, ["---"] * frame.width, *([quote(cell) for cell in line] for line in _texts(frame))]
+    """`frame` as a Markdown table below its caption; heads in words, thousands separated, dates as dates."""
+    heads = [without_tags(head(name).replace("|", "\\|")) for name in frame.columns]
+    marks = ["--:" if frame[name].dtype.is_numeric() else "---" for name in frame.columns]
+    lines = [heads, marks, *([quote(cell) for cell in line] for line in _printed(frame))]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{without_tags(caption)}\n\n{table}\n"
 
 
 def latex(frame: pl.DataFrame, caption: str) -> str:
-    """`frame` as a LaTeX table (booktabs) with its caption; floats with four decimals."""
-    header, *body = [" & ".join(map(_escape, line)) + r" \\" for line in [frame.columns, *_texts(frame)]]
+    """`frame` as a LaTeX table (booktabs) with its caption; cells as in `markdown`."""
+    lines = [[head(name) for name in frame.columns], *_printed(frame)]
+    header, *body = [" & ".join(map(_escape, line)) + r" \\" for line in lines]
     inside = [r"\toprule", header, r"\midrule", *body, r"\bottomrule"]
-    tabular = [f"\\begin{{tabular}}{{{'l' * frame.width}}}", *inside, r"\end{tabular}"]
+    sides = "".join("r" if kind.is_numeric() else "l" for kind in frame.dtypes)
+    tabular = [f"\\begin{{tabular}}{{{sides}}}", *inside, r"\end{tabular}"]
     return "\n".join([r"\begin{table}", f"\\caption{{{_escape(caption)}}}", *tabular, r"\end{table}", ""])
 
 
+def _printed(frame: pl.DataFrame) -> list[list[str]]:
+    """The cells of a table for readers, row by row; decimals are the same within a column."""
+    columns = [_column(column) for column in frame]
+    return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _column(column: pl.Series) -> list[str]:
+    if column.dtype.is_float():
+        known = column.drop_nulls().drop_nans().abs()
+        largest = known.max() if len(known) else 0
+        decimals = (
+            1 if "%" in column.name else 4 if largest < 1 else 2 if largest < 100 else 1 if largest < 10_000 else 0
+        )
+        return [_number(value, f",.{decimals}f") for value in column]
+    if column.dtype.is_integer() and column.name.lower() not in NAMED_BY_NUMBER:
+        return [_number(value, ",") for value in column]
+    return [_text(value) for value in column]
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None:
+        return ""
+    return "n/a" if value != value else f"{value:{form}}"
+
+
 def _texts(frame: pl.DataFrame) -> list[list[str]]:
-    return [[_text(value) for value in line] for line in frame.iter_rows()]
+    """The cells for a terminal, where another program may read them: numbers without separators."""
+    return [[_text(f"{cell:.4f}" if isinstance(cell, float) else cell) for cell in line] for line in frame.iter_rows()]
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}" if (value.hour, value.minute) != (0, 0) else f"{value:%Y-%m-%d}"
+    return "" if value is None else str(value)
 
 
 def _escape(text: str) -> str:

@@ -5,7 +5,7 @@ compute no results.
 """
 
 from .attention import bias_curves, bucket_shares, heat_maps, score_curves, vectors_plane
-from .collisions import fan_out, ledger, prefix_tree, purity, rank_curves, stability, tree_agreement
+from .collisions import ledger, prefix_tree, purity, rank_curves, stability, tree_agreement
 from .data import (
     audience_by_space,
     card_rows,
@@ -32,9 +32,12 @@ from .style import (
     CATEGORIES,
     GREY,
     INK,
+    KINDS,
     MARKERS,
     ORDERED,
     SIGNED,
+    SMALLEST,
+    WIDEST,
     caption,
     card,
     highlight,
@@ -42,6 +45,7 @@ from .style import (
     lines,
     log_counts,
     look,
+    looks,
     panels,
     picture,
     save_figure,
@@ -64,9 +68,12 @@ __all__ = [
     "CATEGORIES",
     "GREY",
     "INK",
+    "KINDS",
     "MARKERS",
     "ORDERED",
     "SIGNED",
+    "SMALLEST",
+    "WIDEST",
     "against_chance",
     "audience_by_space",
     "bias_curves",
@@ -77,7 +84,6 @@ __all__ = [
     "code_maps",
     "code_use",
     "coloured_maps",
-    "fan_out",
     "heat_maps",
     "highlight",
     "hit_shares",
@@ -90,6 +96,7 @@ __all__ = [
     "lines",
     "log_counts",
     "look",
+    "looks",
     "numbering",
     "panels",
     "phase",

@@ -100,7 +100,7 @@ def _write_numbers(ax: Axes, values: np.ndarray, form: str, top: float, signed: 
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = abs(value) > 0.7 * top if signed else value < 0.55 * top
-            ax.text(column, row, f"{value:{form}}", ha="center", va="center", fontsize=7, color="w" if dark else "k")
+            ax.text(column, row, f"{value:{form}}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
 
 
 def bias_curves(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, legend_below, log_counts, look, panels, short
+from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, SMALLEST, legend_below, log_counts, looks, panels, short
 
 
 def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
@@ -20,7 +20,7 @@ def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
     """
     tokenizers = list(next(iter(measures.values())))
     named = dict.fromkeys(case for rows in measures.values() for row in rows.values() for case in row if case)
-    styles = {case: look(index, line=False) for index, case in enumerate(named)} | {"": {"color": INK, "marker": "o"}}
+    styles = looks(named, line=False) | {"": {"color": INK, "marker": "o"}}
     sizes = dict(zip(styles, range(2 + 2 * len(styles), 2, -2), strict=True)) | {"": 6}
     width = 2.0 + 0.08 * max(map(len, tokenizers)) / len(measures)
     fig, axes = panels(len(measures), width=width, height=1.3 + 0.27 * len(tokenizers), sharey=True)
@@ -59,7 +59,7 @@ def rank_curves(panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xla
     Args: panels_of: title -> (tokenizer -> counts in any order).
     """
     columns = len(panels_of) if len(panels_of) <= 4 else 3
-    names = list(dict.fromkeys(name for counts in panels_of.values() for name in counts))
+    styles = looks(name for counts in panels_of.values() for name in counts)
     width = {1: 5.2, 4: 2.4}.get(columns, 2.9)
     fig, axes = panels(columns, -(-len(panels_of) // columns), width=width, height=2.7, sharey=True)
     for ax in axes.flat[len(panels_of) :]:
@@ -67,33 +67,12 @@ def rank_curves(panels_of: Mapping[str, Mapping[str, Int[np.ndarray, "_"]]], xla
     for ax, (title, counts) in zip(axes.flat, panels_of.items(), strict=False):
         for name, values in counts.items():
             ranked = np.sort(values[values > 0])[::-1]
-            style = look(names.index(name))
-            ax.plot(np.arange(1, len(ranked) + 1), ranked, label=name, markersize=3, markevery=(0.0, 0.12), **style)
+            place = np.arange(1, len(ranked) + 1)
+            ax.plot(place, ranked, label=name, markersize=3, markevery=(0.0, 0.12), **styles[name])
         ax.set(title=title, xlabel=xlabel)
         log_counts(ax)
     axes[0, 0].set_ylabel(ylabel)
     legend_below(fig, axes[0, 0])
-    return fig
-
-
-def fan_out(nodes: Mapping[str, Sequence[int]], items: int) -> Figure:
-    """Shape of the prefix tree: distinct prefixes of each length, and children per prefix.
-
-    Args: nodes: tokenizer -> number of distinct prefixes of length 1, 2, ... items: N, drawn as a dashed line.
-    """
-    fig, axes = panels(2, width=3.4)
-    left, right = axes[0]
-    for index, (name, counts) in enumerate(nodes.items()):
-        depth = np.arange(1, len(counts) + 1)
-        left.plot(depth, counts, label=name, markersize=5, **look(index))
-        right.plot(depth, np.array(counts) / np.array([1, *counts[:-1]]), markersize=5, **look(index))
-    left.axhline(items, color=INK, linestyle="--", linewidth=1, label=f"{items:,} items")
-    left.set(xlabel="prefix length (codes)", ylabel="distinct prefixes")
-    right.set(xlabel="prefix length (codes)", ylabel="mean children per parent prefix")
-    for ax in axes[0]:
-        log_counts(ax, "y")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    legend_below(fig, left)
     return fig
 
 
@@ -106,9 +85,10 @@ def purity(
     """
     fig, axes = panels(len(measures), width=5.2 if len(measures) == 1 else 3.6, height=3.2)
     for ax, (name, curves) in zip(axes[0], measures.items(), strict=True):
+        styles = looks(curves)
         for index, (tokenizer, (mean, error)) in enumerate(curves.items()):
             depth = np.arange(len(mean)) + 0.06 * (index - (len(curves) - 1) / 2)
-            ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=tokenizer, **look(index))
+            ax.errorbar(depth, mean, yerr=1.96 * error, capsize=3, markersize=5, label=tokenizer, **styles[tokenizer])
         any_two = [mean[0] for mean, _ in curves.values() if np.isfinite(mean[0])]
         if any_two:  # there are no pairs of a single item
             ax.axhline(float(np.mean(any_two)), color=INK, linestyle="--", linewidth=1, label="any two items")
@@ -128,11 +108,12 @@ def stability(
     """
     fig, axes = panels(2, width=3.5, height=3.2)
     left, right = axes[0]
-    for index, (name, (agreement, together, by_chance)) in enumerate(seeds.items()):
-        length, style = np.arange(1, len(agreement) + 1), look(index)
+    styles = looks(seeds)
+    for name, (agreement, together, by_chance) in seeds.items():
+        length, style = np.arange(1, len(agreement) + 1), styles[name]
         left.plot(length, agreement, label=name, markersize=5, **style)
         right.plot(length, together, markersize=5, **style)
-        right.plot(length, by_chance, markersize=6, markerfacecolor="white", **look(index, line=False), linestyle="")
+        right.plot(length, by_chance, markersize=6, markerfacecolor="white", **style | {"linestyle": ""})
     left.axhline(0, color=INK, linestyle="--", linewidth=1, label="by chance")
     left.plot([], [], "o", color=INK, markerfacecolor="white", label="by chance (right)")
     left.set(xlabel="leading codes", ylabel="adjusted mutual information", ylim=(-0.08, 1.03))
@@ -206,7 +187,7 @@ def _draw_level(
             str(prefix[-1]),
             ha="center",
             va="center",
-            fontsize=7,
+            fontsize=SMALLEST,
             color="white",
             zorder=2,
             bbox={"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": "none"},

@@ -53,7 +53,7 @@ def item_cards(
                 image = ax.imshow(tile.reshape(-1, TILE), cmap=SIGNED, vmin=-3, vmax=3)
             else:
                 ax.set(xlim=(0, 1), ylim=(0, 1))
-                ax.text(0.5, 0.5, "missing", ha="center", va="center", color="0.5", fontsize=7)
+                ax.text(0.5, 0.5, "missing", ha="center", va="center", color="0.5", fontsize=8)
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center")
     if image is not None:
         fig.colorbar(image, ax=axes[1:], label="standard deviations", shrink=0.8, aspect=30)

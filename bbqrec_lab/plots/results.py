@@ -8,7 +8,20 @@ from jaxtyping import Bool, Float, Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, ORDERED, legend_below, lines, log_counts, look, panels, short
+from bbqrec_lab.plots.style import (
+    CATEGORIES,
+    GREY,
+    INK,
+    ORDERED,
+    categories,
+    legend_below,
+    lines,
+    log_counts,
+    look,
+    looks,
+    panels,
+    short,
+)
 
 HATCHES = ("", "//", "\\\\", "")  # in addition to colour, for print and for colour-blind readers
 
@@ -42,9 +55,10 @@ def hit_shares(shares: Mapping[str, Mapping[str, float]]) -> Figure:
     ax, places = axes[0, 0], np.arange(len(shares))
     begin = np.zeros(len(shares))
     parts = list(next(iter(shares.values())))
+    styles = looks(parts, line=False)
     for index, part in enumerate(parts):
         size = np.array([found[part] for found in shares.values()])
-        colour = "0.92" if index == len(parts) - 1 else CATEGORIES[index]
+        colour = "0.92" if index == len(parts) - 1 else styles[part]["color"]
         style = {"color": colour, "edgecolor": "w", "hatch": HATCHES[index], "linewidth": 0.5}
         ax.barh(places, 100 * size, left=100 * begin, height=0.7, label=part, **style)
         begin += size
@@ -65,9 +79,9 @@ def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float],
     order = sorted(minutes, key=lambda name: (minutes[name], -quality[name]))
     front = [name for i, name in enumerate(order) if quality[name] > max((quality[o] for o in order[:i]), default=-1)]
     ax.plot([minutes[n] for n in front], [quality[n] for n in front], color=GREY, linewidth=1, zorder=0)
-    for index, group in enumerate(dict.fromkeys(groups.values())):
+    for group, style in looks(groups.values(), line=False).items():
         inside = [name for name in minutes if groups[name] == group]
-        ax.scatter([minutes[n] for n in inside], [quality[n] for n in inside], label=group, **look(index, line=False))
+        ax.scatter([minutes[n] for n in inside], [quality[n] for n in inside], label=group, **style)
     for index, name in enumerate(order):  # labels alternate above and below: neighbours often have equal quality
         place, shift = (minutes[name], quality[name]), (5, 5 if index % 2 else -11)
         ax.annotate(name, place, xytext=shift, textcoords="offset points", fontsize=8, color=INK)
@@ -111,9 +125,10 @@ def shared_shares(shares: Mapping[str, Float[np.ndarray, "lengths"]]) -> Figure:
     """
     fig, axes = panels(1, width=5.2, height=3.0)
     ax, width = axes[0, 0], 0.8 / len(shares)
+    colours = categories(shares)
     for index, (name, values) in enumerate(shares.items()):
         places = np.arange(len(values)) + width * (index - (len(shares) - 1) / 2)
-        style = {"color": CATEGORIES[index], "hatch": HATCHES[index], "edgecolor": "w", "linewidth": 0.5}
+        style = {"color": CATEGORIES[colours[name]], "hatch": HATCHES[index], "edgecolor": "w", "linewidth": 0.5}
         ax.bar(places, 100 * values, width, label=name, **style)
     ax.set(xlabel="leading codes shared with the closest history item", ylabel="share of items (%)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -130,8 +145,9 @@ def training_scores(
     """
     fig, axes = panels(1, width=5.6, height=3.2)
     ax = axes[0, 0]
-    for index, (name, values) in enumerate(series.items()):
-        ax.plot(epochs[: len(values)], values, label=name, markersize=4, **look(index))
+    styles = looks(series)
+    for name, values in series.items():
+        ax.plot(epochs[: len(values)], values, label=name, markersize=4, **styles[name])
     for name, height in levels.items():
         ax.axhline(height, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
         ax.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=INK)
@@ -155,8 +171,9 @@ def intervals(
     fig, axes = panels(1, width=6.4, height=1.1 + 0.3 * len(labels))
     ax = axes[0, 0]
     ax.axvline(0, color=INK, linewidth=0.8)
+    styles = looks(series, line=False)
     for index, (name, values) in enumerate(series.items()):
-        style = look(index, line=False)
+        style = styles[name]
         place = np.arange(len(labels)) + 0.3 * (index - (len(series) - 1) / 2)
         ax.hlines(place, values[:, 1], values[:, 2], color=style["color"], linewidth=1.4)
         ax.scatter(values[:, 0], place, facecolor="w", edgecolor=style["color"], marker=style["marker"], zorder=3)
@@ -182,7 +199,7 @@ def seed_points(
     """
     width = max(5.2, 1.6 + 2 * len(values)) / len(values)
     fig, axes = panels(len(values), width=width, height=1.2 + 0.25 * len(groups), sharey=True)
-    styles = {group: look(index, line=False) for index, group in enumerate(dict.fromkeys(groups.values()))}
+    styles = looks(groups.values(), line=False)
     for ax, (label, found) in zip(axes[0], values.items(), strict=True):
         for line, (variant, group) in enumerate(groups.items()):
             seeds = found.get(variant, np.zeros(0))
@@ -220,7 +237,7 @@ def size_curves(points: pl.DataFrame, names: Mapping[str, str], metric: str, lab
         own = means.filter(pl.col("own"))
         ax.scatter(own["value"], own[metric], s=110, facecolors="none", edgecolors=INK, linewidths=1.2, zorder=3)
         ax.set_xscale("log", base=2)
-        ax.set_xticks(means["value"].to_list(), [str(value) for value in means["value"]])
+        ax.set_xticks(means["value"].to_list(), [f"{value:,}" for value in means["value"]])
         ax.minorticks_off()
         ax.set(xlabel=names[symbol])
     for ax in axes[:, 0]:

@@ -4,7 +4,8 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,16 +15,25 @@ from jaxtyping import Bool, Float, Num, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
 from bbqrec_lab.datasets.pictures import read_picture
 from bbqrec_lab.experiments.tables import quote
 from bbqrec_lab.store import write_atomic
 
 WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
+WIDEST = 7.1  # inches of a whole figure: the book shows up to 688 pixels in a window of 1280, 96 to the inch
+SMALLEST = 8  # points: no text of a figure is smaller
 CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+KINDS = {  # name -> category: what has one of these names looks the same in every figure
+    **{"main": 0, "baseline": 1, "control": 2, "ablation": 3, "ceiling": 4},  # groups of variants
+    **{"bbqrec": 0, "tiger": 1, "random-ids": 2, "whole": 0},  # a variant drawn alone for its group
+    **{"only bbqrec": 0, "only the baseline": 1, "both": 4, "neither": 7},  # whose target is found
+    **{"seen items included": 5, "seen items filtered": 6},  # ways to rank
+    **{"none": 7, "nearest": 5, "sinkhorn": 4, "extra": 6},  # repairs of IDs
+}
 GREY, INK = "0.78", "0.25"  # GREY: everything not highlighted; INK: reference lines and notes
 RASTER = 1500  # a scatter with more points is stored as pixels inside the SVG
 ORDERED, SIGNED = "cividis", "PuOr"  # colour maps; centre SIGNED on zero
@@ -34,6 +44,7 @@ OTHER_SCRIPTS = (  # fonts for letters that the first font lacks; the installed 
     *("Noto Sans Devanagari", "Noto Sans Arabic", "Noto Sans Hebrew", "Nirmala UI", "Leelawadee UI", "Thonburi"),
     *("FreeSans", "Arial Unicode MS", "Noto Emoji", "Symbola", "Segoe UI Emoji", "Segoe UI Symbol", "Unifont"),
 )
+_LONG = re.compile(r"(?<![\d.])\d{4,}")  # the whole part of a number from 1,000
 _NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 _boxed: set[str] = set()  # letters without a glyph that a notebook has named
 
@@ -131,13 +142,32 @@ def _told_of_boxes(letters: set[str]) -> str:
     )
 
 
+class Thousands(ScalarFormatter):
+    """Numbers of a linear axis with thousands separators, without a common offset or power of ten."""
+
+    def __init__(self) -> None:
+        super().__init__(useOffset=False)
+        self.set_powerlimits((-9, 15))
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of a tick at `x`."""
+        return _LONG.sub(lambda found: f"{int(found[0]):,}", super().__call__(x, pos), count=1)
+
+
 def panels(columns: int, rows: int = 1, *, width: float = 3.4, height: float = 3.0, **options: object) -> tuple:
     """A figure of equal panels and its axes as an array (rows, columns); sizes in inches per panel.
 
+    The whole is at most `WIDEST`, so that the book never shrinks its text.
+
     Args: options: of `Figure.subplots`, for example `sharex` and `sharey`.
     """
-    fig = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+    fig = Figure(figsize=(min(width * columns, WIDEST), height * rows), layout="constrained")
+    axes = fig.subplots(rows, columns, squeeze=False, **options)
+    for ax in axes.flat:
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(Thousands())
+            axis.isDefault_majfmt = True  # an axis of words replaces it
+    return fig, axes
 
 
 def look(index: int, *, line: bool = True) -> dict[str, object]:
@@ -149,6 +179,23 @@ def look(index: int, *, line: bool = True) -> dict[str, object]:
         raise ValueError(f"category {index}: at most {len(CATEGORIES)} exist; highlight a few, draw the others grey")
     dash = {"linestyle": DASHES[index]} if line else {}
     return {"color": CATEGORIES[index], "marker": MARKERS[index]} | dash
+
+
+def categories(names: Iterable[str]) -> dict[str, int]:
+    """The category of each name, for `look`: that of `KINDS`, and for other names the first that is free."""
+    names = list(dict.fromkeys(names))
+    found = {name: KINDS[name] for name in names if name in KINDS}
+    free = (index for index in count() if index not in found.values())
+    rest = {name: next(free) for name in names if name not in found}
+    return {name: (found | rest)[name] for name in names}
+
+
+def looks(names: Iterable[str], *, line: bool = True) -> dict[str, dict[str, object]]:
+    """The look of each name: one colour and marker for a group of variants in the whole suite.
+
+    Raises: ValueError for more names than categories.
+    """
+    return {name: look(index, line=line) for name, index in categories(names).items()}
 
 
 def short(text: object, length: int = 24, lines: int = 1) -> str:
@@ -182,8 +229,9 @@ def lines(
     ax: Axes, x: Sequence[float], series: dict[str, Num[np.ndarray, "_"]], xlabel: str, ylabel: str, *, each: int = 10
 ) -> None:
     """Draw at most 8 named lines over common x, each with its own colour, dash and marker (about `each` per line)."""
-    for index, (name, values) in enumerate(series.items()):
-        ax.plot(x, values, label=name, markersize=3, markevery=max(1, len(x) // each), **look(index))
+    styles = looks(series)
+    for name, values in series.items():
+        ax.plot(x, values, label=name, markersize=3, markevery=max(1, len(x) // each), **styles[name])
     ax.set(xlabel=xlabel, ylabel=ylabel)
 
 
@@ -212,10 +260,10 @@ def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY) -> None:
     """Draw one item: its picture below its title, or only the title on a plain card."""
     if file:
         ax.imshow(picture(file), interpolation="antialiased")
-        ax.set_title(short(title, 15, 2), fontsize=7, loc="center")
+        ax.set_title(short(title, 15, 2), fontsize=SMALLEST, loc="center")
     else:
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="0.95")
-        ax.text(0.5, 0.5, short(title, 13, 5), ha="center", va="center", color=INK, fontsize=7)
+        ax.text(0.5, 0.5, short(title, 13, 5), ha="center", va="center", color=INK, fontsize=SMALLEST)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=True, color=frame, linewidth=1)

@@ -12,11 +12,13 @@ from bbqrec_lab.plots.style import (
     CATEGORIES,
     GREY,
     INK,
+    SMALLEST,
     highlight,
     legend_below,
     lines,
     log_counts,
     look,
+    looks,
     panels,
     short,
 )
@@ -164,15 +166,16 @@ def phase(points: pl.DataFrame) -> Figure:
     Args: points: from `sweeps.phase_diagram`, columns setting, ratio, seed, behaviour and nuisance (gains).
     """
     fig, axes = panels(2, width=3.5, height=3.2, sharey=True)
+    styles = looks(points["setting"].to_list())
     for ax, factor in zip(axes[0], ("behaviour", "nuisance"), strict=True):
-        for index, ((name,), rows) in enumerate(points.group_by("setting", maintain_order=True)):
+        for (name,), rows in points.group_by("setting", maintain_order=True):
             gain = pl.col(factor)
             by = rows.group_by("ratio").agg(
                 gain.mean().alias("mean"), gain.min().alias("low"), gain.max().alias("high")
             )
             ratio, mean, low, high = by.sort("ratio").select("ratio", "mean", "low", "high").to_numpy().T
-            ax.plot(ratio, mean, label=name, markersize=5, **look(index))
-            ax.fill_between(ratio, low, high, color=CATEGORIES[index], alpha=0.2, linewidth=0)
+            ax.plot(ratio, mean, label=name, markersize=5, **styles[name])
+            ax.fill_between(ratio, low, high, color=styles[name]["color"], alpha=0.2, linewidth=0)
         ax.axhline(0, color=INK, linestyle="--", linewidth=1)
         ax.set(title=f"{factor} factor", xlabel="energy of behaviour over nuisance")
         log_counts(ax, "x")
@@ -237,6 +240,6 @@ def coloured_maps(
     for ax, (title, groups) in zip(axes[0], colourings.items(), strict=True):
         highlight(ax, items, dict(groups))
         ax.set_title(title)
-        _legend(ax, 0.02, 7)
+        _legend(ax, 0.02, SMALLEST)
     fig.supxlabel(f"{method}: compare neighbourhoods, not distances", fontsize=8, color=INK)
     return fig

@@ -141,7 +141,7 @@ def growth(curves: pl.DataFrame, words: Mapping[str, str]) -> Figure:
     """
     seconds = curves.filter(pl.col("cost") == "seconds")
     stages = seconds["stage"].unique(maintain_order=True).to_list()
-    columns = min(3, len(words))
+    columns = min(2, len(words))
     fig, axes = panels(columns, -(-len(words) // columns), width=3.5, height=2.9)
     for ax, (axis, word) in zip(axes.flat, words.items(), strict=False):
         part = seconds.filter(pl.col("axis") == axis)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from bbqrec_core.tokenizer import semantic_ids
 from bbqrec_lab import notebook, plots
+from bbqrec_lab.experiments import variants
 
 RNG = np.random.default_rng(0)
 LONG = "The $5 film with a title that goes on (and on), part 2: the $6 sequel"
@@ -167,7 +168,6 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
         "rank curves": lambda: plots.rank_curves(
             {f"position {i}": dict.fromkeys(NAMES[: 1 + i % 3], counts) for i in range(5)}, "rank of the code", "items"
         ),
-        "fan-out": lambda: plots.fan_out({"bbqrec": [128, 1500, 1600], "tiger": [90, 800, 1500, 1682]}, 1682),
         "purity": lambda: plots.purity({"shared users (cosine)": curves, "same behaviour factor (share)": curves}),
         "tree": lambda: plots.prefix_tree(codes[:40], [LONG] * 40, learned=2),
         "tree of two": lambda: plots.prefix_tree(np.array([[127, 3], [127, 99]]), ["a", LONG], learned=2),
@@ -382,3 +382,51 @@ def test_letters_without_a_glyph_are_named_once_and_not_one_by_one(tmp_path: Pat
         plots.save_figure(fig, "boxes", tmp_path, "A caption.")
     assert len(caught) == 1
     mpl.rcdefaults()
+
+
+def test_no_text_is_too_small_to_read_where_the_book_shows_it(drawn: dict[str, Figure]) -> None:
+    small = {
+        (name, text.get_text())
+        for name, fig in drawn.items()
+        for text in fig.findobj(Text)
+        if text.get_text().strip() and text.get_fontsize() < plots.SMALLEST
+    }
+    assert small == set()
+    assert {name: fig.get_figwidth() for name, fig in drawn.items() if fig.get_figwidth() > plots.WIDEST} == {}
+
+
+def test_a_name_that_stands_for_a_group_looks_the_same_wherever_it_is_drawn() -> None:
+    alone, among = plots.looks(["random-ids"]), plots.looks(["x", "control", "random-ids", "bbqrec"], line=False)
+    assert among["random-ids"]["color"] == alone["random-ids"]["color"] == among["control"]["color"]
+    assert among["bbqrec"] == plots.looks(["main"], line=False)["main"]
+    assert [plots.looks(["a", "b"])[name] for name in "ab"] == [plots.look(0), plots.look(1)]
+    assert plots.looks(["a", "bbqrec", "b"])["a"] == plots.look(1), "a free category, not that of bbqrec"
+    groups = [plots.KINDS[name] for name in ("main", "baseline", "control", "ablation", "ceiling")]
+    assert len(set(groups)) == 5
+
+
+def test_a_tokenizer_drawn_alone_has_the_colour_of_its_group() -> None:
+    expected = {name: plots.look(plots.KINDS[variants.VARIANTS[name].group])["color"] for name in NAMES}
+    counts = dict.fromkeys(reversed(NAMES), np.array([3, 2, 1]))
+    curves = {name: (np.array([0.1, 0.2]), np.full(2, 0.01)) for name in reversed(NAMES)}
+    seeds = dict.fromkeys(reversed(NAMES), tuple(np.array([[0.6], [0.3], [0.1]])))
+    ranked = plots.rank_curves({"": counts}, "rank", "items").axes[0].lines
+    assert {line.get_label(): line.get_color() for line in ranked} == expected
+    bars = plots.purity({"cosine": curves}).axes[0].containers
+    assert {bar.get_label(): bar.lines[0].get_color() for bar in bars} == expected
+    stable = {line.get_label(): line.get_color() for line in plots.stability(seeds).axes[0].lines}
+    assert {name: stable[name] for name in NAMES} == expected
+
+
+def test_numbers_on_axes_have_thousands_separators_and_words_stay_words() -> None:
+    fig, axes = plots.panels(2)
+    axes[0, 0].plot([0, 25_000_000], [-12_000, 0.5])
+    axes[0, 1].barh(["a word", "10000"], [0.25, 0.5])
+    FigureCanvasAgg(fig).draw()
+    across, up, words = (
+        [label.get_text() for label in labels]
+        for labels in (axes[0, 0].get_xticklabels(), axes[0, 0].get_yticklabels(), axes[0, 1].get_yticklabels())
+    )
+    assert "10,000,000" in across
+    assert "−10,000" in up
+    assert words == ["a word", "10000"]

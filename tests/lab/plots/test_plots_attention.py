@@ -204,16 +204,30 @@ def test_a_size_curve_has_every_seed_and_goes_through_the_means() -> None:
     dots, ring = shown[0].collections
     assert len(dots.get_offsets()) == 6
     assert ring.get_offsets().tolist() == [pytest.approx([8, 0.181])]
-    assert [tick.get_text() for tick in shown[0].get_xticklabels()] == ["4", "8", "1024"]
+    assert [tick.get_text() for tick in shown[0].get_xticklabels()] == ["4", "8", "1,024"]
 
 
 def test_groups_are_told_apart_by_colour_and_by_marker() -> None:
     fig = plots.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours")
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["main", "baseline", "ablation"]
     colours = {to_hex(cloud.get_facecolor()[0]) for cloud in fig.axes[0].collections if len(cloud.get_offsets())}
-    shapes = {len(cloud.get_paths()[0].vertices) for cloud in fig.axes[0].collections if len(cloud.get_offsets())}
+    shapes = {cloud.get_paths()[0].vertices.tobytes() for cloud in fig.axes[0].collections if len(cloud.get_offsets())}
     assert len(colours) == 3
     assert len(shapes) == 3
+
+
+def test_a_group_looks_the_same_in_every_figure_whichever_groups_are_beside_it() -> None:
+    kinds = {"a": "control", "b": "ablation", "c": "main", "d": "baseline", "e": "ceiling"}
+    for some in (kinds, dict(reversed(kinds.items())), {"a": "control", "c": "main"}):
+        figures = (
+            plots.seed_points({"NDCG@10": dict.fromkeys(some, np.array([0.2]))}, some, "c"),
+            plots.quality_for_cost(dict.fromkeys(some, 2.0), dict.fromkeys(some, 0.1), some),
+        )
+        for fig in figures:
+            clouds = {cloud.get_label(): cloud for cloud in fig.axes[0].collections if len(cloud.get_offsets())}
+            for group in some.values():
+                style = plots.look(plots.KINDS[group], line=False)
+                assert to_hex(clouds[group].get_facecolor()[0]) == style["color"], group
 
 
 def test_a_series_that_stopped_early_is_drawn_as_far_as_it_goes() -> None:
