@@ -146,6 +146,14 @@ def test_a_cell_that_checks_an_answer_has_neither_the_answer_nor_a_way_to_it(pat
     assert [source for source in sources if not one.fullmatch(source)] == []
 
 
+@pytest.mark.parametrize("number", ["00", "02", "04"])
+def test_the_method_is_built_once_by_hand_and_compared_with_the_core(number: str) -> None:
+    (path,) = FOLDER.glob(f"{number}_*.ipynb")
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    (place,) = [place for place, cell in enumerate(cells) if "by-hand" in cell.metadata.get("tags", ())]
+    assert "assert" in cells[place].source + cells[place + 1].source, "nothing compares it with the core"
+
+
 def good() -> nbformat.NotebookNode:
     """A notebook without a fault."""
     parameters = (
