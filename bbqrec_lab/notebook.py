@@ -1,5 +1,6 @@
 """Tools of a notebook: the workspace, and the display of tables, of what to notice, and of checks of answers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from bbqrec_core import Tokenized
+from bbqrec_lab import exercises
 from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets import planted, sources
 from bbqrec_lab.datasets.reading import NamedDataset
@@ -102,6 +104,7 @@ class Workspace:
 
 
 NOT_YET = "Not answered yet: replace None with your answer and run the cell again."
+NO_ANSWER = "These data have no answer to this exercise."
 
 
 def notice(*points: str) -> None:
@@ -147,36 +150,44 @@ def show_table(
     _say(tables.markdown(shown, caption))
 
 
-def verdict(answer: object, right: object, tolerance: float = 0.0) -> str:
+def verdict(exercise: str, answer: object, *given: object) -> str:
     """Feedback on an answer: not answered yet, right, or look again; it never contains the right answer.
 
-    Args: answer: None, a number, a string or a list of these. tolerance: allowed difference of numbers.
+    Args: exercise: such as `02-3`, number of the notebook and of the exercise. answer: None, a number, a string or a
+        list of these. given: what the right answer depends on, as in `exercises.COMPUTED`.
+    Raises: ValueError for an exercise that does not exist.
     """
     if answer is None:
         return NOT_YET
-    asked, given = np.atleast_1d(np.asarray(right)), np.atleast_1d(np.asarray(answer))
-    if asked.shape != given.shape:
-        return f"Look again: the exercise asks for {len(asked)} values, the answer has {len(given)}."
-    if asked.dtype.kind in "US" or given.dtype.kind in "US":
-        same = np.char.lower(asked.astype(str)) == np.char.lower(given.astype(str))
-    else:
-        same = np.abs(asked.astype(float) - given.astype(float)) <= tolerance
-    return "Right." if same.all() else f"Look again: {int(same.sum())} of {len(same)} right."
+    tests, values = exercises.tests_of(exercise, *given), _values(answer)
+    if not tests:
+        return NO_ANSWER
+    if len(tests) != len(values):
+        return f"Look again: the exercise asks for {len(tests)} value{'s' * (len(tests) > 1)}, not for {len(values)}."
+    right = sum(test(value) for test, value in zip(tests, values, strict=True))
+    return "Right." if right == len(tests) else f"Look again: {right} of {len(tests)} right."
 
 
-def check(answer: object, right: object, tolerance: float = 0.0) -> None:
-    """Display the verdict on an answer to an exercise."""
-    _say(f"*{verdict(answer, right, tolerance)}*")
+def _values(answer: object) -> list:
+    """The values of an answer: of a list, a tuple, an array or a tensor, or the one that it is."""
+    several = isinstance(answer, Iterable) and not isinstance(answer, str) and getattr(answer, "shape", True) != ()
+    values = list(answer) if several else [answer]
+    return [value.item() if hasattr(value, "item") else value for value in values]
 
 
-def solve(answer: object, right: object, tolerance: float = 0.0) -> None:
+def check(exercise: str, answer: object, *given: object) -> None:
+    """Display the verdict on an answer to an exercise (`verdict`)."""
+    _say(f"*{verdict(exercise, answer, *given)}*")
+
+
+def solve(exercise: str, answer: object, *given: object) -> None:
     """Display the answer of a solved exercise with its verdict.
 
     Raises: AssertionError if the check of the exercise rejects it.
     """
-    said = verdict(answer, right, tolerance)
-    assert said == "Right.", f"{answer!r}: {said}"
-    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in np.atleast_1d(answer).tolist()]
+    said = verdict(exercise, answer, *given)
+    assert said in ("Right.", NO_ANSWER), f"{answer!r}: {said}"
+    shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in _values(answer)]
     _say(f"*Answer: {', '.join(shown)}. {said}*")
 
 

@@ -106,6 +106,22 @@ def score_offsets(recommender: Recommender, rows: Sequence[int]) -> Float[Tensor
     return scoring.offsets(read_part(recommender, rows))[0][0]
 
 
+@torch.no_grad()
+def chances(recommender: Recommender, rows: Sequence[int]) -> dict[str, Float[np.ndarray, "rows"]]:
+    """Probability of each item row after a history, by each output that the model has: `by its ID`, `direct`.
+
+    Items that share an ID have equal probabilities by ID, and row 0 has none. Items of the history are not left out.
+
+    Raises: ValueError for an empty history.
+    """
+    prompt, found = recommender.model.prompt(read_part(recommender, rows)), {}
+    if recommender.tree is not None:
+        found["by its ID"] = prompt.id_scores(recommender.tree)[0].exp().numpy()
+    if prompt.items is not None:
+        found["direct"] = prompt.items[0].softmax(-1).numpy()
+    return found
+
+
 def ranking(scores: Float[Tensor, "rows"]) -> Int[np.ndarray, "rows"]:
     """Rank of each item row, 1 for the best, ties broken by row; 0 for items with score -inf."""
     order = scores.sort(descending=True, stable=True).indices.numpy()

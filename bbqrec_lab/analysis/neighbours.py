@@ -1,10 +1,13 @@
 """Neighbourhoods of items: nearest items, shared audiences, purity of prefixes, agreement of signals, words."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
@@ -148,26 +151,60 @@ def code_agreement(signal_codes: Int[np.ndarray, "N S L"], present: Bool[np.ndar
     return Agreement(share, chance)
 
 
+class Word(NamedTuple):
+    """A word of a group's texts: in how many texts of the group and outside it, and its lift (`distinctive_words`)."""
+
+    word: str
+    inside: int
+    outside: int
+    lift: float
+
+
 def distinctive_words(
-    texts: Sequence[str | None], member: Bool[np.ndarray, "N"], most: int = 5
-) -> list[tuple[str, int, int]]:
-    """Words that are typical of the texts of a group, best first.
+    texts: Sequence[str | None], member: Bool[np.ndarray, "N"], most: int = 5, least: int = 5
+) -> list[Word]:
+    """Words that are typical of the texts of a group, highest lift first, then the most frequent.
 
-        score = texts of the group with the word * log(smoothed share inside / smoothed share outside)
+        lift = share of the group's texts with the word / share of all texts with the word
 
-    Args: texts: one per item or None. member: which items belong to the group.
-    Returns: (word, texts with it inside the group, texts with it outside), for words in at least two texts inside.
+    Args: texts: one per item or None. member: which items belong to the group. least: texts of the group that a word
+        must be in: a word of few items has a high lift by chance.
+    Returns: words with lift above 1, at most `most`.
     """
     sets = [set(re.findall(r"[^\W\d_]{3,}", (text or "").lower())) for text in texts]
-    inside = np.array([bool(words) for words in sets]) & member
-    n_in, n_out = int(inside.sum()), int(sum(map(bool, sets)) - inside.sum())
-    counts: dict[str, list[int]] = {}
-    for words, belongs in zip(sets, member, strict=True):
-        for word in words:
-            counts.setdefault(word, [0, 0])[0 if belongs else 1] += 1
-    scored = []
-    for word, (here, there) in counts.items():
-        ratio = ((here + 0.5) / (n_in + 1)) / ((there + 0.5) / (n_out + 1))
-        if here >= 2 and ratio > 1:
-            scored.append((-here * np.log(ratio), word, here, there))
-    return [(word, here, there) for _, word, here, there in sorted(scored)[:most]]
+    n_texts, n_in = (
+        sum(map(bool, sets)),
+        sum(bool(words) for words, belongs in zip(sets, member, strict=True) if belongs),
+    )
+    inside, all_of = (Counter(word for words in some for word in words) for some in (compress(sets, member), sets))
+    found = [
+        Word(word, here, all_of[word] - here, here * n_texts / (n_in * all_of[word]))
+        for word, here in inside.items()
+        if here >= least
+    ]
+    lifted = [word for word in found if word.lift > 1]
+    return sorted(lifted, key=lambda word: (-word.lift, -word.inside, word.word))[:most]
+
+
+def codes_by_events(
+    codes: Int[np.ndarray, "N"], counts: Int[np.ndarray, "N"], most: int = 4
+) -> list[tuple[int, Int[np.ndarray, "_"]]]:
+    """The codes whose items have most training events, most first, each with its items, most popular first.
+
+    A code with many items can be one that collects what nobody chooses; a code with many events is one that users meet.
+
+    Args: codes, counts: code and training events of each item, without the padding row.
+    Returns: (code, item rows, counted from 1).
+    """
+    events = np.bincount(codes, weights=counts)
+    order = [code for code in np.argsort(-events, kind="stable")[:most].tolist() if (codes == code).any()]
+    by_count = np.argsort(-counts, kind="stable")
+    return [(code, by_count[codes[by_count] == code] + 1) for code in order]
+
+
+def item_texts(items: pl.DataFrame) -> list[str]:
+    """Title, text and categories of each item in one text, without the padding row."""
+    categories = pl.col("categories").cast(pl.List(pl.String)).list.join(" ")
+    return (
+        items.select(pl.concat_str("title", "text", categories, separator=" ", ignore_nulls=True)).to_series().to_list()
+    )

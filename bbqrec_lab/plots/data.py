@@ -33,15 +33,18 @@ def item_cards(
     pictures: Sequence[str | None],
     features: dict[str, Float[np.ndarray, "Q _"]],
     present: dict[str, Bool[np.ndarray, "Q"]],
+    categories: Sequence[str] | None = None,
 ) -> Figure:
     """Picture and title of each item, above its scaled features: the input of a person and the input of the model.
 
     Args: titles, pictures: of Q items. features, present: per modality, scaled features (unitless) of these items; the
-        64 dimensions with the largest variance over these items are drawn, in their original order.
+        64 dimensions with the largest variance over these items are drawn, in their original order. categories: of
+        the items, for those without a picture; empty if unknown.
     """
     fig, axes = panels(len(titles), 1 + len(features), width=1.3, height=1.45)
-    for column, (title, file) in enumerate(zip(titles, pictures, strict=True)):
-        card(axes[0, column], title, file)
+    about = zip(titles, pictures, categories or [""] * len(titles), strict=True)
+    for column, (title, file, category) in enumerate(about):
+        card(axes[0, column], title, file, category=category)
     image = None
     for row, (name, vectors) in enumerate(features.items(), start=1):
         differ = np.sort(np.argsort(-vectors.var(0), kind="stable")[: TILE * TILE])
@@ -158,21 +161,27 @@ def presence_bars(combinations: dict[str, float], events: dict[str, float]) -> F
 
 
 def card_rows(
-    names: Sequence[str], titles: Sequence[Sequence[str]], pictures: Sequence[Sequence[str | None]], first: str = ""
+    names: Sequence[str],
+    titles: Sequence[Sequence[str]],
+    pictures: Sequence[Sequence[str | None]],
+    first: str = "",
+    categories: Sequence[Sequence[str]] | None = None,
 ) -> Figure:
     """Rows of cards, each with a name at its left; the first card of each row can be framed as the query item.
 
     Args: names: of the rows. titles, pictures: per row, per card. first: legend for the first card; empty marks none.
+        categories: per row, per card, for items without a picture; empty if unknown.
     """
-    wide = max(map(len, titles))
-    fig, axes = panels(wide, len(names), width=1.25, height=1.55)
-    for axis_row, name, row_titles, row_pictures in zip(axes, names, titles, pictures, strict=True):
+    fig, axes = panels(max(map(len, titles)), len(names), width=1.25, height=1.55)
+    for row, (axis_row, row_titles) in enumerate(zip(axes, titles, strict=True)):
         for column, ax in enumerate(axis_row):
             if column >= len(row_titles):
                 ax.set_axis_off()
                 continue
-            card(ax, row_titles[column], row_pictures[column], frame=GREY if column or not first else CATEGORIES[3])
-        axis_row[0].set_ylabel(short(name, 14, 3), rotation=0, ha="right", va="center", fontsize=8)
+            frame = GREY if column or not first else CATEGORIES[3]
+            category = categories[row][column] if categories else ""
+            card(ax, row_titles[column], pictures[row][column], frame=frame, category=category)
+        axis_row[0].set_ylabel(short(names[row], 14, 3), rotation=0, ha="right", va="center", fontsize=8)
     if first:
         fig.supxlabel(f"framed: {first}", fontsize=8, color=CATEGORIES[3])
     return fig

@@ -4,6 +4,7 @@ import io
 import re
 import textwrap
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
@@ -256,14 +257,33 @@ def picture(file: str | Path, pixels: int = 160) -> UInt8[np.ndarray, "height wi
     return np.asarray(small)
 
 
-def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY) -> None:
-    """Draw one item: its picture below its title, or only the title on a plain card."""
+def title_and_year(title: str) -> tuple[str, str]:
+    """A title without the year in brackets at its end, and this year, or an empty text."""
+    found = re.fullmatch(r"(.*\S)\s*\((\d{4})\)\s*", title, re.DOTALL)
+    return found.groups() if found else (title, "")
+
+
+def category_colour(category: str) -> tuple[str, str]:
+    """A strong and a pale colour of a category, the same in every figure and on every card; empty: without a category.
+
+    Choice: seven colours (the eighth is grey), chosen by the name alone; so two categories can have the same one.
+    """
+    strong = CATEGORIES[zlib.crc32(category.casefold().encode()) % 7 if category else 0]
+    return strong, mpl.colors.to_hex(1 - 0.25 * (1 - np.array(mpl.colors.to_rgb(strong))))
+
+
+def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY, category: str = "") -> None:
+    """Draw one item: its picture below its title, or a cover in the colour of its category with title and year."""
     if file:
         ax.imshow(picture(file), interpolation="antialiased")
         ax.set_title(short(title, 15, 2), fontsize=SMALLEST, loc="center")
     else:
-        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor="0.95")
-        ax.text(0.5, 0.5, short(title, 13, 5), ha="center", va="center", color=INK, fontsize=SMALLEST)
+        (name, year), (strong, pale) = title_and_year(title), category_colour(category)
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=pale)
+        ax.axhspan(0.9, 1, color=strong, linewidth=0)
+        ax.text(0.5, 0.56, short(name, 13, 4), ha="center", va="center", color="black", fontsize=SMALLEST)
+        about = [part for part in (year, short(category, 12)) if part]
+        ax.text(0.5, 0.05, "\n".join(about), ha="center", va="bottom", color=INK, fontsize=SMALLEST)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=True, color=frame, linewidth=1)

@@ -6,6 +6,7 @@ Every function returns `Html`. All other input is text and is escaped, so a titl
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from PIL import Image
 
 from bbqrec_core import SemanticIds
 from bbqrec_lab.datasets.reading import NamedDataset
-from bbqrec_lab.plots.style import ORDERED, picture
+from bbqrec_lab.plots.style import ORDERED, category_colour, picture, title_and_year
 
 TURNING = "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"  # marks of direction, and of byte order
 THUMBNAIL = 110  # pixels of the longer side
@@ -156,16 +157,21 @@ def thumbnail(file: str) -> str:
 
 
 def face(items: Catalogue, row: int) -> Html:
-    """The image of an item, or a placeholder drawing with the first letter of its title."""
+    """The image of an item, or a cover in the colour of its first category, with the title and the year."""
     title, file = items.titles[row], items.images[row]
     if file:
         return Html(f'<img src="{thumbnail(str(file))}" alt="image of {html.escape(title)}">')
-    letter = html.escape((title.strip() or "?")[0].upper())
+    name, year = title_and_year(title)
+    strong, pale = category_colour(next(iter(items.categories[row]), ""))
+    lines = textwrap.wrap(name, 10, max_lines=4, placeholder="…")
+    drawn = "".join(
+        f'<text x="35" y="{30 + 12 * line}" text-anchor="middle" font-size="11" fill="#222">{html.escape(part)}</text>'
+        for line, part in enumerate(lines)
+    )
     return Html(
-        '<svg viewBox="0 0 70 92" role="img" aria-label="no image"><rect x="1" y="1" width="68" height="90" rx="4" '
-        'fill="#e8ebef" stroke="#9aa3ad"/><circle cx="35" cy="40" r="21" fill="#ffffff" stroke="#9aa3ad"/>'
-        f'<text x="35" y="49" text-anchor="middle" font-size="26" fill="#4a5560">{letter}</text>'
-        '<path d="M14 74h42M22 81h26" stroke="#9aa3ad" stroke-width="2"/></svg>'
+        f'<svg viewBox="0 0 70 92" role="img" aria-label="no image"><rect x="1" y="1" width="68" height="90" rx="4" '
+        f'fill="{pale}" stroke="{strong}"/><rect x="1" y="1" width="68" height="12" rx="4" fill="{strong}"/>{drawn}'
+        f'<text x="35" y="85" text-anchor="middle" font-size="11" fill="#222">{year}</text></svg>'
     )
 
 
@@ -237,6 +243,11 @@ def error_panel(problem: object) -> Html:
 def page(*parts: object) -> Html:
     """Join parts into one piece of HTML that includes its style, for `ipywidgets.HTML` or `IPython.display.HTML`."""
     return Html(f'{STYLE}<div class="bb">{"".join(map(text, parts))}</div>')
+
+
+def first_categories(data: NamedDataset) -> list[str]:
+    """Per item row (0 is padding): the first category, which gives a card without a picture its colour, or ''."""
+    return ["", *(str(next(iter(names or ()), "")) for names in data.items["categories"].to_list())]
 
 
 def titles_and_images(data: NamedDataset) -> tuple[list[str], list[str | None]]:

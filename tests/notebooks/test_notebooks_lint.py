@@ -17,7 +17,7 @@ from bbqrec_lab.suite import notebooks
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SOLUTIONS = notebooks.solutions(FOLDER)
-EXERCISE, CHECK = re.compile(r"^\*\*(\d \([^)]*\))", re.M), r"notebook\.{}\((answer_\d, .*)\)$"
+EXERCISE, CHECK = re.compile(r"^\*\*(\d \([^)]*\))", re.M), r'notebook\.{}\("(\d\d-\d", answer_\d(?:, \w+)*)\)$'
 REQUIRED = {"dataset", "preset", "seed", "out_dir", "overrides"}
 MOST_PARAMETERS, CELL_LINES, FUNCTION_LINES = 10, 20, 8
 ABSOLUTE = re.compile(r"""["'(\s](/(?:home|root|tmp|work|usr|mnt|Users|opt|data)\b|~/|[A-Z]:\\)""")
@@ -133,7 +133,25 @@ def test_each_notebook_has_solutions() -> None:
 def test_solutions_solve_the_exercises_of_their_notebook_by_the_same_checks(path: Path) -> None:
     titles, checks = exercises(FOLDER / path.name, "check")
     assert exercises(path, "solve") == (titles, checks)
-    assert [title[0] for title in titles] == [check[7] for check in checks] == ["1", "2", "3"]
+    assert [title[0] for title in titles] == ["1", "2", "3"]
+    numbered = [f'{path.name[:2]}-{n}", answer_{n}' for n in "123"]
+    assert [check.startswith(start) for check, start in zip(checks, numbered, strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_cell_that_checks_an_answer_has_neither_the_answer_nor_a_way_to_it(path: Path) -> None:
+    sources = [cell.source for cell in read(path).cells if "notebook.check(" in cell.source]
+    one = re.compile(r'answer_(\d) = None\nnotebook\.check\("\d\d-\1", answer_\1(, [a-z_]+)*\)')
+    assert len(sources) == 3
+    assert [source for source in sources if not one.fullmatch(source)] == []
+
+
+@pytest.mark.parametrize("number", ["00", "02", "04"])
+def test_the_method_is_built_once_by_hand_and_compared_with_the_core(number: str) -> None:
+    (path,) = FOLDER.glob(f"{number}_*.ipynb")
+    cells = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    (place,) = [place for place, cell in enumerate(cells) if "by-hand" in cell.metadata.get("tags", ())]
+    assert "assert" in cells[place].source + cells[place + 1].source, "nothing compares it with the core"
 
 
 def good() -> nbformat.NotebookNode:

@@ -155,3 +155,16 @@ def test_the_score_of_one_leaf_is_that_among_all(model: Recommender) -> None:
         prompt = model.model.prompt(torch.tensor([HISTORY])).select(torch.zeros(N, dtype=torch.long))
         found = explanations.leaf_scores(prompt, model.tree, model.tree.leaf[1:])
     torch.testing.assert_close(found, every[1:])
+
+
+@pytest.mark.parametrize("output", ["codes", "items", "both"])
+def test_chances_are_the_probabilities_of_each_output(output: str) -> None:
+    model = tiny_recommender(output=output)
+    found, scores = explanations.chances(model, HISTORY), explanations.all_scores(model, [HISTORY])[0]
+    assert list(found) == {"codes": ["by its ID"], "items": ["direct"], "both": ["by its ID", "direct"]}[output]
+    logs = {name: np.log(values[1:]) for name, values in found.items()}
+    if output == "both":
+        logs = {"whole": model.model.config.w_codes * logs["by its ID"] + logs["direct"]}
+    (whole,) = logs.values()
+    shift = scores.numpy()[1:] - whole  # the output `items` has logits, not log-probabilities
+    np.testing.assert_allclose(shift, shift[0] if output == "items" else 0, atol=1e-4)

@@ -235,9 +235,30 @@ def test_agreement_counts_items_that_have_both_signals() -> None:
 
 def test_distinctive_words_are_frequent_inside_and_rare_outside() -> None:
     texts = ["red tea pot", "red tea", "red cup", None, "red jam", "the red pot"]
-    found = neighbours.distinctive_words(texts, np.array([True, True, False, True, False, False]))
-    assert found == [("tea", 2, 0)]
+    member = np.array([True, True, False, True, False, False])
+    assert neighbours.distinctive_words(texts, member, least=2) == [("tea", 2, 0, 1 / (2 / 5))]
+    assert neighbours.distinctive_words(texts, member, least=1)[1] == ("pot", 1, 1, 0.5 / (2 / 5))
     assert neighbours.distinctive_words([None, None], np.array([True, False])) == []
+
+
+def test_a_word_of_four_items_says_nothing_about_a_code() -> None:
+    texts = ["rare often common"] * 4 + ["often common"] * 2 + ["common"] * 6
+    found = neighbours.distinctive_words(texts, np.arange(12) < 6)
+    assert [word.word for word in found] == ["often"]
+
+
+def test_codes_are_chosen_by_events_and_their_items_by_popularity() -> None:
+    codes, counts = np.array([5, 5, 5, 2, 7, 2]), np.array([1, 0, 2, 4, 3, 9])
+    found = [(code, rows.tolist()) for code, rows in neighbours.codes_by_events(codes, counts, 9)]
+    assert found == [(2, [6, 4]), (5, [3, 1, 2]), (7, [5])]
+    assert [code for code, _ in neighbours.codes_by_events(codes, counts, 1)] == [2]
+
+
+def test_the_text_of_an_item_has_its_title_and_categories_too() -> None:
+    items = pl.DataFrame({"title": ["A", None], "text": ["b", None], "categories": [["Sci-Fi", "War"], None]})
+    assert neighbours.item_texts(items) == ["A b Sci-Fi War", ""]
+    bare = pl.DataFrame({name: [None, None] for name in ("title", "text", "categories")})
+    assert neighbours.item_texts(bare) == ["", ""]
 
 
 def test_a_map_holds_every_item_and_the_codes_in_use(tmp_path: Path) -> None:

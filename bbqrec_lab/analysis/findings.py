@@ -1,0 +1,150 @@
+"""Sentences about results. Each one chooses its words by the numbers that it quotes, so that it never contradicts them.
+
+They are Markdown, for `notebook.notice`. Numbers that are undefined (NaN) are said to be missing.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from bbqrec_lab.analysis.neighbours import Purity, Word
+
+
+def words(found: Sequence[Word], least: int = 5) -> str:
+    """The words of a group of items with their counts and lifts."""
+    told = [f"{word} ({inside} of its items, lift {lift:.1f})" for word, inside, _, lift in found]
+    return ", ".join(told) or f"no word is in {least} of its texts and more frequent there than elsewhere"
+
+
+def shared_users(likeness: Purity) -> str:
+    """Whether two items with the same first code share more users than any two; likeness: cosine of sets of users."""
+    (any_two, same), errors = likeness.mean[:2], likeness.error[:2]
+    if np.isnan(same) or np.isnan(any_two):
+        return "No two items with the same first code have training events, so their users cannot be compared."
+    told = f"{same:.3f} against {any_two:.3f} (mean cosine of the sets of users)"
+    if not abs(same - any_two) > 2 * np.hypot(*errors):  # NaN: too few pairs to tell
+        return f"Two items with the same first code share about as many users as any two items: {told}."
+    much = "more" if same > any_two else "fewer"
+    return f"Two items with the same first code share {much} users than any two items: {told}."
+
+
+def agreement(values: Mapping[str, tuple[float, float]]) -> list[str]:
+    """How often two signals of an item have the same code, and how often by chance, in per cent, one sentence per row.
+
+    Args: values: name of the pair and level -> (share, chance), both in [0, 1].
+    """
+    if not values:
+        return ["No item has two signals here, so there is no agreement to measure."]
+    told = []
+    for name, (share, chance) in values.items():
+        word = (
+            "as often as" if abs(share - chance) < 0.005 else "more often than" if share > chance else "less often than"
+        )
+        told.append(f"{name}: the same code for {100 * share:.1f} % of items, {word} by chance ({100 * chance:.1f} %).")
+    above = [share - chance >= 0.005 for share, chance in values.values()]
+    if all(above):
+        told.append("All signals agree more often than by chance: a code means something similar in each of them.")
+    elif not any(above):
+        told.append("No two signals agree more often than by chance: here a code means something else in each signal.")
+    else:
+        told.append(
+            f"{sum(above)} of these {len(above)} agree more often than by chance: only there a code means something "
+            "similar in both signals."
+        )
+    return told
+
+
+def dependence(values: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Which parts depend on each other: normalised HSIC against the level of 95 % of random pairings."""
+    told = []
+    for name, (value, chance) in values.items():
+        clear = "they depend on each other" if value > chance else "no dependence is visible"
+        told.append(f"{name}: {value:.2f}, by chance up to {chance:.2f}: {clear}.")
+    return told
+
+
+def shared_prefixes(recommended: Float[np.ndarray, "lengths"], drawn: Float[np.ndarray, "lengths"]) -> list[str]:
+    """Whether recommended items share more codes with the history than random items do.
+
+    Args: shares of items by the number of leading codes that they share with the closest item of the history, from 0.
+    """
+    mean, other = (float(values @ np.arange(len(values))) for values in (recommended, drawn))
+    first, other_first = 1 - recommended[0], 1 - drawn[0]
+    told = [f"Recommended items share {mean:.2f} codes on average, random ones {other:.2f}."]
+    numbers = f"{first:.0%} of recommended and {other_first:.0%} of random items share a first code"
+    if mean > other + 0.02:
+        told.append(f"That is more ({numbers}): shared codes are part of the reason.")
+    elif mean < other - 0.02:
+        told.append(f"That is fewer ({numbers}): here the model recommends items away from the codes of the history.")
+    else:
+        told.append(f"That is about the same ({numbers}): here a shared prefix does not explain a recommendation.")
+    return told
+
+
+def recall_against(ours: float, popularity: float, n_items: int) -> str:
+    """Recall@10 of bbqrec against popularity and random guessing."""
+    order = "ahead of" if ours > popularity else "behind" if ours < popularity else "equal to"
+    return (
+        f"Recall@10 of bbqrec is {ours:.3f}, {order} popularity with {popularity:.3f}. Random guessing gives about "
+        f"{min(10 / n_items, 1):.3f}."
+    )
+
+
+def ties(steps: float, users: float) -> list[str]:
+    """What equal times mean for the order: shares of steps, and of users whose last two events have the same time."""
+    if not steps:
+        return ["Every event has its own time within its user's history: the data give the whole order."]
+    told = [f"{100 * steps:.1f} % of steps take zero time: for these steps the data do not give the order."]
+    if users:
+        told.append(
+            f"For {100 * users:.1f} % of users the test item and the validation item have the same time: the choice "
+            "between the two is arbitrary."
+        )
+    else:
+        told.append("No user's last two events have the same time, so no test item is an arbitrary choice.")
+    return told
+
+
+def repeats(count: int) -> str:
+    """What removing the items of the history from the recommendations (`filtered`) can do."""
+    if not count:
+        return "No event repeats an earlier item of its user: removing seen items (`filtered`) can only help."
+    return (
+        f"{count:,} events repeat an earlier item of the same user: removing seen items (`filtered`) makes these "
+        "impossible to find."
+    )
+
+
+def cold(items: float, targets: float) -> list[str]:
+    """Shares of items and of test targets without a training event."""
+    if not items:
+        return ["Every item has a training event, so a model that uses only item IDs can find each test target."]
+    told = [f"{100 * items:.1f} % of items have no training event; a model knows them only by their features."]
+    if targets:
+        told.append(
+            f"{100 * targets:.1f} % of test targets are such items: a model that uses only item IDs misses them."
+        )
+    else:
+        told.append("No test target is such an item.")
+    return told
+
+
+def learned_map(weight: Mapping[str, float], epoch: Mapping[str, int], epochs: int) -> list[str]:
+    """Whether a model with a table attends better, and learns faster, than the same model without one.
+
+    Args: weight: on the correct note, of `learned table` and `no table`, in [0, 1]. epoch: in which each one reached
+        the goal, `epochs` + 1 if it never did.
+    """
+    with_it, without = (weight[name] for name in ("learned table", "no table"))
+    where = "more" if with_it > without + 0.02 else "less" if with_it < without - 0.02 else "about the same"
+    told = [f"On the correct note: {with_it:.2f} with the learned table, {without:.2f} without it: {where} with it."]
+    fast, slow = (epoch[name] for name in ("learned table", "no table"))
+    says = [f"in epoch {each}" if each <= epochs else f"not within {epochs} epochs" for each in (fast, slow)]
+    if fast < slow:
+        ending = "here the table saves the model some of the work"
+    elif fast > slow:
+        ending = "here the table does not make learning faster"
+    else:
+        ending = "here both learn equally fast" if fast <= epochs else "here neither learns the task"
+    return [*told, f"NDCG@10 reaches 0.95 {says[0]} with the table and {says[1]} without: {ending}."]

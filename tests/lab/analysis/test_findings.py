@@ -1,0 +1,104 @@
+"""Sentences about results never contradict the numbers in them, for numbers of both signs and none."""
+
+import numpy as np
+import pytest
+
+from bbqrec_lab.analysis import findings
+from bbqrec_lab.analysis.neighbours import Purity, Word
+
+
+def purity(any_two: float, same: float, error: float = 0.01) -> Purity:
+    return Purity(np.array([any_two, same, 0.9]), np.array([error] * 3), np.array([9, 9, 9]))
+
+
+@pytest.mark.parametrize(
+    ("likeness", "expected"),
+    [
+        (purity(0.1, 0.3), "share more users than any two items: 0.300 against 0.100"),
+        (purity(0.3, 0.1), "share fewer users than any two items: 0.100 against 0.300"),
+        (purity(0.226, 0.229), "share about as many users as any two items: 0.229 against 0.226"),
+        (purity(0.1, 0.3, np.nan), "share about as many"),
+        (purity(0.1, np.nan), "cannot be compared"),
+    ],
+)
+def test_shared_users_say_more_only_beyond_the_error(likeness: Purity, expected: str) -> None:
+    assert expected in findings.shared_users(likeness)
+
+
+def test_words_come_with_their_counts_or_say_that_there_are_none() -> None:
+    assert findings.words([Word("space", 7, 3, 4.24)]) == "space (7 of its items, lift 4.2)"
+    assert findings.words([]).startswith("no word is in 5 of its texts")
+
+
+def test_agreement_is_called_by_its_side_of_chance() -> None:
+    more, less, same = ("a", (0.3, 0.1)), ("b", (0.1, 0.3)), ("c", (0.2, 0.2))
+    told = findings.agreement(dict([more, less, same]))
+    assert told[0] == "a: the same code for 30.0 % of items, more often than by chance (10.0 %)."
+    assert "less often than by chance (30.0 %)" in told[1]
+    assert "as often as by chance (20.0 %)" in told[2]
+    assert told[3].startswith("1 of these 3 agree more often")
+    assert findings.agreement(dict([more]))[-1].startswith("All signals agree")
+    assert findings.agreement(dict([less, same]))[-1].startswith("No two signals agree")
+    assert findings.agreement({}) == ["No item has two signals here, so there is no agreement to measure."]
+
+
+def test_dependence_is_seen_only_above_chance() -> None:
+    told = findings.dependence({"a": (0.5, 0.1), "b": (0.05, 0.1)})
+    assert told == [
+        "a: 0.50, by chance up to 0.10: they depend on each other.",
+        "b: 0.05, by chance up to 0.10: no dependence is visible.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("recommended", "drawn", "expected"),
+    [
+        ([0.2, 0.8], [0.5, 0.5], "That is more (80% of recommended and 50% of random items"),
+        ([0.5, 0.5], [0.2, 0.8], "That is fewer (50% of recommended and 80% of random items"),
+        ([0.4, 0.6], [0.39, 0.61], "That is about the same"),
+        ([0.4, 0.1, 0.5], [0.4, 0.5, 0.1], "That is more (60% of recommended and 60%"),  # longer prefixes count
+    ],
+)
+def test_shared_prefixes_are_a_reason_only_if_there_are_more(recommended: list, drawn: list, expected: str) -> None:
+    told = findings.shared_prefixes(np.array(recommended), np.array(drawn))
+    assert expected in told[1]
+    assert ("part of the reason" in told[1]) == ("more (" in expected)
+
+
+def test_recall_says_who_is_ahead() -> None:
+    assert "is 0.200, ahead of popularity with 0.100" in findings.recall_against(0.2, 0.1, 1000)
+    assert "is 0.100, behind popularity with 0.200" in findings.recall_against(0.1, 0.2, 1000)
+    assert "equal to popularity" in findings.recall_against(0.1, 0.1, 1000)
+    assert findings.recall_against(0.1, 0.1, 1000).endswith("about 0.010.")
+    assert findings.recall_against(0.1, 0.1, 5).endswith("about 1.000.")
+
+
+def test_facts_about_the_data_are_said_only_where_they_hold() -> None:
+    assert "the whole order" in findings.ties(0, 0)[0]
+    assert findings.ties(0.5, 0)[1].startswith("No user's last two events")
+    assert findings.ties(0.5, 0.25)[1].startswith("For 25.0 % of users")
+    assert "can only help" in findings.repeats(0)
+    assert findings.repeats(1200).startswith("1,200 events repeat")
+    assert findings.cold(0, 0)[0].startswith("Every item has a training event")
+    assert findings.cold(0.1, 0)[1] == "No test target is such an item."
+    assert findings.cold(0.1, 0.02)[1].startswith("2.0 % of test targets")
+
+
+@pytest.mark.parametrize(
+    ("weight", "epoch", "expected"),
+    [
+        (
+            (0.9, 0.5),
+            (3, 9),
+            ("more with it", "in epoch 3 with the table and in epoch 9 without: here the table saves"),
+        ),
+        ((0.5, 0.9), (9, 3), ("less with it", "does not make learning faster")),
+        ((0.9, 0.9), (4, 4), ("about the same with it", "learn equally fast")),
+        ((0.9, 0.9), (31, 31), ("about the same", "not within 30 epochs without: here neither learns")),
+        ((0.9, 0.9), (8, 31), ("about the same", "in epoch 8 with the table and not within 30 epochs without")),
+    ],
+)
+def test_a_table_helps_only_where_the_numbers_say_so(weight: tuple, epoch: tuple, expected: tuple) -> None:
+    by_name = ({"learned table": one, "no table": other} for one, other in (weight, epoch))
+    told = findings.learned_map(*by_name, 30)
+    assert [part in sentence for part, sentence in zip(expected, told, strict=True)] == [True, True]
