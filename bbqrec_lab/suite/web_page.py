@@ -56,7 +56,8 @@ def tags_of(cell: Mapping) -> set[str]:
 def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, overrides: dict[str, object]) -> int:
     """Serve a notebook as a web page with Voila, on this machine only, until it is interrupted.
 
-    The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel.
+    The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel. One kernel is
+    always prepared before the next visitor comes, so that a page opens with its content.
 
     Returns: the exit code of Voila.
     Raises: ValueError if Voila is not installed, if the port is in use, or if the dataset is neither a registered name
@@ -79,7 +80,9 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
     _write_template(out / "pages" / "jupyter")
     given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out), "overrides": overrides}
     page_copy(source, page, given)
-    say(f"http://127.0.0.1:{port}/ serves the page; its content is computed when it is opened; press Ctrl-C to stop")
+    say(
+        f"http://127.0.0.1:{port}/ serves the page; its content is being computed, and it opens when that is done; press Ctrl-C to stop"
+    )
     command = [sys.executable, "-m", "voila", str(page), "--no-browser", "--Voila.ip=127.0.0.1"]
     command += [
         f"--port={port}",
@@ -87,7 +90,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
         "--template=bbqrec",
         "--VoilaConfiguration.show_tracebacks=True",
     ]
-    command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}"]
+    command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}", "--preheat_kernel=True", "--pool_size=1"]
     return subprocess.call(command, env=own_kernel(out / "pages" / "jupyter"))
 
 

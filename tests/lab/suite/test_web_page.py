@@ -80,5 +80,6 @@ def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
     ((command, env),) = calls
     assert "--Voila.ip=127.0.0.1" in command
     assert "--port=8123" in command
+    assert "--preheat_kernel=True" in command, "a page opens with its content"
     template = Path(env["JUPYTER_PATH"].split(":")[0]) / "voila" / "templates" / "bbqrec" / "index.html.j2"
     assert web_page.CDN + "all.min.css', 'data:text/css,'" in template.read_text()
