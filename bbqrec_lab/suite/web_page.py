@@ -80,9 +80,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
     _write_template(out / "pages" / "jupyter")
     given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out), "overrides": overrides}
     page_copy(source, page, given)
-    say(
-        f"http://127.0.0.1:{port}/ serves the page; its content is being computed, and it opens when that is done; press Ctrl-C to stop"
-    )
+    say(f"http://127.0.0.1:{port}/ serves the page as soon as its content is computed; press Ctrl-C to stop")
     command = [sys.executable, "-m", "voila", str(page), "--no-browser", "--Voila.ip=127.0.0.1"]
     command += [
         f"--port={port}",
