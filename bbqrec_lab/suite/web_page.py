@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from bbqrec_lab.store import write_atomic
@@ -13,6 +14,7 @@ from bbqrec_lab.suite.notebooks import discover, need_home, notebook_folder, own
 
 CDN = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/"
 UNWANTED = "jupyterlab-jupytext"  # this JupyterLab extension fails in a Voila page, with a console error
+KEPT = {"page", "parameters", "injected-parameters"}  # tags of the cells that a page with a `page` cell keeps
 TEMPLATE = f"""{{%- extends 'lab/index.html.j2' -%}}
 {{%- block notebook_css -%}}
 {{# removes button icons, which our widgets do not need and the browser would load from another machine #}}
@@ -24,7 +26,9 @@ TEMPLATE = f"""{{%- extends 'lab/index.html.j2' -%}}
 def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None:
     """Write a copy of a notebook with other parameters, for the web page.
 
-    Images from `figures/` are removed: they are outside the served folder, and the page draws its own.
+    If cells are tagged `page`, only they and the parameters are kept, and of the title its heading: a page shows its
+    instrument at once, and the lesson stays in the notebook. Images from `figures/` are removed: they are outside the
+    served folder, and the page draws its own.
 
     Raises: ValueError for a parameter that the notebook does not declare.
     """
@@ -34,6 +38,9 @@ def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None
     if unknown:
         raise ValueError(f"{source.name} does not declare {', '.join(unknown)}")
     notebook = papermill.parameterize.parameterize_notebook(papermill.iorw.load_notebook_node(str(source)), parameters)
+    if any("page" in tags_of(cell) for cell in notebook.cells):
+        notebook.cells = [cell for cell in notebook.cells if KEPT & tags_of(cell)]
+        notebook.cells[0].source = notebook.cells[0].source.splitlines()[0]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"(?m)^!\[[^]]*\]\(\.\./figures/[^)]*\)\n?", "", cell.source)
@@ -41,10 +48,16 @@ def page_copy(source: Path, target: Path, parameters: dict[str, object]) -> None
     papermill.iorw.write_ipynb(notebook, str(target))
 
 
+def tags_of(cell: Mapping) -> set[str]:
+    """The tags of a cell."""
+    return set(cell["metadata"].get("tags", ()))
+
+
 def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, overrides: dict[str, object]) -> int:
     """Serve a notebook as a web page with Voila, on this machine only, until it is interrupted.
 
-    The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel.
+    The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel. One kernel is
+    always prepared before the next visitor comes, so that a page opens with its content.
 
     Returns: the exit code of Voila.
     Raises: ValueError if Voila is not installed, if the port is in use, or if the dataset is neither a registered name
@@ -67,7 +80,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
     _write_template(out / "pages" / "jupyter")
     given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out), "overrides": overrides}
     page_copy(source, page, given)
-    say(f"http://127.0.0.1:{port}/ serves the page; its content is computed when it is opened; press Ctrl-C to stop")
+    say(f"http://127.0.0.1:{port}/ serves the page as soon as its content is computed; press Ctrl-C to stop")
     command = [sys.executable, "-m", "voila", str(page), "--no-browser", "--Voila.ip=127.0.0.1"]
     command += [
         f"--port={port}",
@@ -75,7 +88,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
         "--template=bbqrec",
         "--VoilaConfiguration.show_tracebacks=True",
     ]
-    command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}"]
+    command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}", "--preheat_kernel=True", "--pool_size=1"]
     return subprocess.call(command, env=own_kernel(out / "pages" / "jupyter"))
 
 

@@ -128,7 +128,7 @@ def test_a_lasso_on_the_map_selects_what_it_encloses(desk: Desk) -> None:
 
 
 def test_search_lists_and_selects(desk: Desk) -> None:
-    desk.control("Title contains").click()
+    desk.control("Title or item ID").click()
     before = desk.control("Matches").locator("option").count()
     answered(desk.page, WIDGET, lambda: desk.page.keyboard.type("har"))
     desk.page.wait_for_timeout(500)
@@ -141,6 +141,70 @@ def test_search_lists_and_selects(desk: Desk) -> None:
     desk.does(lambda: desk.press(desk.control("Matches"), "ArrowDown"))
     assert f"nearest items of {options[1]}".casefold() in desk.text().casefold()
     assert "Selected items: 1 of" in desk.text()
+
+
+def test_an_item_is_found_by_its_id_and_a_search_without_hits_says_so(desk: Desk) -> None:
+    title = chosen(desk.control("Item in detail"))
+    known = re.search(r" · item (\S+)$", title)[1]
+    desk.does(lambda: desk.control("Title or item ID").fill(known))
+    assert words(desk.control("Matches").locator("option"))[0] == title
+    desk.does(lambda: desk.control("Title or item ID").fill("no such thing"))
+    assert words(desk.control("Matches").locator("option")) == ["no match for “no such thing”"]
+    assert desk.button("Select all matches").is_disabled()
+    desk.does(lambda: desk.control("Title or item ID").fill("har"))
+
+
+def selected(desk: Desk) -> int:
+    """The number of selected items."""
+    return int(re.search(r"Selected items: ([\d,]+) of", desk.text())[1].replace(",", ""))
+
+
+@pytest.mark.parametrize("key", ["", "Enter", "Space"])
+def test_cards_neighbours_and_codes_are_clicked_by_mouse_and_keyboard(desk: Desk, key: str) -> None:
+    def hit(place: object) -> None:
+        desk.does(lambda: desk.press(place, key) if key else place.click())
+
+    desk.does(lambda: desk.control("Code at level 1").select_option(index=3 if key == "Enter" else 2))
+    many, second = selected(desk), desk.box.locator(".bb-card .bb-title").nth(1)
+    name = second.inner_text()
+    hit(second)
+    assert f"Path in the prefix tree: {name} · item" in desk.text(), "a selected item comes into focus"
+    assert desk.box.locator(".bb-card.bb-focus .bb-title").inner_text() == name
+    assert selected(desk) == many
+    hit(desk.box.locator("[data-prefix=''] .bb-chip").first)
+    code = desk.box.locator(".bb-card .bb-chip").first.inner_text()
+    assert chosen(desk.control("Code at level 1")).startswith(f"{code} ("), "a code of the tree selects its items"
+    path = desk.box.locator("tr:nth-child(2) .bb-chips").first.locator(".bb-chip")
+    prefix = path.all_inner_texts()
+    hit(path.last)
+    assert desk.box.locator(".bb-card").first.locator(".bb-chip").all_inner_texts()[:2] == prefix
+    shown = {card.get_attribute("data-row") for card in desk.box.locator(".bb-card").all()}
+    near = next(one for one in desk.box.locator(".bb-mini").all() if one.get_attribute("data-row") not in shown)
+    name = near.locator(".bb-line").inner_text()
+    hit(near.locator(".bb-line"))
+    assert selected(desk) == 1
+    assert desk.box.locator(".bb-card .bb-title").inner_text() == name, "a neighbour is selected"
+    if key:
+        focus = "() => document.activeElement.closest('.bb-panels') !== null"
+        assert desk.page.evaluate(focus), "the keyboard stays in the panels"
+
+
+def test_a_state_is_copied_and_restored(desk: Desk) -> None:
+    desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
+    field = desk.control("State as JSON")
+    state, text = field.input_value(), desk.text()
+    desk.does(lambda: desk.control("Colour map by").select_option("popularity"))
+    desk.does(desk.button("Clear selection").click)
+
+    def paste() -> None:
+        field.fill(state)
+        desk.page.keyboard.press("Enter")
+
+    desk.does(paste)
+    assert desk.text() == text
+    answered(desk.page, WIDGET, lambda: (field.fill("{}"), desk.page.keyboard.press("Enter")))
+    assert "a state has the fields tokenizer, selected" in desk.box.inner_text()
+    desk.does(lambda: desk.control("Code at level 1").select_option(index=2))
 
 
 @pytest.mark.parametrize("key", ["", "Space", "Enter"])
@@ -158,7 +222,7 @@ def test_buttons_work_by_mouse_and_keyboard(desk: Desk, key: str) -> None:
 def test_codes_and_prefixes_select_without_a_mouse(desk: Desk) -> None:
     first, second = desk.control("Code at level 1"), desk.control("Code at level 2")
     desk.does(lambda: first.select_option(index=2))
-    code, count = re.match(r"(\d+) \((\d+) items\)", chosen(first)).groups()
+    code, count = re.match(r"(\d+) \((\d+) items?\)", chosen(first)).groups()
     assert f"Selected items: {count} of" in desk.text()
     chips = desk.box.locator(".bb-card .bb-chip:first-child").all_inner_texts()
     assert set(chips) == {code}
@@ -225,14 +289,35 @@ def test_nothing_went_wrong_and_answers_were_quick(desk: Desk, capsys: pytest.Ca
     assert desk.page.outside == []
 
 
+def one_screen(desk: Desk) -> None:
+    """Assert that map and panels are in the window, side by side and whole."""
+    size = desk.page.viewport_size
+    places = {name: desk.box.locator(name).first.bounding_box() for name in ("canvas", ".bb-panels", ".bb-side")}
+    for name, area in places.items():
+        assert area["y"] >= 0, name
+        assert area["y"] + area["height"] <= size["height"], name
+        assert area["x"] + area["width"] <= size["width"], name
+    assert places["canvas"]["x"] + places["canvas"]["width"] <= places[".bb-panels"]["x"], "nothing covers the map"
+    drawn = desk.box.locator("canvas").first.evaluate("one => [one.width, one.height]")
+    assert drawn == pytest.approx([places["canvas"]["width"], places["canvas"]["height"]], abs=1.5)
+    assert min(drawn) > 200
+    inside = "one => one.scrollWidth - one.clientWidth"
+    assert desk.box.locator(".bb-panels").evaluate(inside) <= 0, "no panel is cut at its right"
+
+
 def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: Desk) -> None:
     server = voila("inspector", "--dataset=planted-smoke", "--preset=smoke", f"--out={desk.runs}")
-    page = chromium(1300, 1700)
+    page = chromium(1280, 800)
     page.goto(server.url)
     page.wait_for_selector(f"{WIDGET} canvas")
     page.wait_for_function(f"() => document.querySelector('{WIDGET} .bb-status')")
     time.sleep(1)
     here = Desk(page, desk.runs)
+    one_screen(here)
+    page.set_viewport_size({"width": 700, "height": 800})
+    page.wait_for_timeout(800)
+    one_screen(here)
+    page.set_viewport_size({"width": 1280, "height": 800})
     here.does(lambda: here.control("Code at level 1").select_option(index=3))
     here.does(lambda: here.press(here.control("Code at level 1"), "ArrowUp"))
     here.does(lambda: here.control("Compare with").select_option("random-ids"))

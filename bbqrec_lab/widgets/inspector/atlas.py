@@ -4,8 +4,9 @@ An `Atlas` is computed once for a dataset and its tokenizers; a `State` holds th
 1..N as everywhere; points of the map are item rows minus one.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.store import Store
 from bbqrec_lab.widgets.html_cards import Catalogue, catalogue
 
-MOST = 8  # groups with a colour of their own on the map; the rest is grey
+MOST = 7  # groups with a colour of their own on the map; the eighth colour for categories is grey, as is the rest
 BANDS = {
     "no training event": 0,
     "1 to 9 training events": 1,
@@ -43,7 +44,7 @@ class Atlas:
 
     Args: name: first tokenizer. items: the catalogue under its IDs. tokens: IDs per tokenizer name, the first one's
         first. plane: (N, 2), the map. method: method of the map, `PCA` or `UMAP`. spaces: vector spaces per name.
-        agreement: of the first tokenizer with each other one. folded: titles in lower case, (N+1).
+        agreement: of the first tokenizer with each other one. folded: titles without case, (N+1).
     """
 
     name: str
@@ -77,8 +78,9 @@ class State:
     """The choices of the reader.
 
     Args: selected: item rows in display order. focus: the selected item whose details are shown, 0 for none.
-        colour: one of `Atlas.colourings`. query: part of a title. level: level of the codebook panel, from 1.
-        compared: a tokenizer to compare with, or "". wanted: the chosen code per position, None for any.
+        colour: one of `Atlas.colourings`. query: part of a title, or an item ID of the dataset. level: level of the
+        codebook panel, from 1. compared: a tokenizer to compare with, or "". wanted: the chosen code per position,
+        None for any.
     Raises: ValueError if the item in focus is not selected.
     """
 
@@ -182,12 +184,29 @@ def near(space: Space, row: int, most: int = 6) -> tuple[Int[np.ndarray, "k"], F
 
 
 def matches(atlas: Atlas, query: str, most: int = 50) -> list[int]:
-    """Item rows whose title contains the query, ignoring case; titles that begin with it come first."""
+    """Item rows that match the query, ignoring case: the item with this ID in the dataset, then titles that begin with
+    the query, then titles that contain it, then IDs that begin with it.
+    """
     wanted = query.strip().casefold()
     if not wanted:
         return []
-    found = [row for row, title in enumerate(atlas.folded) if row and wanted in title]
-    return sorted(found, key=lambda row: (not atlas.folded[row].startswith(wanted), atlas.folded[row]))[:most]
+    ranked = []
+    for row, (title, known) in enumerate(zip(atlas.folded, map(str.casefold, atlas.items.source_ids), strict=True)):
+        hits = (known == wanted, title.startswith(wanted), wanted in title, known.startswith(wanted))
+        if row and any(hits):
+            ranked.append((hits.index(True), title, row))
+    return [row for _, _, row in sorted(ranked)[:most]]
+
+
+def named(items: Catalogue, row: int) -> str:
+    """Title and item ID, which tells items of the same title apart; an item without a title is named by its ID."""
+    title, known = items.titles[row], items.source_ids[row]
+    return title if title == f"item {known}" else f"{title} · item {known}"
+
+
+def counted(items: int | np.integer) -> str:
+    """A number of items in words."""
+    return f"{items:,} item{'' if items == 1 else 's'}"
 
 
 def rows_with(codes: Int[np.ndarray, "N sid_len"], wanted: Sequence[int | None]) -> Int[np.ndarray, "found"]:
@@ -226,7 +245,7 @@ def colouring(atlas: Atlas, by: str) -> dict[str, Bool[np.ndarray, "N"]]:
     codes = atlas.ids.code_ids[1:, position]
     size = np.bincount(codes)
     largest = [code for code in np.argsort(-size, kind="stable")[:MOST] if size[code]]
-    return {f"code {code} ({size[code]} items)": codes == code for code in largest}
+    return {f"code {code} ({counted(size[code])})": codes == code for code in largest}
 
 
 def _by_category(items: Catalogue) -> dict[str, Bool[np.ndarray, "N"]]:
@@ -244,9 +263,9 @@ def _by_collision(ids: SemanticIds) -> dict[str, Bool[np.ndarray, "N"]]:
     shown = {}
     for index in crowds[: MOST - 1]:
         code = "-".join(map(str, ids.raw_codes[1:][group == index][0].tolist()))
-        shown[f"{code} ({size[index]} items)"] = group == index
+        shown[f"{code} ({counted(size[index])})"] = group == index
     rest = np.isin(group, crowds[MOST - 1 :])
-    return shown | ({f"other shared IDs ({int(rest.sum())} items)": rest} if rest.any() else {})
+    return shown | ({f"other shared IDs ({counted(rest.sum())})": rest} if rest.any() else {})
 
 
 def export(atlas: Atlas, state: State) -> pl.DataFrame:
@@ -261,3 +280,46 @@ def export(atlas: Atlas, state: State) -> pl.DataFrame:
     frame["categories"] = ["; ".join(items.categories[row]) for row in rows]
     frame["training_events"] = items.counts[rows].tolist()
     return pl.DataFrame(frame)
+
+
+def export_bytes(atlas: Atlas, state: State) -> bytes:
+    """The exported table as CSV in UTF-8. It begins with a byte order mark, without which Excel garbles accents."""
+    return export(atlas, state).write_csv(include_bom=True).encode()
+
+
+def to_json(atlas: Atlas, state: State) -> str:
+    """A state as one line of JSON, which `from_json` reads; items are named by their IDs in the dataset."""
+    known = atlas.items.source_ids
+    told = asdict(state) | {"selected": [known[row] for row in state.selected], "focus": known[state.focus]}
+    return json.dumps({"tokenizer": atlas.name} | told, ensure_ascii=False)
+
+
+def from_json(atlas: Atlas, text: str) -> State:
+    """The state of a line of JSON.
+
+    Raises: ValueError if the text is no state, or names a tokenizer, an item or another choice that is not here.
+    """
+    try:
+        told = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"this is no state as JSON ({error}): copy the whole line") from error
+    fields = ["tokenizer", *State.__dataclass_fields__]
+    if not isinstance(told, dict) or sorted(told) != sorted(fields):
+        raise ValueError(f"a state has the fields {', '.join(fields)}")
+    row_of = {known: row for row, known in enumerate(atlas.items.source_ids)}
+    lists = isinstance(told["selected"], list) and isinstance(told["wanted"], list)
+    names = [*told["selected"], *([told["focus"]] if told["focus"] else [])] if lists else [None]
+    if strangers := [name for name in names if not isinstance(name, str) or not row_of.get(name)]:
+        raise ValueError(f"this dataset has no item {strangers[0]!r}")
+    choice = {
+        "tokenizer": [atlas.name],
+        "colour": atlas.colourings,
+        "level": range(1, atlas.ids.learned + 1),
+        "compared": ["", *atlas.others],
+    }
+    for field, there in choice.items():
+        if told[field] not in there:
+            raise ValueError(f"{field} must be one of {', '.join(map(str, there))}, got {told[field]!r}")
+    del told["tokenizer"]
+    told |= {"selected": tuple(row_of[name] for name in told["selected"]), "focus": row_of[told["focus"] or ""]}
+    return State(**told | {"query": str(told["query"]), "wanted": asking(atlas, told["wanted"])["wanted"]})

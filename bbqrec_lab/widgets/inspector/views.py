@@ -7,22 +7,33 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Int
 
+from bbqrec_core import SemanticIds
 from bbqrec_lab.plots.style import CATEGORIES
 from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.html_cards import Html
-from bbqrec_lab.widgets.inspector.atlas import Atlas, State, colouring, export, near
+from bbqrec_lab.widgets.inspector.atlas import Atlas, State, colouring, counted, export_bytes, named, near
 
 CARDS, SIBLINGS, CODES, COMPARED = 18, 10, 6, 10  # maximum numbers on display
 NOTHING = "Nothing is selected. Select items on the map, by title or by code."
-GREY = "#c7c7c7"  # points of the map in no coloured group
+GREY = "#d4d4d4"  # points of the map in no coloured group
+CHOSEN = "#111111"  # selected points of the map
+CAUTION = {
+    "PCA": "PCA map: the two directions in which the vectors differ most; near points can differ in other directions",
+    "UMAP": "UMAP map: near points are similar; large distances have no meaning",
+}
 
 
 def selection_view(atlas: Atlas, state: State) -> Html:
     """The selected items as cards."""
     count = len(state.selected)
     more = f" (the first {CARDS} are shown)" if count > CARDS else ""
-    row = html_cards.card_row(atlas.items, state.selected[:CARDS], empty=NOTHING)
-    return html_cards.section(f"Selected items: {count} of {atlas.items.n_items:,}{more}", row)
+    shown, items = state.selected[:CARDS], atlas.items
+    # A card without categories has the ID of the dataset in their place.
+    notes = [f"item {items.source_ids[row]}" if items.categories[row] else "" for row in shown]
+    cards = html_cards.card_row(items, shown, notes, empty=NOTHING)
+    plain = f'class="bb-card" data-row="{state.focus}"'
+    cards = Html(cards.replace(plain, plain.replace("bb-card", "bb-card bb-focus")))
+    return html_cards.section(f"Selected items: {count} of {items.n_items:,}{more}", cards)
 
 
 def path_view(atlas: Atlas, state: State) -> Html:
@@ -37,10 +48,10 @@ def path_view(atlas: Atlas, state: State) -> Html:
         others = [other for other in np.argsort(-size, kind="stable") if size[other] and other != code]
         here &= codes[:, position] == code
         path = _chips(atlas, own[: position + 1])
-        rows.append((path, int(here.sum()), len(others), _with_counts(atlas, position, others, size)))
+        rows.append((path, int(here.sum()), len(others), _with_counts(atlas, own[:position], others, size)))
     columns = ("prefix", "items", "siblings", f"largest siblings with their numbers of items (at most {SIBLINGS})")
     return html_cards.section(
-        f"Path in the prefix tree: {atlas.items.titles[state.focus]}", html_cards.table(columns, rows)
+        f"Path in the prefix tree: {named(atlas.items, state.focus)}", html_cards.table(columns, rows)
     )
 
 
@@ -48,10 +59,18 @@ def _chips(atlas: Atlas, codes: Int[np.ndarray, "positions"] | list, first: int 
     return html_cards.chips([int(code) for code in codes], atlas.items.sizes, atlas.items.learned, first)
 
 
-def _with_counts(atlas: Atlas, position: int, codes: list, size: Int[np.ndarray, "codes"]) -> Html:
-    """Chips of single codes, each followed by its number of items."""
-    shown = [f"{_chips(atlas, [code], position)}&thinsp;{size[code]}" for code in codes[:SIBLINGS]]
-    return Html("&ensp;".join(shown) or "none")
+def _with_counts(
+    atlas: Atlas, prefix: Int[np.ndarray, "positions"], codes: list, size: Int[np.ndarray, "codes"]
+) -> Html:
+    """Chips of single codes below a prefix, each followed by its number of items."""
+    shown = [f"{_chips(atlas, [code], len(prefix))}&thinsp;{size[code]}" for code in codes[:SIBLINGS]]
+    return Html(f'<span data-prefix="{",".join(map(str, prefix))}">{"&ensp;".join(shown)}</span>' if shown else "none")
+
+
+def item_link(atlas: Atlas, row: int) -> Html:
+    """Title and ID of an item in a table; the live inspector selects the item at a click."""
+    name = html.escape(named(atlas.items, row))
+    return Html(f'<span class="bb-item" data-row="{row}">{name}</span>')
 
 
 def codebook_view(atlas: Atlas, state: State) -> Html:
@@ -65,7 +84,7 @@ def codebook_view(atlas: Atlas, state: State) -> Html:
     use = np.bincount(codes, minlength=size)
     rank = int((use > use[code]).sum()) + 1
     told = (
-        f"Code {code} has {use[code]} items: rank {rank} of {size} codes by use. "
+        f"Code {code} has {counted(use[code])}: rank {rank} of {size} codes by use. "
         f"{int((use == 0).sum())} codes of this level are unused."
     )
     if position >= len(book) or not book[position].any():
@@ -86,9 +105,9 @@ def codebook_view(atlas: Atlas, state: State) -> Html:
 
 
 def _example(atlas: Atlas, position: int, code: int) -> str:
-    """The title of the most popular item with a code."""
+    """The most popular item with a code."""
     rows = np.flatnonzero(atlas.ids.code_ids[1:, position] == code) + 1
-    return atlas.items.titles[rows[atlas.items.counts[rows].argmax()]] if len(rows) else "(unused)"
+    return item_link(atlas, int(rows[atlas.items.counts[rows].argmax()])) if len(rows) else "(unused)"
 
 
 def neighbours_view(atlas: Atlas, state: State) -> Html:
@@ -99,10 +118,11 @@ def neighbours_view(atlas: Atlas, state: State) -> Html:
     for name, space in atlas.spaces.items():
         rows, cosine = near(space, state.focus)
         found = [
-            html_cards.mini(atlas.items, int(row), f"{value:.2f}") for row, value in zip(rows, cosine, strict=True)
+            html_cards.mini(atlas.items, int(row), f"{value:.2f} · item {atlas.items.source_ids[row]}")
+            for row, value in zip(rows, cosine, strict=True)
         ]
         parts[f"in {name} space"] = Html("".join(found)) if found else f"This item has no {name} vector."
-    title = f"Nearest items of {atlas.items.titles[state.focus]}, with cosine similarity"
+    title = f"Nearest items of {named(atlas.items, state.focus)}, with cosine similarity"
     return html_cards.section(title, html_cards.columns(parts))
 
 
@@ -128,12 +148,17 @@ def compare_view(atlas: Atlas, state: State) -> Html:
             + "."
         )
     rows = [
-        [html_cards.text(atlas.items.titles[row])]
-        + [html_cards.chips(one.code_ids[row], one.sizes, one.learned) for one in ids.values()]
+        [item_link(atlas, row), *(_chips_of(one, row, name != atlas.name) for name, one in ids.items())]
         for row in chosen[:COMPARED]
     ]
     shown = html_cards.table(("item", *ids), rows) if rows else NOTHING
     return html_cards.section(f"Compare {atlas.name} with {state.compared}", *told, shown)
+
+
+def _chips_of(ids: SemanticIds, row: int, other: bool) -> Html:
+    """The ID of an item under a tokenizer; `other` marks those of another tokenizer than the inspected one."""
+    shown = html_cards.chips(ids.code_ids[row], ids.sizes, ids.learned)
+    return Html(f"<span data-other>{shown}</span>") if other else shown
 
 
 def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:
@@ -143,15 +168,17 @@ def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:
 
 
 def legend_view(atlas: Atlas, state: State) -> Html:
-    """The legend of the map."""
+    """The legend of the map. Grey points and the selection are described in words: neither is a group."""
     groups = colouring(atlas, state.colour)
-    names = {**dict(zip(groups, palette(state.colour, len(groups)), strict=True)), "all others": GREY}
     dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
-    shown = "".join(dot.format(colour, html.escape(name)) for name, colour in names.items())
-    words = "" if groups else f"<p>This dataset has no groups for the colouring {html.escape(state.colour)}.</p>"
-    return Html(
-        f"{words}<p>{shown}</p><p>{atlas.method} map: near points are similar; large distances have no meaning.</p>"
-    )
+    colours = palette(state.colour, len(groups))
+    shown = "".join(dot.format(colour, html.escape(name)) for name, colour in zip(groups, colours, strict=True))
+    if not groups:
+        shown = f"This dataset has no groups for the colouring {html.escape(state.colour)}."
+    rest = atlas.items.n_items - int(np.any([*groups.values()], axis=0).sum()) if groups else atlas.items.n_items
+    told = [f"Pale grey: {counted(rest)} in no coloured group."] if rest else []
+    told.append(f"Black: {len(state.selected):,} selected." if state.selected else "Click a point, or draw a lasso.")
+    return Html(f"<p>{shown}</p><p>{' '.join(told)} {CAUTION[atlas.method]}.</p>")
 
 
 def palette(by: str, groups: int) -> list[str]:
@@ -165,10 +192,9 @@ def export_view(atlas: Atlas, state: State) -> Html:
     """A link that downloads the selection as CSV; the link contains the file."""
     if not state.selected:
         return Html("<p>Nothing is selected, so there is nothing to export.</p>")
-    data = base64.b64encode(export(atlas, state).write_csv().encode()).decode()
-    link = (
-        f'<a download="selection.csv" href="data:text/csv;base64,{data}">Download {len(state.selected)} rows as CSV</a>'
-    )
+    data = base64.b64encode(export_bytes(atlas, state)).decode()
+    rows = f"{len(state.selected)} row{'' if len(state.selected) == 1 else 's'}"
+    link = f'<a download="selection.csv" href="data:text/csv;base64,{data}">Download {rows} as CSV</a>'
     return Html(f"<p>{link}</p>")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as widgets
 import numpy as np
 
@@ -21,17 +20,23 @@ from bbqrec_lab.widgets.inspector.atlas import (
     asking,
     choices,
     colouring,
-    export,
+    counted,
+    export_bytes,
+    from_json,
     matches,
+    named,
     selecting,
     survey,
+    to_json,
 )
+from bbqrec_lab.widgets.inspector.page import Clicks, SmallCanvas
 from bbqrec_lab.widgets.state_board import Progress, StateBoard
 
 ANY = -1  # the option "any" of a level; None would mean that the dropdown has no value
 LISTED = 200  # maximum number of options in the dropdown of selected items
-MAP_HEIGHT = 430
+MAP_HEIGHT = 430  # before the page fits the map to its column
 WIDE = widgets.Layout(width="99%")
+REST = "no coloured group"  # what the tooltip says about a grey point
 NARROW = {"description_width": "110px"}
 
 
@@ -70,6 +75,7 @@ class Inspector:
             widgets.Dropdown(description=f"Code at level {position + 1}", style=NARROW, layout=WIDE)
             for position in range(atlas.ids.learned)
         ]
+        self.clicks = Clicks(lambda report: self.board.act(lambda: self._picked(report)))
         self._wire()
         self.board.follow()
         self.board.show()
@@ -82,14 +88,15 @@ class Inspector:
         looks = {"style": NARROW, "layout": WIDE}
         return {
             "colour": widgets.Dropdown(options=atlas.colourings, description="Colour map by", **looks),
-            "query": widgets.Text(description="Title contains", placeholder="part of a title", **looks),
-            "found": widgets.Select(description="Matches", rows=5, **looks),
-            "all": widgets.Button(description="Select all matches", layout=widgets.Layout(width="48%")),
-            "clear": widgets.Button(description="Clear selection", layout=widgets.Layout(width="48%")),
+            "query": widgets.Text(description="Title or item ID", placeholder="part of a title", **looks),
+            "found": widgets.Select(description="Matches", rows=4, **looks),
+            "all": widgets.Button(description="Select all matches", layout=WIDE),
+            "clear": widgets.Button(description="Clear selection", layout=WIDE),
             "focus": widgets.Dropdown(description="Item in detail", **looks),
             "level": widgets.Dropdown(options=levels, description="Codebook level", **looks),
             "compared": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.others, atlas.others, strict=True)]),
-            "save": widgets.Button(description="Save selection as CSV", layout=widgets.Layout(width="98%")),
+            "save": widgets.Button(description="Save selection as CSV", layout=WIDE),
+            "state": widgets.Text(description="State as JSON", continuous_update=False, **looks),
         }
 
     def _wire(self) -> None:
@@ -106,6 +113,7 @@ class Inspector:
         board.press(controls["all"], lambda: board.change(**selecting(matches(self.atlas, board.state.query))))
         board.press(controls["clear"], lambda: board.change(**selecting(())))
         board.press(controls["save"], self._save)
+        board.watch(controls["state"], self._restore)
         board.listeners += [self._follow, self._follow_codes, self.map.follow]
 
     def _choose(self, row: int | None) -> None:
@@ -113,23 +121,40 @@ class Inspector:
         if row:
             self.board.change(**selecting([row]))
 
+    def _picked(self, report: Mapping[str, Any]) -> None:
+        """Answer a click on a panel: focus a selected item, or select another one, or the items with a code."""
+        if "codes" in report:
+            self.board.change(**asking(self.atlas, report["codes"]))
+        elif report["row"] in self.board.state.selected:
+            self.board.change(focus=report["row"])
+        else:
+            self.board.change(**selecting([report["row"]]))
+
+    def _restore(self, text: str) -> None:
+        """Set the state that a reader has pasted."""
+        self.board.change(**vars(from_json(self.atlas, text)))
+
     def _follow(self, state: State) -> None:
         """Set the controls from the state."""
-        titles, controls = self.atlas.items.titles, self.controls
+        items, controls = self.atlas.items, self.controls
         for name in ("colour", "query", "level", "compared"):
             controls[name].value = getattr(state, name)
         found = matches(self.atlas, state.query)
-        offer(controls["found"], [(titles[row], row) for row in found], next(iter(state.selected), None))
-        chosen = [(titles[row], row) for row in state.selected[:LISTED]]
+        listed = [(named(items, row), row) for row in found]
+        if state.query.strip() and not found:
+            listed = [(f"no match for “{state.query.strip()}”", 0)]
+        offer(controls["found"], listed, next(iter(state.selected), None))
+        chosen = [(named(items, row), row) for row in state.selected[:LISTED]]
         offer(controls["focus"], chosen or [("(nothing is selected)", 0)], state.focus)
         controls["all"].disabled, controls["clear"].disabled = not found, not state.selected
+        controls["state"].value = to_json(self.atlas, state)
 
     def _follow_codes(self, state: State) -> None:
         """Offer at each level the codes that exist below the earlier codes, with their numbers of items."""
         wanted = [*state.wanted, *[None] * (len(self.codes) - len(state.wanted))]
         for position, chooser in enumerate(self.codes):
             there = choices(self.atlas.ids.code_ids, wanted, position)
-            options = [("any", ANY), *((f"{code} ({count} items)", code) for code, count in there)]
+            options = [("any", ANY), *((f"{code} ({counted(count)})", code) for code, count in there)]
             offer(chooser, options, ANY if wanted[position] is None else wanted[position])
 
     def _asked(self) -> list[int | None]:
@@ -140,23 +165,29 @@ class Inspector:
         """Write the selection to the file and report it."""
         if not self.board.state.selected:
             raise ValueError("nothing is selected: select items, then save again")
-        write_atomic(self.file, export(self.atlas, self.board.state).write_csv())
-        self.board.tell(f"{len(self.board.state.selected)} rows saved to {self.file.name} in the tables folder.")
+        write_atomic(self.file, export_bytes(self.atlas, self.board.state))
+        count = len(self.board.state.selected)
+        self.board.tell(f"{count} row{'' if count == 1 else 's'} saved to {self.file.name} in the tables folder.")
 
     def _lay_out(self) -> widgets.Box:
-        """Map on the left, controls on the right, panels below."""
+        """Map, controls and panels; `Clicks` lays them out beside each other where there is room."""
         boxes, controls = self.board.boxes, self.controls
-        buttons = widgets.HBox([controls["all"], controls["clear"]])
-        by_title = [controls["query"], controls["found"], buttons]
-        right = [controls["colour"], *by_title, *self.codes, controls["focus"], controls["level"], controls["compared"]]
-        right += [controls["save"], boxes["export"]]
-        drawn = [self.map.box, SmallCanvas(layout=widgets.Layout(display="none")), boxes["legend"]]
-        left = widgets.VBox(drawn, layout=widgets.Layout(flex="3 1 380px", min_width="0"))
-        side = widgets.VBox(right, layout=widgets.Layout(flex="2 1 330px", min_width="0"))
-        top = widgets.Box([left, side], layout=widgets.Layout(display="flex", flex_flow="row wrap", width="100%"))
-        box = widgets.VBox([top, self.board.status, boxes["panels"]], layout=widgets.Layout(width="100%"))
-        box.add_class("bb-inspector")
-        return box
+        by_title = [controls["query"], controls["found"], controls["all"], controls["clear"]]
+        side = [*by_title, *self.codes, *(controls[name] for name in ("focus", "colour", "level", "compared", "save"))]
+        parts = {
+            "bb-map": [self.map.box, boxes["legend"], SmallCanvas(layout=widgets.Layout(display="none"))],
+            "bb-side": [*side, boxes["export"], controls["state"], self.board.status],
+            "bb-panels": [boxes["panels"]],
+        }
+        for name, one in (
+            ("bb-scatter", self.map.box),
+            ("bb-legend", boxes["legend"]),
+            ("bb-state", controls["state"]),
+        ):
+            one.add_class(name)
+        desk = widgets.Box([widgets.VBox(children).add_class(name) for name, children in parts.items()])
+        box = widgets.VBox([desk.add_class("bb-desk"), self.clicks], layout=widgets.Layout(width="100%"))
+        return box.add_class("bb-inspector")
 
 
 def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
@@ -166,41 +197,6 @@ def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
     there = value if any(value == one for _, one in options) else None
     if chooser.value != there:
         chooser.value = there
-
-
-class SmallCanvas(anywidget.AnyWidget):
-    """An invisible widget that reduces the hidden canvas of jupyter-scatter to the size of the map.
-
-    All maps of a page share that canvas. By default it is as large as the window, and its centre is copied to the map.
-    Without a GPU the drawing time is proportional to the pixels of the canvas; a window has ten times those of a map.
-
-    Choice: this uses the undocumented renderer that jupyter-scatter keeps in the page; without it, maps are drawn as
-    usual.
-    """
-
-    _esm = """
-    function fit(renderer) {
-      const draw = renderer.render;
-      renderer.bbFits = true;
-      renderer.render = (act, map) => {
-        const { canvas } = renderer, ratio = window.devicePixelRatio;
-        if (map.width && map.height && (canvas.width !== map.width || canvas.height !== map.height)) {
-          renderer.resize((map.width + 0.5) / ratio, (map.height + 0.5) / ratio);  // because a canvas rounds down
-          renderer.refresh();
-        }
-        draw(act, map);
-      };
-    }
-    function render() {
-      const wait = (tries) => {
-        const renderer = window.jupyterScatter?.renderer;
-        if (renderer && !renderer.bbFits) fit(renderer);
-        if (!renderer && tries) setTimeout(wait, 100, tries - 1);
-      };
-      wait(600);
-    }
-    export default { render };
-    """
 
 
 class ItemMap:
@@ -218,12 +214,13 @@ class ItemMap:
         for by in atlas.colourings:
             groups = colouring(atlas, by)
             columns[by], self.colours[by] = as_column(groups, views.palette(by, len(groups)), len(atlas.plane))
-        columns["title"] = list(atlas.items.titles[1:])
+        columns["item"] = [
+            f"{named(atlas.items, row)} · ID {_joined(atlas, row)}" for row in range(1, len(atlas.plane) + 1)
+        ]
         self.board, self.coloured = board, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
-        self.scatter.xy(
-            x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.25)
-        )  # the map is wider than high
+        self.scatter.xy(x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.04))
+        self.scatter.options(regl_scatterplot_options={"height": "auto", "pointSizeSelected": 4})
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
         self.scatter.background("white")
         self.scatter.axes(False)
@@ -231,7 +228,7 @@ class ItemMap:
         # The default opacity by density hides isolated points. The call has an effect only after `show`.
         self.scatter.opacity(0.9, by=None, unselected=0.4)
         self.scatter.mouse("lasso")
-        self.scatter.tooltip(True, properties=["color"], histograms=False, preview="title")
+        self.scatter.tooltip(True, properties=["color"], histograms=False, preview="item", preview_text_lines=5)
         self.scatter.widget.observe(self._selected, names="selection")
 
     def _selected(self, change: Mapping[str, Any]) -> None:
@@ -245,10 +242,18 @@ class ItemMap:
         with self.scatter.widget.hold_sync():
             if state.colour != self.coloured:
                 self.scatter.color(by=state.colour, map=self.colours[state.colour])
+                # Fewer of these than groups would be ignored: a selected point would keep the colour of its group.
+                same = [views.CHOSEN] * len(self.colours[state.colour])
+                self.scatter.widget.color_selected = self.scatter.widget.color_hover = same
                 self.coloured = state.colour
             points = [row - 1 for row in state.selected]
             if set(points) != set(np.asarray(self.scatter.selection()).tolist()):
                 self.scatter.selection(points or None)
+
+
+def _joined(atlas: Atlas, row: int) -> str:
+    """The semantic ID of an item as text."""
+    return "-".join(map(str, atlas.items.code_ids[row].tolist()))
 
 
 def padded(values: np.ndarray, share: float) -> tuple[float, float]:
@@ -261,9 +266,9 @@ def as_column(groups: Mapping[str, np.ndarray], colours: list[str], points: int)
     """Groups of points as one column of names, and the colour of each name; the first group of a point counts."""
     import pandas as pd
 
-    names = np.full(points, "other", dtype=object)
+    names = np.full(points, REST, dtype=object)
     for name, member in reversed(groups.items()):
         names[member] = name
-    known = {**dict(zip(groups, colours, strict=True)), "other": views.GREY}
+    known = {**dict(zip(groups, colours, strict=True)), REST: views.GREY}
     present = {name: colour for name, colour in known.items() if (names == name).any()}
     return pd.Categorical(names, categories=list(present)), present

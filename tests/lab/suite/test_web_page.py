@@ -16,10 +16,29 @@ def test_the_copy_has_the_parameters_and_no_outside_pictures(root: Path, tmp_pat
     copy = nbformat.read(tmp_path / "pages" / "07.ipynb", as_version=4)
     (injected,) = [cell.source for cell in copy.cells if "injected-parameters" in cell.metadata.get("tags", ())]
     assert 'dataset = "planted"' in injected
-    prose = "".join(cell.source for cell in copy.cells if cell.cell_type == "markdown")
-    assert "](../figures" not in prose
-    assert "**Needs**" in prose
+    assert "](../figures" not in "".join(cell.source for cell in copy.cells)
     assert source.read_bytes() == before
+
+
+def test_the_page_of_the_inspector_is_a_heading_and_the_instrument(root: Path, tmp_path: Path) -> None:
+    (source,) = notebooks.discover(root / "notebooks", ("07",))
+    web_page.page_copy(source, tmp_path / "07.ipynb", {"dataset": "planted"})
+    copy = nbformat.read(tmp_path / "07.ipynb", as_version=4)
+    prose = [cell.source for cell in copy.cells if cell.cell_type == "markdown"]
+    assert prose == ["# 07 · What does a code mean?"]
+    code = [cell.source for cell in copy.cells if cell.cell_type == "code"]
+    assert code[-1].endswith("display(tool.box)")
+    assert len(code) == 5, "parameters twice, imports, set-up, instrument"
+
+
+def test_a_notebook_without_page_cells_is_shown_whole_without_outside_pictures(root: Path, tmp_path: Path) -> None:
+    (source,) = notebooks.discover(root / "notebooks", ("04",))
+    web_page.page_copy(source, tmp_path / "04.ipynb", {"dataset": "planted"})
+    before, copy = (nbformat.read(path, as_version=4).cells for path in (source, tmp_path / "04.ipynb"))
+    assert len(copy) == len(before) + 1, "the injected parameters"
+    prose = "".join(cell.source for cell in copy if cell.cell_type == "markdown")
+    assert "**Needs**" in prose
+    assert "](../figures" not in prose
 
 
 def test_unknown_parameters_and_data_are_refused(root: Path, tmp_path: Path) -> None:
@@ -61,5 +80,6 @@ def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
     ((command, env),) = calls
     assert "--Voila.ip=127.0.0.1" in command
     assert "--port=8123" in command
+    assert "--preheat_kernel=True" in command, "a page opens with its content"
     template = Path(env["JUPYTER_PATH"].split(":")[0]) / "voila" / "templates" / "bbqrec" / "index.html.j2"
     assert web_page.CDN + "all.min.css', 'data:text/css,'" in template.read_text()
