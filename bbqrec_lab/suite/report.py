@@ -33,8 +33,12 @@ class Table(NamedTuple):
 def record(run: Path, folders: Mapping[tuple[str, int], Path], failures: Mapping[str, str]) -> None:
     """Write `rows.json`: for each row its folder in the store, relative to the run, and the causes of failures.
 
-    Rows that were not part of this call keep their folder, because their results are still in the tables.
+    The training log of each row is copied to the other logs, so that the folder of the run can be moved or published
+    alone. Rows that were not part of this call keep what they have, because their results are still in the tables.
     """
+    for (variant, seed), folder in folders.items():
+        if (folder / "run.json").exists():
+            write_atomic(run / "logs" / f"{variant}-{seed}.json", (folder / "run.json").read_bytes())
     found = {f"{variant} {seed}": _link(run, folder) for (variant, seed), folder in folders.items()}
     content = {"rows": _read(run)["rows"] | found, "failures": dict(failures)}
     write_atomic(run / ROWS, json.dumps(content, indent=1))
@@ -43,7 +47,8 @@ def record(run: Path, folders: Mapping[tuple[str, int], Path], failures: Mapping
 def write(run: Path) -> Path:
     """Write `index.html` in the folder of a run, from the files in that folder; returns its path.
 
-    The page has its style and its figures inside. Links are relative, so that the folder of results can be moved.
+    The page has its style and its figures inside. Links are relative, and only to what exists, so that the folder of
+    results can be moved.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -170,8 +175,11 @@ def _rows(run: Path) -> Table | None:
     folders, links = _read(run)["rows"], []
     for variant, seed in cost.select("variant", "seed").iter_rows():
         stored = folders.get(f"{variant} {seed}", "")
-        targets = [("training log", f"{stored}/run.json"), ("messages", f"logs/{variant}-{seed}.log")]
+        log = f"logs/{variant}-{seed}"
+        targets = [("training log", f"{log}.json"), ("messages", f"{log}.log")]
         links.append(list(_with_content(run, targets)))
+        if stored and (run / stored).is_dir():
+            links[-1].append(("stored run", stored))
     return Table(shown.heads, list(zip(shown.lines, links, strict=True)))
 
 
