@@ -123,6 +123,7 @@ def test_pages_of_the_book_are_linked_once_there_is_one(run: Path) -> None:
     page.parent.mkdir(parents=True)
     page.write_text("a page")
     shown = Page(report.write(run))
+    assert "notebooks/06_main_results.ipynb" in shown.links
     assert "../../book/a%26b%20%3Ci%3E/smoke/notebooks/06_main_results.html" in shown.links
     assert "run bbqrec book" not in shown.text
 
