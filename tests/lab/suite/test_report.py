@@ -70,7 +70,8 @@ def test_the_page_shows_tables_figures_cost_and_notebooks(run: Path) -> None:
         "0.3000 ± 0.0707",
         "+0.1750",
         "-0.0100 to +0.3000",
-        "1.2500",
+        "1 min 15 s",
+        "< 1 s",
         "executed in 1 min 15 s",
     ):
         assert told in page.text
