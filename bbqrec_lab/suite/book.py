@@ -46,7 +46,9 @@ SETTINGS = {  # Sphinx settings, used instead of a conf.py
         "show_navbar_depth": 1,
         "navbar_persistent": [],
     },
-    "html_context": {"default_mode": "light"},  # the figures have a white background
+    "html_context": {
+        "default_mode": "auto"
+    },  # as the system of the reader; figures and widgets keep a white background
     "html_math_renderer": "mathml",
     "html_show_sphinx": False,
     "html_copy_source": False,

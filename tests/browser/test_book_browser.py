@@ -143,6 +143,10 @@ def test_code_stays_in_its_column_and_lists_keep_their_bullets(
             "disc",
             "circle",
         }
+        assert page.evaluate("() => document.documentElement.dataset.theme") == scheme
+        paper = page.locator(".text_html:has(.bb-place), .cell_output img:not(.bb-widget *)")
+        colours = paper.evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+        assert scheme == "light" or set(colours) == {"rgb(255, 255, 255)"}, "colours of widgets and figures need white"
     page.set_viewport_size({"width": 1400, "height": 1000})
     page.emulate_media(color_scheme="light")
 
