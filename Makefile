@@ -1,7 +1,7 @@
 # bbqrec: `make reproduce` and `make test` do everything; each target runs the set-up that it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test unit browser lab inspector book figures bench clean
+.PHONY: help setup reproduce test unit browser lab inspector book site figures bench clean
 
 # Two threads on a busy machine are many times slower than one; with one thread, tables do not depend on `--jobs`.
 export OMP_NUM_THREADS := 1
@@ -31,6 +31,8 @@ help: ## list these targets
 	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (on this machine only)'
 	@echo 'make book        set up .venv, build an offline web site of the executed notebooks: runs/book/ml-100k/quick'
 	@echo '                 (run make reproduce first; for another run: make book ARGS="--dataset planted --preset smoke")'
+	@echo 'make site        run make reproduce and make book, collect all pages in runs/site, ready to publish (with another run:'
+	@echo '                 make site DATASET=planted PRESET=smoke); .github/workflows/pages.yml publishes it on GitHub Pages'
 	@echo 'make figures     set up .venv, run make reproduce, copy the figures and tables of README and notebooks to figures/'
 	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), compare the speed of the core with them: runs/bench/bench.csv'
 	@echo '                 (one row, small scale: make bench ARGS="--only quantize --scale 0.01")'
@@ -94,6 +96,16 @@ inspector: $(STAMP) ## notebook 07 as a web page, with Voila
 
 book: $(STAMP) ## the executed notebooks as a web site
 	@$(BIN)/bbqrec book $(ARGS)
+
+DATASET ?= ml-100k
+PRESET ?= quick
+
+site: ## the book and the report of a run, to publish
+	@$(MAKE) --no-print-directory reproduce ARGS="--dataset $(DATASET) --preset $(PRESET)"
+	@$(MAKE) --no-print-directory book ARGS="--dataset $(DATASET) --preset $(PRESET)"
+	@rm -rf runs/site
+	@$(BIN)/python -c 'import sys; from bbqrec_lab.suite import book; print(book.site(*sys.argv[1:]))' \
+		'$(DATASET)' '$(PRESET)' runs runs/site
 
 figures: reproduce ## the only target that writes figures/
 	@$(BIN)/python -c 'from bbqrec_lab.suite import reproduce; reproduce.promote()'

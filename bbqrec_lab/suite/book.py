@@ -11,6 +11,7 @@ import tomllib
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from bbqrec_lab.suite import report
 from bbqrec_lab.suite.notebooks import notebook_folder, say
@@ -28,6 +29,11 @@ SOLUTION = """<details class="bb-solution"><summary>Solution of exercise {}</sum
 
 </details>"""
 ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, so the site has a copy
+FIRST_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>bbqrec</title><meta http-equiv="refresh" content="0; url={0}/index.html">
+<p><a href="{0}/index.html">The notebooks</a></p><p><a href="{1}/index.html">The report of the run</a></p>
+</html>
+"""
 SETTINGS = {  # Sphinx settings, used instead of a conf.py
     "project": "bbqrec",
     "author": "bbqrec authors",
@@ -40,7 +46,9 @@ SETTINGS = {  # Sphinx settings, used instead of a conf.py
         "show_navbar_depth": 1,
         "navbar_persistent": [],
     },
-    "html_context": {"default_mode": "light"},  # the figures have a white background
+    "html_context": {
+        "default_mode": "auto"
+    },  # as the system of the reader; figures and widgets keep a white background
     "html_math_renderer": "mathml",
     "html_show_sphinx": False,
     "html_copy_source": False,
@@ -118,6 +126,30 @@ def public_repository(root: Path) -> str:
     if name and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise ValueError(f"repository of tool.bbqrec in {path} must be OWNER/NAME on GitHub or empty, got {name!r}")
     return name
+
+
+def site(dataset: str, preset: str, out: Path, target: Path) -> Path:
+    """Copy the book and the run, with its report and its executed notebooks, into an empty folder to publish.
+
+    The folders are those of `out`, so that the links between both work; the report no longer links to stored models.
+
+    Returns: path of the first page, which leads to the book.
+    Raises: ValueError if there is no book of this run, or if the folder has content.
+    """
+    out, target = Path(out).expanduser().resolve(), Path(target).expanduser().resolve()
+    run = run_of(dataset, preset, out)
+    pages = out / "book" / run.parent.name / preset
+    if not (pages / "index.html").exists():
+        raise ValueError(f"no book in {pages}: run make book first")
+    if target.exists() and any(target.iterdir()):
+        raise ValueError(f"{target} has content: give an empty folder")
+    for folder in (run, pages):
+        shutil.copytree(folder, target / folder.relative_to(out), dirs_exist_ok=True)
+    report.write(target / run.relative_to(out))
+    places = [quote(folder.relative_to(out).as_posix()) for folder in (pages, run)]
+    (target / "index.html").write_text(FIRST_PAGE.format(*places), encoding="utf-8")
+    (target / ".nojekyll").touch()  # GitHub leaves out folders such as _static otherwise
+    return target / "index.html"
 
 
 def gather(root: Path, executed: Iterable[Path], source: Path, public: str = "") -> None:

@@ -1,7 +1,7 @@
 """JupyterLab on copies of the notebooks, so that an evening of reading and trying changes no file of the repository.
 
 The copies are in the folder `lab`, next to `notebooks`: from there, all links to pictures and pages lead to the same
-files. Git ignores the folder.
+files. Git ignores the folder. A notebook that is opened in `notebooks` instead is saved without outputs.
 """
 
 import json
@@ -34,6 +34,7 @@ def open_lab() -> int:
     if kept:
         say(f"lab has your edits of {', '.join(kept)}, whose notebooks are newer: delete a copy to get the new version")
     command = [sys.executable, "-m", "jupyterlab", str(root), "--ServerApp.ip=127.0.0.1"]
+    command += [f"--FileContentsManager.pre_save_hook={__name__}.without_outputs"]
     command += [f"--LabApp.default_url=/lab/tree/lab/{FIRST}"]
     command += ["--LabApp.news_url=None", "--LabApp.extension_manager=readonly"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback address and token still protect it
@@ -74,6 +75,23 @@ def content_hash(path: Path) -> str:
         return key_hash({"cells": [(cell["cell_type"], "".join(cell["source"])) for cell in cells]})
     except (ValueError, KeyError, TypeError):  # a reader may save anything
         return key_hash({"text": text})
+
+
+def without_outputs(model: dict, path: str, contents_manager: object, **_: object) -> None:
+    """Remove from a notebook in `notebooks` what running it adds, before the server saves it; edits of cells stay.
+
+    Args: model: of the Jupyter server; it is changed in place. path: below the root of the server.
+    """
+    if model["type"] != "notebook" or not path.strip("/").startswith("notebooks/"):
+        return
+    stored = Path(contents_manager._get_os_path(path))
+    before = json.loads(stored.read_text(encoding="utf-8"))["metadata"] if stored.exists() else {}
+    model["content"]["metadata"] = before  # the frontend adds the version of Python, and widgets their state
+    for cell in model["content"]["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+        for added in ("trusted", "execution", "collapsed", "scrolled"):
+            cell["metadata"].pop(added, None)
 
 
 def _quiet(folder: Path) -> dict[str, str]:

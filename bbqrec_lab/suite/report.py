@@ -18,8 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROWS = "rows.json"  # in the folder of a run: the stored folder of each row, and what failed
 OPEN = ("05", "06")  # notebooks with results; the figures of the others are folded
 HEADS = {"ndcg": "NDCG", "recall": "Recall", "p_holm": "p (Holm)", "peak_memory_gb": "peak memory (GB)"}
-COST = ("variant", "seed", "valid_ndcg@10", "tokenizer_minutes", "training_minutes", "scoring_minutes", "epochs")
-COST += ("parameters", "peak_memory_gb", "device")
+COST = ("epochs", "parameters", "valid_ndcg@10")  # columns of cost.csv, after the times
 MODES = {"filtered": "Seen items filtered", "included": "Seen items included"}
 
 
@@ -33,8 +32,12 @@ class Table(NamedTuple):
 def record(run: Path, folders: Mapping[tuple[str, int], Path], failures: Mapping[str, str]) -> None:
     """Write `rows.json`: for each row its folder in the store, relative to the run, and the causes of failures.
 
-    Rows that were not part of this call keep their folder, because their results are still in the tables.
+    The training log of each row is copied to the other logs, so that the folder of the run can be moved or published
+    alone. Rows that were not part of this call keep what they have, because their results are still in the tables.
     """
+    for (variant, seed), folder in folders.items():
+        if (folder / "run.json").exists():
+            write_atomic(run / "logs" / f"{variant}-{seed}.json", (folder / "run.json").read_bytes())
     found = {f"{variant} {seed}": _link(run, folder) for (variant, seed), folder in folders.items()}
     content = {"rows": _read(run)["rows"] | found, "failures": dict(failures)}
     write_atomic(run / ROWS, json.dumps(content, indent=1))
@@ -43,7 +46,8 @@ def record(run: Path, folders: Mapping[tuple[str, int], Path], failures: Mapping
 def write(run: Path) -> Path:
     """Write `index.html` in the folder of a run, from the files in that folder; returns its path.
 
-    The page has its style and its figures inside. Links are relative, so that the folder of results can be moved.
+    The page has its style and its figures inside. Links are relative, and only to what exists, so that the folder of
+    results can be moved.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -166,13 +170,28 @@ def _rows(run: Path) -> Table | None:
     if not path.exists():
         return None
     cost = pl.read_csv(path)
-    shown = _table(cost.select([name for name in COST if name in cost.columns]))
+    times = [
+        pl.col(name).map_elements(_time, pl.String).alias(name.removesuffix("_minutes"))
+        for name in cost.columns
+        if name.endswith("_minutes")
+    ]
+    memory = [pl.col(name).round(1).cast(pl.String) for name in ("peak_memory_gb",) if name in cost.columns]
+    given = [name for name in COST if name in cost.columns]
+    shown = _table(cost.select("variant", "seed", *times, *given, *memory))
     folders, links = _read(run)["rows"], []
     for variant, seed in cost.select("variant", "seed").iter_rows():
         stored = folders.get(f"{variant} {seed}", "")
-        targets = [("training log", f"{stored}/run.json"), ("messages", f"logs/{variant}-{seed}.log")]
+        log = f"logs/{variant}-{seed}"
+        targets = [("training log", f"{log}.json"), ("messages", f"{log}.log")]
         links.append(list(_with_content(run, targets)))
+        if stored and (run / stored).is_dir():
+            links[-1].append(("stored run", stored))
     return Table(shown.heads, list(zip(shown.lines, links, strict=True)))
+
+
+def _time(minutes: float) -> str:
+    """A duration; below a second, only that."""
+    return duration(60 * minutes) if minutes * 60 >= 1 else "< 1 s"
 
 
 def _with_content(run: Path, targets: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -200,7 +219,9 @@ def _notebooks(run: Path) -> Iterator[dict[str, object]]:
         ).splitlines()
         title = next((line[2:].strip() for line in lines if line.startswith("# ")), path.stem)
         page = _book(run) / "notebooks" / f"{path.stem}.html"
-        more = [("page", quote(_link(run, page)))] if page.exists() else []
+        link, more = f"notebooks/{path.name}", []
+        if page.exists():
+            link, more = quote(_link(run, page)), [("notebook file", link)]
         more += _with_content(run, [("messages", f"logs/{path.stem}.log")])
         seconds = json.loads(done.read_text(encoding="utf-8"))["seconds"]
-        yield {"link": f"notebooks/{path.name}", "title": title, "time": duration(seconds), "more": more}
+        yield {"link": link, "title": title, "time": duration(seconds), "more": more}

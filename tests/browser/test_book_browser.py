@@ -120,7 +120,7 @@ def test_formulas_are_drawn(page: object, site: Path) -> None:
         opened(page, site, f"notebooks/{name.name}")
         sizes = page.locator("math").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
         assert sizes, f"no formula in {name.name}"
-        assert min(sizes) > 10
+        assert min(sizes) > 5, "a single small letter has 8 pixels"
         assert "$" not in page.locator("article").inner_text().replace("$BBQREC_CACHE", "")
 
 
@@ -143,6 +143,10 @@ def test_code_stays_in_its_column_and_lists_keep_their_bullets(
             "disc",
             "circle",
         }
+        assert page.evaluate("() => document.documentElement.dataset.theme") == scheme
+        paper = page.locator(".text_html:has(.bb-place), .cell_output img:not(.bb-widget *)")
+        colours = paper.evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+        assert scheme == "light" or set(colours) == {"rgb(255, 255, 255)"}, "colours of widgets and figures need white"
     page.set_viewport_size({"width": 1400, "height": 1000})
     page.emulate_media(color_scheme="light")
 

@@ -8,8 +8,11 @@ import ipywidgets
 import matplotlib.image
 import nbformat
 import pytest
+import yaml
 from ipywidgets.embed import embed_data
 
+from bbqrec_lab.datasets import sources
+from bbqrec_lab.experiments.presets import PRESETS
 from bbqrec_lab.suite import book, book_sphinx
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -83,6 +86,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in (root / "figures", run / "figures"):
         matplotlib.image.imsave(folder / "00_map.png", [[0.0, float("runs" in str(folder))], [1.0, 0.5]])
     nbformat.write(executed_notebook(), run / "notebooks" / "00_first.ipynb")
+    (run / "notebooks" / "00_first.done.json").write_text('{"seconds": 1.0}')
     (root / "notebooks" / "00_first.ipynb").touch()
     (root / "notebooks" / "solutions").mkdir()
     nbformat.write(solutions(), root / "notebooks" / "solutions" / "00_first.ipynb")
@@ -265,6 +269,37 @@ def test_a_public_name_of_another_form_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.bbqrec]\nrepository = "https://github.com/a/b"\n')
     with pytest.raises(ValueError, match=r"OWNER/NAME on GitHub or empty, got 'https"):
         book.public_repository(tmp_path)
+
+
+def test_a_folder_to_publish_has_the_book_and_the_report_with_all_links_between_them(
+    repository: Path, site: Path, tmp_path: Path
+) -> None:
+    assert site.is_dir()
+    first = book.site("planted-smoke", "smoke", repository / "runs", tmp_path / "site")
+    found = re.findall('href="([^"]+)"', first.read_text())
+    assert found == ["book/planted-smoke/smoke/index.html", "planted-smoke/smoke/index.html"]
+    assert all((tmp_path / "site" / link).is_file() for link in found)
+    report = tmp_path / "site" / found[1]
+    links = [link for link in re.findall('href="([^"]+)"', report.read_text()) if link[0] != "#" and link != "data:,"]
+    assert "../../book/planted-smoke/smoke/notebooks/00_first.html" in links
+    assert [link for link in links if not (report.parent / link).exists()] == []
+    assert (tmp_path / "site" / ".nojekyll").exists()
+    with pytest.raises(ValueError, match="has content"):
+        book.site("planted-smoke", "smoke", repository / "runs", tmp_path / "site")
+    with pytest.raises(ValueError, match=r"no book in .*: run make book first"):
+        book.site("planted", "smoke", repository / "runs", tmp_path / "other")
+
+
+def test_the_workflow_offers_what_is_registered_and_runs_a_target_that_exists() -> None:
+    root = Path(__file__).resolve().parents[3]
+    workflow = yaml.safe_load((root / ".github" / "workflows" / "pages.yml").read_text())
+    inputs = workflow[True]["workflow_dispatch"]["inputs"]  # YAML reads the key `on` as true
+    assert set(inputs["dataset"]["options"]) == set(sources.REGISTRY)
+    assert inputs["preset"]["options"] == list(PRESETS)
+    steps = workflow["jobs"]["build"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ['make site DATASET="$DATASET" PRESET="$PRESET"']
+    assert re.search(r"(?m)^site:", (root / "Makefile").read_text())
+    assert steps[-1]["with"]["path"] == "runs/site"
 
 
 def test_without_sphinx_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

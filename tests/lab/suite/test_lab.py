@@ -94,6 +94,32 @@ def test_executing_and_editing_all_copies_leaves_git_clean(tmp_path: Path) -> No
     assert git("status", "--porcelain", "--untracked-files=all") == ""
 
 
+def test_a_notebook_that_is_saved_in_its_own_folder_loses_its_outputs_and_keeps_its_edits(tmp_path: Path) -> None:
+    from jupyter_server.services.contents.filemanager import FileContentsManager
+
+    (tmp_path / "notebooks").mkdir()
+    server = FileContentsManager(root_dir=str(tmp_path), pre_save_hook="bbqrec_lab.suite.lab.without_outputs")
+    for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        path = tmp_path / "notebooks" / source.name
+        shutil.copyfile(source, path)
+        model = server.get(f"notebooks/{source.name}")
+        model["content"]["metadata"] |= {"language_info": {"name": "python", "version": "3.99"}, "widgets": {"a": 1}}
+        for cell in model["content"]["cells"]:
+            cell["metadata"]["trusted"] = True
+            if cell["cell_type"] == "code":
+                cell["execution_count"], cell["outputs"] = 7, [nbformat.v4.new_output("stream", text="executed")]
+                cell["metadata"]["execution"] = {"iopub.status.busy": "now"}
+        server.save(model, f"notebooks/{source.name}")
+        assert path.read_bytes() == source.read_bytes(), source.name
+        model["content"]["cells"][0]["source"] = "an edit"
+        server.save(model, f"notebooks/{source.name}")
+        assert sources(path)[0] == "an edit"
+    (tmp_path / "lab").mkdir()
+    write(tmp_path / "lab" / "a.ipynb", "1", output="executed")
+    server.save(server.get("lab/a.ipynb"), "lab/a.ipynb")
+    assert "executed" in (tmp_path / "lab" / "a.ipynb").read_text(), "a copy keeps its outputs"
+
+
 def test_the_server_starts_at_the_first_copy_and_asks_nothing(
     folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
