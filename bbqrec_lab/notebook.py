@@ -156,13 +156,12 @@ def command(*words: str, folder: str | Path) -> None:
     Raises: RuntimeError with the output of a command that fails.
     """
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    forced = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS")  # set by Jupyter; escape codes are no text
-    env = {name: value for name, value in os.environ.items() if name not in forced}
-    env |= {"PYTHONPATH": paths, "COLUMNS": "100", "TERM": "dumb"}
+    env = os.environ | {"PYTHONPATH": paths, "COLUMNS": "100", "FORCE_COLOR": "1"}  # then tables keep to the width
     called = [sys.executable, "-m", "bbqrec_lab", *words]
     done = subprocess.run(called, cwd=folder, env=env, capture_output=True, text=True, encoding="utf-8")
     told = [line for line in re.split(r"[\r\n]+", done.stderr) if line.strip() and "%|" not in line]
     said = "\n".join([f"$ bbqrec {shlex.join(words)}", done.stdout.rstrip(), *told])
+    said = re.sub(r"\x1b\[[\d;]*m", "", said)  # colours of a terminal
     if done.returncode:
         raise RuntimeError(said)
     print(said)
