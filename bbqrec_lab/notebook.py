@@ -1,5 +1,10 @@
 """Tools of a notebook: the workspace, and the display of tables, of what to notice, and of checks of answers."""
 
+import os
+import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -148,6 +153,23 @@ def show_table(
     shown = frame.head(most) if shown is None else shown
     tables.save_table(frame, name, folder, caption, shown)
     _say(tables.markdown(shown, caption))
+
+
+def command(*words: str, folder: str | Path) -> None:
+    """Run a command of bbqrec in a folder, as in a terminal; display it and what it prints, without progress bars.
+
+    Raises: RuntimeError with the output of a command that fails.
+    """
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    env = os.environ | {"PYTHONPATH": paths, "COLUMNS": "100", "FORCE_COLOR": "1"}  # then tables keep to the width
+    called = [sys.executable, "-m", "bbqrec_lab", *words]
+    done = subprocess.run(called, cwd=folder, env=env, capture_output=True, text=True, encoding="utf-8")
+    told = [line for line in re.split(r"[\r\n]+", done.stderr) if line.strip() and "%|" not in line]
+    said = "\n".join([f"$ bbqrec {shlex.join(words)}", done.stdout.rstrip(), *told])
+    said = re.sub(r"\x1b\[[\d;]*m", "", said)  # colours of a terminal
+    if done.returncode:
+        raise RuntimeError(said)
+    print(said)
 
 
 def verdict(exercise: str, answer: object, *given: object) -> str:

@@ -14,7 +14,7 @@ from bbqrec_lab.analysis.neighbours import Purity, Word
 def words(found: Sequence[Word], least: int = 5) -> str:
     """The words of a group of items with their counts and lifts."""
     told = [f"{word} ({inside} of its items, lift {lift:.1f})" for word, inside, _, lift in found]
-    return ", ".join(told) or f"no word is in {least} of its texts and more frequent there than elsewhere"
+    return ", ".join(told) or f"no word is in {least} of its texts and twice as frequent there as elsewhere"
 
 
 def shared_users(likeness: Purity) -> str:

@@ -161,17 +161,17 @@ class Word(NamedTuple):
 
 
 def distinctive_words(
-    texts: Sequence[str | None], member: Bool[np.ndarray, "N"], most: int = 5, least: int = 5
+    texts: Sequence[str | None], member: Bool[np.ndarray, "N"], most: int = 5, least: int = 5, lift: float = 2.0
 ) -> list[Word]:
     """Words that are typical of the texts of a group, highest lift first, then the most frequent.
 
         lift = share of the group's texts with the word / share of all texts with the word
 
     Args: texts: one per item or None. member: which items belong to the group. least: texts of the group that a word
-        must be in: a word of few items has a high lift by chance.
-    Returns: words with lift above 1, at most `most`.
+        must be in: a word of few items has a high lift by chance. lift: the least, in which no article or pronoun is.
+    Returns: at most `most` words; parts joined by a hyphen are one.
     """
-    sets = [set(re.findall(r"[^\W\d_]{3,}", (text or "").lower())) for text in texts]
+    sets = [set(re.findall(r"\b[^\W\d_](?:[^\W\d_]|-(?=[^\W\d_])){2,}", (text or "").lower())) for text in texts]
     n_texts, n_in = (
         sum(map(bool, sets)),
         sum(bool(words) for words, belongs in zip(sets, member, strict=True) if belongs),
@@ -182,7 +182,7 @@ def distinctive_words(
         for word, here in inside.items()
         if here >= least
     ]
-    lifted = [word for word in found if word.lift > 1]
+    lifted = [word for word in found if word.lift >= lift]
     return sorted(lifted, key=lambda word: (-word.lift, -word.inside, word.word))[:most]
 
 

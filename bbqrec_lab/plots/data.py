@@ -16,6 +16,8 @@ from bbqrec_lab.plots.style import (
     ORDERED,
     RASTER,
     SIGNED,
+    UNKNOWN_GENRE,
+    Genre,
     card,
     legend_below,
     log_counts,
@@ -33,18 +35,18 @@ def item_cards(
     pictures: Sequence[str | None],
     features: dict[str, Float[np.ndarray, "Q _"]],
     present: dict[str, Bool[np.ndarray, "Q"]],
-    categories: Sequence[str] | None = None,
+    genres: Sequence[Genre] | None = None,
 ) -> Figure:
     """Picture and title of each item, above its scaled features: the input of a person and the input of the model.
 
     Args: titles, pictures: of Q items. features, present: per modality, scaled features (unitless) of these items; the
-        64 dimensions with the largest variance over these items are drawn, in their original order. categories: of
-        the items, for those without a picture; empty if unknown.
+        64 dimensions with the largest variance over these items are drawn, in their original order. genres: of the
+        items, for those without a picture.
     """
     fig, axes = panels(len(titles), 1 + len(features), width=1.3, height=1.45)
-    about = zip(titles, pictures, categories or [""] * len(titles), strict=True)
-    for column, (title, file, category) in enumerate(about):
-        card(axes[0, column], title, file, category=category)
+    about = zip(titles, pictures, genres or [UNKNOWN_GENRE] * len(titles), strict=True)
+    for column, (title, file, genre) in enumerate(about):
+        card(axes[0, column], title, file, genre=genre)
     image = None
     for row, (name, vectors) in enumerate(features.items(), start=1):
         differ = np.sort(np.argsort(-vectors.var(0), kind="stable")[: TILE * TILE])
@@ -165,12 +167,12 @@ def card_rows(
     titles: Sequence[Sequence[str]],
     pictures: Sequence[Sequence[str | None]],
     first: str = "",
-    categories: Sequence[Sequence[str]] | None = None,
+    genres: Sequence[Sequence[Genre]] | None = None,
 ) -> Figure:
     """Rows of cards, each with a name at its left; the first card of each row can be framed as the query item.
 
     Args: names: of the rows. titles, pictures: per row, per card. first: legend for the first card; empty marks none.
-        categories: per row, per card, for items without a picture; empty if unknown.
+        genres: per row, per card, for items without a picture.
     """
     fig, axes = panels(max(map(len, titles)), len(names), width=1.25, height=1.55)
     for row, (axis_row, row_titles) in enumerate(zip(axes, titles, strict=True)):
@@ -179,8 +181,8 @@ def card_rows(
                 ax.set_axis_off()
                 continue
             frame = GREY if column or not first else CATEGORIES[3]
-            category = categories[row][column] if categories else ""
-            card(ax, row_titles[column], pictures[row][column], frame=frame, category=category)
+            genre = genres[row][column] if genres else UNKNOWN_GENRE
+            card(ax, row_titles[column], pictures[row][column], frame=frame, genre=genre)
         axis_row[0].set_ylabel(short(names[row], 14, 3), rotation=0, ha="right", va="center", fontsize=8)
     if first:
         fig.supxlabel(f"framed: {first}", fontsize=8, color=CATEGORIES[3])

@@ -4,10 +4,11 @@ import io
 import re
 import textwrap
 import warnings
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -263,26 +264,42 @@ def title_and_year(title: str) -> tuple[str, str]:
     return found.groups() if found else (title, "")
 
 
-def category_colour(category: str) -> tuple[str, str]:
-    """A strong and a pale colour of a category, the same in every figure and on every card; empty: without a category.
+class Genre(NamedTuple):
+    """The first category of an item, empty if unknown, and its colour."""
 
-    Choice: seven colours (the eighth is grey), chosen by the name alone; so two categories can have the same one.
+    name: str
+    colour: str
+
+    @property
+    def pale(self) -> str:
+        """The colour as a background of black letters."""
+        return mpl.colors.to_hex(1 - 0.25 * (1 - np.array(mpl.colors.to_rgb(self.colour))))
+
+
+UNKNOWN_GENRE = Genre("", CATEGORIES[0])
+
+
+def genres(categories: Sequence[str]) -> list[Genre]:
+    """Name and colour of each item's first category; the six most frequent ones have a colour of their own.
+
+    Args: categories: of all items of a dataset, so that a category has one colour in all of its figures and cards.
     """
-    strong = CATEGORIES[zlib.crc32(category.casefold().encode()) % 7 if category else 0]
-    return strong, mpl.colors.to_hex(1 - 0.25 * (1 - np.array(mpl.colors.to_rgb(strong))))
+    order = sorted(Counter(filter(None, categories)).items(), key=lambda counted: (-counted[1], counted[0]))
+    place = {name: min(rank, 6) for rank, (name, _) in enumerate(order)}  # the eighth colour would be grey
+    return [Genre(name, CATEGORIES[place[name]]) if name else UNKNOWN_GENRE for name in categories]
 
 
-def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY, category: str = "") -> None:
+def card(ax: Axes, title: str, file: str | None, *, frame: str = GREY, genre: Genre = UNKNOWN_GENRE) -> None:
     """Draw one item: its picture below its title, or a cover in the colour of its category with title and year."""
     if file:
         ax.imshow(picture(file), interpolation="antialiased")
         ax.set_title(short(title, 15, 2), fontsize=SMALLEST, loc="center")
     else:
-        (name, year), (strong, pale) = title_and_year(title), category_colour(category)
-        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=pale)
-        ax.axhspan(0.9, 1, color=strong, linewidth=0)
+        name, year = title_and_year(title)
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", facecolor=genre.pale)
+        ax.axhspan(0.9, 1, color=genre.colour, linewidth=0)
         ax.text(0.5, 0.56, short(name, 13, 4), ha="center", va="center", color="black", fontsize=SMALLEST)
-        about = [part for part in (year, short(category, 12)) if part]
+        about = [part for part in (year, short(genre.name, 12)) if part]
         ax.text(0.5, 0.05, "\n".join(about), ha="center", va="bottom", color=INK, fontsize=SMALLEST)
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():

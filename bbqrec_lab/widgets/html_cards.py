@@ -9,7 +9,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +19,7 @@ from PIL import Image
 
 from bbqrec_core import SemanticIds
 from bbqrec_lab.datasets.reading import NamedDataset
-from bbqrec_lab.plots.style import ORDERED, category_colour, picture, title_and_year
+from bbqrec_lab.plots.style import ORDERED, Genre, genres, picture, title_and_year
 
 TURNING = "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"  # marks of direction, and of byte order
 THUMBNAIL = 110  # pixels of the longer side
@@ -79,6 +79,11 @@ class Catalogue:
     images: tuple[str | None, ...]
     categories: tuple[tuple[str, ...], ...]
     counts: Int[np.ndarray, "N"]
+
+    @cached_property
+    def genres(self) -> list[Genre]:
+        """The first category of each item and its colour."""
+        return _genres(self.categories)
 
     @property
     def n_items(self) -> int:
@@ -162,15 +167,15 @@ def face(items: Catalogue, row: int) -> Html:
     if file:
         return Html(f'<img src="{thumbnail(str(file))}" alt="image of {html.escape(title)}">')
     name, year = title_and_year(title)
-    strong, pale = category_colour(next(iter(items.categories[row]), ""))
-    lines = textwrap.wrap(name, 10, max_lines=4, placeholder="…")
+    genre, lines = items.genres[row], textwrap.wrap(name, 12, max_lines=4, placeholder="…")
     drawn = "".join(
-        f'<text x="35" y="{30 + 12 * line}" text-anchor="middle" font-size="11" fill="#222">{html.escape(part)}</text>'
+        f'<text x="35" y="{30 + 12 * line}" text-anchor="middle" font-size="10" fill="#222">{html.escape(part)}</text>'
         for line, part in enumerate(lines)
     )
     return Html(
         f'<svg viewBox="0 0 70 92" role="img" aria-label="no image"><rect x="1" y="1" width="68" height="90" rx="4" '
-        f'fill="{pale}" stroke="{strong}"/><rect x="1" y="1" width="68" height="12" rx="4" fill="{strong}"/>{drawn}'
+        f'fill="{genre.pale}" stroke="{genre.colour}"/>'
+        f'<rect x="1" y="1" width="68" height="12" rx="4" fill="{genre.colour}"/>{drawn}'
         f'<text x="35" y="85" text-anchor="middle" font-size="11" fill="#222">{year}</text></svg>'
     )
 
@@ -245,9 +250,13 @@ def page(*parts: object) -> Html:
     return Html(f'{STYLE}<div class="bb">{"".join(map(text, parts))}</div>')
 
 
-def first_categories(data: NamedDataset) -> list[str]:
-    """Per item row (0 is padding): the first category, which gives a card without a picture its colour, or ''."""
-    return ["", *(str(next(iter(names or ()), "")) for names in data.items["categories"].to_list())]
+def genres_of(data: NamedDataset) -> list[Genre]:
+    """Per item row (0 is padding): the first category and its colour, for figures; cards have `Catalogue.genres`."""
+    return _genres([(), *(names or () for names in data.items["categories"].to_list())])
+
+
+def _genres(categories: Iterable[Sequence[object]]) -> list[Genre]:
+    return genres([str(next(iter(names), "")) for names in categories])
 
 
 def titles_and_images(data: NamedDataset) -> tuple[list[str], list[str | None]]:

@@ -94,3 +94,19 @@ def test_no_title_is_live_in_a_text(said: list[str]) -> None:
 def test_a_ratio_to_nothing_is_no_number() -> None:
     assert notebook.ratio(1, 4) == 0.25
     assert np.isnan(notebook.ratio(1, 0.0))
+
+
+def test_a_command_is_shown_with_its_output_as_plain_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as Jupyter does
+    (tmp_path / "my orders.csv").write_text("user,item,time\n" + "".join(f"u,i{n},{n}\n" for n in range(1, 5)))
+    notebook.command("data", "import", "my orders.csv", "--to", "shop", folder=tmp_path)
+    said = capsys.readouterr().out
+    assert said.startswith("$ bbqrec data import 'my orders.csv' --to shop\nimported to shop\n")
+    assert said.rstrip().endswith("next: bbqrec data check shop")
+    assert "\x1b" not in said
+    assert "%|" not in said
+    assert (tmp_path / "shop" / "items.parquet").exists()
+    with pytest.raises(RuntimeError, match="shop"):  # the folder is there already
+        notebook.command("data", "import", "my orders.csv", "--to", "shop", folder=tmp_path)

@@ -237,7 +237,10 @@ def test_distinctive_words_are_frequent_inside_and_rare_outside() -> None:
     texts = ["red tea pot", "red tea", "red cup", None, "red jam", "the red pot"]
     member = np.array([True, True, False, True, False, False])
     assert neighbours.distinctive_words(texts, member, least=2) == [("tea", 2, 0, 1 / (2 / 5))]
-    assert neighbours.distinctive_words(texts, member, least=1)[1] == ("pot", 1, 1, 0.5 / (2 / 5))
+    assert neighbours.distinctive_words(texts, member, least=1, lift=1.1)[1] == ("pot", 1, 1, 0.5 / (2 / 5))
+    assert [
+        word.word for word in neighbours.distinctive_words(["sci-fi a-b -x-", ""], np.array([True, False]), 9, 1, 1)
+    ] == ["a-b", "sci-fi"]
     assert neighbours.distinctive_words([None, None], np.array([True, False])) == []
 
 

@@ -348,6 +348,23 @@ def test_a_phase_diagram_draws_the_mean_and_the_range_over_seeds() -> None:
     assert right.lines[0].get_ydata() == pytest.approx([0.5] * 5)
 
 
+def test_frequent_categories_have_a_colour_of_their_own_and_none_is_grey() -> None:
+    found = plots.genres([*"abbb", "", *"cdefghi"])
+    colour = {genre.name: genre.colour for genre in found}
+    assert len({colour[name] for name in "bacdef"}) == 6
+    assert {colour[name] for name in "ghi"} == {plots.CATEGORIES[6]}
+    assert plots.CATEGORIES[7] not in colour.values()
+    assert plots.genres(["b", "a"])[1].colour == plots.genres(["a"])[0].colour == plots.CATEGORIES[0]
+
+
+def test_a_card_without_a_picture_is_a_cover_with_title_year_and_category() -> None:
+    (genre,) = plots.genres(["Drama"])
+    fig = plots.card_rows(["row"], [["Rain (1932)", "Rain"]], [[None, None]], genres=[[genre, plots.UNKNOWN_GENRE]])
+    texts = [[text.get_text() for text in ax.texts] for ax in fig.axes]
+    assert texts == [["Rain", "1932\nDrama"], ["Rain", ""]]
+    assert mpl.colors.to_hex(fig.axes[0].get_facecolor()) == genre.pale
+
+
 def test_fonts_that_the_user_chose_are_kept_and_come_first() -> None:
     mpl.rcParams["font.family"] = ["DejaVu Serif"]
     plots.use_house_style()

@@ -16,6 +16,7 @@ from tiny import semantic_ids
 from toys import toy_data
 
 from bbqrec_lab.datasets.reading import read_bundle
+from bbqrec_lab.plots import CATEGORIES, UNKNOWN_GENRE
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.widgets import html_cards
 
@@ -68,6 +69,20 @@ def test_an_item_without_title_or_picture_still_has_a_full_card(shown: html_card
     assert page.open == []
 
 
+def test_a_card_without_a_picture_has_a_cover_with_title_year_and_the_colour_of_its_category(tmp_path: Path) -> None:
+    table = items().with_columns(
+        title=pl.lit("Star of the Seas (1997)"), categories=pl.Series([["b"], ["a"], ["b"], [], ["b"]]), image=None
+    )
+    data = read_bundle(write(tmp_path / "covers", table=table), DataConfig())
+    shown = html_cards.catalogue(data, semantic_ids(data.n_items, SIZES))
+    assert shown.genres == html_cards.genres_of(data)
+    for row in range(1, 6):
+        face = html_cards.face(shown, row)
+        assert re.findall(r">([^<]+)</text>", face) == ["Star of the", "Seas", "1997"]
+        first = {"b": CATEGORIES[0], "a": CATEGORIES[1], "": UNKNOWN_GENRE.colour}[shown.genres[row].name]
+        assert face.count(first) == 2
+
+
 def test_a_picture_becomes_a_small_inline_image(shown: html_cards.Catalogue) -> None:
     page = html_cards.card(shown, row_of(shown, "11"))
     (source,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
@@ -101,7 +116,7 @@ def test_no_text_becomes_markup(tmp_path: Path) -> None:
     parsed = Tags(page.removeprefix(html_cards.STYLE))
     assert "script" not in dict(parsed.tags)
     assert parsed.open == []
-    assert "".join(parsed.text).count(EVIL) == 5 * 3 + 7
+    assert "".join(parsed.text).count(EVIL) == 5 * 3 + 4 + 7  # four covers, in lines
 
 
 def test_a_bundle_of_bare_ids_gives_cards_too(tmp_path: Path) -> None:
