@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,9 +205,11 @@ def test_seeds_have_tables_of_their_own(data: NamedDataset, tmp_path: Path) -> N
 
 def test_the_largest_groups_are_listed_first_with_what_their_items_lack() -> None:
     raw = np.array([[0, 0], [1, 2], [1, 2], [0, 1], [1, 2], [0, 1]])
-    ids = SimpleNamespace(raw_codes=raw, present=np.ones((6, 2), bool))
-    ids.present[3] = False
-    frame = collisions.largest_groups(ids, np.array([0, 1, 2, 3, 6, 5]), ["", "a", "b", "c", "x" * 40, "e"], most=2)
+    present = np.ones((6, 2), bool)
+    present[3] = False
+    frame = collisions.largest_groups(
+        raw, present, np.array([0, 1, 2, 3, 6, 5]), ["", "a", "b", "c", "x" * 40, "e"], most=2
+    )
     assert frame["ID before repair"].to_list() == ["1-2", "0-1"]
     assert frame["items"].to_list() == [3, 2]
     assert frame["signals present (%)"].to_list() == [100.0, 50.0]
