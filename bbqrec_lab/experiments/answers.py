@@ -149,7 +149,7 @@ def cost(minutes: Shares, rows: int, total: float) -> str:
     beside = "which is the most" if dearest == "bbqrec" else f"and {dearest} takes the most, {minutes[dearest]:.2g}"
     return (
         f"All {rows} rows took {total:.1f} minutes of training and scoring, without tokenizers; a row of bbqrec takes "
-        f"{minutes['bbqrec']:.2g}, {beside}."
+        f"{minutes['bbqrec']:.2g} minutes, {beside}."
     )
 
 

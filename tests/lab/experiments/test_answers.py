@@ -108,8 +108,10 @@ def test_coverage_is_told_by_sign(mine: float, gini: float, words: list[str]) ->
 
 
 def test_the_dearest_variant_is_named() -> None:
-    assert "a row of bbqrec takes 2, and a takes the most, 3." in answers.cost({"bbqrec": 2.0, "a": 3.0}, 4, 9.0)
-    assert "a row of bbqrec takes 2, which is the most." in answers.cost({"bbqrec": 2.0, "a": 1.0}, 4, 9.0)
+    assert "a row of bbqrec takes 2 minutes, and a takes the most, 3." in answers.cost(
+        {"bbqrec": 2.0, "a": 3.0}, 4, 9.0
+    )
+    assert "a row of bbqrec takes 2 minutes, which is the most." in answers.cost({"bbqrec": 2.0, "a": 1.0}, 4, 9.0)
 
 
 @pytest.mark.parametrize(
