@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from bbqrec_core import SemanticIds, Tokenized, health
 from bbqrec_core.tokenizer.semantic_ids import group_sizes, move_to_free
@@ -144,20 +144,24 @@ def nested(frame: pl.DataFrame, column: str) -> dict[str, dict[str, float]]:
 
 
 def largest_groups(
-    ids: SemanticIds, events: Int[np.ndarray, "N"], titles: Sequence[str], most: int = 5
+    raw_codes: Int[np.ndarray, "N L"],
+    present: Bool[np.ndarray, "N S"],
+    events: Int[np.ndarray, "N"],
+    titles: Sequence[str],
+    most: int = 5,
 ) -> pl.DataFrame:
-    """The largest groups of items with one ID before the repair, largest first.
+    """The largest groups of items with one ID before the repair, largest first; all arguments have the padding row.
 
-    Args: events: training events by row, with the padding row. titles: the same rows.
+    Args: present: signals of each item. events: of training.
     Returns: columns ID before repair, items, signals present (%), mean training events, some of them (four titles).
     """
-    size, group = group_sizes(ids.raw_codes)
+    size, group = group_sizes(raw_codes)
     table = []
     for index in np.argsort(-size, kind="stable")[:most]:
         member = np.flatnonzero(group == index) + 1
-        code = "-".join(map(str, ids.raw_codes[member[0]].tolist()))
+        code = "-".join(map(str, raw_codes[member[0]].tolist()))
         some = "; ".join(textwrap.shorten(str(titles[i]), 30, placeholder="…") for i in member[:4])
-        table.append((code, len(member), 100 * ids.present[member].mean(), events[member].mean(), some))
+        table.append((code, len(member), 100 * present[member].mean(), events[member].mean(), some))
     columns = ["ID before repair", "items", "signals present (%)", "mean training events", "some of them"]
     return pl.DataFrame(table, schema=columns, orient="row")
 

@@ -71,6 +71,23 @@ def size_curves(
     return pl.DataFrame(rows)
 
 
+def size_gains(points: pl.DataFrame) -> tuple[dict[str, float], float]:
+    """Gain of each size on validation, and how far the seeds of one value differ on average.
+
+        gain = largest mean over seeds - mean over seeds of the value of `config`
+
+    Args: points: from `size_curves`. Returns: (label of the size -> gain, mean over values of max - min over seeds).
+    """
+    of_value = points.group_by("size", "value", "own", maintain_order=True).agg(
+        pl.col("valid").mean(), (pl.col("valid").max() - pl.col("valid").min()).alias("apart")
+    )
+    gains = {
+        SIZES[symbol][1]: part["valid"].max() - part.filter("own")["valid"][0]
+        for (symbol,), part in of_value.group_by("size", maintain_order=True)
+    }
+    return gains, float(of_value["apart"].mean())
+
+
 SMALL = PlantedConfig(users=200, items=120, branching=(4, 3), features="direct", missing=0.0)
 # Overrides on `smoke` that separate the parts of planted data: a strong cross-modal loss, a weak CLUB penalty, and no
 # reconstruction from the codes only, because that loss would put the nuisance into the codes.

@@ -1,6 +1,6 @@
 """Statistics of the main table: segments, list metrics, intervals, expectations against outcomes, shared hits."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -126,6 +126,22 @@ def holm(p_values: Float[np.ndarray, "m"]) -> Float64[np.ndarray, "m"]:
 
 
 CLEAR = 0.05  # a difference is clear if its p-value after Holm is below this
+
+
+def family(compared: pl.DataFrame, metric: str, against: Collection[str] | None = None) -> pl.DataFrame:
+    """The comparisons of one question, with p-values that Holm's method corrects for these tests and no others.
+
+    Args: compared: `runs.intervals`. metric: of the question; rows ranked by beam search are included. against: the
+        variants that the question is about; None is all.
+    Returns: the rows of `compared`, in its order; their number is the number of tests.
+    """
+    asked = compared.filter(pl.col("metric").str.starts_with(metric))
+    if against is not None:
+        asked = asked.filter(pl.col("against").is_in(list(against)))
+    corrected = holm(asked["p"].to_numpy()) if len(asked) else []
+    return asked.with_columns(p_holm=pl.Series(corrected, dtype=pl.Float64))
+
+
 OUTCOMES = ("as expected", "the other way round", "open")
 
 

@@ -201,3 +201,24 @@ def test_seeds_have_tables_of_their_own(data: NamedDataset, tmp_path: Path) -> N
     one, two, again = collisions.ids_of_seeds(data, "random-ids", config(), (0, 1, 0), Store(tmp_path))
     assert np.array_equal(one, again)
     assert (one != two).any()
+
+
+def test_the_largest_groups_are_listed_first_with_what_their_items_lack() -> None:
+    raw = np.array([[0, 0], [1, 2], [1, 2], [0, 1], [1, 2], [0, 1]])
+    present = np.ones((6, 2), bool)
+    present[3] = False
+    frame = collisions.largest_groups(
+        raw, present, np.array([0, 1, 2, 3, 6, 5]), ["", "a", "b", "c", "x" * 40, "e"], most=2
+    )
+    assert frame["ID before repair"].to_list() == ["1-2", "0-1"]
+    assert frame["items"].to_list() == [3, 2]
+    assert frame["signals present (%)"].to_list() == [100.0, 50.0]
+    assert frame["mean training events"].to_list() == [3.0, 4.0]
+    assert frame["some of them"][1] == "c; e"
+
+
+def test_a_branch_has_about_the_wanted_number_of_items() -> None:
+    codes = np.array([[9, 9], *([[0, i] for i in range(7)] + [[2, i] for i in range(3)] + [[3, 0]])])
+    assert collisions.branch(codes, items=4).tolist() == [8, 9, 10]
+    assert collisions.branch(codes, items=1).tolist() == [8, 9, 10], "a branch of one item shows nothing"
+    assert collisions.branch(np.array([[0, 0], [4, 1]])).tolist() == [1]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+import pytest
 from tiny import ids_config, lab_recommender_config, lab_tokenizer_config, planted_data
 
 from bbqrec_core import EvaluationConfig
@@ -54,3 +55,11 @@ def test_a_point_is_the_row_of_that_size(tmp_path: Path) -> None:
         ndcg.select("seen_items", "value").iter_rows()
     )
     assert first["valid"] == wanted.cost["valid_ndcg@10"].item()
+
+
+def test_the_gain_of_a_size_is_over_the_own_value_and_zero_if_that_is_best() -> None:
+    lines = [("K", 8, False, 0.3), ("K", 8, False, 0.1), ("K", 16, True, 0.1), ("K", 16, True, 0.1)]
+    lines += [("L", 2, True, 0.3), ("L", 3, False, 0.2)]
+    gains, apart = sweeps.size_gains(pl.DataFrame(lines, schema=["size", "value", "own", "valid"], orient="row"))
+    assert gains == pytest.approx({"codes per level K": 0.1, "levels L": 0.0})
+    assert apart == pytest.approx(0.05)

@@ -1,5 +1,6 @@
 """Tables: means over seeds by hand, and files that hold what the frame holds."""
 
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -49,11 +50,11 @@ def test_saved_table_reads_back_and_the_pages_hold_every_cell(tmp_path: Path) ->
     assert pl.read_csv(tmp_path / "t.csv").equals(frame)
     page = (tmp_path / "t.md").read_text()
     assert "| a\\|b | 0.3333 |" in page
-    assert page.startswith("Two rows & a caption\n\n| name_1 | value |\n| --- | --- |\n")
+    assert page.startswith("Two rows & a caption\n\n| name 1 | value |\n| --- | --: |\n")
     paper = (tmp_path / "t.tex").read_text()
     assert "50 \\% &  \\\\" in paper
     assert "\\caption{Two rows \\& a caption}" in paper
-    assert "name\\_1 & value" in paper
+    assert "name 1 & value" in paper
 
 
 def test_piped_table_keeps_long_cells_whole(capsys: pytest.CaptureFixture) -> None:
@@ -85,3 +86,30 @@ def test_lists_that_are_all_empty_are_told_in_words() -> None:
     none = pl.DataFrame([("b", 0, "filtered", "all", "coverage@10", 0.0)], schema=_rows().schema, orient="row")
     assert "Seen items filtered: every user has had every item" in tables.told_of_empty_lists(none)
     assert "included" not in tables.told_of_empty_lists(pl.concat([_rows(), none]))
+
+
+def test_a_printed_table_has_words_for_heads_thousands_and_dates_as_dates(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {
+            "seen_items": ["included", "filtered"],
+            "items": [12_345, None],
+            "year": [1995, 2024],
+            "when": [datetime(1998, 3, 1), datetime(1998, 3, 2, 7, 5)],
+            "p_holm": [0.00012, 0.5],
+            "events": [1234.56, 2.0],
+            "rate (%)": [27.5, 0.0],
+            "ndcg": [float("nan"), None],
+        }
+    )
+    lines = tables.markdown(frame, "c").splitlines()[2:]
+    assert lines[0] == "| seen items | items | year | when | p after Holm | events | rate (%) | NDCG@10 |"
+    assert lines[2] == "| included | 12,345 | 1995 | 1998-03-01 | 0.0001 | 1,234.6 | 27.5 | n/a |"
+    assert lines[3] == "| filtered |  | 2024 | 1998-03-02 07:05 | 0.5000 | 2.0 | 0.0 |  |"
+    tables.save_table(frame, "t", tmp_path, "c")
+    assert (tmp_path / "t.csv").read_text().startswith("seen_items,items,year,when,p_holm,events,rate (%),ndcg\n")
+    assert "12345" in (tmp_path / "t.csv").read_text()
+    assert "included & 12,345 & 1995 & 1998-03-01" in (tmp_path / "t.tex").read_text()
+
+
+def test_names_are_listed_as_in_a_sentence() -> None:
+    assert [tables.listed(list(some)) for some in ("", "a", "ab", "abc")] == ["none", "a", "a and b", "a, b and c"]

@@ -152,6 +152,10 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
         "ledger of many": lambda: plots.ledger(
             {"shared users below a code (times any two)": single, "NDCG@10": single, "codebook vectors": single}
         ),
+        "ledger of four": lambda: plots.ledger(
+            dict.fromkeys(("items that share an ID", "even use of the first code", "children of a first code"), single)
+            | {"shared users below a code (times any two)": single}
+        ),
         "ledger with one far off": lambda: plots.ledger(
             {
                 "collision rate (%)": {name: {"": 1300.0 ** (i == 2)} for i, name in enumerate(NAMES)},

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bbqrec_lab import plots
 
@@ -40,6 +41,7 @@ def maps_figure(**options: object) -> Figure:
     return plots.heat_maps(maps, ["row one", "two", "three"], list("abcde"), "weight", **options)
 
 
+SEGMENTS = [f"NDCG@10, {name}" for name in ("head items", "tail items", "short histories", "long histories")]
 FIGURES: dict[str, Callable[[], Figure]] = {
     "vectors": lambda: plots.vectors_plane(np.array([[3.0, 0.0], [-0.2, 0.1]]), ["a long name", "another"]),
     "maps": maps_figure,
@@ -65,7 +67,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     "one panel": lambda: plots.seed_points({"NDCG@10": SEEDS}, GROUPS, "ours"),
     "sizes": lambda: plots.size_curves(SIZES, dict.fromkeys("SLKE", "a size of a name"), "filtered", "NDCG@10"),
-    "four panels": lambda: plots.seed_points({f"metric {i}": SEEDS for i in range(4)}, GROUPS, "ours"),
+    "four panels": lambda: plots.seed_points(
+        dict.fromkeys(SEGMENTS, SEEDS), GROUPS | {"no-score-reweighting": "a"}, "ours"
+    ),
 }
 
 
@@ -91,6 +95,17 @@ def test_labels_of_an_axis_leave_each_other_room(name: str) -> None:
         shown = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
         boxes = [label.get_window_extent() for label in shown if label.get_visible() and label.get_text()]
         assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_names_of_axes_leave_each_other_room_and_are_large_enough_for_the_book(name: str) -> None:
+    fig = FIGURES[name]()
+    fig.draw_without_rendering()
+    boxes = [ax.xaxis.label.get_window_extent() for ax in fig.axes if ax.get_visible() and ax.get_xlabel()]
+    assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
+    small = {text.get_text() for text in fig.findobj(Text) if text.get_fontsize() < plots.SMALLEST}
+    assert not {text for text in small if text.strip()}
+    assert fig.get_figwidth() <= plots.WIDEST
 
 
 def test_compared_maps_share_one_scale_and_one_colour_bar() -> None:

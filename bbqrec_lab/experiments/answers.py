@@ -1,0 +1,215 @@
+"""Answers of the notebooks on results: one sentence per section, whose words follow from the numbers that it quotes.
+
+Words such as *above* and *below* compare numbers as they are printed, so that no sentence contradicts its own digits.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from bbqrec_lab.experiments.statistics import CLEAR
+from bbqrec_lab.experiments.tables import listed
+
+Shares = Mapping[str, float]  # name -> value
+
+
+def _sign(value: float, form: str) -> int:
+    """The sign of a number as it is printed: 0 if it is printed as zero."""
+    return int(np.sign(float(f"{value:{form}}")))
+
+
+def _order(one: float, two: float, form: str) -> int:
+    """1, 0 or -1: whether `one` is above, equal to or below `two`, as both are printed."""
+    return int(np.sign(float(f"{one:{form}}") - float(f"{two:{form}}")))
+
+
+def _by_sign(differences: Shares, form: str = "+.4f") -> dict[int, list[str]]:
+    """Names with their values, by the sign of the value as printed; NaN is left out."""
+    found: dict[int, list[str]] = {1: [], -1: [], 0: []}
+    for name, value in differences.items():
+        if np.isfinite(value):
+            found[_sign(value, form)].append(f"{name} ({value:{form}})")
+    return found
+
+
+def interval(difference: float, low: float, high: float, p: float) -> str:
+    """What a comparison of two recommenders shows: its interval and its p-value, which can disagree near the border."""
+    zero = "contains" if low <= 0 <= high else "excludes"
+    told = f"the mean difference is {difference:+.3f}, its 95 % interval {low:+.3f} to {high:+.3f} {zero} zero"
+    if p >= CLEAR:
+        return f"Not clear: {told}, and p is {p:.3f}, so chance can explain it."
+    side = "ours" if difference > 0 else "theirs"
+    return f"Clear in favour of {side}: {told}, and p is {p:.3f}."
+
+
+def standing(means: Shares, spread: float, seeds: int, name: str = "bbqrec") -> str:
+    """The rank of one variant, and whether its seeds differ as much as it does from the best variant.
+
+    Args: means: variant -> mean over seeds. spread: largest minus smallest seed of `name`. seeds: their number.
+    """
+    if not any(means.values()):
+        return "No variant finds a target, so no order can be given."
+    top = max(means.values())
+    best = [other for other in means if _order(means[other], top, ".4f") == 0]
+    rank = 1 + sum(_order(other, means[name], ".4f") > 0 for other in means.values())
+    said = f"{name} has rank {rank} of {len(means)} with {means[name]:.4f}"
+    if rank > 1:
+        said += f", and {listed(best)} {'leads' if len(best) == 1 else 'lead'} with {top:.4f}"
+    elif len(best) > 1:
+        said += f", together with {listed([other for other in best if other != name])}"
+    if seeds < 2:
+        return f"{said}; one seed does not show how much another training run would move this."
+    everything = np.ptp([*means.values()])
+    return f"{said}; its {seeds} seeds span {spread:.4f}, and the range of all variants is {everything:.4f}."
+
+
+def relative(means: Shares, others: Sequence[str], name: str = "bbqrec") -> str:
+    """What other variants reach of the score of one variant, in percent."""
+    if not means[name]:
+        return f"{name} finds no target, so no share of its score can be given."
+    return "Of the NDCG@10 of {}: {}.".format(
+        name, ", ".join(f"{other} reaches {means[other] / means[name]:.0%}" for other in others)
+    )
+
+
+class Verdicts(NamedTuple):
+    """Names of compared variants by outcome; open: neither, whatever the sign."""
+
+    better: list[str]
+    worse: list[str]
+    open: list[str]
+
+
+def verdicts(asked: pl.DataFrame) -> Verdicts:
+    """Divide comparisons with `bbqrec` by sign and corrected p-value.
+
+    Args: asked: columns against, difference and p_holm, from `statistics.family`.
+    """
+    found = Verdicts([], [], [])
+    for name, difference, p in asked.select("against", "difference", "p_holm").iter_rows():
+        kind = found.open if p >= CLEAR or difference == 0 else found.better if difference > 0 else found.worse
+        kind.append(name)
+    return found
+
+
+def clear(asked: pl.DataFrame, tests: int) -> str:
+    """Which comparisons with `bbqrec` are clear, and how far the open ones reach.
+
+    Args: asked: as `verdicts`, with columns low and high; one row per variant. tests: for which p was corrected.
+    """
+    if asked.is_empty():
+        return "There is nothing to compare with."
+    found = verdicts(asked)
+    unsure = asked.filter(pl.col("against").is_in(found.open))
+    reach = "no comparison is open"
+    if len(unsure):
+        reach = (
+            f"{len(unsure)} of {len(asked)} {'is' if len(unsure) == 1 else 'are'} open ({listed(found.open)}), with "
+            f"intervals from {unsure['low'].min():+.4f} to {unsure['high'].max():+.4f}, which does not mean equal"
+        )
+    return (
+        f"bbqrec is clearly better than {listed(found.better)} and clearly worse than {listed(found.worse)}; {reach} "
+        f"(p below {CLEAR} after Holm's correction for the {tests} tests of this question)."
+    )
+
+
+def who_gains(ours: Shares, theirs: Shares, against: str) -> str:
+    """In which segments of users `bbqrec` is above another variant.
+
+    Args: ours, theirs: segment -> NDCG@10; only common segments are compared.
+    """
+    common = {name: ours[name] - theirs[name] for name in ours if name in theirs}
+    found = _by_sign(common)
+    kinds = {"above": found[1], "below": found[-1], "equal to": found[0]}
+    parts = [f"{word} {against} for {listed(names)}" for word, names in kinds.items() if names]
+    if not parts:
+        return f"No segment can be compared with {against}."
+    return f"bbqrec is {', '.join(parts)} (means over seeds; no test)."
+
+
+def coverage(cover: Shares, unequal: Shares, others: Sequence[str] = ("popularity", "random-ids")) -> str:
+    """How much of the catalogue `bbqrec` recommends, and how evenly, beside other variants."""
+    mine, gini = cover["bbqrec"], unequal["bbqrec"]
+    parts = []
+    for other in others:
+        more = {1: "more than", 0: "as much as", -1: "less than"}[_order(100 * mine, 100 * cover[other], ".1f")]
+        even = {1: "less evenly", 0: "as evenly", -1: "more evenly"}[_order(gini, unequal[other], ".3f")]
+        parts.append(f"{more} {other} ({100 * cover[other]:.1f} %) and {even} ({unequal[other]:.3f})")
+    return f"bbqrec covers {100 * mine:.1f} % of the catalogue with Gini {gini:.3f}, {', '.join(parts)}."
+
+
+def cost(minutes: Shares, rows: int, total: float) -> str:
+    """Total minutes of all rows, and the dearest variant beside `bbqrec`.
+
+    Args: minutes: variant -> minutes of training and scoring per row. rows: their number. total: minutes of all rows.
+    """
+    dearest = max(minutes, key=minutes.get)
+    beside = "which is the most" if dearest == "bbqrec" else f"and {dearest} takes the most, {minutes[dearest]:.2g}"
+    return (
+        f"All {rows} rows took {total:.1f} minutes of training and scoring, without tokenizers; a row of bbqrec takes "
+        f"{minutes['bbqrec']:.2g} minutes, {beside}."
+    )
+
+
+def way_to_ceiling(means: Shares, ceiling: float, floor: str = "popularity") -> str:
+    """How far `bbqrec` and the best variant come on the way from popularity (0 %) to the oracle (100 %)."""
+    way = ceiling - means[floor]
+    if way <= 0:
+        return f"There is no way to go: {floor} ({means[floor]:.4f}) already reaches the oracle ({ceiling:.4f})."
+    share = {name: 100 * (value - means[floor]) / way for name, value in means.items()}
+    best, mine = max(share, key=share.get), f"{share['bbqrec']:.0f}"
+    said = f"bbqrec comes {mine} % of the way from {floor} to the oracle"
+    if float(mine) < 0:
+        said = f"bbqrec stays below {floor} by {mine[1:]} % of the way from it to the oracle"
+    return f"{said}." if best == "bbqrec" else f"{said}; {best} comes furthest, {share[best]:.0f} %."
+
+
+def separation(ratios: Sequence[float], behaviour: Sequence[float], nuisance: Sequence[float]) -> str:
+    """At which ratios the loss terms keep nuisance out of the codes without losing behaviour.
+
+    Args: behaviour, nuisance: change of the probe gain by the terms, at each ratio.
+    """
+    good, bad = [], []
+    for ratio, more, less in zip(ratios, behaviour, nuisance, strict=True):
+        works = _sign(more, "+.2f") >= 0 and _sign(less, "+.2f") < 0
+        (good if works else bad).append(f"{ratio:g} ({more:+.2f} and {less:+.2f})")
+    parts = [f"less nuisance without less behaviour at ratio {listed(good)}"] if good else []
+    parts += [f"not at {listed(bad)}" if good else f"at no ratio less nuisance without less behaviour: {listed(bad)}"]
+    return f"The two terms leave {', but '.join(parts if bad else parts[:1])} (changes of behaviour and of nuisance)."
+
+
+def new_items(found: Shares, targets: int, rival: str, control: str, name: str) -> str:
+    """Whether a model finds items that no training saw, and whether backing off and the place in the tree help.
+
+    Args: found: variant -> Recall@20 on new items. targets: their number. rival: `name` without backing off. control:
+        `name` with random IDs.
+    """
+    if not any(_sign(value, ".2f") for value in found.values()):
+        return f"No model finds any of the {targets} new targets, so these runs do not show whether backing off helps."
+    words = {1: "more than", 0: "as many as", -1: "fewer than"}
+    parts = [
+        f"{words[_order(found[name], found[other], '.2f')]} {what} ({found[other]:.2f})"
+        for other, what in ((rival, "without backing off"), (control, "with random IDs"))
+    ]
+    best = max(found, key=found.get)
+    most = "" if _order(found[best], found[name], ".2f") == 0 else f"; {best} finds the most ({found[best]:.2f})"
+    return f"{name} finds {found[name]:.2f} of {targets} new targets, {' and '.join(parts)}{most}."
+
+
+def sizes(gain: Shares, apart: float) -> str:
+    """Which size gains most over its value in the preset, and whether seeds differ by less.
+
+    Args: gain: name of the size -> best mean on validation minus that of the preset's value. apart: mean difference of
+        two seeds of one size.
+    """
+    most = max(gain, key=gain.get)
+    if _sign(gain[most], ".3f") <= 0:
+        return f"No size that was tried is better than that of the preset; two seeds differ by {apart:.3f} on average."
+    beyond = _order(gain[most], apart, ".3f") > 0
+    told = "more than" if beyond else "not more than"
+    return (
+        f"The largest gain comes from another {most} ({gain[most]:+.3f}), {told} two seeds of one size differ on "
+        f"average ({apart:.3f})."
+    )

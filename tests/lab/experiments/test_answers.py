@@ -1,0 +1,185 @@
+"""Answers of the notebooks on results: their words follow the numbers that they quote, of either sign and at zero."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from bbqrec_lab.experiments import answers, statistics
+
+
+def compared(*lines: tuple) -> pl.DataFrame:
+    """Comparisons with `bbqrec`: against, difference, low, high, p_holm."""
+    schema = {"against": pl.String} | dict.fromkeys(["difference", "low", "high", "p_holm"], pl.Float64)
+    return pl.DataFrame(lines, schema=schema, orient="row")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ((0.1, -0.01, 0.2, 0.3), ["Not clear", "+0.100", "-0.010 to +0.200 contains zero", "p is 0.300, so chance"]),
+        ((0.1, 0.01, 0.2, 0.07), ["Not clear", "+0.010 to +0.200 excludes zero"]),
+        ((0.1, 0.01, 0.2, 0.01), ["Clear in favour of ours", "excludes zero"]),
+        ((-0.1, -0.2, -0.01, 0.01), ["Clear in favour of theirs", "-0.200 to -0.010 excludes zero"]),
+        ((0.0, 0.0, 0.0, 1.0), ["Not clear", "contains zero"]),
+    ],
+)
+def test_an_interval_is_told_by_its_numbers(found: tuple, words: list[str]) -> None:
+    said = answers.interval(*found)
+    assert all(part in said for part in words), said
+
+
+@pytest.mark.parametrize(
+    ("means", "seeds", "words"),
+    [
+        ({"a": 0.3, "bbqrec": 0.2, "b": 0.1}, 3, "rank 2 of 3 with 0.2000, and a leads with 0.3000; its 3 seeds span"),
+        ({"a": 0.1, "bbqrec": 0.2}, 3, "rank 1 of 2 with 0.2000; its 3 seeds span 0.0100, and the range of all"),
+        ({"a": 0.20001, "bbqrec": 0.2}, 3, "rank 1 of 2 with 0.2000, together with a;"),
+        ({"a": 0.3, "b": 0.3, "bbqrec": 0.2}, 1, "a and b lead with 0.3000; one seed does not show"),
+        ({"bbqrec": 0.2}, 1, "rank 1 of 1"),
+        ({"a": 0.0, "bbqrec": 0.0}, 3, "No variant finds a target"),
+        ({"a": 0.1, "bbqrec": 0.0}, 3, "rank 2 of 2 with 0.0000"),
+    ],
+)
+def test_the_standing_counts_ties_as_printed(means: dict, seeds: int, words: str) -> None:
+    assert words in answers.standing(means, 0.01, seeds)
+
+
+def test_shares_of_a_score_of_zero_are_not_given() -> None:
+    means = {"bbqrec": 0.2, "a": 0.3, "b": 0.0}
+    assert answers.relative(means, ("a", "b")) == "Of the NDCG@10 of bbqrec: a reaches 150%, b reaches 0%."
+    assert "no share" in answers.relative(means | {"bbqrec": 0.0}, ("a",))
+
+
+def test_clear_names_each_variant_once_and_quotes_the_intervals_of_the_open_ones() -> None:
+    asked = compared(
+        ("up", 0.5, 0.4, 0.6, 0.01),
+        ("down", -0.5, -0.6, -0.4, 0.04),
+        ("open up", 0.1, -0.02, 0.3, 0.05),
+        ("open down", -0.1, -0.2, 0.01, 0.9),
+        ("equal", 0.0, 0.0, 0.0, 1.0),
+    )
+    assert answers.verdicts(asked) == (["up"], ["down"], ["open up", "open down", "equal"])
+    assert answers.clear(asked, 10) == (
+        "bbqrec is clearly better than up and clearly worse than down; 3 of 5 are open (open up, open down and equal), "
+        "with intervals from -0.2000 to +0.3000, which does not mean equal (p below 0.05 after Holm's correction for "
+        "the 10 tests of this question)."
+    )
+
+
+def test_clear_can_be_told_of_one_row_of_none_open_and_of_no_row() -> None:
+    one = answers.clear(compared(("up", 0.5, 0.4, 0.6, 0.01)), 2)
+    assert "clearly better than up and clearly worse than none; no comparison is open" in one
+    assert "1 of 1 is open (x)" in answers.clear(compared(("x", 0.5, -0.4, 0.6, 0.3)), 2)
+    assert answers.clear(compared(), 0) == "There is nothing to compare with."
+
+
+def test_holm_corrects_for_the_tests_of_the_question_only() -> None:
+    lines = [("ndcg@10", "a", 0.02), ("recall@10", "a", 0.001), ("ndcg@10 by beam 5", "b", 0.03), ("ndcg@10", "c", 0.5)]
+    frame = pl.DataFrame(lines, schema=["metric", "against", "p"], orient="row").with_columns(p_holm=pl.lit(9.0))
+    found = statistics.family(frame, "ndcg@10")
+    assert found["against"].to_list() == ["a", "b", "c"]
+    assert found["p_holm"].to_list() == pytest.approx([0.06, 0.06, 0.5])
+    assert statistics.family(frame, "ndcg@10", {"a", "c"})["p_holm"].to_list() == pytest.approx([0.04, 0.5])
+    assert statistics.family(frame, "ndcg@10", {"z"}).is_empty()
+
+
+def test_segments_are_told_by_sign_as_printed() -> None:
+    ours = {"a": 0.3, "b": 0.1, "c": 0.20001, "only ours": 1.0, "unknown": np.nan}
+    said = answers.who_gains(ours, {"a": 0.2, "b": 0.2, "c": 0.2, "unknown": 0.1}, "sasrec")
+    assert said == (
+        "bbqrec is above sasrec for a (+0.1000), below sasrec for b (-0.1000), equal to sasrec for c (+0.0000) (means "
+        "over seeds; no test)."
+    )
+    assert "No segment" in answers.who_gains(ours, {}, "sasrec")
+
+
+@pytest.mark.parametrize(
+    ("mine", "gini", "words"),
+    [
+        (0.7, 0.5, ["more than popularity (50.0 %) and more evenly (0.600)", "more than random-ids"]),
+        (0.3, 0.9, ["less than popularity (50.0 %) and less evenly (0.600)", "less than random-ids"]),
+        (0.5001, 0.6001, ["as much as popularity (50.0 %) and as evenly (0.600)"]),
+    ],
+)
+def test_coverage_is_told_by_sign(mine: float, gini: float, words: list[str]) -> None:
+    others = {"popularity": 0.5, "random-ids": 0.5}
+    said = answers.coverage(others | {"bbqrec": mine}, dict.fromkeys(others, 0.6) | {"bbqrec": gini})
+    assert all(part in said for part in words), said
+
+
+def test_the_dearest_variant_is_named() -> None:
+    assert "a row of bbqrec takes 2 minutes, and a takes the most, 3." in answers.cost(
+        {"bbqrec": 2.0, "a": 3.0}, 4, 9.0
+    )
+    assert "a row of bbqrec takes 2 minutes, which is the most." in answers.cost({"bbqrec": 2.0, "a": 1.0}, 4, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("means", "ceiling", "words"),
+    [
+        ({"bbqrec": 0.2, "popularity": 0.1}, 0.3, "bbqrec comes 50 % of the way from popularity to the oracle."),
+        ({"bbqrec": 0.05, "popularity": 0.1}, 0.2, "bbqrec stays below popularity by 50 % of the way"),
+        (
+            {"bbqrec": 0.1, "popularity": 0.1, "a": 0.2},
+            0.3,
+            "comes 0 % of the way from popularity to the oracle; a comes",
+        ),
+        ({"bbqrec": 0.2, "popularity": 0.3}, 0.3, "There is no way to go"),
+    ],
+)
+def test_the_way_to_the_ceiling_has_a_sign(means: dict, ceiling: float, words: str) -> None:
+    assert words in answers.way_to_ceiling(means, ceiling)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "nuisance", "words"),
+    [
+        ([0.2, 0.4], [-0.3, -0.5], "leave less nuisance without less behaviour at ratio 0.1 (+0.20 and -0.30) and 1 ("),
+        ([0.2, 0.0], [-0.3, 0.0], "at ratio 0.1 (+0.20 and -0.30), but not at 1 (+0.00 and +0.00)"),
+        (
+            [-0.2, 0.1],
+            [-0.3, 0.2],
+            "at no ratio less nuisance without less behaviour: 0.1 (-0.20 and -0.30) and 1 (+0.10",
+        ),
+    ],
+)
+def test_separation_needs_less_nuisance_and_no_less_behaviour(behaviour: list, nuisance: list, words: str) -> None:
+    said = answers.separation([0.1, 1.0], behaviour, nuisance)
+    assert words in said, said
+    assert ("but not" in said) == (behaviour[1] == 0.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            (0.5, 0.1, 0.2),
+            ["g finds 0.50 of 9 new targets, more than without backing off (0.10) and more than with random"],
+        ),
+        (
+            (0.1, 0.2, 0.1),
+            ["fewer than without backing off (0.20) and as many as with random IDs (0.10); r finds the most"],
+        ),
+        ((0.001, 0.0, 0.0), ["No model finds any of the 9 new targets"]),
+        (
+            (0.0, 0.0, 0.1),
+            ["g finds 0.00", "as many as without", "fewer than with random IDs", "c finds the most (0.10)"],
+        ),
+    ],
+)
+def test_new_items_are_told_by_sign_and_not_at_all_if_none_is_found(values: tuple, words: list[str]) -> None:
+    said = answers.new_items(dict(zip("grc", values, strict=True)), 9, "r", "c", "g")
+    assert all(part in said for part in words), said
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (0.05, "another width (+0.050), more than two seeds"),
+        (0.01, "another width (+0.010), not more than two seeds"),
+        (0.0, "No size that was tried is better"),
+        (-0.01, "No size that was tried is better"),
+    ],
+)
+def test_a_size_is_compared_with_the_seeds(gain: float, words: str) -> None:
+    assert words in answers.sizes({"levels": -0.02, "width": gain}, 0.02)
