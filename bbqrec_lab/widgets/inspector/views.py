@@ -208,9 +208,10 @@ def sharing(atlas: Atlas) -> list[str]:
     shared, events = size[group] > 1, atlas.items.counts[1:]
     if not shared.any():
         return [f"No two of the {counted(len(group))} share an ID before the repair."]
+    groups = int((size > 1).sum())
     told = [
-        f"{counted(shared.sum())} of {len(group):,} share their ID before the repair, in "
-        f"{int((size > 1).sum())} group(s) of at most {counted(size.max())}."
+        f"{counted(shared.sum())} of {len(group):,} share their ID before the repair, in {groups:,} "
+        f"group{'' if groups == 1 else 's'} of at most {counted(size.max())}."
     ]
     alike = []
     for name, space in atlas.spaces.items():

@@ -305,7 +305,7 @@ def alike(atlas: Atlas, raw: list[int], final: list[int], cosine: float) -> Atla
 def test_the_words_on_shared_ids_follow_the_numbers(atlas: Atlas) -> None:
     told = " ".join(views.sharing(alike(atlas, [5, 5, 6, 7], [5, 4, 6, 7], 0.9)))
     assert told == (
-        "2 items of 4 share their ID before the repair, in 1 group(s) of at most 2 items. "
+        "2 items of 4 share their ID before the repair, in 1 group of at most 2 items. "
         "In text space their mean cosine is 0.90; that of any two items is 0.15. "
         "Items that share an ID are more alike than any two items in text space. "
         "Half of them have at most 3 training events; half of the other items at most 12. "
