@@ -4,10 +4,11 @@
 """
 
 from .atlas import Atlas, State, asking, choices, colouring, near, rows_with
-from .views import compare_view, static_page
+from .views import CAUTION, compare_view, sharing, static_page
 from .widget import Inspector, survey_workspace
 
 __all__ = [
+    "CAUTION",
     "Atlas",
     "Inspector",
     "State",
@@ -17,6 +18,7 @@ __all__ = [
     "compare_view",
     "near",
     "rows_with",
+    "sharing",
     "static_page",
     "survey_workspace",
 ]

@@ -6,7 +6,7 @@ An `Atlas` is computed once for a dataset and its tokenizers; a `State` holds th
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -290,7 +290,7 @@ def export_bytes(atlas: Atlas, state: State) -> bytes:
 def to_json(atlas: Atlas, state: State) -> str:
     """A state as one line of JSON, which `from_json` reads; items are named by their IDs in the dataset."""
     known = atlas.items.source_ids
-    told = asdict(state) | {"selected": [known[row] for row in state.selected], "focus": known[state.focus]}
+    told = vars(state) | {"selected": [known[row] for row in state.selected], "focus": known[state.focus]}
     return json.dumps({"tokenizer": atlas.name} | told, ensure_ascii=False)
 
 

@@ -99,9 +99,10 @@ class Clicks(anywidget.AnyWidget):
     _css = """
     .bb-inspector { container-type: inline-size; }
     .bb-desk { display: grid; gap: 4px 12px; overflow: hidden; height: clamp(540px, 100vh - 136px, 1000px); }
+    .bb-map { --bb-legend: 84px; }
     .bb-desk > * { min-width: 0; min-height: 0; }
     .bb-map { display: flex; flex-direction: column; container-type: size; }
-    .bb-scatter { flex: none; height: min(100cqh - 84px, 100cqw - 40px); overflow: hidden; }
+    .bb-scatter { flex: none; height: min(100cqh - var(--bb-legend), 100cqw - 40px); overflow: hidden; }
     .bb-scatter div:has(canvas) { height: 100% !important; min-width: 0; }
     .bb-legend { flex: 1 1 0; min-height: 0; overflow-y: auto; }
     .bb-legend p { margin: 0 0 2px; }
@@ -111,6 +112,8 @@ class Clicks(anywidget.AnyWidget):
     .bb-panels > *, .bb-panels .widget-html-content { flex: none; min-width: 0; width: 100%; margin: 0; }
     .bb-inspector .bb-line, .bb-inspector .bb-about { white-space: normal; overflow-wrap: anywhere; }
     .bb-inspector .bb-title { -webkit-line-clamp: 4; }
+    .bb-panels td .bb-chips { flex-wrap: nowrap; }
+    .bb-panels .bb-key { margin-right: 6px; }
     .bb-panels .bb-cards { flex-wrap: nowrap; overflow-x: auto; padding: 3px; }
     .bb-panels .bb-card { flex: none; }
     .bb-panels .bb-card img, .bb-panels .bb-card svg { height: 66px; }
@@ -126,12 +129,13 @@ class Clicks(anywidget.AnyWidget):
       .bb-side { order: -1; }
     }
     @container (min-width: 600px) and (max-width: 959.9px) {
-      .bb-desk { grid-template: 11fr 9fr / minmax(0, 1fr) minmax(0, 1fr); }
+      .bb-desk { grid-template: 13fr 9fr / minmax(0, 1fr) minmax(0, 1fr); }
+      .bb-map { --bb-legend: 118px; }
       .bb-panels { grid-area: 1 / 2 / 3 / 3; }
     }
     @container (max-width: 599.9px) {
       .bb-desk { grid-template-columns: minmax(0, 1fr); height: auto; }
-      .bb-map { height: calc(100cqw + 80px); }
+      .bb-map { height: calc(100cqw + 90px); --bb-legend: 130px; }
     }
     """
 

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Int
 
 from bbqrec_core import SemanticIds
+from bbqrec_core.tokenizer.semantic_ids import group_sizes
 from bbqrec_lab.plots.style import CATEGORIES
 from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.html_cards import Html
-from bbqrec_lab.widgets.inspector.atlas import Atlas, State, colouring, counted, export_bytes, named, near
+from bbqrec_lab.widgets.inspector.atlas import Atlas, Space, State, colouring, counted, export_bytes, named, near
 
 CARDS, SIBLINGS, CODES, COMPARED = 18, 10, 6, 10  # maximum numbers on display
 NOTHING = "Nothing is selected. Select items on the map, by title or by code."
@@ -63,8 +64,9 @@ def _with_counts(
     atlas: Atlas, prefix: Int[np.ndarray, "positions"], codes: list, size: Int[np.ndarray, "codes"]
 ) -> Html:
     """Chips of single codes below a prefix, each followed by its number of items."""
-    shown = [f"{_chips(atlas, [code], len(prefix))}&thinsp;{size[code]}" for code in codes[:SIBLINGS]]
-    return Html(f'<span data-prefix="{",".join(map(str, prefix))}">{"&ensp;".join(shown)}</span>' if shown else "none")
+    one = '<span class="bb-key">{}&thinsp;{}</span>'  # chip and number stay on one line
+    shown = "".join(one.format(_chips(atlas, [code], len(prefix)), size[code]) for code in codes[:SIBLINGS])
+    return Html(f'<span data-prefix="{",".join(map(str, prefix))}">{shown}</span>' if shown else "none")
 
 
 def item_link(atlas: Atlas, row: int) -> Html:
@@ -196,6 +198,49 @@ def export_view(atlas: Atlas, state: State) -> Html:
     rows = f"{len(state.selected)} row{'' if len(state.selected) == 1 else 's'}"
     link = f'<a download="selection.csv" href="data:text/csv;base64,{data}">Download {rows} as CSV</a>'
     return Html(f"<p>{link}</p>")
+
+
+def sharing(atlas: Atlas) -> list[str]:
+    """Sentences about the items that share an ID of the first tokenizer before the repair: how alike they are, how
+    often they are used, and whether an ID is still shared after the repair.
+    """
+    size, group = group_sizes(atlas.ids.raw_codes)
+    shared, events = size[group] > 1, atlas.items.counts[1:]
+    if not shared.any():
+        return [f"No two of the {counted(len(group))} share an ID before the repair."]
+    groups = int((size > 1).sum())
+    told = [
+        f"{counted(shared.sum())} of {len(group):,} share their ID before the repair, in {groups:,} "
+        f"group{'' if groups == 1 else 's'} of at most {counted(size.max())}."
+    ]
+    alike = []
+    for name, space in atlas.spaces.items():
+        within, anyhow = _mean_cosine(space, group), _mean_cosine(space, np.zeros_like(group))
+        if not np.isnan(within):
+            told.append(f"In {name} space their mean cosine is {within:.2f}; that of any two items is {anyhow:.2f}.")
+            alike += [name] if within > anyhow else []
+    more = f"in {', '.join(alike)} space" if alike else "in no space"
+    told.append(f"Items that share an ID are more alike than any two items {more}.")
+    if not shared.all():
+        ours, others = np.median(events[shared]), np.median(events[~shared])
+        told.append(f"Half of them have at most {ours:g} training events; half of the other items at most {others:g}.")
+    left = group_sizes(atlas.ids.code_ids)
+    still = int((left[0][left[1]] > 1).sum())
+    told.append(f"After the repair {counted(still) if still else 'no item'} share{'' if still > 1 else 's'} an ID.")
+    return told
+
+
+def _mean_cosine(space: Space, group: Int[np.ndarray, "items"]) -> float:
+    """The mean cosine of all pairs of items in the same group that have a vector; nan if there is no such pair.
+
+    The sum over the pairs of a group follows from the length of the sum of its unit vectors.
+    """
+    vectors, group = space.vectors[1:][space.present[1:]].astype(np.float64), group[space.present[1:]]
+    n = np.bincount(group)
+    total = np.zeros((len(n), vectors.shape[1]))
+    np.add.at(total, group, vectors)
+    pairs = (n * (n - 1)).sum()
+    return float(((total**2).sum() - (vectors**2).sum()) / pairs) if pairs else float("nan")
 
 
 VIEWS: dict[str, Callable[[Atlas, State], Html]] = {

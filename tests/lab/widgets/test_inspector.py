@@ -1,7 +1,9 @@
 """State and views of the inspector compared with counts by hand, and its controls without a browser."""
 
+import codecs
 import html
 import io
+import json
 import re
 from base64 import b64decode
 from dataclasses import replace
@@ -11,7 +13,7 @@ import ipywidgets
 import numpy as np
 import polars as pl
 import pytest
-from tiny import ids_config, lab_tokenizer_config, planted_data
+from tiny import ids_config, lab_tokenizer_config, planted_data, semantic_ids
 
 from bbqrec_lab.baselines.tokenizers import make_tokenized
 from bbqrec_lab.store import Store
@@ -22,16 +24,21 @@ from bbqrec_lab.widgets.inspector.atlas import (
     BANDS,
     MOST,
     Atlas,
+    Space,
     State,
     asking,
     choices,
     colouring,
+    counted,
     export,
+    from_json,
     matches,
+    named,
     near,
     rows_with,
     selecting,
     survey,
+    to_json,
 )
 
 # The warning comes from jupyter-scatter, which uses a deprecated pandas option.
@@ -100,6 +107,113 @@ def test_titles_are_found_whatever_the_case(atlas: Atlas) -> None:
     ]
     assert matches(atlas, "  ") == []
     assert len(matches(atlas, "a", most=4)) == 4
+
+
+def test_items_are_found_by_their_id_first(atlas: Atlas) -> None:
+    ids = ("", *(f"7{row}" for row in range(1, atlas.items.n_items + 1)))
+    titles = tuple("Film 72" if row == 5 else f"film {row}" for row in range(atlas.items.n_items + 1))
+    items = replace(atlas.items, source_ids=ids, titles=titles)
+    other = replace(atlas, items=items, folded=tuple(map(str.casefold, titles)))
+    found = matches(other, "72")
+    assert found[:2] == [2, 5], "the item with this ID, then titles that contain it"
+    assert sorted(found[2:]) == list(range(20, 25)), "then IDs that begin with it"
+    assert named(items, 2) == "film 2 · item 72"
+    assert named(replace(items, titles=("", *(f"item {known}" for known in ids[1:]))), 2) == "item 72"
+
+
+def test_one_item_is_no_items() -> None:
+    assert [counted(number) for number in (0, 1, 2, 1234)] == ["0 items", "1 item", "2 items", "1,234 items"]
+
+
+def test_the_legend_counts_grey_points_and_fits_the_method(atlas: Atlas) -> None:
+    by = "collision group"
+    grey = atlas.items.n_items - int(np.any([*colouring(atlas, by).values()], axis=0).sum())
+    assert grey > 0, "the case has grey points"
+    page = plain(views.legend_view(atlas, State((1, 2), 1, by)))
+    assert f"Pale grey: {counted(grey)} in no coloured group. Black: 2 selected. PCA map" in page
+    assert "UMAP" not in page
+    assert "UMAP map: near points are similar" in plain(views.legend_view(replace(atlas, method="UMAP"), State()))
+    assert views.GREY not in views.legend_view(atlas, State(colour=by)), "grey has no key as a group has"
+    assert "Pale grey" not in plain(views.legend_view(atlas, State(colour="popularity"))), "each item has a band"
+
+
+def test_cards_and_neighbours_show_item_ids_and_the_focus(atlas: Atlas) -> None:
+    page = views.panels_view(atlas, State((4, 9), 9))
+    assert re.findall(r'class="bb-card bb-focus" data-row="(\d+)"', page) == ["9"]
+    shown = plain(page)
+    neighbour = int(near(atlas.spaces["behaviour"], 9)[0][0])
+    for row in (4, 9, neighbour):
+        assert f"item {atlas.items.source_ids[row]}" in shown
+
+
+def test_chips_of_siblings_know_their_prefix_and_those_of_another_tokenizer_are_marked(atlas: Atlas) -> None:
+    page = views.panels_view(atlas, State((4,), 4, compared="chance"))
+    own = atlas.ids.code_ids[4].tolist()
+    known = re.findall(r'data-prefix="([^"]*)"', page)
+    assert known[0] == ""
+    assert all(prefix == ",".join(map(str, own[: prefix.count(",") + 1])) for prefix in known[1:])
+    assert page.count("data-other") == 1
+
+
+def test_a_state_becomes_json_and_comes_back(atlas: Atlas) -> None:
+    first = int(atlas.ids.code_ids[3, 0])
+    by_code = asking(atlas, [first])
+    for state in (State(), State(**by_code, colour="popularity", query="ä", level=2, compared="chance")):
+        assert from_json(atlas, to_json(atlas, state)) == state
+    assert atlas.items.source_ids[by_code["focus"]] in to_json(atlas, State(**by_code))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"tokenizer": "mine"}, "tokenizer must be one of learned, got 'mine'"),
+        ({"selected": ["nobody"]}, "this dataset has no item 'nobody'"),
+        ({"selected": [""]}, "this dataset has no item ''"),
+        ({"selected": "3"}, "this dataset has no item None"),
+        ({"colour": "price"}, "colour must be one of level 1, .*got 'price'"),
+        ({"level": 9}, "level must be one of 1, 2.* got 9"),
+        ({"compared": "mine"}, "compared must be one of"),
+        ({"more": 1}, "a state has the fields tokenizer, selected"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_in_words(atlas: Atlas, change: dict, problem: str) -> None:
+    text = json.dumps(json.loads(to_json(atlas, State())) | change)
+    with pytest.raises(ValueError, match=problem):
+        from_json(atlas, text)
+    with pytest.raises(ValueError, match="this is no state as JSON"):
+        from_json(atlas, text[:-1])
+
+
+def test_a_click_on_a_panel_focuses_or_selects(atlas: Atlas, tool: inspector.Inspector) -> None:
+    def click(**report: object) -> State:
+        tool.clicks._handle_custom_msg(report, [])
+        return tool.board.state
+
+    tool.board.change(**selecting([2, 6]))
+    assert (click(row=6).selected, tool.board.state.focus) == ((2, 6), 6)
+    assert (click(row=9).selected, tool.board.state.focus) == ((9,), 9)
+    codes = atlas.ids.code_ids[3].tolist()
+    assert click(codes=codes[:1]).wanted[0] == codes[0]
+    assert sorted(click(codes=[None, codes[1]]).selected) == rows_with(atlas.ids.code_ids, [None, codes[1]]).tolist()
+    assert tool.codes[1].value == codes[1]
+
+
+def test_a_pasted_state_is_restored_or_refused(atlas: Atlas, tool: inspector.Inspector) -> None:
+    tool.board.change(**selecting([2, 6]), colour="popularity")
+    text = tool.controls["state"].value
+    tool.controls["clear"].click()
+    assert tool.controls["state"].value != text
+    tool.controls["state"].value = text
+    assert (tool.board.state.selected, tool.board.state.colour) == ((2, 6), "popularity")
+    tool.controls["state"].value = "nothing"
+    assert "no state as JSON" in plain(tool.board.status.value)
+
+
+def test_selected_points_are_black_whatever_their_group(tool: inspector.Inspector) -> None:
+    for by in tool.atlas.colourings:
+        tool.board.change(colour=by)
+        seen = tool.map.scatter.widget
+        assert len(seen.color) == len(seen.color_selected) == len(seen.color_hover), "otherwise they are ignored"
 
 
 def test_colourings_cover_what_they_say(atlas: Atlas) -> None:
@@ -176,6 +290,36 @@ def test_ids_without_vectors_say_so(atlas: Atlas) -> None:
     assert "no codebook vectors" in views.codebook_view(bare, State((1,), 1))
 
 
+def alike(atlas: Atlas, raw: list[int], final: list[int], cosine: float) -> Atlas:
+    """Four items with these IDs before and after the repair; items 1 and 2 have this cosine, other pairs 0."""
+    vectors = np.zeros((5, 4), dtype=np.float32)
+    vectors[1:, :] = np.eye(4)
+    vectors[2, :2] = cosine, np.sqrt(1 - cosine**2)
+    present = np.arange(5) > 0
+    before, after = (np.array([0, *codes])[:, None] for codes in (raw, final))
+    ids = replace(semantic_ids(4, (9,)), raw_codes=before, code_ids=after)
+    items = replace(atlas.items, code_ids=after, counts=np.array([0, 2, 4, 8, 16]))
+    return replace(atlas, tokens={"learned": ids}, items=items, spaces={"text": Space(vectors, present)})
+
+
+def test_the_words_on_shared_ids_follow_the_numbers(atlas: Atlas) -> None:
+    told = " ".join(views.sharing(alike(atlas, [5, 5, 6, 7], [5, 4, 6, 7], 0.9)))
+    assert told == (
+        "2 items of 4 share their ID before the repair, in 1 group of at most 2 items. "
+        "In text space their mean cosine is 0.90; that of any two items is 0.15. "
+        "Items that share an ID are more alike than any two items in text space. "
+        "Half of them have at most 3 training events; half of the other items at most 12. "
+        "After the repair no item shares an ID."
+    )
+    told = " ".join(views.sharing(alike(atlas, [5, 5, 6, 7], [5, 5, 6, 7], -0.9)))
+    assert "is -0.90; that of any two items is -0.15" in told
+    assert "more alike than any two items in no space" in told
+    assert told.endswith("After the repair 2 items share an ID.")
+    assert views.sharing(alike(atlas, [5, 4, 6, 7], [5, 4, 6, 7], 0.9)) == [
+        "No two of the 4 items share an ID before the repair."
+    ]
+
+
 def test_every_view_speaks_when_nothing_is_selected(atlas: Atlas) -> None:
     for view in views.VIEWS.values():
         assert len(plain(view(atlas, State()))) > 20
@@ -206,6 +350,7 @@ def test_export_holds_the_selection_in_order(atlas: Atlas) -> None:
     link = views.export_view(atlas, state)
     sent = b64decode(re.search(r"base64,([^\"]+)", link)[1])
     assert pl.read_csv(io.BytesIO(sent)).shape == frame.shape
+    assert sent.startswith(codecs.BOM_UTF8), "Excel reads UTF-8 only with this mark"
 
 
 def test_each_control_changes_the_state_and_what_is_shown(atlas: Atlas, tool: inspector.Inspector) -> None:
@@ -263,6 +408,11 @@ def test_search_selects_one_or_all(atlas: Atlas, tool: inspector.Inspector) -> N
     found = [row for _, row in tool.controls["found"].options]
     assert 6 in found
     assert tool.controls["found"].value is None, "nothing is chosen before a reader chooses"
+    tool.controls["query"].value = "no such title"
+    assert [text for text, _ in tool.controls["found"].options] == ["no match for “no such title”"]
+    tool.controls["found"].value = 0
+    assert not tool.board.state.selected, "the message is no item"
+    tool.controls["query"].value = title[:4]
     tool.controls["found"].value = 6
     assert tool.board.state.selected == (6,)
     tool.controls["all"].click()
@@ -275,6 +425,7 @@ def test_saving_writes_the_file_or_says_why_not(tool: inspector.Inspector) -> No
     tool.board.change(**selecting([2, 6, 1]))
     tool.controls["save"].click()
     assert pl.read_csv(tool.file).height == 3
+    assert tool.file.read_bytes().startswith(codecs.BOM_UTF8)
     assert "3 rows saved to inspector_selection.csv" in plain(tool.board.status.value)
 
 
