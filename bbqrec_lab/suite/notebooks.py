@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from bbqrec_lab.suite.process_pool import Failure, run_all
 if TYPE_CHECKING:
     from traitlets.config import Config
 
+LOOK_EVERY = 1.0  # seconds
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
 
 
@@ -122,15 +124,39 @@ def own_kernel(folder: Path) -> dict[str, str]:
 
 
 def _this_interpreter() -> type:
-    """A kernel manager whose kernel `python3` is this interpreter, whatever else offers that name."""
+    """A kernel manager whose kernel `python3` is this interpreter, whatever else offers that name.
+
+    Its client looks for replies every second: when an output widget sends on the socket on which a reply arrives, the
+    event loop can miss the reply, and a notebook would hang.
+    """
+    from jupyter_client.asynchronous import AsyncKernelClient
+    from jupyter_client.channels import AsyncZMQSocketChannel
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from traitlets import Instance
+    from traitlets import Instance, Type, default
+
+    class Channel(AsyncZMQSocketChannel):
+        async def get_msg(self, timeout: float | None = None) -> dict[str, object]:
+            """The next message; raises queue.Empty after `timeout` seconds."""
+            end = float("inf") if timeout is None else time.monotonic() + timeout
+            while True:
+                try:
+                    return await super().get_msg(max(min(LOOK_EVERY, end - time.monotonic()), 0))
+                except queue.Empty:
+                    if time.monotonic() >= end:
+                        raise
+
+    class Client(AsyncKernelClient):
+        shell_channel_class = Type(Channel)
 
     class ThisInterpreter(AsyncKernelManager):
         kernel_spec_manager = Instance(
             KernelSpecManager, kw={"kernel_dirs": []}
         )  # then the kernel of ipykernel is left
+
+        @default("client_factory")
+        def _our_client(self) -> type:
+            return Client
 
     return ThisInterpreter
 

@@ -1,7 +1,11 @@
 """The notebook suite: order, strict parameter names, execution, and no repeated work."""
 
+import asyncio
+import queue
 import sys
 from pathlib import Path
+from typing import ClassVar
+from unittest.mock import AsyncMock
 
 import nbformat
 import pytest
@@ -90,6 +94,24 @@ def test_an_error_inside_a_widget_fails_the_notebook(tmp_path: Path) -> None:
     cause = notebooks.execute(path, tmp_path / "01_a.ipynb", GIVEN)
     assert cause.startswith("ZeroDivisionError: hidden (in a widget)")
     assert not (tmp_path / "01_a.ipynb").exists()
+
+
+def test_a_reply_that_the_event_loop_missed_is_found_by_looking_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket:
+        waits: ClassVar[list[int | None]] = []
+
+        async def poll(self, milliseconds: int | None) -> int:
+            self.waits.append(milliseconds)
+            return int(len(self.waits) == 3)  # the first two times, nobody says that the reply is there
+
+    monkeypatch.setattr(notebooks, "LOOK_EVERY", 0.01)
+    kind = notebooks._this_interpreter()().client_factory.shell_channel_class
+    channel = kind.__new__(kind)
+    channel.socket, channel._recv = Socket(), AsyncMock(return_value={"reply": 1})
+    assert asyncio.run(channel.get_msg()) == {"reply": 1}
+    assert Socket.waits == [10, 10, 10], "no wait is endless"
+    with pytest.raises(queue.Empty):
+        asyncio.run(channel.get_msg(0.0))
 
 
 class Executor:
