@@ -105,7 +105,7 @@ def test_a_reply_that_the_event_loop_missed_is_found_by_looking_again(monkeypatc
             return int(len(self.waits) == 3)  # the first two times, nobody says that the reply is there
 
     monkeypatch.setattr(notebooks, "LOOK_EVERY", 0.01)
-    kind = notebooks._this_interpreter()().client_factory.shell_channel_class
+    kind = notebooks._this_interpreter()().client_factory().shell_channel_class
     channel = kind.__new__(kind)
     channel.socket, channel._recv = Socket(), AsyncMock(return_value={"reply": 1})
     assert asyncio.run(channel.get_msg()) == {"reply": 1}
