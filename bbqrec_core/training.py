@@ -29,7 +29,7 @@ def moved(batch: Tensor | tuple[Tensor, ...], device: torch.device) -> Tensor | 
 
 @contextmanager
 def training_precision(device: torch.device, precision: str = "fp32") -> Iterator[None]:
-    """Products round their factors in training alone: to bfloat16 for `bf16`, else to TF32 on a GPU; sums do not."""
+    """In training, products round their factors to bfloat16 (`bf16`) or, on a GPU, to TF32; sums stay in float32."""
     before = torch.get_float32_matmul_precision()
     if precision == "bf16" or device.type != "cpu":
         torch.set_float32_matmul_precision("medium" if precision == "bf16" else "high")
