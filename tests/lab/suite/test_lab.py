@@ -96,9 +96,15 @@ def test_executing_and_editing_all_copies_leaves_git_clean(tmp_path: Path) -> No
 
 def test_a_notebook_that_is_saved_in_its_own_folder_loses_its_outputs_and_keeps_its_edits(tmp_path: Path) -> None:
     from jupyter_server.services.contents.filemanager import FileContentsManager
+    from nbformat.sign import MemorySignatureStore, NotebookNotary
 
     (tmp_path / "notebooks").mkdir()
-    server = FileContentsManager(root_dir=str(tmp_path), pre_save_hook="bbqrec_lab.suite.lab.without_outputs")
+    notary = NotebookNotary(store_factory=MemorySignatureStore, secret=b"-")  # else a database among the user's files
+    server = FileContentsManager(
+        root_dir=str(tmp_path),
+        pre_save_hook="bbqrec_lab.suite.lab.without_outputs",
+        notary=notary,
+    )
     for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
         path = tmp_path / "notebooks" / source.name
         shutil.copyfile(source, path)
