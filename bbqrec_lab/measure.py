@@ -1,5 +1,6 @@
 """Timing: interleaved repetitions after a warm-up; all of them are kept, for medians and spreads."""
 
+import platform
 import resource
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -85,6 +86,14 @@ def has_bf16() -> bool:
     return any(there for name, there in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
+def processor_name() -> str:
+    """The model of the processor, for tables: another one rounds sums differently."""
+    with suppress(OSError, IndexError):
+        return Path("/proc/cpuinfo").read_text().split("model name")[1].split(":", 1)[1].split("\n")[0].strip()
+    return platform.processor()
+
+
 def device_name(device: torch.device) -> str:
-    """The type of a device, for CUDA with the model, for tables."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    """The type of a device with its model, for tables."""
+    model = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    return f"{device.type} ({model})" if model else device.type

@@ -82,6 +82,11 @@ class Workspace:
         config = make_config(self.preset, self.seed if seed is None else seed, self.overrides)
         return runs.run_variant(self.data, variant, config, self.store)
 
+    def row(self, variant: str, seed: int) -> Result:
+        """The results of a variant: as `run`, but from a committed row if there is one, which has no model."""
+        config = make_config(self.preset, seed, self.overrides)
+        return runs.find_row(self.data, variant, config, self.store)
+
     def expect(self, holds: bool, rule: str) -> None:
         """Check a rule that data made for teaching keep; other data may break it, and then a sentence says so.
 

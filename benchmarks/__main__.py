@@ -56,11 +56,11 @@ def run_group(name: str, options: list[str], peers: Path) -> list[Row]:
 
 def machine(options: argparse.Namespace) -> dict[str, object]:
     """The machine and the options of the measurement."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    from bbqrec_lab.measure import processor_name
+
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
-        "cpu": models[0] if models else platform.processor(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads a side": 1,
         "system": f"{platform.system()} {platform.machine()}",

@@ -37,14 +37,14 @@ from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, resolve_source
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
-from bbqrec_lab.experiments import statistics
+from bbqrec_lab.experiments import committed_rows, statistics
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.run_labels import labels_of, record
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import COUNTING, ONCE, UNIQUENESS, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, has_bf16, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
-from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
+from bbqrec_lab.store import MANIFEST, Store, file_hash, load_arrays, save_arrays, write_atomic
 
 
 def load_scorer(
@@ -289,6 +289,36 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
     Raises: ValueError for an unknown variant, FloatingPointError if a loss is not finite.
     """
+    config, kind, key = _identity(data, variant, config)
+    directory = store.get("run", key, lambda path: _make_run(data, kind, config, store, path))
+    record(directory, labels_of(data, variant, config))
+    return _result(data.name, variant, config, directory)
+
+
+def find_row(data: NamedDataset, variant: str, config: Config, store: Store) -> Result:
+    """As `run_variant`, but a row that is committed with the code is not trained; its directory has no model.
+
+    Raises: as `run_variant`; ValueError for a committed row that cannot be read.
+    """
+    asked, _, key = _identity(data, variant, config)
+    path = committed_rows.row_file(data.name, config.preset, variant, config.seed)
+    made = None if store.path("run", key).exists() else committed_rows.find(path, key, data, asked.data)
+    if made is None:
+        return run_variant(data, variant, config, store)
+    directory = store.get("committed", made, partial(committed_rows.unpack, path))
+    return _result(data.name, variant, asked, directory)
+
+
+def commit_row(data: NamedDataset, variant: str, config: Config, store: Store, folder: Path) -> Path:
+    """Train and evaluate one variant, and write it as a committed row below `folder`; returns the archive."""
+    asked, _, key = _identity(data, variant, config)
+    path = committed_rows.row_file(data.name, config.preset, variant, config.seed, folder)
+    committed_rows.write(path, run_variant(data, variant, config, store).directory, key, data, asked.data)
+    return path
+
+
+def _identity(data: NamedDataset, variant: str, config: Config) -> tuple[Config, str, dict[str, object]]:
+    """The full configuration of a row, its kind, and the key of its run."""
     config = _resolved(data, variant_config(variant, config, len(data.train().items) / data.n_users))
     kind = VARIANTS[variant].kind
     key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
@@ -296,17 +326,22 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
         key["recommender"] = asdict(config.recommender)
     if kind == "ids":
         key |= {"tokenizer": asdict(config.tokenizer), "ids": asdict(config.ids)}
-    directory = store.get("run", key, lambda path: _make_run(data, kind, config, store, path))
-    record(directory, labels_of(data, variant, config))
+    return config, kind, key
+
+
+def _result(dataset: str, variant: str, config: Config, directory: Path) -> Result:
+    """The result in the directory of a finished run; equal settings share a run, so it does not hold the labels."""
     notes = json.loads((directory / "run.json").read_text())
-    labels = {"dataset": data.name, "data_hash": data.data_hash, "variant": variant, "seed": config.seed}
+    key = json.loads((directory / MANIFEST).read_text())["key"]
+    labels = {"dataset": dataset, "data_hash": key["data"], "variant": variant, "seed": config.seed}
     labels |= {"preset": config.preset, "split_seed": config.data.split_seed}
+    hashed = {"config_hash": directory.name.rpartition("-")[2][:12]}
     rows = pl.read_csv(directory / "rows.csv").with_columns(
-        [pl.lit(value).alias(name) for name, value in labels.items()]
-        + [pl.lit(directory.name[-12:]).alias("config_hash")]
+        pl.lit(value).alias(name) for name, value in (labels | hashed).items()
     )
-    order = [*labels, "seen_items", "segment", "targets", "metric", "value", "config_hash"]
-    return Result(variant, config.seed, rows.select(order), pl.DataFrame({**labels, **notes["cost"]}), directory)
+    order = [*labels, "seen_items", "segment", "targets", "metric", "value", *hashed]
+    cost = pl.DataFrame({**labels, **notes["cost"], **hashed})
+    return Result(variant, config.seed, rows.select(order), cost, directory)
 
 
 def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, directory: Path) -> None:
@@ -341,7 +376,9 @@ def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, direc
         "valid_ndcg@10": _final_score(epochs),
         "peak_memory_gb": peak_memory(),
         "device": device_name(getattr(scorer, "device", torch.device("cpu"))),
+        "precision": config.recommender.precision,
         "python": sys.version.split()[0],
+        "torch": torch.__version__,
     }
     notes = {"kind": kind, "config": asdict(config), "n_items": data.n_items, "cost": cost, "log": epochs}
     write_atomic(directory / "run.json", json.dumps(notes, indent=1))

@@ -277,6 +277,10 @@ QUICK = (
     *("bbqrec", "generation", "popularity", "item-knn", "markov", "sasrec", "tiger", "random-ids"),
     *("no-reweighting", "no-score-reweighting", "no-sequence", "no-cross-modal", "no-club", "no-id-signal"),
 )
+FIRST = (  # the rows of `full` that every question of the tables needs; the others run with one seed
+    *("bbqrec", "generation", "popularity", "item-knn", "content-knn", "ease", "markov", "sasrec", "sasrec-strong"),
+    *("hstu", "tiger", "letter", "random-ids", "no-reweighting", "no-score-reweighting"),
+)
 
 
 READS = {"ids": PARTS, "items": ("data", "recommender", "evaluation")} | dict.fromkeys(COUNTING, ("data", "evaluation"))
@@ -304,10 +308,16 @@ def reads_features(variant: str, config: Config) -> bool:
 
 
 def plan(preset: str, seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """(variant, seed) of each row of a preset's tables: all in `full`; else `QUICK`, with one seed per ablation."""
-    names = [name for name in VARIANTS if preset == "full" or name in QUICK]
-    single = [name for name in names if name in ONCE or (preset != "full" and VARIANTS[name].group == "ablation")]
-    return [(name, seed) for name in names for seed in (seeds[:1] if name in single else seeds)]
+    """(variant, seed) of each row of a preset's tables, `QUICK` or, for `full`, all with those of `FIRST` first.
+
+    Rows have all seeds in `QUICK`, except ablations, and in `FIRST`; the other rows, and those that count, have one.
+    """
+    if preset == "full":
+        names, several = list(dict.fromkeys((*FIRST, *VARIANTS))), FIRST
+    else:
+        names = [name for name in VARIANTS if name in QUICK]
+        several = [name for name in names if VARIANTS[name].group != "ablation"]
+    return [(name, s) for name in names for s in (seeds if name in several and name not in ONCE else seeds[:1])]
 
 
 def trained_as(variant: str) -> str:

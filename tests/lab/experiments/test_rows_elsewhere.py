@@ -39,7 +39,7 @@ def test_a_row_trained_and_ranked_elsewhere_is_the_row_of_the_cpu_within_roundin
     assert there.cost["device"].item() == device_name(device)
     train_on(torch.device("cpu"), monkeypatch)
     here = run_variant(data, name, run_config(0, EVALUATION), on_cpu)
-    assert here.cost["device"].item() == "cpu"
+    assert here.cost["device"].item() == device_name(torch.device("cpu"))
     assert there.rows.drop("value", "config_hash").equals(here.rows.drop("value", "config_hash"))
     assert np.allclose(there.rows["value"], here.rows["value"], atol=0.1 if device.type == "cuda" else 0.02)
     scorer, again = load_scorer(there.directory), load_scorer(here.directory)
@@ -59,6 +59,9 @@ def test_beams_elsewhere_find_what_the_cpu_finds(data, device, tmp_path, name):
 
 
 def test_a_device_is_named_with_its_model(monkeypatch):
+    monkeypatch.setattr("bbqrec_lab.measure.processor_name", lambda: "Xeon")
+    assert device_name(torch.device("cpu")) == "cpu (Xeon)"
+    monkeypatch.setattr("bbqrec_lab.measure.processor_name", lambda: "")
     assert device_name(torch.device("cpu")) == "cpu"
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     assert device_name(torch.device("cuda")) == "cuda (NVIDIA H100)"

@@ -25,7 +25,7 @@ from bbqrec_lab.experiments.runs import (
     run_tokenizer,
     run_variant,
 )
-from bbqrec_lab.experiments.variants import ONCE, VARIANTS, plan, trained_as, variant_config
+from bbqrec_lab.experiments.variants import FIRST, ONCE, VARIANTS, plan, trained_as, variant_config
 from bbqrec_lab.store import Store, save_arrays
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
@@ -404,10 +404,11 @@ def test_the_plan_names_each_row_once(preset):
     assert {"bbqrec", "popularity", "markov", "sasrec", "tiger", "random-ids"} <= names <= set(VARIANTS)
     for name in names:
         seeds = [seed for other, seed in rows if other == name]
-        once = name in ONCE or (VARIANTS[name].group == "ablation" and preset != "full")
+        once = name in ONCE or (name not in FIRST if preset == "full" else VARIANTS[name].group == "ablation")
         assert seeds == ([0] if once else [0, 1, 2])
     if preset == "full":
         assert names == set(VARIANTS)
+        assert list(dict.fromkeys(name for name, _ in rows))[: len(FIRST)] == list(FIRST)
 
 
 def made_up(tmp_path, variant, seed, greater):

@@ -1,0 +1,69 @@
+"""The committed tables of a long preset: train rows one after another, and keep each in figures/ as soon as it is done.
+
+python -m benchmarks.tables NAME|PATH.. [--rows a,b] [--seeds 0,1,2] [--preset full] [--minutes 0] [--out runs]
+
+Every finished row becomes `figures/DATASET/PRESET/rows/VARIANT-SEED.zip`, and the tables beside it are written again
+from all rows that are there. A second call goes on where the first stopped. `--minutes` starts no row after that time.
+"""
+
+import argparse
+import math
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bbqrec_lab.datasets import sources
+from bbqrec_lab.experiments import committed_rows, runs, variants
+from bbqrec_lab.experiments.presets import PRESETS, make_config, parse_seeds
+from bbqrec_lab.store import Store
+from bbqrec_lab.suite.reproduce import write_results
+from bbqrec_lab.threads import use_one_thread
+
+
+def rows_there(dataset: str, preset: str, folder: Path) -> list[tuple[str, int]]:
+    """(variant, seed) of each committed row, in the order of `variants.VARIANTS`."""
+    found = (path.stem.rpartition("-") for path in (folder / dataset / preset / "rows").glob("*.zip"))
+    order = list(variants.VARIANTS)
+    return sorted(((name, int(seed)) for name, _, seed in found), key=lambda row: (order.index(row[0]), row[1]))
+
+
+def write_tables(data: sources.NamedDataset, preset: str, store: Store, folder: Path) -> None:
+    """Write main_results, intervals and cost from all committed rows of a dataset."""
+    there = rows_there(data.name, preset, folder)
+    results = [runs.find_row(data, name, make_config(preset, seed), store) for name, seed in there]
+    write_results(results, folder / data.name / preset)
+
+
+def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER) -> None:
+    """Train the asked rows of each dataset that are not committed yet, and write the tables after each of them."""
+    store, end = Store(given.out.resolve() / "artefacts"), time.monotonic() + (60 * given.minutes or math.inf)
+    for dataset in given.datasets:
+        data = sources.load(dataset, make_config(given.preset).data)
+        plan = variants.plan(given.preset, given.seeds)
+        there = rows_there(data.name, given.preset, folder)
+        asked = [row for row in plan if row not in there and row[0] in (given.rows or variants.VARIANTS)]
+        for name, seed in tqdm(asked, desc=f"{data.name}, rows", disable=None):
+            if time.monotonic() > end:
+                break
+            runs.commit_row(data, name, make_config(given.preset, seed), store, folder)
+            write_tables(data, given.preset, store, folder)
+
+
+def main() -> None:
+    """Read the options and make the tables."""
+    command = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__.splitlines()[0])
+    command.add_argument("datasets", metavar="NAME|PATH", nargs="+")
+    command.add_argument(
+        "--rows", default=(), type=lambda text: [variants.find_variant(n) and n for n in text.split(",")]
+    )
+    command.add_argument("--seeds", default=(0, 1, 2), type=parse_seeds)
+    command.add_argument("--preset", default="full", choices=PRESETS)
+    command.add_argument("--minutes", default=0.0, type=float)
+    command.add_argument("--out", default=Path("runs"), type=Path)
+    use_one_thread()
+    make_tables(command.parse_args())
+
+
+if __name__ == "__main__":
+    main()
