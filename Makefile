@@ -1,7 +1,7 @@
 # bbqrec: `make reproduce` and `make test` do everything; each target runs the set-up that it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test unit browser lab inspector book site figures bench clean
+.PHONY: help setup reproduce test unit browser lab inspector book site figures full full-gpu bench clean
 
 # Two threads on a busy machine are many times slower than one; with one thread, tables do not depend on `--jobs`.
 export OMP_NUM_THREADS := 1
@@ -34,6 +34,9 @@ help: ## list these targets
 	@echo 'make site        run make reproduce and make book, collect all pages in runs/site, ready to publish (with another run:'
 	@echo '                 make site DATASET=planted PRESET=smoke); .github/workflows/pages.yml publishes it on GitHub Pages'
 	@echo 'make figures     set up .venv, run make reproduce, copy the figures and tables of README and notebooks to figures/'
+	@echo 'make full        set up .venv, train rows of preset full one by one, keep each in figures/ when it is done (hours; may be'
+	@echo '                 stopped at any time: make full DATASET=path/to/bundle ARGS="--rows bbqrec,sasrec --seeds 0 --minutes 60")'
+	@echo 'make full-gpu    on a machine with a GPU: the tests of devices, then one seed of the first rows, at most 12 minutes per dataset'
 	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), compare the speed of the core with them: runs/bench/bench.csv'
 	@echo '                 (one row, small scale: make bench ARGS="--only quantize --scale 0.01")'
 	@echo 'make setup       only set up .venv (takes minutes the first time)'
@@ -109,6 +112,15 @@ site: ## the book and the report of a run, to publish
 
 figures: reproduce ## the only target that writes figures/
 	@$(BIN)/python -c 'from bbqrec_lab.suite import reproduce; reproduce.promote()'
+
+full: $(STAMP) ## rows of the preset full, each kept in figures/
+	@$(BIN)/python -m benchmarks.tables $(DATASET) $(ARGS)
+
+full-gpu: $(STAMP) ## the same on a GPU
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' \
+		|| { echo 'make full-gpu: torch finds no GPU: install a torch build for it, or use make full' >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/core/test_devices.py || { echo 'make full-gpu: the tests of devices failed, see above' >&2; exit 1; }
+	@$(BIN)/python -m benchmarks.tables $(DATASET) --seeds 0 --minutes 12 $(ARGS)
 
 PEERS := .peers
 PEER_PINS_main := -c constraints.txt

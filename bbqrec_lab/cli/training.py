@@ -85,11 +85,14 @@ def variants(*, json: Json = False) -> int:
     """List the variants that fit can train."""
     import polars as pl
 
-    from bbqrec_lab.experiments.variants import VARIANTS
+    from bbqrec_lab.experiments.variants import VARIANTS, holds, recipe_source
 
-    lines = [(name, variant.group, variant.note) for name, variant in VARIANTS.items()]
-    frame = pl.DataFrame(lines, schema=["variant", "group", "note"], orient="row")
-    print_rows(frame, "variants for bbqrec fit", json)
+    lines = [
+        (name, variant.group, variant.note, ", ".join(holds(name)), recipe_source(name))
+        for name, variant in VARIANTS.items()
+    ]
+    frame = pl.DataFrame(lines, schema=["variant", "group", "note", "holds", "recipe"], orient="row")
+    print_rows(frame, "variants for bbqrec fit: what each model holds of the items, and whose recipe it has", json)
     return 0
 
 

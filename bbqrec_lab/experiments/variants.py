@@ -19,6 +19,8 @@ from bbqrec_lab.suggestions import did_you_mean
 
 COUNTING = {"popularity": Popularity, "markov": Markov, "knn": ItemKnn, "content": ContentKnn, "ease": Ease}  # by kind
 
+COUNTED = {"popularity": "counts of events", "content": "features"}  # by kind; the others count pairs
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -326,6 +328,29 @@ def trained_as(variant: str) -> str:
     if found.kind != "ids":
         return variant
     return "bbqrec" if found.overrides.keys() >= METHOD.keys() else "generation"
+
+
+def holds(variant: str) -> list[str]:
+    """What the model of a row knows of items, beside its own weights: for the list of rows."""
+    found, settings = VARIANTS[variant], variant_config(variant, make_config()).recommender
+    if found.kind in COUNTING:
+        return [COUNTED.get(found.kind, "counts of pairs")]
+    parts = {
+        "semantic IDs": found.kind == "ids",
+        "item vectors": settings.output != "codes",
+        "features": settings.features,
+        "counts of pairs": settings.score_reweight,
+        "times of events": settings.block == "hstu",
+    }
+    return [name for name, there in parts.items() if there]
+
+
+def recipe_source(variant: str) -> str:
+    """Where the settings of training of a row come from (docs/results.md has the trials)."""
+    kind, row = VARIANTS[variant].kind, trained_as(variant)
+    if kind in COUNTING:
+        return "" if kind == "popularity" else "tuned on validation, in each run"
+    return "trials of this row" if row == variant else f"trials of {row}"
 
 
 def find_variant(name: str) -> Variant:

@@ -181,7 +181,8 @@ def test_every_table_is_printed_as_json_too(core: SimpleNamespace, capsys: pytes
     assert rows("data check ./here")["report"] == {"dropped: null user_id": 2}
     assert rows("data stats toy") == [{"what": "users", "value": "3"}]
     assert list(rows("data encoders")) == ["text"]
-    assert rows("variants") == [{"variant": "bbqrec", "group": "main", "note": "all of it"}]
+    row = {"variant": "bbqrec", "group": "main", "note": "all of it", "holds": "semantic IDs, counts of pairs"}
+    assert rows("variants") == [row | {"recipe": "trials of generation"}]
     settings = {row["setting"]: row for row in rows("config --preset smoke --overrides levels=5")}
     assert (settings["tokenizer.levels"]["value"], settings["tokenizer.levels"]["source"]) == (5, "given")
 

@@ -25,7 +25,16 @@ from bbqrec_lab.experiments.runs import (
     run_tokenizer,
     run_variant,
 )
-from bbqrec_lab.experiments.variants import FIRST, ONCE, VARIANTS, plan, trained_as, variant_config
+from bbqrec_lab.experiments.variants import (
+    FIRST,
+    ONCE,
+    VARIANTS,
+    holds,
+    plan,
+    recipe_source,
+    trained_as,
+    variant_config,
+)
 from bbqrec_lab.store import Store, save_arrays
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
@@ -409,6 +418,17 @@ def test_the_plan_names_each_row_once(preset):
     if preset == "full":
         assert names == set(VARIANTS)
         assert list(dict.fromkeys(name for name, _ in rows))[: len(FIRST)] == list(FIRST)
+
+
+def test_each_row_says_what_it_holds_and_whose_recipe_it_has():
+    assert holds("bbqrec") == ["semantic IDs", "item vectors", "features", "counts of pairs"]
+    assert holds("generation") == ["semantic IDs", "counts of pairs"]
+    assert holds("tiger") == ["semantic IDs"]
+    assert (holds("hstu"), holds("content-knn")) == (["item vectors", "times of events"], ["features"])
+    sources = {name: recipe_source(name) for name in ("random-ids", "tiger", "hstu", "ease", "popularity")}
+    assert list(sources.values()) == [
+        *("trials of bbqrec", "trials of generation", "trials of this row", "tuned on validation, in each run", "")
+    ]
 
 
 def made_up(tmp_path, variant, seed, greater):
