@@ -27,6 +27,7 @@ GROUPS = {  # name: environment below .peers, module, function
     "request": ("main", "generating", "request"),
     "evaluate": ("recbole", "evaluating", "evaluate"),
     "tree": ("main", "catalogue", "tree"),
+    "scale": ("main", "scale", "counting"),
     "bundle": ("main", "reading", "bundle"),
     "own-data": ("main", "own_data", "own_data"),
     "import": ("main", "importing", "importing"),

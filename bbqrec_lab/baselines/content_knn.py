@@ -24,5 +24,5 @@ class ContentKnn(ItemKnn):
         entries = cosines.numpy().ravel().astype(np.float64), (row, alike.numpy().ravel())
         similar = sparse.coo_array(entries, shape=(len(alike), len(alike))).tocsr()
         similar.eliminate_zeros()
-        trials = [Trial((decay,), valid_ndcg(data, cls(decay, similar, counts).scores)) for decay in DECAYS]
+        trials = [Trial((decay,), valid_ndcg(data, cls(decay, similar, counts).ranks)) for decay in DECAYS]
         return cls(max(trials, key=lambda trial: trial.ndcg).settings[0], similar, counts, tuple(trials))

@@ -1,24 +1,28 @@
 """Counting baselines: popularity, item-item cosine, the linear model EASE, and a Markov chain over three items.
 
-All are fitted on training events only (`Dataset.train`) and are ranked by the same code as every model
-(`metrics.rank_users`). Each can be saved into the folder of a run and loaded from it.
+All are fitted on training events only (`Dataset.train`). EASE is ranked by the same code as every model
+(`metrics.rank_users`), the others by `rank_sparse`, with equal results. Each can be saved into the folder of a run and
+loaded from it.
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Num
+from jaxtyping import Bool, Float, Float32, Int
 from scipy import sparse
 from scipy.linalg import lapack
 from torch import Tensor
 
-from bbqrec_core import Dataset, Sequences, per_user, rank_users
+from bbqrec_core import Dataset, Ranks, Sequences, per_user, rank_users
 from bbqrec_core.dataset import gather_padded
-from bbqrec_core.metrics import Scorer, sample_users
+from bbqrec_core.metrics import sample_users
+from bbqrec_lab.baselines.sparse_ranking import EventClasses, SparseScores, event_classes, rank_sparse
 from bbqrec_lab.store import load_arrays, save_arrays
 
 LAG_WEIGHTS = ((1.0, 0.0, 0.0), (1.0, 0.5, 0.0), (1.0, 0.5, 0.25), (1.0, 0.8, 0.6), (1.0, 1.0, 1.0))
@@ -38,22 +42,41 @@ class Trial(NamedTuple):
     ndcg: float
 
 
-def valid_ndcg(data: Dataset, scorer: Scorer) -> float:
+def valid_ndcg(data: Dataset, ranks_of: Callable[..., dict[str, Ranks]]) -> float:
     """Mean validation NDCG@10, primary protocol, on the fixed sample of at most 2,000 users for tuning."""
     history, targets, users = data.history("valid"), data.targets("valid"), sample_users(data.n_users)
-    ranks = rank_users(scorer, history, targets, users, kinds=(data.seen_items,))[data.seen_items]
+    ranks = ranks_of(history, targets, users, (data.seen_items,))[data.seen_items]
     return float(per_user(ranks)["ndcg@10"].mean())
 
 
-def _dense(scores: Num[np.ndarray, "B rows"]) -> Float32[Tensor, "B rows"]:
-    """Copy scores into a float32 tensor, with -inf for the padding item."""
-    table = torch.from_numpy(scores.astype(np.float32))
-    table[:, 0] = -torch.inf
-    return table
+class SparseBaseline:
+    """A baseline with `counts` (N+1,), events of items, whose scores are sparse: its ranks, and scores of all items."""
+
+    counts: Int[np.ndarray, "rows"]
+
+    @cached_property
+    def classes(self) -> EventClasses:
+        """The items by their number of training events."""
+        return event_classes(self.counts)
+
+    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
+        """Return (B, N+1) scores in the unit of the class; column 0 is -inf."""
+        asked = np.arange(len(history.offsets) - 1)[users]
+        return self.sparse_scores(history, asked).dense(self.classes)
+
+    def ranks(
+        self,
+        history: Sequences,
+        targets: Int[np.ndarray, "U"],
+        users: Int[np.ndarray, "S"],
+        kinds: tuple[str, ...] = ("included", "filtered"),
+    ) -> dict[str, Ranks]:
+        """As `metrics.rank_users` of `scores`, without a score per user and item."""
+        return rank_sparse(self.sparse_scores, self.classes, history, targets, users, kinds)
 
 
 @dataclass(frozen=True)
-class Popularity:
+class Popularity(SparseBaseline):
     """Score every item by its number of training events, the same for every user."""
 
     counts: Int[np.ndarray, "rows"]  # (N+1,), events
@@ -73,10 +96,11 @@ class Popularity:
         """Read what `save` wrote."""
         return cls(load_arrays(directory / "popularity.npz")["counts"])
 
-    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
-        """Return (B, N+1) scores in events, the same for each user; column 0 is -inf."""
-        asked = np.arange(len(history.offsets) - 1)[users]
-        return _dense(np.tile(self.counts, (len(asked), 1)))
+    def sparse_scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> SparseScores:
+        """Scores in events; no item has an own one."""
+        nothing = np.zeros(0, np.int64)
+        rest = np.tile(self.classes.events.astype(np.float32), (len(users), 1))
+        return SparseScores(nothing, nothing, nothing.astype(np.float32), rest)
 
 
 def transition_counts(train: Sequences, lag: int, n_items: int) -> sparse.csr_array:
@@ -96,7 +120,7 @@ def _steps_back(history: Sequences, users: Int[np.ndarray, "B"], lag: int) -> In
 
 
 @dataclass(frozen=True)
-class Markov:
+class Markov(SparseBaseline):
     """A Markov chain of order three with additive lags.
 
         score(j) = sum over s = 1..3 of w_s * P_s(j | i_s),   i_s = the item s steps back
@@ -111,8 +135,8 @@ class Markov:
 
     weights: tuple[float, ...]  # w_s, unitless
     pseudo_count: float  # e, transitions
-    shares: Float[np.ndarray, "rows"]  # pop, sums to 1
-    counts: tuple[sparse.csr_array, ...]  # C_s, (N+1, N+1) each
+    counts: Int[np.ndarray, "rows"]  # (N+1,), events
+    transitions: tuple[sparse.csr_array, ...]  # C_s, (N+1, N+1) each
     trials: tuple[Trial, ...] = field(default=())  # all settings that were tried
 
     @classmethod
@@ -125,39 +149,49 @@ class Markov:
 
         Returns: the chosen chain, with every trial in `trials`.
         """
-        train, popularity = data.train(), data.train_counts()
-        shares = popularity / popularity.sum()
-        counts = tuple(transition_counts(train, lag, data.n_items) for lag in range(1, len(LAG_WEIGHTS[0]) + 1))
+        train, counts = data.train(), data.train_counts()
+        lags = range(1, len(LAG_WEIGHTS[0]) + 1)
+        transitions = tuple(transition_counts(train, lag, data.n_items) for lag in lags)
         trials = []
         for weights, pseudo_count in itertools.product(LAG_WEIGHTS, PSEUDO_COUNTS):
-            chain = cls(weights, pseudo_count, shares, counts)
-            trials.append(Trial((*weights, pseudo_count), valid_ndcg(data, chain.scores)))
+            chain = cls(weights, pseudo_count, counts, transitions)
+            trials.append(Trial((*weights, pseudo_count), valid_ndcg(data, chain.ranks)))
         *weights, pseudo_count = max(trials, key=lambda trial: trial.ndcg).settings
-        return cls(tuple(weights), pseudo_count, shares, counts, tuple(trials))
+        return cls(tuple(weights), pseudo_count, counts, transitions, tuple(trials))
 
     def save(self, directory: Path) -> None:
         """Write the chosen chain into `directory`, without its trials."""
         numbers = {"weights": np.array(self.weights), "pseudo_count": np.array(self.pseudo_count)}
-        save_arrays(directory / "markov.npz", shares=self.shares, **numbers)
-        for lag, counts in enumerate(self.counts):
+        save_arrays(directory / "markov.npz", counts=self.counts, **numbers)
+        for lag, counts in enumerate(self.transitions):
             sparse.save_npz(directory / f"markov_{lag}.npz", counts)
 
     @classmethod
     def load(cls, directory: Path) -> "Markov":
         """Read what `save` wrote."""
         saved = load_arrays(directory / "markov.npz")
-        counts = tuple(sparse.load_npz(directory / f"markov_{lag}.npz") for lag in range(len(saved["weights"])))
-        return cls(tuple(saved["weights"]), float(saved["pseudo_count"]), saved["shares"], counts)
+        transitions = tuple(sparse.load_npz(directory / f"markov_{lag}.npz") for lag in range(len(saved["weights"])))
+        return cls(tuple(saved["weights"]), float(saved["pseudo_count"]), saved["counts"], transitions)
 
-    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
-        """Return (B, N+1) scores: weighted sums of probabilities, unitless; column 0 is -inf."""
-        asked = np.arange(len(history.offsets) - 1)[users]
-        table = np.zeros((len(asked), len(self.shares)))
-        for lag, (weight, counts) in enumerate(zip(self.weights, self.counts, strict=True), start=1):
-            followed = counts[_steps_back(history, asked, lag)]  # (B, N+1), sparse; row 0 is empty
-            scale = weight / (followed.sum(1) + self.pseudo_count)  # (B,)
-            table += scale[:, None] * (followed.toarray() + self.pseudo_count * self.shares)
-        return _dense(table)
+    def sparse_scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> SparseScores:
+        """Weighted sums of probabilities, unitless; items that followed none of the last three have no own score."""
+        total, n_rows, lags = self.counts.sum(), len(self.counts), []
+        for lag, (weight, counts) in enumerate(zip(self.weights, self.transitions, strict=True), start=1):
+            if weight:
+                followed = counts[_steps_back(history, users, lag)].tocoo()  # (B, N+1); row 0 is empty
+                lags.append((followed, weight / (followed.sum(1) + self.pseudo_count)))
+        pairs = np.concatenate([followed.row.astype(np.int64) * n_rows + followed.col for followed, _ in lags])
+        pairs, where = np.unique(pairs, return_inverse=True)
+        user, row = np.divmod(pairs, n_rows)
+        value, rest, start = np.zeros(len(pairs)), np.zeros((len(users), len(self.classes.events))), 0
+        pull, pull_by_class = (self.pseudo_count * (n / total) for n in (self.counts[row], self.classes.events))
+        for followed, scale in lags:
+            found = np.zeros(len(pairs))
+            found[where[start : start + followed.nnz]] = followed.data
+            value += scale[user] * (found + pull)
+            rest += scale[:, None] * pull_by_class
+            start += followed.nnz
+        return SparseScores(user, row, value.astype(np.float32), rest.astype(np.float32))
 
 
 def _item_sets(train: Sequences, n_items: int) -> sparse.csr_array:
@@ -210,7 +244,7 @@ def _largest(row: Int[np.ndarray, "n"], value: Float[np.ndarray, "n"], keep: int
 
 
 @dataclass(frozen=True)
-class ItemKnn:
+class ItemKnn(SparseBaseline):
     """Item-item cosine: items that share users with the items of the history; later items count more.
 
         score(j) = sum over the history's events i of decay^back(i) * s(i, j),   back = 0 for the last event
@@ -238,15 +272,17 @@ class ItemKnn:
         for shrinkage in SHRINKAGES:
             similar = item_cosines(train, data.n_items, shrinkage, NEIGHBOURS)
             for decay in DECAYS:
-                trials.append(Trial((shrinkage, decay), valid_ndcg(data, cls(decay, similar, counts).scores)))
+                trials.append(Trial((shrinkage, decay), valid_ndcg(data, cls(decay, similar, counts).ranks)))
         shrinkage, decay = max(trials, key=lambda trial: trial.ndcg).settings
         return cls(decay, item_cosines(train, data.n_items, shrinkage, NEIGHBOURS), counts, tuple(trials))
 
-    def scores(self, history: Sequences, users: slice | Int[np.ndarray, "B"]) -> Float32[Tensor, "B rows"]:
-        """Return (B, N+1) scores: cosines summed with decaying weights, unitless; column 0 is -inf."""
-        asked = np.arange(len(history.offsets) - 1)[users]
-        table = (_decayed_counts(history, asked, self.decay, len(self.counts) - 1) @ self.similar).toarray()
-        return _dense(np.where(table > 0, table, -1 / (1 + self.counts)))
+    def sparse_scores(self, history: Sequences, users: Int[np.ndarray, "B"]) -> SparseScores:
+        """Cosines summed with decaying weights, unitless; items that share no user with the history have no own."""
+        table = (_decayed_counts(history, users, self.decay, len(self.counts) - 1) @ self.similar).tocoo()
+        there = table.data > 0
+        user, row, value = (part[there] for part in (table.row, table.col, table.data))
+        rest = np.tile((-1 / (1 + self.classes.events)).astype(np.float32), (len(users), 1))
+        return SparseScores(user, row, value.astype(np.float32), rest)
 
     def save(self, directory: Path) -> None:
         """Write the chosen model into `directory`, without its trials."""
@@ -321,7 +357,7 @@ class Ease:
         for penalty in PENALTIES:
             weights = ease_weights(together, penalty)
             for decay in DECAYS:
-                trials.append(Trial((penalty, decay), valid_ndcg(data, cls(decay, weights, counts).scores)))
+                trials.append(Trial((penalty, decay), valid_ndcg(data, cls(decay, weights, counts).ranks)))
         penalty, decay = max(trials, key=lambda trial: trial.ndcg).settings
         return cls(decay, ease_weights(together, penalty), counts, tuple(trials))
 
@@ -330,8 +366,20 @@ class Ease:
         asked = np.arange(len(history.offsets) - 1)[users]
         events = _decayed_counts(history, asked, self.decay, len(self.counts) - 1)
         table = events.astype(np.float32) @ self.weights  # in float64, each call would copy the weights
-        below = table.min(1, keepdims=True) - 1 / (1 + self.counts)
-        return _dense(np.where(table != 0, table, below))
+        below = (table.min(1, keepdims=True) - 1 / (1 + self.counts)).astype(np.float32)
+        table = torch.from_numpy(np.where(table != 0, table, below))
+        table[:, 0] = -torch.inf
+        return table
+
+    def ranks(
+        self,
+        history: Sequences,
+        targets: Int[np.ndarray, "U"],
+        users: Int[np.ndarray, "S"],
+        kinds: tuple[str, ...] = ("included", "filtered"),
+    ) -> dict[str, Ranks]:
+        """Ranks by the scores of all items."""
+        return rank_users(self.scores, history, targets, users, kinds)
 
     def save(self, directory: Path) -> None:
         """Write the chosen model into `directory`, without its trials."""

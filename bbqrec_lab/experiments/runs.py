@@ -441,8 +441,10 @@ def _ranks_of(
     """Test ranks of some users, by `MODES`."""
     if not exact:
         return {mode: beam_ranks(scorer, data, "test", users, evaluation, masked) for mode, masked in MODES.items()}
-    scores = scorer.ranking_scores if isinstance(scorer, Recommender) else scorer.scores
-    return metrics.rank_users(scores, data.history("test"), data.targets("test"), users, batch=evaluation.batch)
+    asked = data.history("test"), data.targets("test"), users
+    if not isinstance(scorer, Recommender):
+        return scorer.ranks(*asked)
+    return metrics.rank_users(scorer.ranking_scores, *asked, batch=evaluation.batch)
 
 
 def _final_score(epochs: list[dict]) -> float | None:
