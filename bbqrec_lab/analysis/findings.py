@@ -3,12 +3,35 @@
 They are Markdown, for `notebook.notice`. Numbers that are undefined (NaN) are said to be missing.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float
 
 from bbqrec_lab.analysis.neighbours import Purity, Word
+
+
+def facts_in_words(facts: pl.DataFrame) -> pl.DataFrame:
+    """The statistics of a dataset for readers: days instead of seconds, shares in percent, thousands separated.
+
+    Args: facts: columns what and value, from `reading.statistics`.
+    """
+    return pl.DataFrame([_fact(*line) for line in facts.iter_rows()], schema=facts.columns, orient="row")
+
+
+def _fact(what: str, value: str) -> tuple[str, str]:
+    """One line of `facts_in_words`; a value with letters stays as it is."""
+    if what == "first / last timestamp (Unix seconds)":
+        days = [f"{datetime.fromtimestamp(float(part), UTC):%Y-%m-%d}" for part in value.split(" / ")]
+        return "first / last day", " / ".join(days)
+    if what == "density":
+        return "pairs of a user and an item with an event", f"at most {100 * float(value):.2g} %"
+    if re.search(r"[a-z]", value):
+        return what, value
+    return what, re.sub(r"\d+(\.\d+)?", lambda n: f"{float(n[0]):,.1f}" if n[1] else f"{int(n[0]):,}", value)
 
 
 def words(found: Sequence[Word], least: int = 5) -> str:

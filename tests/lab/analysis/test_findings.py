@@ -1,6 +1,7 @@
 """Sentences about results never contradict the numbers in them, for numbers of both signs and none."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from bbqrec_lab.analysis import findings
@@ -23,6 +24,28 @@ def purity(any_two: float, same: float, error: float = 0.01) -> Purity:
 )
 def test_shared_users_say_more_only_beyond_the_error(likeness: Purity, expected: str) -> None:
     assert expected in findings.shared_users(likeness)
+
+
+def test_facts_have_days_shares_and_separated_thousands() -> None:
+    facts = {
+        "interactions": "3743",
+        "density": "0.155958",
+        "sequence length mean / median": "1418.715 / 14",
+        "first / last timestamp (Unix seconds)": "1600063492 / 1612450208",
+        "items with text": "3331 (89.0 %)",
+        "time ties": "seeded shuffle, split_seed 12345",
+    }
+    shown = findings.facts_in_words(pl.DataFrame({"what": list(facts), "value": list(facts.values())}))
+    assert shown.rows() == [
+        ("interactions", "3,743"),
+        ("pairs of a user and an item with an event", "at most 16 %"),
+        ("sequence length mean / median", "1,418.7 / 14"),
+        ("first / last day", "2020-09-14 / 2021-02-04"),
+        ("items with text", "3,331 (89.0 %)"),
+        ("time ties", "seeded shuffle, split_seed 12345"),
+    ]
+    order = pl.DataFrame({"what": ["first / last timestamp (no unit, order alone)"], "value": ["0 / 5120"]})
+    assert findings.facts_in_words(order)["value"].to_list() == ["0 / 5,120"]
 
 
 def test_words_come_with_their_counts_or_say_that_there_are_none() -> None:
