@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROWS = "rows.json"  # in the folder of a run: the stored folder of each row, and what failed
 OPEN = ("05", "06")  # notebooks with results; the figures of the others are folded
 HEADS = {"ndcg": "NDCG", "recall": "Recall", "p_holm": "p (Holm)", "peak_memory_gb": "peak memory (GB)"}
+HEADS |= {"against": "compared with", "valid_ndcg@10": "NDCG@10 on validation"}
 COST = ("epochs", "settings_tried", "parameters", "valid_ndcg@10")  # columns of cost.csv, after the times
 MODES = {"filtered": "Seen items filtered", "included": "Seen items included"}
 
