@@ -102,7 +102,6 @@ HEADS = {  # column of a frame -> head of a printed table; other names lose thei
     "fan_out": "children per prefix",
     "first_fan_out": "children of a first code",
     "purity": "shared users (times any two)",
-    "cross_modal": "cross-modal",
     **{name: name for name in ("n_ij", "u_i", "u_j", "s_ij")},  # symbols of formulas
     **{f"p{share} ms": f"p{share} (ms)" for share in (50, 90, 99)},
     "valid_ndcg@10": "NDCG@10 on validation",
