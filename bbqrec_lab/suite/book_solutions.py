@@ -36,8 +36,8 @@ def execute(run: Path, executed: Iterable[Path], folder: Path) -> None:
     plan, keys = {}, []
     for path in executed:
         record = path.with_name(f"{path.stem}.done.json")
-        if path.name in solved and record.exists():
-            done = json.loads(record.read_text(encoding="utf-8"))
+        done = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        if path.name in solved and "parameters" in done:
             plan[solved[path.name]] = {name: done["parameters"][name] for name in notebooks.REQUIRED}
             keys.append(done["key"])
     if plan:
