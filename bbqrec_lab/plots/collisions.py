@@ -30,7 +30,7 @@ def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
             for case, value in row.items():
                 ax.plot(value, place + shift[case], linestyle="", markersize=6, **styles[case])
         _from_zero(ax, [value for row in rows.values() for value in row.values() if np.isfinite(value)])
-        ax.set_xlabel(short(name, 22 if len(measures) < 4 else 14, 3))
+        ax.set_xlabel(short(name, 22 if len(measures) < 4 else 14, 4))
     axes[0, 0].set(ylim=(len(tokenizers) - 0.5, -0.5), yticks=range(len(tokenizers)), yticklabels=tokenizers)
     for case in named:
         axes[0, 0].plot([], [], linestyle="", label=case, markersize=6, **styles[case])

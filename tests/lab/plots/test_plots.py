@@ -112,6 +112,7 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
     chosen = np.array([[0, 0], [0, 1], [1, 0]])
     steps = np.stack([points, points - book[0][chosen[:, 0]], points - book[0][chosen[:, 0]] - book[1][chosen[:, 1]]])
     groups = {f"code {i}": codes[:, 0] == i for i in range(5)}
+    long_names = {f"other shared IDs ({n} items)": np.ones(len(plane), bool) for n in range(40, 47)}
     numbers = {
         name: rng.permutation(400) + 1 for name in ("the bundle's order", "by first appearance", "rows used here")
     }
@@ -148,6 +149,11 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
         "map": lambda: plots.code_maps(plane, codes, [plane[:9], plane[9:14]], "UMAP"),
         "map of one level": lambda: plots.code_maps(plane, codes[:, :1], [plane[:9]], "PCA"),
         "maps": lambda: plots.coloured_maps(plane, dict.fromkeys(NAMES, groups), "UMAP"),
+        "maps with long names": lambda: plots.coloured_maps(
+            plane * [1, 3],
+            {name: long_names for name in NAMES},
+            "PCA",
+        ),
         "ledger": lambda: plots.ledger({"collision rate (%)": health, "items in the largest group": health}),
         "ledger of many": lambda: plots.ledger(
             {"shared users below a code (times any two)": single, "NDCG@10": single, "codebook vectors": single}
