@@ -240,17 +240,13 @@ def reweighting(moved: float, peak: float, effects: Mapping[str, tuple[float, fl
     Args: moved: share of the weight that moves on average in the head that changes most. peak: the largest offset, in
         logits. effects: kind of reweighting -> (difference in NDCG@10, low, high), 95 % over users.
     """
-    kinds: dict[str, list[str]] = {"helps": [], "harms": [], "is open": []}
+    found = []
     for name, (difference, low, high) in effects.items():
-        kind = "helps" if low > 0 else "harms" if high < 0 else "is open"
-        kinds[kind].append(f"{name} ({difference:+.4f}, {low:+.4f} to {high:+.4f})")
-    told = {
-        "helps": "an interval above zero has",
-        "harms": "one below zero has",
-        "is open": "one that contains zero has",
-    }
-    parts = [f"{told[kind]} {', '.join(names)}" for kind, names in kinds.items() if names]
+        word = (
+            "better with it" if low > 0 else "worse with it" if high < 0 else "open, because the interval contains zero"
+        )
+        found.append(f"{name} changes it by {difference:+.4f} ({low:+.4f} to {high:+.4f}): {word}")
     return (
         f"The offsets move {100 * moved:.1f} % of the weight in the head that changes most, by at most {peak:+.2f} "
-        f"logits or a factor of {np.exp(peak):.2f}. As to NDCG@10 of this one seed, {'; '.join(parts)}."
+        f"logits or a factor of {np.exp(peak):.2f}. NDCG@10 of this one seed: {'; '.join(found)}."
     )

@@ -172,7 +172,7 @@ def same_targets(shared: Mapping[str, Shares]) -> str:
     most = max(added, key=added.get)
     if _sign(added[most], ".1f") == 0:
         return f"{word}: {reach}; no other model finds a target that bbqrec misses."
-    return f"{word}: {reach}; {most} finds most of what bbqrec misses, the targets of {added[most]:.1f} % of users."
+    return f"{word}: {reach}; {most} adds the most, the targets of {added[most]:.1f} % of users."
 
 
 def price(minutes: Shares, quality: Shares, name: str = "bbqrec") -> str:

@@ -173,5 +173,6 @@ def test_reweighting_is_told_by_the_side_of_its_interval() -> None:
     told = findings.reweighting(0.015, 0.03, effects)
     assert "move 1.5 % of the weight" in told
     assert "+0.03 logits or a factor of 1.03" in told
-    assert "above zero has up (+0.0200, +0.0100 to +0.0300); one below zero has down (" in told
-    assert "one that contains zero has open (" in told
+    assert "up changes it by +0.0200 (+0.0100 to +0.0300): better with it; down changes" in told
+    assert "down changes it by -0.0200 (-0.0300 to -0.0100): worse with it;" in told
+    assert "open changes it by +0.0100 (-0.0100 to +0.0300): open, because the interval contains zero." in told

@@ -226,7 +226,7 @@ def hits(both: float, ours: float, theirs: float) -> dict[str, float]:
         (
             {"a": hits(0.1, 0.2, 0.1), "b": hits(0.3, 0.0, 0.02)},
             "Only in part: bbqrec also finds 50 % (a) to 94 % (b) of "
-            "the targets that each finds; a finds most of what bbqrec misses, the targets of 10.0 % of users.",
+            "the targets that each finds; a adds the most, the targets of 10.0 % of users.",
         ),
         (
             {"a": hits(0.1, 0.2, 0.1), "none": hits(0.0, 0.3, 0.0)},
@@ -236,7 +236,7 @@ def hits(both: float, ours: float, theirs: float) -> dict[str, float]:
             {"a": hits(0.3, 0.1, 0.0)},
             "Yes: bbqrec also finds 100 % of the targets of a; no other model finds a target that bbqrec misses.",
         ),
-        ({"a": hits(0.0, 0.2, 0.1)}, "No: bbqrec also finds 0 % of the targets of a; a finds most of what"),
+        ({"a": hits(0.0, 0.2, 0.1)}, "No: bbqrec also finds 0 % of the targets of a; a adds the most"),
         ({"a": hits(0.0, 0.2, 0.0)}, "Not known: none of the other models finds a target."),
     ],
 )
