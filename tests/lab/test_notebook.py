@@ -117,6 +117,6 @@ def test_an_override_that_the_method_sets_itself_is_told(space: Workspace, said:
     assert said == []
     Workspace(space.dataset, "smoke", 0, space.out_dir, {"recommender.output": "items", "features": False})
     assert said == [
-        "*bbqrec always has recommender.output=both and recommender.features=True: an override of it changes other rows "
-        "only.*"
+        "*bbqrec always has recommender.output=both and recommender.features=True: an override of it changes other "
+        "rows only.*"
     ]
