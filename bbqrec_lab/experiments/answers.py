@@ -131,6 +131,26 @@ def clear(asked: pl.DataFrame, tests: int) -> str:
     )
 
 
+def parts(found: Verdicts, ablations: Sequence[str]) -> str:
+    """What each part of the method is worth, by the ablations that remove or exchange one.
+
+    Args: found: from `verdicts`. ablations: variants with one part removed or exchanged.
+    """
+    kinds = {
+        "worth something, because bbqrec is clearly better than": found.better,
+        "clearly in the way, because bbqrec is worse than": found.worse,
+        "not clearly worth anything here, because the comparison is open with": found.open,
+    }
+    told = []
+    for words, names in kinds.items():
+        some = [name for name in names if name in ablations]
+        if some:
+            told.append(f"{len(some)} {'is' if len(some) == 1 else 'are'} {words} {listed(some)}")
+    if not told:
+        return "No row of this preset removes a part of the method."
+    return f"Of the {sum(name in ablations for names in found for name in names)} parts, {'; '.join(told)}."
+
+
 def list_length(short: Shares, long: Shares, lengths: tuple[int, int] = (1, 20)) -> str:
     """Whether models change their order between a short and a long list.
 

@@ -289,3 +289,14 @@ def test_expectations_are_counted_by_outcome() -> None:
         "Of 3 expectations 1 holds, 0 are the other way round and 2 are open."
     )
     assert answers.expectations([other]) == "Of 1 expectations 0 hold, 1 is the other way round and 0 are open."
+
+
+def test_the_worth_of_parts_is_told_by_verdict() -> None:
+    found = answers.Verdicts(["tiger", "no-a"], ["no-b", "markov"], ["no-c", "no-d"])
+    assert answers.parts(found, ["no-a", "no-b", "no-c", "no-d"]) == (
+        "Of the 4 parts, 1 is worth something, because bbqrec is clearly better than no-a; 1 is clearly in the way, "
+        "because bbqrec is worse than no-b; 2 are not clearly worth anything here, because the comparison is open with "
+        "no-c and no-d."
+    )
+    assert "in the way" not in answers.parts(answers.Verdicts(["no-a"], ["tiger"], []), ["no-a"])
+    assert answers.parts(found, []) == "No row of this preset removes a part of the method."
