@@ -40,3 +40,9 @@ def test_the_first_notebook_runs_with_one_output_alone_and_says_so(variant: str,
     said = "\n".join(out.get("data", {}).get("text/markdown", "") for out in outputs)
     assert ("generates no ID, so there is nothing to search" in said) == (variant == "sasrec-codes")
     assert "both outputs rank it" not in said
+
+
+def test_the_notebook_on_data_runs_where_new_items_are_held_out(tmp_path: Path) -> None:
+    (path,) = notebooks.discover(notebooks.notebook_folder(), ("01",))
+    given = {"dataset": "planted-smoke", "preset": "smoke", "seed": 0, "out_dir": str(tmp_path)}
+    assert notebooks.execute(path, tmp_path / "done.ipynb", given | {"overrides": {"data.cold_items": 0.1}}) == ""
