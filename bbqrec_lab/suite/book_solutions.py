@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bbqrec_lab.code_keys import PACKAGES, ROOT
 from bbqrec_lab.suite import notebooks
 
 if TYPE_CHECKING:
@@ -26,18 +27,25 @@ JOBS = 8  # at most
 def execute(run: Path, executed: Iterable[Path], folder: Path) -> None:
     """Execute the solutions of executed notebooks, with the same parameters, once per state of their inputs.
 
-    Their results exist, so this takes seconds per notebook. A solution that fails is named, and the page shows its code
-    alone.
+    Their results exist, so this takes seconds per notebook. If the code is newer than the run, or the results are
+    elsewhere, they would be computed again, which can take hours: then nothing is executed. A solution that fails is
+    named, and the page shows its code alone.
 
     Args: executed: notebooks of the run; one without the record of its parameters is left out. folder: the notebooks of
         the repository.
     """
     solved = {path.name: path for path in notebooks.solutions(folder)}
-    plan, keys = {}, []
+    plan, keys, stale = {}, [], _code_time()
     for path in executed:
         record = path.with_name(f"{path.stem}.done.json")
-        done = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-        if path.name in solved and "parameters" in done:
+        if path.name not in solved or not record.exists():
+            continue
+        done = json.loads(record.read_text(encoding="utf-8"))
+        if record.stat().st_mtime < stale:
+            notebooks.say(
+                f"{path.stem} is older than the code: its solutions are shown as they are, run reproduce first"
+            )
+        elif "parameters" in done and (Path(done["parameters"]["out_dir"]) / "artefacts").is_dir():
             plan[solved[path.name]] = {name: done["parameters"][name] for name in notebooks.REQUIRED}
             keys.append(done["key"])
     if plan:
@@ -46,6 +54,11 @@ def execute(run: Path, executed: Iterable[Path], folder: Path) -> None:
         failed = notebooks.run_notebooks(plan, run / FOLDER, " ".join(keys), jobs)
         for name, cause in failed.items():
             notebooks.say(f"the solutions of {name} are shown without their output: {cause}")
+
+
+def _code_time() -> float:
+    """When the code of the packages was changed last."""
+    return max(file.stat().st_mtime for name in PACKAGES for file in (ROOT / name).rglob("*.py"))
 
 
 def solution_of(run: Path, name: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from bbqrec_lab.suite import book_solutions
 
-PARAMETERS = {"dataset": "toy", "preset": "smoke", "seed": 3, "out_dir": "/runs", "overrides": {}}
+PARAMETERS = {"dataset": "toy", "preset": "smoke", "seed": 3, "out_dir": "runs", "overrides": {}}
 PICTURE = "iVBORw0KGgo="
 
 
@@ -35,9 +35,11 @@ def executed(tmp_path: Path) -> list[Path]:
     """Executed notebooks of a run; the third has no record, the fourth no solutions."""
     run = tmp_path / "run" / "notebooks"
     run.mkdir(parents=True)
+    (tmp_path / "artefacts").mkdir()
+    given = PARAMETERS | {"out_dir": str(tmp_path)}
     paths = [run / f"{name}.ipynb" for name in ("00_first", "01_second", "02_third", "03_fourth")]
     for path in (*paths[:2], paths[3]):
-        path.with_name(f"{path.stem}.done.json").write_text(json.dumps({"key": "k", "parameters": PARAMETERS}))
+        path.with_name(f"{path.stem}.done.json").write_text(json.dumps({"key": "k", "parameters": given}))
     return paths
 
 
@@ -78,3 +80,16 @@ def test_outputs_are_inside_the_folded_solution_and_never_markup() -> None:
     assert f'src="data:image/png;base64,{PICTURE}"' in text
     assert "<pre>28</pre>" in text
     assert "hidden" not in text
+
+
+def test_nothing_is_executed_if_results_would_have_to_be_computed_again(
+    folder: Path, executed: list[Path], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = executed[0].parent.parent
+    with monkeypatch.context() as patch:
+        patch.setattr(book_solutions, "_code_time", lambda: executed[0].with_suffix(".done.json").stat().st_mtime + 9)
+        book_solutions.execute(run, executed, folder)
+    assert "00_first is older than the code" in capsys.readouterr().err
+    (run.parent / "artefacts").rmdir()
+    book_solutions.execute(run, executed, folder)
+    assert not (run / "solutions").exists()
