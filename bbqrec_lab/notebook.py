@@ -21,7 +21,7 @@ from bbqrec_lab.datasets import planted, sources
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.datasets.sources import absolute_dataset
 from bbqrec_lab.experiments import runs, tables, variants
-from bbqrec_lab.experiments.presets import Config, make_config, parse_overrides
+from bbqrec_lab.experiments.presets import Config, by_full_name, make_config, parse_overrides
 from bbqrec_lab.experiments.runs import Result, run_folder
 from bbqrec_lab.store import Store
 
@@ -51,6 +51,11 @@ class Workspace:
         if self.out_dir == OUT_DIR and (ROOT / "notebooks").is_dir():
             object.__setattr__(self, "out_dir", str(ROOT / "runs"))
         make_config(self.preset, self.seed, self.overrides)
+        fixed = variants.VARIANTS["bbqrec"].overrides
+        given = by_full_name(self.overrides).items()
+        lost = [f"{name}={fixed[name]}" for name, value in given if fixed.get(name, value) != value]
+        if lost:
+            remark(f"bbqrec always has {tables.listed(lost)}: an override of it changes other rows only.")
 
     @property
     def config(self) -> Config:

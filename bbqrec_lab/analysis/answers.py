@@ -72,8 +72,9 @@ def who_collides(member: Bool[np.ndarray, "N"], signals: Num[np.ndarray, "N"], e
         return "Every item shares its ID with another one."
     present = [f"{100 * signals[part].mean():.1f}" for part in (member, ~member)]
     seen = [f"{np.median(events[part]):g}" for part in (member, ~member)]
+    less = "about as many" if abs(float(present[0]) - float(present[1])) < 1 else _compared(*present)
     return (
-        f"Items that share an ID have {_compared(*present)} signals ({present[0]} % of all against {present[1]} %) and "
+        f"Items that share an ID have {less} signals ({present[0]} % of all against {present[1]} %) and "
         f"{_compared(*seen)} training events (median {seen[0]} against {seen[1]})."
     )
 

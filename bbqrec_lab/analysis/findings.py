@@ -3,12 +3,35 @@
 They are Markdown, for `notebook.notice`. Numbers that are undefined (NaN) are said to be missing.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float
 
 from bbqrec_lab.analysis.neighbours import Purity, Word
+
+
+def facts_in_words(facts: pl.DataFrame) -> pl.DataFrame:
+    """The statistics of a dataset for readers: days instead of seconds, shares in percent, thousands separated.
+
+    Args: facts: columns what and value, from `reading.statistics`.
+    """
+    return pl.DataFrame([_fact(*line) for line in facts.iter_rows()], schema=facts.columns, orient="row")
+
+
+def _fact(what: str, value: str) -> tuple[str, str]:
+    """One line of `facts_in_words`; a value with letters stays as it is."""
+    if what == "first / last timestamp (Unix seconds)":
+        days = [f"{datetime.fromtimestamp(float(part), UTC):%Y-%m-%d}" for part in value.split(" / ")]
+        return "first / last day", " / ".join(days)
+    if what == "density":
+        return "pairs of a user and an item with an event", f"at most {100 * float(value):.2g} %"
+    if re.search(r"[a-z]", value):
+        return what, value
+    return what, re.sub(r"\d+(\.\d+)?", lambda n: f"{float(n[0]):,.1f}" if n[1] else f"{int(n[0]):,}", value)
 
 
 def words(found: Sequence[Word], least: int = 5) -> str:
@@ -148,3 +171,82 @@ def learned_map(weight: Mapping[str, float], epoch: Mapping[str, int], epochs: i
     else:
         ending = "here both learn equally fast" if fast <= epochs else "here neither learns the task"
     return [*told, f"NDCG@10 reaches 0.95 {says[0]} with the table and {says[1]} without: {ending}."]
+
+
+def _compared(one: float, two: float, form: str) -> int:
+    """1, 0 or -1: whether one number is above, equal to or below another, as both are printed."""
+    return int(np.sign(float(f"{one:{form}}") - float(f"{two:{form}}")))
+
+
+def first_look(items: int, codes: int, firsts: int, outputs: Sequence[str], recall: Mapping[str, float]) -> str:
+    """What a semantic ID is in this run, how the model recommends with it, and how well.
+
+    Args: codes: of an ID. firsts: different first codes in use. outputs: of the model, from `explanations.chances`.
+        recall: Recall@10 in [0, 1] of `bbqrec` and `popularity`.
+    """
+    ways = {"by its ID": "generates the ID of the next item code by code", "direct": "scores each item directly"}
+    ours, simple = (100 * recall[name] for name in ("bbqrec", "popularity"))
+    word = {1: "more than", 0: "as much as", -1: "less than"}[_compared(ours, simple, ".1f")]
+    return (
+        f"A semantic ID is a name of {codes} codes that is made from content and behaviour, here for {items:,} items "
+        f"with {firsts} different first codes. The model {' and '.join(ways[name] for name in outputs)}; among ten "
+        f"recommended items {ours:.1f} % of users find their hidden item, {word} with popularity ({simple:.1f} %)."
+    )
+
+
+def traps(tied: float, rho: float, limit: float, lacking: float, cold: float) -> str:
+    """What the traps of notebook 01 mean for one dataset.
+
+    Args: tied: share of steps that take no time. rho: rank correlation of popularity with a numbering by first
+        appearance, NaN if it is not defined. limit: two standard deviations of chance. lacking: share of items without
+        at least one signal. cold: share of items without a training event.
+    """
+    order = "the times give the whole order" if not tied else f"the order of {100 * tied:.1f} % of steps is not known"
+    if np.isnan(rho):
+        numbers = "no numbering can reveal popularity, which is equal for all items"
+    elif abs(rho) > limit:
+        numbers = f"item numbers by first appearance would reveal popularity (rank correlation {rho:+.2f})"
+        numbers += ", so rows are permuted"
+    else:
+        numbers = f"item numbers by first appearance hardly reveal popularity (rank correlation {rho:+.2f})"
+    signals = "every item has every signal" if not lacking else f"{100 * lacking:.1f} % of items lack a signal"
+    unseen = "none is without a training event" if not cold else f"{100 * cold:.1f} % have no training event"
+    return f"In these data {order}; {numbers}; {signals}, and {unseen}."
+
+
+def what_codes_know(shape: tuple[int, int], gains: Mapping[str, Mapping[str, float]], agree: tuple[int, int]) -> str:
+    """How an ID is made and which factors its codes contain.
+
+    Args: shape: levels and codes per level. gains: factor -> part -> gain of a probe, from `probes.mean_gains`. agree:
+        pairs of signals and levels that agree more often than by chance, and all.
+    """
+    known = [
+        f"{factor} {parts['quantized']:.2f}" + (f" of {parts['raw']:.2f}" if "raw" in parts else "")
+        for factor, parts in gains.items()
+        if "quantized" in parts
+    ]
+    knows = f"the codes keep {', '.join(known)} (gain of a probe on codes, of the gain on raw features)"
+    if not known:
+        knows = "what the codes know cannot be probed, because no factor has two classes"
+    same = f"signals agree more often than by chance in {agree[0]} of {agree[1]} comparisons"
+    if not agree[1]:
+        same = "no item has two signals that could agree"
+    return f"An item's signals are averaged and quantized in {shape[0]} levels of {shape[1]} codes; {knows}; {same}."
+
+
+def reweighting(moved: float, peak: float, effects: Mapping[str, tuple[float, float, float]]) -> str:
+    """How much the offsets change attention, and whether each reweighting helps.
+
+    Args: moved: share of the weight that moves on average in the head that changes most. peak: the largest offset, in
+        logits. effects: kind of reweighting -> (difference in NDCG@10, low, high), 95 % over users.
+    """
+    found = []
+    for name, (difference, low, high) in effects.items():
+        word = (
+            "better with it" if low > 0 else "worse with it" if high < 0 else "open, because the interval contains zero"
+        )
+        found.append(f"{name} changes it by {difference:+.4f} ({low:+.4f} to {high:+.4f}): {word}")
+    return (
+        f"The offsets move {100 * moved:.1f} % of the weight in the head that changes most, by at most {peak:+.2f} "
+        f"logits or a factor of {np.exp(peak):.2f}. NDCG@10 of this one seed: {'; '.join(found)}."
+    )

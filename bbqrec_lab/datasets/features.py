@@ -14,7 +14,6 @@ import polars as pl
 from filelock import FileLock
 from jaxtyping import Bool, Float, Float32
 from PIL import Image
-from tqdm import tqdm
 
 from bbqrec_core import Dataset
 from bbqrec_lab.code_keys import code_hash
@@ -23,6 +22,7 @@ from bbqrec_lab.datasets.bundle import encodable
 from bbqrec_lab.datasets.download import fetch_wheel
 from bbqrec_lab.datasets.pictures import UNREADABLE, read_picture
 from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.frontend import counting_bar
 
 TEXT_BATCH, PICTURE_BATCH = 32, 8  # small batches fit the cache of one core: pictures run twice as fast as by 64
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as for MobileNetV2
@@ -128,7 +128,7 @@ def encode_texts(texts: Sequence[str], wheel: Path) -> Float32[np.ndarray, "text
     pieces = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     by_length = sorted(range(len(pieces)), key=lambda i: len(pieces[i]))
     out = np.zeros((len(texts), 384), np.float32)
-    with torch.inference_mode(), tqdm(total=len(texts), desc="encoding texts", unit=" texts") as bar:
+    with torch.inference_mode(), counting_bar(len(texts), "encoding texts", "texts") as bar:
         for start in range(0, len(by_length), TEXT_BATCH):
             rows = by_length[start : start + TEXT_BATCH]
             ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(pieces[i]) for i in rows], batch_first=True)
@@ -148,7 +148,7 @@ def encode_pictures(files: Sequence[str], wheel: Path) -> Float32[np.ndarray, "f
 
     model = encoders.load_picture_encoder(wheel)
     out, broken = np.zeros((len(files), 1280), np.float32), {}
-    with torch.inference_mode(), tqdm(total=len(files), desc="encoding pictures", unit=" pictures") as bar:
+    with torch.inference_mode(), counting_bar(len(files), "encoding pictures", "pictures") as bar:
         for start in range(0, len(files), PICTURE_BATCH):
             some = files[start : start + PICTURE_BATCH]
             batch = [pixels for file in some if (pixels := _pixels(file, broken)) is not None]

@@ -4,12 +4,13 @@ Words such as *above* and *below* compare numbers as they are printed, so that n
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from bbqrec_lab.experiments.statistics import CLEAR
+from bbqrec_lab.experiments.statistics import CLEAR, OUTCOMES
 from bbqrec_lab.experiments.tables import listed
 
 Shares = Mapping[str, float]  # name -> value
@@ -23,6 +24,22 @@ def _sign(value: float, form: str) -> int:
 def _order(one: float, two: float, form: str) -> int:
     """1, 0 or -1: whether `one` is above, equal to or below `two`, as both are printed."""
     return int(np.sign(float(f"{one:{form}}") - float(f"{two:{form}}")))
+
+
+def leaders(values: Shares, form: str = ".4f") -> list[str]:
+    """The names with the highest value, as printed."""
+    top = max(values.values())
+    return [name for name, value in values.items() if _order(value, top, form) == 0]
+
+
+def _rank(values: Shares, name: str, form: str = ".4f") -> int:
+    """The rank of one name, from 1; equal values, as printed, share the better rank."""
+    return 1 + sum(_order(other, values[name], form) > 0 for other in values.values())
+
+
+def _leads(names: Sequence[str]) -> str:
+    """`a leads`, `a and b lead`."""
+    return f"{listed(names)} {'leads' if len(names) == 1 else 'lead'}"
 
 
 def _by_sign(differences: Shares, form: str = "+.4f") -> dict[int, list[str]]:
@@ -52,11 +69,10 @@ def standing(means: Shares, spread: float, seeds: int, name: str = "bbqrec") -> 
     if not any(means.values()):
         return "No variant finds a target, so no order can be given."
     top = max(means.values())
-    best = [other for other in means if _order(means[other], top, ".4f") == 0]
-    rank = 1 + sum(_order(other, means[name], ".4f") > 0 for other in means.values())
+    best, rank = leaders(means), _rank(means, name)
     said = f"{name} has rank {rank} of {len(means)} with {means[name]:.4f}"
     if rank > 1:
-        said += f", and {listed(best)} {'leads' if len(best) == 1 else 'lead'} with {top:.4f}"
+        said += f", and {_leads(best)} with {top:.4f}"
     elif len(best) > 1:
         said += f", together with {listed([other for other in best if other != name])}"
     if seeds < 2:
@@ -113,6 +129,133 @@ def clear(asked: pl.DataFrame, tests: int) -> str:
         f"bbqrec is clearly better than {listed(found.better)} and clearly worse than {listed(found.worse)}; {reach} "
         f"(p below {CLEAR} after Holm's correction for the {tests} tests of this question)."
     )
+
+
+def parts(found: Verdicts, ablations: Sequence[str]) -> str:
+    """What each part of the method is worth, by the ablations that remove or exchange one.
+
+    Args: found: from `verdicts`. ablations: variants with one part removed or exchanged.
+    """
+    kinds = {
+        "worth something, because bbqrec is clearly better than": found.better,
+        "clearly in the way, because bbqrec is worse than": found.worse,
+        "not clearly worth anything here, because the comparison is open with": found.open,
+    }
+    told = []
+    for words, names in kinds.items():
+        some = [name for name in names if name in ablations]
+        if some:
+            told.append(f"{len(some)} {'is' if len(some) == 1 else 'are'} {words} {listed(some)}")
+    if not told:
+        return "No row of this preset removes a part of the method."
+    return f"Of the {sum(name in ablations for names in found for name in names)} parts, {'; '.join(told)}."
+
+
+def list_length(short: Shares, long: Shares, lengths: tuple[int, int] = (1, 20)) -> str:
+    """Whether models change their order between a short and a long list.
+
+    Args: short, long: model -> Recall@k in [0, 1] with the shorter and the longer list. lengths: of both, in items.
+    """
+    if not any(long.values()):
+        return "Not known: no model finds a target."
+    few, many = ({name: 100 * value for name, value in part.items()} for part in (short, long))
+    pairs = [*combinations(few, 2)]
+    crossed = sum(_order(few[a], few[b], ".1f") * _order(many[a], many[b], ".1f") < 0 for a, b in pairs)
+    told = f"{crossed} of {len(pairs)} pairs of these models change their order between "
+    told += f"{lengths[0]} and {lengths[1]} items"
+    first, last = leaders(few, ".1f"), leaders(many, ".1f")
+    tops = [f"{max(part.values()):.1f} %" for part in (few, many)]
+    word = "Yes" if crossed else "No"
+    if first == last:
+        return f"{word}: {told}; {_leads(first)} at both lengths ({tops[0]} and {tops[1]} of the targets)."
+    both = f"{_leads(first)} at {lengths[0]} ({tops[0]} of the targets), {listed(last)} at {lengths[1]} ({tops[1]})"
+    return f"{word}: {told}; {both}."
+
+
+def same_targets(shared: Mapping[str, Shares]) -> str:
+    """Whether `bbqrec` finds the targets that other models find, and which of these adds most to it.
+
+    Args: shared: model -> shares of users from `statistics.shared_hits`.
+    """
+    theirs = {name: part["both"] + part["only the baseline"] for name, part in shared.items()}
+    also = {name: 100 * shared[name]["both"] / found for name, found in theirs.items() if found > 0}
+    if not also:
+        return "Not known: none of the other models finds a target."
+    low, high = min(also, key=also.get), max(also, key=also.get)
+    reach = f"bbqrec also finds {also[low]:.0f} % of the targets of {low}"
+    if f"{also[low]:.0f}" != f"{also[high]:.0f}":
+        reach = (
+            f"bbqrec also finds {also[low]:.0f} % ({low}) to {also[high]:.0f} % ({high}) of the targets that each finds"
+        )
+    word = "Yes" if float(f"{also[low]:.0f}") == 100 else "No" if float(f"{also[high]:.0f}") == 0 else "Only in part"
+    added = {name: 100 * part["only the baseline"] for name, part in shared.items()}
+    most = max(added, key=added.get)
+    if _sign(added[most], ".1f") == 0:
+        return f"{word}: {reach}; no other model finds a target that bbqrec misses."
+    return f"{word}: {reach}; {most} adds the most, the targets of {added[most]:.1f} % of users."
+
+
+def price(minutes: Shares, quality: Shares, name: str = "bbqrec") -> str:
+    """Whether a cheaper variant is at least as good as `name`, and which variant is the best.
+
+    Args: minutes: variant -> minutes of one row. quality: variant -> NDCG@10.
+    """
+    if not any(quality.values()):
+        return "No variant finds a target, so nothing is gained for the minutes."
+    better = [n for n in quality if minutes[n] < minutes[name] and quality[n] >= quality[name]]
+    told = f"{name} takes {minutes[name]:.2g} minutes and reaches {quality[name]:.4f}"
+    if better:
+        best = max(better, key=lambda other: (quality[other], -minutes[other]))
+        count = f"{len(better)} cheaper variant{'s are' if len(better) > 1 else ' is'} at least as good"
+        beside = f"{minutes[best]:.2g} minutes, {quality[best]:.4f}"
+        return (
+            f"{told}; {count} ({best}: {beside})."
+            if len(better) == 1
+            else (f"{told}; {count}, the best of them {best} ({beside}).")
+        )
+    best = leaders(quality)
+    if name in best:
+        return (
+            f"{told}, which no other variant exceeds." if len(best) == 1 else f"{told}; no cheaper variant is as good."
+        )
+    return f"{told}; no cheaper variant is as good, and {_leads(best)} with {max(quality.values()):.4f}."
+
+
+def expectations(outcomes: Sequence[str]) -> str:
+    """How many expectations came true.
+
+    Args: outcomes: one of `statistics.OUTCOMES` for each expectation.
+    """
+    held, other, unsure = (outcomes.count(outcome) for outcome in OUTCOMES)
+    verbs = ["holds" if held == 1 else "hold", *("is" if count == 1 else "are" for count in (other, unsure))]
+    return (
+        f"Of {len(outcomes)} expectations {held} {verbs[0]}, {other} {verbs[1]} the other way round and {unsure} "
+        f"{verbs[2]} open."
+    )
+
+
+def elsewhere(found: Mapping[str, Shares], name: str = "bbqrec") -> str:
+    """The rank of one variant in each of several result tables.
+
+    Args: found: title of a table -> (variant -> mean NDCG@10 over seeds); tables without `name` are left out.
+    """
+    known = {title: means for title, means in found.items() if name in means and any(means.values())}
+    if not known:
+        return f"No table has a result of {name}."
+    ahead = [title for title, means in known.items() if name in leaders(means)]
+    ranks = listed(
+        [
+            f"rank {_rank(means, name)} of {len(means)} on {title} ({_leads(leaders(means))})"
+            for title, means in known.items()
+            if title not in ahead
+        ]
+    )
+    if len(known) == 1:
+        return f"The only result table is of this run: {name} {f'leads on {ahead[0]}' if ahead else f'has {ranks}'}."
+    if not ahead:
+        return f"{name} leads in none of {len(known)} result tables: it has {ranks}."
+    rest = "" if len(ahead) == len(known) else f"; it has {ranks}"
+    return f"{name} leads in {len(ahead)} of {len(known)} result tables, on {listed(ahead)}{rest}."
 
 
 def who_gains(ours: Shares, theirs: Shares, against: str) -> str:

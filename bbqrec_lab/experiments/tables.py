@@ -11,7 +11,16 @@ from bbqrec_lab.store import write_atomic
 
 SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 BEAM = r"( by beam \d+)$"  # the end of a metric name if the ranks come from beam search
-LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "±": r"$\pm$"}
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "±": r"$\pm$",
+    "<": "$<$",
+}
 LATEX |= {"{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
 MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\|`*_[]$~"}
 
@@ -93,13 +102,32 @@ HEADS = {  # column of a frame -> head of a printed table; other names lose thei
     "fan_out": "children per prefix",
     "first_fan_out": "children of a first code",
     "purity": "shared users (times any two)",
+    **{name: name for name in ("n_ij", "u_i", "u_j", "s_ij")},  # symbols of formulas
+    **{f"p{share} ms": f"p{share} (ms)" for share in (50, 90, 99)},
+    "valid_ndcg@10": "NDCG@10 on validation",
 }
+P_VALUES = {"p", "p_holm"}
+DECIMALS = {"peak_memory_gb": 1}  # of columns whose values do not tell how many a reader needs
 NAMED_BY_NUMBER = {"code", "id", "item", "row", "seed", "seeds", "user", "year"}  # columns whose numbers are names
 
 
 def head(name: str) -> str:
     """The words of a printed table for a column."""
     return HEADS.get(name, name.replace("_", " "))
+
+
+def effort(cost: pl.DataFrame) -> pl.DataFrame:
+    """The cost of rows with epochs only where a model was trained, and `settings_tried` for counting baselines.
+
+    Args: cost: columns epochs and parameters; a counting baseline has no parameters, and its epochs count the settings
+        that were tried on validation.
+    """
+    trained = pl.col("parameters") > 0
+    tried = pl.when(~trained).then("epochs").alias("settings_tried")
+    place = cost.columns.index("epochs") + 1
+    return cost.with_columns(pl.when(trained).then("epochs").alias("epochs")).insert_column(
+        place, cost.select(tried).to_series()
+    )
 
 
 def markdown(frame: pl.DataFrame, caption: str) -> str:
@@ -129,15 +157,22 @@ def _printed(frame: pl.DataFrame) -> list[list[str]]:
 
 def _column(column: pl.Series) -> list[str]:
     if column.dtype.is_float():
-        known = column.drop_nulls().drop_nans().abs()
-        largest = known.max() if len(known) else 0
-        decimals = (
-            1 if "%" in column.name else 4 if largest < 1 else 2 if largest < 100 else 1 if largest < 10_000 else 0
-        )
+        if column.name in P_VALUES:
+            return ["< 0.001" if value is not None and value < 0.0005 else _number(value, ".3f") for value in column]
+        decimals = _decimals(column)
         return [_number(value, f",.{decimals}f") for value in column]
     if column.dtype.is_integer() and column.name.lower() not in NAMED_BY_NUMBER:
         return [_number(value, ",") for value in column]
     return [_text(value) for value in column]
+
+
+def _decimals(column: pl.Series) -> int:
+    """Digits behind the point: by the largest value, and none that is 0 in the whole column."""
+    known = column.drop_nulls().drop_nans()
+    largest = known.abs().max() if len(known) else 0
+    most = 1 if "%" in column.name else 4 if largest <= 1 else 2 if largest < 100 else 1 if largest < 10_000 else 0
+    digits = [f"{value:.{DECIMALS.get(column.name, most)}f}".partition(".")[2].rstrip("0") for value in known]
+    return max(map(len, digits), default=0)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -154,6 +189,8 @@ def _texts(frame: pl.DataFrame) -> list[list[str]]:
 def _text(value: object) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}" if (value.hour, value.minute) != (0, 0) else f"{value:%Y-%m-%d}"
+    if isinstance(value, bool):
+        return "yes" if value else ""
     return "" if value is None else str(value)
 
 

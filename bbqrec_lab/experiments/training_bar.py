@@ -14,6 +14,7 @@ from contextlib import suppress
 from tqdm import tqdm
 
 from bbqrec_core.training import Progress
+from bbqrec_lab.frontend import has_frontend, kernel
 
 SECONDS = 30.0  # between two plain lines
 REDRAW = 0.2  # seconds between two updates of a widget
@@ -40,24 +41,6 @@ def _display() -> "_TerminalBar | _Lines | _Widget":
     if has_frontend():
         return _Widget()
     return _TerminalBar() if sys.stderr.isatty() else _Lines()
-
-
-def has_frontend() -> bool:
-    """Whether this code runs for a cell that a person has open in a frontend, and not for papermill or nbclient.
-
-    Choice: frontends name the cell in their request to the kernel, papermill and nbclient do not.
-    """
-    kernel = _kernel()
-    return kernel is not None and "cellId" in kernel.get_parent("shell").get("metadata", {})
-
-
-def _kernel() -> object | None:
-    """The Jupyter kernel of this process; None outside of notebooks."""
-    if "IPython" not in sys.modules:
-        return None
-    from IPython import get_ipython
-
-    return getattr(get_ipython(), "kernel", None)
 
 
 class _TerminalBar:
@@ -102,7 +85,7 @@ def _write(line: str) -> None:
         try:
             place = stream.fileno()
         except (OSError, AttributeError):
-            stream = sys.__stderr__ if _kernel() else stream
+            stream = sys.__stderr__ if kernel() else stream
             stream.write(line)
             stream.flush()
         else:

@@ -12,26 +12,25 @@ from bbqrec_lab.plots.style import CATEGORIES, GREY, INK, SMALLEST, legend_below
 
 
 def ledger(measures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
-    """One line per tokenizer, one panel per measure, one dot per case (for example a repair); axes start at 0.
+    """One row per tokenizer, one panel per measure, one mark per case (for example a repair); axes start at 0.
 
     Args: measures: name with unit -> (tokenizer -> (case -> value)), the same tokenizers in each; NaN is not drawn.
-        A case named "" has no legend entry. Large dots are below small ones, so equal values stay visible.
+        A case named "" has no legend entry. The cases of a row are below each other, so equal values stay visible.
     Choice: the axis of a panel is logarithmic above 1 if its largest value is more than eight times the median.
     """
     tokenizers = list(next(iter(measures.values())))
     named = dict.fromkeys(case for rows in measures.values() for row in rows.values() for case in row if case)
     styles = looks(named, line=False) | {"": {"color": INK, "marker": "o"}}
-    sizes = dict(zip(styles, range(2 + 2 * len(styles), 2, -2), strict=True)) | {"": 6}
-    width = 2.0 + 0.08 * max(map(len, tokenizers)) / len(measures)
-    fig, axes = panels(len(measures), width=width, height=1.3 + 0.27 * len(tokenizers), sharey=True)
+    shift = dict(zip(named, 0.6 * (np.arange(len(named)) / max(len(named) - 1, 1) - 0.5), strict=True)) | {"": 0.0}
+    width, row_height = 2.0 + 0.08 * max(map(len, tokenizers)) / len(measures), 0.2 + 0.07 * max(len(named), 1)
+    fig, axes = panels(len(measures), width=width, height=1.3 + row_height * len(tokenizers), sharey=True)
     for ax, (name, rows) in zip(axes[0], measures.items(), strict=True):
         for place, row in enumerate(rows.values()):
-            ax.plot(list(row.values()), [place] * len(row), color=GREY, linewidth=1, zorder=1)
+            ax.axhspan(place - 0.5, place + 0.5, color="0.96" if place % 2 else "w", linewidth=0, zorder=0)
             for case, value in row.items():
-                ax.plot(value, place, linestyle="", markersize=sizes[case], **styles[case])
+                ax.plot(value, place + shift[case], linestyle="", markersize=6, **styles[case])
         _from_zero(ax, [value for row in rows.values() for value in row.values() if np.isfinite(value)])
-        ax.set_xlabel(short(name, 22 if len(measures) < 4 else 14, 3))
-        ax.grid(axis="y", color="0.93", zorder=0)
+        ax.set_xlabel(short(name, 22 if len(measures) < 4 else 14, 4))
     axes[0, 0].set(ylim=(len(tokenizers) - 0.5, -0.5), yticks=range(len(tokenizers)), yticklabels=tokenizers)
     for case in named:
         axes[0, 0].plot([], [], linestyle="", label=case, markersize=6, **styles[case])

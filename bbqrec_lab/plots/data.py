@@ -76,6 +76,7 @@ def lengths_and_popularity(lengths: Int[np.ndarray, "U"], counts: Int[np.ndarray
     left.hist(lengths, bins=edges, color=CATEGORIES[0], edgecolor="white", linewidth=0.5)
     left.axvline(np.median(lengths), color=INK, linestyle="--")
     log_counts(left, "x")
+    left.yaxis.get_major_locator().set_params(integer=True)
     left.set(xlabel="events per user", ylabel="users", title=f"median {np.median(lengths):g} events")
     ranked = np.sort(counts[counts > 0])[::-1]
     half = int(np.searchsorted(ranked.cumsum(), ranked.sum() / 2)) + 1

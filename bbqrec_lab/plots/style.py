@@ -26,7 +26,8 @@ from bbqrec_lab.store import write_atomic
 WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
 WIDEST = 7.1  # inches of a whole figure: the book shows up to 688 pixels in a window of 1280, 96 to the inch
 SMALLEST = 8  # points: no text of a figure is smaller
-CATEGORIES = tuple(sns.color_palette("colorblind", 8).as_hex())
+BROWN, VIOLET = "#8c5a2b", "#4b3f99"  # in place of two colours of the palette that are too pale for a marker
+CATEGORIES = (*sns.color_palette("colorblind", 5).as_hex(), BROWN, VIOLET, "#949494")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
 KINDS = {  # name -> category: what has one of these names looks the same in every figure

@@ -215,9 +215,10 @@ def code_maps(
     return fig
 
 
-def _legend(ax: Axes, height: float, size: float) -> None:
+def _legend(ax: Axes, height: float, size: float, columns: int = 2) -> None:
     """Legend below a map, with markers of fixed size because the points can be small."""
-    box = ax.legend(loc="upper center", bbox_to_anchor=(0.5, height), ncols=2, fontsize=size, handletextpad=0.2)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, height), "ncols": columns}
+    box = ax.legend(**place, fontsize=size, handletextpad=0.2)
     for handle in box.legend_handles:
         handle.set_sizes([24])
 
@@ -236,10 +237,11 @@ def coloured_maps(
 
     Args: items: positions of N items. colourings: title -> (group -> members), at most eight groups each.
     """
-    fig, axes = panels(len(colourings), width=2.9, height=3.3)
+    most = max(map(len, colourings.values()))
+    fig, axes = panels(len(colourings), width=2.9, height=2.6 + 0.17 * most)
     for ax, (title, groups) in zip(axes[0], colourings.items(), strict=True):
         highlight(ax, items, dict(groups))
         ax.set_title(title)
-        _legend(ax, 0.02, SMALLEST)
+        _legend(ax, 0.02, SMALLEST, columns=1)
     fig.supxlabel(f"{method}: compare neighbourhoods, not distances", fontsize=8, color=INK)
     return fig

@@ -42,7 +42,10 @@ def _log_sizes(ax: Axes, values: Sequence[float]) -> None:
             ax.xaxis.set_major_locator(LogLocator(numticks=4))
         return
     ax.set_xscale("log")
-    kept = [value for index, value in enumerate(values) if not index or value > 1.12 * values[index - 1]]
+    kept, space = [values[0]], 0.09 * np.log(max(values) / min(values))  # for the label of a tick
+    for value in values[1:]:
+        if np.log(value / kept[-1]) > space:
+            kept.append(value)
     ax.xaxis.set_major_locator(FixedLocator(kept))
     ax.xaxis.set_major_formatter(PLAIN)
     ax.xaxis.set_minor_locator(NullLocator())

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-from bbqrec_lab.suite import report
+from bbqrec_lab.suite import book_solutions, report
 from bbqrec_lab.suite.notebooks import notebook_folder, say
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
@@ -22,12 +22,6 @@ PAGES = ("notebooks/README.md", "docs/data.md", "docs/datasets.md")
 COLOUR = re.compile(r"\x1b\[[\d;]*m")
 FIGURE = re.compile(r"\]\(\.\./figures/([\w-]+\.png)\)")
 HEAD = re.compile(r"^\|.*\|$(?=\n\| --- )", re.MULTILINE)
-EXERCISE = re.compile(r"\*\*(\d+) \(")  # the start of an exercise, and of its solution
-SOLUTION = """<details class="bb-solution"><summary>Solution of exercise {}</summary>
-
-{}
-
-</details>"""
 ALSO = ("LICENSE", "CITATION.cff")  # linked from a page, so the site has a copy
 FIRST_PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>bbqrec</title><meta http-equiv="refresh" content="0; url={0}/index.html">
@@ -102,6 +96,7 @@ def build(dataset: str, preset: str, out: Path) -> Path:
     if lacking:
         say(f"not executed in this run and therefore omitted: {', '.join(lacking)}")
     target = out / "book" / run.parent.name / preset
+    book_solutions.execute(run, executed, notebook_folder())
     with tempfile.TemporaryDirectory() as folder:
         source, site = Path(folder) / "source", Path(folder) / "site"
         public = public_repository(root)
@@ -172,9 +167,9 @@ def gather(root: Path, executed: Iterable[Path], source: Path, public: str = "")
         target.write_text(text + (contents(executed) if name == "README.md" else ""), encoding="utf-8")
     for path in executed:
         notebook, state = as_page(nbformat.read(path, as_version=4), path.stem)
-        solved = root / "notebooks" / "solutions" / path.name
+        solved = book_solutions.solution_of(path.parent.parent, path.name, root / "notebooks")
         if solved.exists():
-            add_solutions(notebook, nbformat.read(solved, as_version=4))
+            book_solutions.add(notebook, nbformat.read(solved, as_version=4))
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = own_figures(linked(cell.source, f"notebooks/{path.name}", there), path, source)
@@ -261,29 +256,6 @@ def as_page(notebook: object, name: str) -> tuple[object, dict]:
                 shown = shown or output in kept
         cell.outputs = kept
     return notebook, frozen(saved) if shown else {}
-
-
-def add_solutions(notebook: object, solved: object) -> None:
-    """Insert the solution of each exercise after its answer cell, folded. The notebook is changed in place.
-
-    Args: solved: the notebook of solutions; each begins with the number of its exercise, as the exercise does.
-    """
-    from nbformat.v4 import new_markdown_cell
-
-    texts: dict[str, list[str]] = {}
-    number = ""
-    for cell in solved.cells:
-        if cell.cell_type == "markdown":
-            found = EXERCISE.match(cell.source)
-            number = found[1] if found else number
-        if number:
-            text = cell.source.replace("](../", "](")  # the page is one folder higher
-            texts.setdefault(number, []).append(text if cell.cell_type == "markdown" else f"```python\n{text}\n```")
-    for number, parts in texts.items():
-        answers = [place for place, cell in enumerate(notebook.cells) if f"answer_{number} = " in cell.source]
-        if answers:
-            solution = new_markdown_cell(SOLUTION.format(number, "\n\n".join(parts)))
-            notebook.cells.insert(answers[-1] + 1, solution)
 
 
 def hidden(models: dict, one: str) -> bool:

@@ -18,7 +18,8 @@ HERE = Path(__file__).resolve().parent
 ROWS = "rows.json"  # in the folder of a run: the stored folder of each row, and what failed
 OPEN = ("05", "06")  # notebooks with results; the figures of the others are folded
 HEADS = {"ndcg": "NDCG", "recall": "Recall", "p_holm": "p (Holm)", "peak_memory_gb": "peak memory (GB)"}
-COST = ("epochs", "parameters", "valid_ndcg@10")  # columns of cost.csv, after the times
+HEADS |= {"against": "compared with", "valid_ndcg@10": "NDCG@10 on validation"}
+COST = ("epochs", "settings_tried", "parameters", "valid_ndcg@10")  # columns of cost.csv, after the times
 MODES = {"filtered": "Seen items filtered", "included": "Seen items included"}
 
 
@@ -99,12 +100,12 @@ def _head(column: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A cell: floats with four digits behind the point, whole numbers with a space between thousands."""
+    """A cell: floats with four digits behind the point, whole numbers with a comma between thousands."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}"
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _table(frame: pl.DataFrame) -> Table:
@@ -166,10 +167,14 @@ def _figure(path: Path) -> dict[str, object]:
 
 def _rows(run: Path) -> Table | None:
     """The cost of every row, and links to its logs; None if no row was trained."""
+    from bbqrec_lab.experiments import tables
+
     path = run / "tables" / "cost.csv"
     if not path.exists():
         return None
     cost = pl.read_csv(path)
+    if {"epochs", "parameters"} <= set(cost.columns):
+        cost = tables.effort(cost)
     times = [
         pl.col(name).map_elements(_time, pl.String).alias(name.removesuffix("_minutes"))
         for name in cost.columns

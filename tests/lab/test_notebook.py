@@ -110,3 +110,13 @@ def test_a_command_is_shown_with_its_output_as_plain_text(
     assert (tmp_path / "shop" / "items.parquet").exists()
     with pytest.raises(RuntimeError, match="shop"):  # the folder is there already
         notebook.command("data", "import", "my orders.csv", "--to", "shop", folder=tmp_path)
+
+
+def test_an_override_that_the_method_sets_itself_is_told(space: Workspace, said: list[str]) -> None:
+    Workspace(space.dataset, "smoke", 0, space.out_dir, {"recommender.output": "both", "codes": 8})
+    assert said == []
+    Workspace(space.dataset, "smoke", 0, space.out_dir, {"recommender.output": "items", "features": False})
+    assert said == [
+        "*bbqrec always has recommender.output=both and recommender.features=True: an override of it changes other "
+        "rows only.*"
+    ]

@@ -154,6 +154,24 @@ def test_the_method_is_built_once_by_hand_and_compared_with_the_core(number: str
     assert "assert" in cells[place].source + cells[place + 1].source, "nothing compares it with the core"
 
 
+def unanswered(notebook: nbformat.NotebookNode) -> list[str]:
+    """The numbered sections that end without an answer made from the numbers of the run."""
+    sections: dict[str, bool] = {}
+    title = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            title = cell.source.splitlines()[0].removeprefix("## ")
+        if title[:1].isdigit():
+            sections[title] = cell.cell_type == "code" and "notebook.answer(" in cell.source
+    return [title for title, answered in sections.items() if not answered]
+
+
+@pytest.mark.parametrize(("number", "by_hand"), [("03", 0), ("05", 0), ("06", 2)])
+def test_each_section_of_the_notebooks_on_results_ends_with_its_answer(number: str, by_hand: int) -> None:
+    (path,) = FOLDER.glob(f"{number}_*.ipynb")
+    assert [title.partition(" ")[0] for title in unanswered(read(path))] == [str(n + 1) for n in range(by_hand)]
+
+
 def good() -> nbformat.NotebookNode:
     """A notebook without a fault."""
     parameters = (

@@ -1,6 +1,7 @@
 """Every notebook on planted data with preset `smoke`, through the command that users run."""
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -70,6 +71,13 @@ def test_each_notebook_leaves_a_figure_in_both_formats(finished: tuple, root: Pa
         assert all(kinds == {".png", ".svg"} for kinds in figures.values()), figures
         unowned -= set(files)
     assert not unowned, "a figure's name begins with its notebook's number"
+
+
+def test_no_output_is_the_text_of_a_progress_bar(finished: tuple) -> None:
+    for path in (finished[0] / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            said = "".join("".join(out.get("text", "")) for out in cell.get("outputs", ()))
+            assert not re.search(r"it/s|\d%\|", said), f"{path.name}: {said[:200]}"
 
 
 def test_the_suite_keeps_its_time(finished: tuple) -> None:

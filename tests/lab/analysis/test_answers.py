@@ -66,6 +66,11 @@ def test_a_catalogue_without_the_other_kind_of_item_says_so() -> None:
     assert answers.who_collides(np.ones(2, bool), some, some) == "Every item shares its ID with another one."
 
 
+def test_a_difference_of_less_than_a_point_of_signals_is_none() -> None:
+    said = answers.who_collides(np.array([1, 0], bool), np.array([0.945, 0.944]), np.ones(2))
+    assert "about as many signals (94.5 % of all against 94.4 %)" in said
+
+
 def test_a_prefix_has_a_meaning_only_beyond_its_interval() -> None:
     found = {
         "up": curve(0.1, 0.3),

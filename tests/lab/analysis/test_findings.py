@@ -1,6 +1,7 @@
 """Sentences about results never contradict the numbers in them, for numbers of both signs and none."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from bbqrec_lab.analysis import findings
@@ -23,6 +24,28 @@ def purity(any_two: float, same: float, error: float = 0.01) -> Purity:
 )
 def test_shared_users_say_more_only_beyond_the_error(likeness: Purity, expected: str) -> None:
     assert expected in findings.shared_users(likeness)
+
+
+def test_facts_have_days_shares_and_separated_thousands() -> None:
+    facts = {
+        "interactions": "3743",
+        "density": "0.155958",
+        "sequence length mean / median": "1418.715 / 14",
+        "first / last timestamp (Unix seconds)": "1600063492 / 1612450208",
+        "items with text": "3331 (89.0 %)",
+        "time ties": "seeded shuffle, split_seed 12345",
+    }
+    shown = findings.facts_in_words(pl.DataFrame({"what": list(facts), "value": list(facts.values())}))
+    assert shown.rows() == [
+        ("interactions", "3,743"),
+        ("pairs of a user and an item with an event", "at most 16 %"),
+        ("sequence length mean / median", "1,418.7 / 14"),
+        ("first / last day", "2020-09-14 / 2021-02-04"),
+        ("items with text", "3,331 (89.0 %)"),
+        ("time ties", "seeded shuffle, split_seed 12345"),
+    ]
+    order = pl.DataFrame({"what": ["first / last timestamp (no unit, order alone)"], "value": ["0 / 5120"]})
+    assert findings.facts_in_words(order)["value"].to_list() == ["0 / 5,120"]
 
 
 def test_words_come_with_their_counts_or_say_that_there_are_none() -> None:
@@ -102,3 +125,54 @@ def test_a_table_helps_only_where_the_numbers_say_so(weight: tuple, epoch: tuple
     by_name = ({"learned table": one, "no table": other} for one, other in (weight, epoch))
     told = findings.learned_map(*by_name, 30)
     assert [part in sentence for part, sentence in zip(expected, told, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("recall", "words"),
+    [
+        ((0.31, 0.255), "31.0 % of users find their hidden item, more than with popularity (25.5 %)."),
+        ((0.2, 0.255), "20.0 % of users find their hidden item, less than with popularity (25.5 %)."),
+        ((0.2550001, 0.255), "25.5 % of users find their hidden item, as much as with popularity (25.5 %)."),
+    ],
+)
+def test_the_first_look_compares_as_printed_and_names_only_outputs_that_exist(recall: tuple, words: str) -> None:
+    found = dict(zip(("bbqrec", "popularity"), recall, strict=True))
+    both = findings.first_look(1200, 3, 16, ("by its ID", "direct"), found)
+    assert words in both
+    assert "a name of 3 codes" in both
+    assert "1,200 items with 16 different first codes" in both
+    assert "code by code and scores each item directly;" in both
+    assert "The model scores each item directly;" in findings.first_look(9, 3, 2, ("direct",), found)
+
+
+def test_traps_are_told_for_data_with_and_without_them() -> None:
+    assert findings.traps(0.25, 0.52, 0.18, 0.167, 0.01) == (
+        "In these data the order of 25.0 % of steps is not known; item numbers by first appearance would reveal "
+        "popularity (rank correlation +0.52), so rows are permuted; 16.7 % of items lack a signal, and 1.0 % have no "
+        "training event."
+    )
+    none = findings.traps(0.0, -0.1, 0.18, 0.0, 0.0)
+    for words in ("give the whole order", "hardly reveal popularity", "every item has every signal", "none is without"):
+        assert words in none
+    assert "no numbering can reveal" in findings.traps(0.0, np.nan, 0.18, 0.0, 0.0)
+
+
+def test_what_codes_know_is_told_by_factor_and_also_without_any() -> None:
+    gains = {"behaviour": {"raw": 0.98, "quantized": 0.5}, "popular half": {"quantized": -0.02}}
+    told = findings.what_codes_know((2, 16), gains, (5, 6))
+    assert "2 levels of 16 codes" in told
+    assert "the codes keep behaviour 0.50 of 0.98, popular half -0.02 (" in told
+    assert "in 5 of 6 comparisons" in told
+    none = findings.what_codes_know((2, 16), {}, (0, 0))
+    assert "cannot be probed" in none
+    assert "no item has two signals" in none
+
+
+def test_reweighting_is_told_by_the_side_of_its_interval() -> None:
+    effects = {"up": (0.02, 0.01, 0.03), "down": (-0.02, -0.03, -0.01), "open": (0.01, -0.01, 0.03)}
+    told = findings.reweighting(0.015, 0.03, effects)
+    assert "move 1.5 % of the weight" in told
+    assert "+0.03 logits or a factor of 1.03" in told
+    assert "up changes it by +0.0200 (+0.0100 to +0.0300): better with it; down changes" in told
+    assert "down changes it by -0.0200 (-0.0300 to -0.0100): worse with it;" in told
+    assert "open changes it by +0.0100 (-0.0100 to +0.0300): open, because the interval contains zero." in told

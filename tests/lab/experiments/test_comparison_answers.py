@@ -183,3 +183,120 @@ def test_new_items_are_told_by_sign_and_not_at_all_if_none_is_found(values: tupl
 )
 def test_a_size_is_compared_with_the_seeds(gain: float, words: str) -> None:
     assert words in answers.sizes({"levels": -0.02, "width": gain}, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "words"),
+    [
+        (
+            (0.3, 0.2, 0.1),
+            (0.5, 0.6, 0.2),
+            "Yes: 1 of 3 pairs of these models change their order between 1 and 20 items; "
+            "a leads at 1 (30.0 % of the targets), b at 20 (60.0 %).",
+        ),
+        (
+            (0.3, 0.2, 0.1),
+            (0.6, 0.2, 0.3),
+            "Yes: 1 of 3 pairs of these models change their order between 1 and 20 items; "
+            "a leads at both lengths (30.0 % and 60.0 % of the targets).",
+        ),
+        ((0.3, 0.2, 0.1), (0.6, 0.5, 0.4), "No: 0 of 3 pairs"),
+        (
+            (0.30001, 0.3, 0.1),
+            (0.4, 0.5, 0.2),
+            "No: 0 of 3 pairs of these models change their order between 1 and 20 "
+            "items; a and b lead at 1 (30.0 % of the targets), b at 20 (50.0 %).",
+        ),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "Not known: no model finds a target."),
+    ],
+)
+def test_an_order_changes_with_the_length_only_as_printed(short: tuple, long: tuple, words: str) -> None:
+    found = (dict(zip("abc", values, strict=True)) for values in (short, long))
+    assert words in answers.list_length(*found)
+
+
+def hits(both: float, ours: float, theirs: float) -> dict[str, float]:
+    """Shares of users as `statistics.shared_hits` gives them."""
+    return {"both": both, "only bbqrec": ours, "only the baseline": theirs, "neither": 1 - both - ours - theirs}
+
+
+@pytest.mark.parametrize(
+    ("shared", "words"),
+    [
+        (
+            {"a": hits(0.1, 0.2, 0.1), "b": hits(0.3, 0.0, 0.02)},
+            "Only in part: bbqrec also finds 50 % (a) to 94 % (b) of "
+            "the targets that each finds; a adds the most, the targets of 10.0 % of users.",
+        ),
+        (
+            {"a": hits(0.1, 0.2, 0.1), "none": hits(0.0, 0.3, 0.0)},
+            "Only in part: bbqrec also finds 50 % of the targets of a;",
+        ),
+        (
+            {"a": hits(0.3, 0.1, 0.0)},
+            "Yes: bbqrec also finds 100 % of the targets of a; no other model finds a target that bbqrec misses.",
+        ),
+        ({"a": hits(0.0, 0.2, 0.1)}, "No: bbqrec also finds 0 % of the targets of a; a adds the most"),
+        ({"a": hits(0.0, 0.2, 0.0)}, "Not known: none of the other models finds a target."),
+    ],
+)
+def test_common_targets_are_told_from_none_to_all(shared: dict, words: str) -> None:
+    assert words in answers.same_targets(shared)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "quality", "words"),
+    [
+        (
+            (2, 1, 3),
+            (0.2, 0.3, 0.1),
+            "bbqrec takes 2 minutes and reaches 0.2000; 1 cheaper variant is at least as good (a: 1 minutes, 0.3000).",
+        ),
+        (
+            (2, 1, 0.5),
+            (0.2, 0.2, 0.4),
+            "2 cheaper variants are at least as good, the best of them b (0.5 minutes, 0.4000).",
+        ),
+        ((2, 1, 3), (0.2, 0.1, 0.3), "reaches 0.2000; no cheaper variant is as good, and b leads with 0.3000."),
+        ((2, 1, 3), (0.2, 0.1, 0.1), "reaches 0.2000, which no other variant exceeds."),
+        ((2, 1, 3), (0.2, 0.1, 0.2), "reaches 0.2000; no cheaper variant is as good."),
+        ((2, 1, 3), (0.0, 0.0, 0.0), "No variant finds a target"),
+    ],
+)
+def test_the_price_is_compared_with_cheaper_variants(minutes: tuple, quality: tuple, words: str) -> None:
+    names = ("bbqrec", "a", "b")
+    assert words in answers.price(*(dict(zip(names, values, strict=True)) for values in (minutes, quality)))
+
+
+def test_other_tables_are_told_by_rank() -> None:
+    ahead, behind = {"bbqrec": 0.2, "a": 0.1}, {"bbqrec": 0.2, "a": 0.3, "b": 0.30001}
+    assert answers.elsewhere({"one": ahead, "two": behind, "without": {"a": 0.3}, "nothing": {"bbqrec": 0.0}}) == (
+        "bbqrec leads in 1 of 2 result tables, on one; it has rank 3 of 3 on two (a and b lead)."
+    )
+    assert answers.elsewhere({"one": ahead, "two": ahead}) == "bbqrec leads in 2 of 2 result tables, on one and two."
+    assert answers.elsewhere({"one": behind, "two": behind}) == (
+        "bbqrec leads in none of 2 result tables: it has rank 3 of 3 on one (a and b lead) and rank 3 of 3 on two "
+        "(a and b lead)."
+    )
+    assert answers.elsewhere({"one": behind}).endswith("this run: bbqrec has rank 3 of 3 on one (a and b lead).")
+    assert answers.elsewhere({"one": ahead}).endswith("this run: bbqrec leads on one.")
+    assert answers.elsewhere({"one": {"a": 0.1}}) == "No table has a result of bbqrec."
+
+
+def test_expectations_are_counted_by_outcome() -> None:
+    held, other, unsure = statistics.OUTCOMES
+    assert answers.expectations([held, unsure, unsure]) == (
+        "Of 3 expectations 1 holds, 0 are the other way round and 2 are open."
+    )
+    assert answers.expectations([other]) == "Of 1 expectations 0 hold, 1 is the other way round and 0 are open."
+
+
+def test_the_worth_of_parts_is_told_by_verdict() -> None:
+    found = answers.Verdicts(["tiger", "no-a"], ["no-b", "markov"], ["no-c", "no-d"])
+    assert answers.parts(found, ["no-a", "no-b", "no-c", "no-d"]) == (
+        "Of the 4 parts, 1 is worth something, because bbqrec is clearly better than no-a; 1 is clearly in the way, "
+        "because bbqrec is worse than no-b; 2 are not clearly worth anything here, because the comparison is open with "
+        "no-c and no-d."
+    )
+    assert "in the way" not in answers.parts(answers.Verdicts(["no-a"], ["tiger"], []), ["no-a"])
+    assert answers.parts(found, []) == "No row of this preset removes a part of the method."

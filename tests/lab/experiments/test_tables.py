@@ -95,7 +95,7 @@ def test_a_printed_table_has_words_for_heads_thousands_and_dates_as_dates(tmp_pa
             "items": [12_345, None],
             "year": [1995, 2024],
             "when": [datetime(1998, 3, 1), datetime(1998, 3, 2, 7, 5)],
-            "p_holm": [0.00012, 0.5],
+            "p_holm": [0.00012, 0.49951],
             "events": [1234.56, 2.0],
             "rate (%)": [27.5, 0.0],
             "ndcg": [float("nan"), None],
@@ -103,8 +103,8 @@ def test_a_printed_table_has_words_for_heads_thousands_and_dates_as_dates(tmp_pa
     )
     lines = tables.markdown(frame, "c").splitlines()[2:]
     assert lines[0] == "| seen items | items | year | when | p after Holm | events | rate (%) | NDCG@10 |"
-    assert lines[2] == "| included | 12,345 | 1995 | 1998-03-01 | 0.0001 | 1,234.6 | 27.5 | n/a |"
-    assert lines[3] == "| filtered |  | 2024 | 1998-03-02 07:05 | 0.5000 | 2.0 | 0.0 |  |"
+    assert lines[2] == "| included | 12,345 | 1995 | 1998-03-01 | &lt; 0.001 | 1,234.6 | 27.5 | n/a |"
+    assert lines[3] == "| filtered |  | 2024 | 1998-03-02 07:05 | 0.500 | 2.0 | 0.0 |  |"
     tables.save_table(frame, "t", tmp_path, "c")
     assert (tmp_path / "t.csv").read_text().startswith("seen_items,items,year,when,p_holm,events,rate (%),ndcg\n")
     assert "12345" in (tmp_path / "t.csv").read_text()
@@ -113,3 +113,20 @@ def test_a_printed_table_has_words_for_heads_thousands_and_dates_as_dates(tmp_pa
 
 def test_names_are_listed_as_in_a_sentence() -> None:
     assert [tables.listed(list(some)) for some in ("", "a", "ab", "abc")] == ["none", "a", "a and b", "a, b and c"]
+
+
+def test_no_digit_of_a_column_is_zero_in_all_its_rows() -> None:
+    frame = pl.DataFrame(
+        {"epochs": [6.0, 31.0], "shares": [1.0, 0.97], "ndcg": [0.12345, 1.0], "all": [1.0, 1.0], "none": [None, None]},
+        schema_overrides={"none": pl.Float64},
+    )
+    assert tables.markdown(frame, "c").splitlines()[-2:] == [
+        "| 6 | 1.00 | 0.1235 | 1 |  |",
+        "| 31 | 0.97 | 1.0000 | 1 |  |",
+    ]
+
+
+def test_epochs_of_counting_baselines_are_settings_that_were_tried() -> None:
+    cost = pl.DataFrame({"variant": ["a", "b"], "epochs": [30, 25], "parameters": [9, 0]})
+    assert tables.effort(cost).rows() == [("a", 30, None, 9), ("b", None, 25, 0)]
+    assert tables.effort(cost).columns == ["variant", "epochs", "settings_tried", "parameters"]

@@ -112,6 +112,7 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
     chosen = np.array([[0, 0], [0, 1], [1, 0]])
     steps = np.stack([points, points - book[0][chosen[:, 0]], points - book[0][chosen[:, 0]] - book[1][chosen[:, 1]]])
     groups = {f"code {i}": codes[:, 0] == i for i in range(5)}
+    long_names = {f"other shared IDs ({n} items)": np.ones(len(plane), bool) for n in range(40, 47)}
     numbers = {
         name: rng.permutation(400) + 1 for name in ("the bundle's order", "by first appearance", "rows used here")
     }
@@ -148,6 +149,11 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
         "map": lambda: plots.code_maps(plane, codes, [plane[:9], plane[9:14]], "UMAP"),
         "map of one level": lambda: plots.code_maps(plane, codes[:, :1], [plane[:9]], "PCA"),
         "maps": lambda: plots.coloured_maps(plane, dict.fromkeys(NAMES, groups), "UMAP"),
+        "maps with long names": lambda: plots.coloured_maps(
+            plane * [1, 3],
+            {name: long_names for name in NAMES},
+            "PCA",
+        ),
         "ledger": lambda: plots.ledger({"collision rate (%)": health, "items in the largest group": health}),
         "ledger of many": lambda: plots.ledger(
             {"shared users below a code (times any two)": single, "NDCG@10": single, "codebook vectors": single}
@@ -281,6 +287,13 @@ def test_a_picture_is_shrunk_and_kept_in_shape(png: str) -> None:
     assert plots.picture(png, pixels=30).shape == (30, 13, 3)
 
 
+def test_no_category_is_too_pale_for_a_marker_on_white() -> None:
+    linear = np.array([mpl.colors.to_rgb(colour) for colour in plots.CATEGORIES])
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    contrast = 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+    assert contrast.min() > 2.5
+
+
 def test_a_map_colours_the_groups_and_greys_the_rest() -> None:
     _, axes = plots.panels(1)
     plane = RNG.normal(size=(50, 2))
@@ -319,7 +332,11 @@ def test_a_ledger_shows_every_value_once_and_leaves_out_what_is_not_known() -> N
         for line in fig.axes[0].lines
         if line.get_linestyle() == "None" and len(line.get_xdata())
     }
-    assert {place for place in places if np.isfinite(place[0])} == {(3.0, 0.0), (0.0, 0.0), (2.0, 1.0)}
+    shown = {place for place in places if np.isfinite(place[0])}
+    assert {(value, round(row)) for value, row in shown} == {(3.0, 0), (0.0, 0), (2.0, 1)}
+    same = plots.ledger({"rate": {"a": {"none": 1.0, "extra": 1.0}}}).axes[0].lines
+    rows = [line.get_ydata()[0] for line in same if len(line.get_ydata())]
+    assert abs(rows[0] - rows[1]) > 0.1, "equal values must not cover each other"
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["none", "extra"]
     low, high = fig.axes[0].get_xlim()
     assert low < 0

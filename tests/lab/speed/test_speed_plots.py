@@ -104,6 +104,13 @@ def test_ticks_are_different_numbers_however_close_the_costs() -> None:
     assert len(set(shown)) == len(shown)
 
 
+def test_a_size_near_another_has_no_tick_of_its_own() -> None:
+    lines = [("N", v, v == 120, "a", kind, 1, 0.9, 1.1) for v in (100, 120, 300, 1000) for kind in ("single", "batch")]
+    costs = pl.DataFrame(lines, ["axis", "value", "own", "model", "kind", "ms", "low", "high"], orient="row")
+    below = drawn(speed_plots.sizes(costs, {"N": "items of the catalogue"})).axes[1]
+    assert [label.get_text() for label in below.get_xticklabels()] == ["100", "300", "1,000"]
+
+
 def test_sizes_up_to_ten_millions_are_labelled_without_overlap_and_eight_codes_have_a_tick() -> None:
     points = [("items", float(10**power)) for power in range(3, 8)] + [("L", float(size)) for size in range(2, 9)]
     lines = [("encode vectors", axis, size, "seconds", size, size, size) for axis, size in points]

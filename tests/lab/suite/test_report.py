@@ -42,7 +42,8 @@ def run(tmp_path: Path) -> Path:
     rows = line.format("bbqrec", 0, 0.25) + line.format("bbqrec", 1, 0.35) + line.format("markov", 0, 0.125)
     (run / "tables" / "main_results.csv").write_text(head + rows)
     (run / "tables" / "main_results.md").write_text("toy, 7 targets\n\n| variant |\n")
-    cost = "variant,seed,valid_ndcg@10,training_minutes,parameters\nbbqrec,0,0.5,1.25,1234567\nmarkov,0,,0.0,0\n"
+    cost = "variant,seed,valid_ndcg@10,training_minutes,parameters,epochs\n"
+    cost += "bbqrec,0,0.5,1.25,1234567,31\nmarkov,0,,0.0,0,25\n"
     (run / "tables" / "cost.csv").write_text(cost)
     pair = "seen_items,metric,variant,against,seeds,difference,low,high,p,p_holm\n"
     pair += "filtered,ndcg@10,bbqrec,markov,2,0.175,-0.01,0.3,0.01,0.02\nfiltered,recall@10,bbqrec,markov,2,9,9,9,9,9\n"
@@ -75,11 +76,17 @@ def test_the_page_shows_tables_figures_cost_and_notebooks(run: Path) -> None:
         "executed in 1 min 15 s",
     ):
         assert told in page.text
-    assert "1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567" in page.text
+    assert "1,234,567" in page.text
     assert "NDCG@10" in page.text
     assert "9.0000" not in page.text, "only one metric is compared"
     assert "unfinished" not in page.text
     assert "Failed" not in page.text
+
+
+def test_epochs_of_training_and_settings_that_were_tried_are_two_columns(run: Path) -> None:
+    shown = report._rows(run)
+    epochs, tried = (shown.heads.index(name) for name in ("epochs", "settings tried"))
+    assert [(line[epochs], line[tried]) for line, _ in shown.lines] == [("31", ""), ("", "25")]
 
 
 def test_names_and_captions_are_text_and_never_markup(run: Path) -> None:
