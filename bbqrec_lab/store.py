@@ -10,12 +10,14 @@ import numpy as np
 from filelock import FileLock
 
 MANIFEST = "manifest.json"
+DIGITS = 32  # hex digits of a key, 128 bits: nobody can make two inputs with one key
+SHOWN = 8  # of them in tables and captions, which decide nothing
 
 
 def key_hash(key: Mapping[str, object]) -> str:
-    """Hash of the canonical JSON of `key`, 12 hex digits; equal keys give equal hashes in every process."""
+    """Hash of the canonical JSON of `key`, 32 hex digits; equal keys give equal hashes in every process."""
     text = json.dumps(key, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def file_hash(path: Path) -> str:

@@ -123,13 +123,18 @@ def check_images(root: Path, items: pl.DataFrame, report: dict[str, int | str]) 
         content = file.read_bytes() if file.stat().st_size <= MAX_IMAGE_BYTES else b""
         if what := _picture_fault(file, content):
             broken.append((file, row, what))
-        paths[at], hashes[at] = str(file), hashlib.blake2b(content, digest_size=8).hexdigest()
+        paths[at], hashes[at] = str(file), _content_hash(content)
     if broken:
         raise _broken_pictures(root, broken)
     report["missing: picture files"] = absent
     return _without_shared(
         items.with_columns(pl.Series("image", paths, pl.String), pl.Series("image_hash", hashes, pl.String)), report
     )
+
+
+def _content_hash(content: bytes) -> str:
+    """48 hex digits of a picture: 16 as in the hashes that name data in tables, and 32 that tell pictures apart."""
+    return "".join(hashlib.blake2b(content, digest_size=size).hexdigest() for size in (8, 16))
 
 
 def _without_shared(items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:

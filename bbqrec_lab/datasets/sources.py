@@ -104,16 +104,16 @@ def load(
 
 
 def _code_hash() -> str:
-    """A short hash of the code and the table that make bundles; a bundle of other code is built again."""
-    return f"{code_hash(__name__)}-{file_hash(Path(__file__).with_name('ml100k_to_ml1m.csv'))[:12]}"
+    """A hash of the code and the table that make bundles; a bundle of other code is built again."""
+    return f"{code_hash(__name__)}-{file_hash(Path(__file__).with_name('ml100k_to_ml1m.csv'))}"
 
 
 def _listing(folder: Path | None) -> str:
-    """A short hash of names and sizes of the files in a folder; other posters then give another bundle."""
+    """A hash of names and contents of the files in a folder; other posters then give another bundle."""
     if folder is None:
         return ""
-    files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    files = sorted((file.name, file_hash(file)) for file in folder.iterdir() if file.is_file())
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def _ml_100k(bundle: Path, cache: Path, posters: Path | None) -> None:

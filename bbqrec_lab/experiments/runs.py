@@ -44,7 +44,7 @@ from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import COUNTING, ONCE, UNIQUENESS, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, has_bf16, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
-from bbqrec_lab.store import Store, file_hash, load_arrays, save_arrays, write_atomic
+from bbqrec_lab.store import SHOWN, Store, file_hash, load_arrays, save_arrays, write_atomic
 
 
 def load_scorer(
@@ -239,7 +239,7 @@ def _data_key(data: NamedDataset, config: Config, code: str) -> dict[str, object
     """The part of a result's key that does not come from the settings of its stages."""
     imported = {"ids_file": file_hash(Path(config.ids.ids_file))} if config.ids.source == "file" else {}
     return imported | {
-        "data": data.data_hash,
+        "data": data.content_hash,
         "split_seed": config.data.split_seed,
         "seed": config.seed,
         "code": code,
@@ -303,7 +303,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
     labels |= {"preset": config.preset, "split_seed": config.data.split_seed}
     rows = pl.read_csv(directory / "rows.csv").with_columns(
         [pl.lit(value).alias(name) for name, value in labels.items()]
-        + [pl.lit(directory.name[-12:]).alias("config_hash")]
+        + [pl.lit(directory.name.rpartition("-")[2][:SHOWN]).alias("config_hash")]
     )
     order = [*labels, "seen_items", "segment", "targets", "metric", "value", "config_hash"]
     return Result(variant, config.seed, rows.select(order), pl.DataFrame({**labels, **notes["cost"]}), directory)
@@ -476,7 +476,7 @@ def run_folder(out: str | Path, dataset: str, preset: str, data: object, claim: 
     if dataset in sources.REGISTRY:
         return Path(out) / data.name / preset
     taken = data.name in sources.REGISTRY or not _owns(Path(out) / data.name, data, claim)
-    return Path(out) / (f"{data.name}-{data.data_hash}" if taken else data.name) / preset
+    return Path(out) / (f"{data.name}-{data.content_hash}" if taken else data.name) / preset
 
 
 def _owns(folder: Path, data: object, claim: bool) -> bool:
@@ -488,6 +488,6 @@ def _owns(folder: Path, data: object, claim: bool) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not owner.exists():
-                write_atomic(owner, json.dumps({"bundle": data.path, "data_hash": data.data_hash}, indent=1))
+                write_atomic(owner, json.dumps({"bundle": data.path, "content_hash": data.content_hash}, indent=1))
     found = json.loads(owner.read_text(encoding="utf-8"))
-    return found["bundle"] == data.path or found["data_hash"] == data.data_hash
+    return found["bundle"] == data.path or found.get("content_hash") == data.content_hash

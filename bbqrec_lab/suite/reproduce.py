@@ -167,7 +167,7 @@ def reproduce(request: Request) -> int:
         f"{row[0]} seed {row[1]}": out.cause for row, out in outcomes.items() if isinstance(out, process_pool.Failure)
     }
     shown = write_results(results, run / "tables") if results else None
-    failures |= notebooks.run_notebooks(plan, run, data.data_hash, request.jobs)
+    failures |= notebooks.run_notebooks(plan, run, data.content_hash, request.jobs)
     if shown and request.as_json:
         tables.show_json(pl.concat([result.rows for result in results]))
     elif shown:

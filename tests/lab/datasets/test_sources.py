@@ -282,7 +282,7 @@ def test_a_loaded_dataset_is_scaled_and_ready(tmp_path):
         assert x[data.presence[name]].std(0) == pytest.approx(np.ones(x.shape[1]), abs=1e-5)
         assert not x[~data.presence[name]].any()
     by_path = sources.load(sources.get("planted-smoke", cache=tmp_path), DataConfig(), tmp_path)
-    assert by_path.data_hash == data.data_hash
+    assert by_path.content_hash == data.content_hash
 
 
 def test_load_reads_only_the_modalities_that_are_asked_for(tmp_path):
