@@ -13,7 +13,8 @@ from cyclopts import CycloptsError
 
 from bbqrec_lab.cli import data, pages, recommending, training  # noqa: F401 - they add their commands
 from bbqrec_lab.cli.app import app
-from bbqrec_lab.cli.output import accept_all_letters
+from bbqrec_lab.cli.output import accept_all_letters, open_streams
+from bbqrec_lab.safe_path import leave_current_folder, protect_children
 from bbqrec_lab.threads import use_one_thread
 
 
@@ -28,8 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     asked = sys.argv[1:] if argv is None else argv
     debug, tokens = "--debug" in asked, [token for token in asked if token != "--debug"]
+    open_streams()
     accept_all_letters()
     use_one_thread()
+    leave_current_folder()
+    protect_children()
     previous = signal.signal(signal.SIGTERM, _interrupt)  # a plain kill then stops the workers too
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

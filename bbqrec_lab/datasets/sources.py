@@ -17,6 +17,7 @@ from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import file_hash
 from bbqrec_lab.suggestions import did_you_mean
+from bbqrec_lab.threads import use_one_thread
 
 _NOTE = "source.json"  # next to the tables of a bundle: how it was made
 _GROUPLENS_TERMS = "GroupLens terms: research use, cite Harper and Konstan 2015, no redistribution, no commercial use"
@@ -90,6 +91,7 @@ def load(
     Raises: ValueError if it is neither a registered name nor a folder, or `options.posters` does not apply;
         BundleError for a faulty bundle; FetchError if a download fails.
     """
+    use_one_thread()
     options, cache = options or DataConfig(), cache or cache_dir()
     if str(name_or_path) in REGISTRY:
         path = get(str(name_or_path), options.posters, cache)

@@ -38,19 +38,25 @@ from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, res
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
+from bbqrec_lab.experiments.checkpoints import settle
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.run_labels import labels_of, record
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import COUNTING, ONCE, UNIQUENESS, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, has_bf16, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
-from bbqrec_lab.store import SHOWN, Store, file_hash, load_arrays, save_arrays, write_atomic
+from bbqrec_lab.store import SHOWN, UNREADABLE, Store, file_hash, load_arrays, save_arrays, verify, write_atomic
+from bbqrec_lab.threads import use_one_thread
 
 
 def load_scorer(
     directory: Path,
 ) -> Recommender | Popularity | Markov | ItemKnn | Ease:
-    """Load the scorer (recommender or counting baseline) from the directory of a finished run."""
+    """Load the scorer (recommender or counting baseline) from the directory of a finished run.
+
+    Raises: DamagedError if a file is no longer as it was written.
+    """
+    verify(directory, but="ranks_*")
     notes = json.loads((directory / "run.json").read_text())
     if notes["kind"] in COUNTING:
         return COUNTING[notes["kind"]].load(directory)
@@ -66,6 +72,7 @@ def load_scorer(
 
 def load_ranks(directory: Path, seen_items: str) -> Ranks:
     """Test ranks of all users of a finished run; `seen_items` is `included` or `filtered`."""
+    verify(directory, only=f"ranks_{seen_items}.npz")
     return Ranks(**load_arrays(directory / f"ranks_{seen_items}.npz"))
 
 
@@ -76,6 +83,7 @@ def recommend(directory: Path, item_ids: Iterable[object], k: int = 10) -> pl.Da
     Returns: columns rank, item_id, title, score (in nats if the model gives probabilities), code (the semantic ID).
     Raises: ValueError for an empty history, an unknown id, or k < 1.
     """
+    verify(directory, but="ranks_*")
     known = pl.read_parquet(directory / "items.parquet", columns=["item_id"])["item_id"].cast(pl.String).to_list()
     rows = {item: row for row, item in enumerate(known, start=1)}
     asked = list(map(str, item_ids))
@@ -120,6 +128,7 @@ def _users(directory: Path) -> pl.DataFrame:
     path = directory / "users.parquet"
     if not path.exists():
         raise ValueError(f"{directory} has no histories of users: make the run again, with bbqrec fit")
+    verify(directory, but="ranks_*")
     return pl.read_parquet(path)
 
 
@@ -154,6 +163,7 @@ def id_report(directory: Path) -> dict[str, int]:
     path = directory / "ids.npz"
     if not path.exists():
         raise ValueError(f"no IDs at {directory}: give the folder of a variant with IDs")
+    verify(directory, only="ids.npz")
     ids = SemanticIds.load(path)
     size, _ = group_sizes(ids.code_ids)
     raw = ids.raw_codes[1:]
@@ -267,6 +277,7 @@ def _resolved(data: NamedDataset, config: Config) -> Config:
 
 def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
     """The tokenizer of a configuration and its directory; trained if the store does not have it."""
+    use_one_thread()
     config, embeddings = _resolved(data, config), None
     tokenizer, ids = config.tokenizer, config.ids
     key = _data_key(data, config, code_hash(*TOKENIZER_CODE)) | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
@@ -275,6 +286,7 @@ def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tok
 
     def make(directory: Path) -> None:
         start = time.monotonic()
+        settle(directory / "checkpoints")
         done = make_tokenized(data, ids, tokenizer, config.seed, directory / "checkpoints", embeddings, TrainingBar())
         save_tokenized(done, tokenizer, directory)
         write_atomic(directory / "cost.json", json.dumps({"seconds": time.monotonic() - start}))
@@ -289,6 +301,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
     Raises: ValueError for an unknown variant, FloatingPointError if a loss is not finite.
     """
+    use_one_thread()
     config = _resolved(data, variant_config(variant, config, len(data.train().items) / data.n_users))
     kind = VARIANTS[variant].kind
     key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
@@ -369,6 +382,7 @@ def _fit(
         found.save(directory)
         return found, [{"trial": trial.settings, "score": trial.ndcg} for trial in found.trials]
     where, bar = directory / "checkpoints", TrainingBar()
+    settle(where)
     make = partial(make_model, features=item_features(data) if config.recommender.features else None)
     recommender, log = fit_recommender(data, ids, config.recommender, config.evaluation, config.seed, where, make, bar)
     state = {name: value.contiguous().to("cpu", copy=True) for name, value in recommender.model.state_dict().items()}
@@ -388,14 +402,26 @@ def _test_ranks(
     with tqdm(total=data.n_users, desc="ranking users", leave=False, mininterval=1.0, disable=None) as bar:
         for users in np.split(everyone, everyone[SLICE::SLICE]):
             path = directory / f"ranks-{users[0]}.npz"
-            if not path.exists():
-                found = _ranks_of(data, scorer, evaluation, exact, users)
-                parts = {f"{mode} {name}": field for mode, r in found.items() for name, field in r._asdict().items()}
+            kept = _kept_ranks(path)
+            if kept is None:
+                kept = _ranks_of(data, scorer, evaluation, exact, users)
+                parts = {f"{mode} {name}": field for mode, r in kept.items() for name, field in r._asdict().items()}
                 save_arrays(path, **parts)
-            kept = load_arrays(path)
-            slices.append({m: Ranks(*(kept[f"{m} {name}"] for name in Ranks._fields)) for m in MODES})
+            slices.append(kept)
             bar.update(len(users))
     return {mode: metrics.concat_ranks([part[mode] for part in slices]) for mode in MODES}
+
+
+def _kept_ranks(path: Path) -> dict[str, Ranks] | None:
+    """The ranks of a slice that were saved before an interruption; None without them, or if the file is damaged."""
+    try:
+        kept = load_arrays(path)
+        return {mode: Ranks(*(kept[f"{mode} {name}"] for name in Ranks._fields)) for mode in MODES}
+    except FileNotFoundError:
+        return None
+    except UNREADABLE:
+        print(f"{path} is damaged: these users are ranked again", file=sys.stderr)
+        return None
 
 
 def _ranks_of(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bbqrec_lab.code_keys import PACKAGES, ROOT, code_hash
+from bbqrec_lab.safe_path import VARIABLE
 from bbqrec_lab.store import file_hash, key_hash, write_atomic
 from bbqrec_lab.suite.process_pool import Failure, run_all
 
@@ -120,7 +121,7 @@ def own_kernel(folder: Path) -> dict[str, str]:
     spec = {"argv": command, "display_name": "Python 3 (bbqrec)", "language": "python"}
     write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
-    return {**os.environ, "JUPYTER_PATH": paths}
+    return {**os.environ, VARIABLE: "1", "JUPYTER_PATH": paths}
 
 
 def _this_interpreter() -> type:

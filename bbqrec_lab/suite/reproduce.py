@@ -60,12 +60,9 @@ def _load(dataset: str, options: DataConfig, encoded: bool) -> object:
 
 def run_row(dataset: str, preset: str, overrides: dict[str, object], store: Path, variant: str, seed: int) -> object:
     """Train and evaluate one row in a worker process with one thread; stored results are reused."""
-    import torch
-
     from bbqrec_lab.experiments import presets, runs, variants
     from bbqrec_lab.store import Store
 
-    torch.set_num_threads(1)
     settings = presets.make_config(preset, seed, overrides)
     data = _load(dataset, settings.data, variants.reads_features(variant, settings))
     return runs.run_variant(data, variant, settings, Store(store))
