@@ -14,6 +14,7 @@ from cyclopts import CycloptsError
 from bbqrec_lab.cli import data, pages, recommending, training  # noqa: F401 - they add their commands
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.output import accept_all_letters, open_streams
+from bbqrec_lab.printable import printable
 from bbqrec_lab.safe_path import leave_current_folder, protect_children
 from bbqrec_lab.threads import use_one_thread
 
@@ -64,7 +65,7 @@ def _usage_error(error: CycloptsError) -> int:
 
 def _one_line(error: Exception) -> int:
     """Print cause and remedy; return 2 if the caller can fix the error, 1 if the work failed."""
-    text = " ".join(str(error).split())
+    text = " ".join(printable(str(error)).split())
     if isinstance(error, ValueError):
         print(f"bbqrec: {text}", file=sys.stderr)
         return 2

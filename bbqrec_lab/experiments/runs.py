@@ -36,6 +36,7 @@ from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, resolve_source
 from bbqrec_lab.code_keys import code_hash
+from bbqrec_lab.datasets.bundle import need_file
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
 from bbqrec_lab.experiments.checkpoints import settle
@@ -247,7 +248,10 @@ def run_code(kind: str) -> str:
 
 def _data_key(data: NamedDataset, config: Config, code: str) -> dict[str, object]:
     """The part of a result's key that does not come from the settings of its stages."""
-    imported = {"ids_file": file_hash(Path(config.ids.ids_file))} if config.ids.source == "file" else {}
+    imported = {}
+    if config.ids.source == "file":
+        need_file(Path(config.ids.ids_file))
+        imported = {"ids_file": file_hash(Path(config.ids.ids_file))}
     return imported | {
         "data": data.content_hash,
         "split_seed": config.data.split_seed,
@@ -304,6 +308,8 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
     use_one_thread()
     config = _resolved(data, variant_config(variant, config, len(data.train().items) / data.n_users))
     kind = VARIANTS[variant].kind
+    if kind in ("ids", "items"):
+        need_pairs(data)
     key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
     if kind in ("ids", "items"):
         key["recommender"] = asdict(config.recommender)
@@ -320,6 +326,17 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
     )
     order = [*labels, "seen_items", "segment", "targets", "metric", "value", "config_hash"]
     return Result(variant, config.seed, rows.select(order), pl.DataFrame({**labels, **notes["cost"]}), directory)
+
+
+def need_pairs(data: NamedDataset) -> None:
+    """Check that there is something to learn: two training events in a row of one user.
+
+    Raises: ValueError.
+    """
+    if (np.diff(data.train().offsets) > 1).any():
+        return
+    remedy = "lower cold_items" if data.cold is not None and data.cold[1:].any() else "give longer histories"
+    raise ValueError(f"{data.name}: no user has two training events, from which a sequence model learns: {remedy}")
 
 
 def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, directory: Path) -> None:
