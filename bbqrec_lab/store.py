@@ -117,7 +117,7 @@ class Store:
                 _sweep_hidden(partial)
                 make(partial)
                 _sweep_hidden(partial)
-                _finish(partial, key)
+                finish(partial, key)
                 os.replace(partial, final)
                 sync(self.root)
         return final
@@ -138,7 +138,7 @@ def _set_aside(directory: Path, damaged: str) -> None:
     print(f"{directory / damaged} is damaged: it is made again; what is left is in {aside}", file=sys.stderr)
 
 
-def _finish(directory: Path, key: Mapping[str, object]) -> None:
+def finish(directory: Path, key: Mapping[str, object]) -> None:
     """Write the manifest: the key, and size and checksum of every file; then everything is on the disk."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     names = {path: path.relative_to(directory).as_posix() for path in files}

@@ -4,7 +4,6 @@ Each module here has one group of commands. Slow imports are inside the commands
 """
 
 import errno
-import os
 import signal
 import sys
 import traceback
@@ -13,7 +12,7 @@ from cyclopts import CycloptsError
 
 from bbqrec_lab.cli import data, pages, recommending, training  # noqa: F401 - they add their commands
 from bbqrec_lab.cli.app import app
-from bbqrec_lab.cli.output import accept_all_letters, open_streams
+from bbqrec_lab.cli.output import accept_all_letters, let_go_of_output, open_streams
 from bbqrec_lab.printable import printable
 from bbqrec_lab.safe_path import leave_current_folder, protect_children
 from bbqrec_lab.threads import use_one_thread
@@ -46,11 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         print("bbqrec: interrupted; finished results are kept, run the same command to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (for example `head`) closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_output()
         return 0
     except Exception as error:  # top level: one line for the user, the traceback with --debug
         if debug:
             traceback.print_exc()
+        let_go_of_output()
         return _one_line(error)
     finally:
         signal.signal(signal.SIGTERM, previous)

