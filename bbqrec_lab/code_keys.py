@@ -10,10 +10,9 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
-from bbqrec_lab.store import DIGITS
-
 ROOT = Path(__file__).resolve().parent.parent  # the folder that contains both packages
 PACKAGES = ("bbqrec_core", "bbqrec_lab")
+DIGITS = 32  # hex digits of a key, 128 bits
 
 
 def code_hash(*modules: str, alone: Collection[str] = (), root: Path = ROOT) -> str:
