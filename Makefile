@@ -1,7 +1,7 @@
 # bbqrec: `make reproduce` and `make test` do everything; each target runs the set-up that it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test unit browser lab inspector book site figures full full-gpu bench clean
+.PHONY: help setup reproduce test unit torture browser lab inspector book site figures full full-gpu bench clean
 
 # Two threads on a busy machine are many times slower than one; with one thread, tables do not depend on `--jobs`.
 export OMP_NUM_THREADS := 1
@@ -26,6 +26,7 @@ help: ## list these targets
 	@echo '                 (other options: make reproduce ARGS="--dataset ml-1m --preset full --seeds 0,1,2 --jobs 4")'
 	@echo 'make test        set up .venv, run ruff, the unit tests, and all notebooks on planted data'
 	@echo 'make unit        only the unit tests; with another Python: make unit PYTHON=python3.13 VENV=.venv-3.13'
+	@echo 'make torture     set up .venv, kill, fill the disk, damage files and feed malformed data for about 20 minutes'
 	@echo 'make browser     set up .venv, test every widget control in Chromium (must be installed)'
 	@echo 'make lab         set up .venv, open copies of the notebooks, in lab/, in JupyterLab (on this machine only, with a token)'
 	@echo 'make inspector   set up .venv, serve the codebook inspector as a web page (on this machine only)'
@@ -73,7 +74,7 @@ $(STAMP): constraints.txt pyproject.toml
 reproduce: $(STAMP) ## data, rows, notebooks, tables
 	@$(BIN)/bbqrec reproduce $(ARGS)
 
-UNIT = $(BIN)/python -m pytest -m 'not suite and not browser' $(ARGS) \
+UNIT = $(BIN)/python -m pytest -m 'not suite and not browser and not torture' $(ARGS) \
 	|| { echo 'make $@: unit tests failed, see the list above' >&2; exit 1; }
 
 unit: $(STAMP) ## only the unit tests
@@ -87,6 +88,9 @@ test: $(STAMP) ## the command that CI runs
 	@$(UNIT)
 	@echo 'bbqrec: 3 of 3, all notebooks on planted data and on odd bundles (15 to 20 minutes)' >&2
 	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook tests failed, see above' >&2; exit 1; }
+
+torture: $(STAMP) ## killed, damaged, full, malformed: nothing is lost or silently wrong
+	@$(BIN)/python -m pytest -m torture $(ARGS) || { echo 'make torture: tests failed, see the list above' >&2; exit 1; }
 
 lab: $(STAMP) ## JupyterLab on copies of the notebooks
 	@$(BIN)/bbqrec lab

@@ -1,5 +1,6 @@
 """The training loop of every model here: progress, early stopping, checkpoints, resuming."""
 
+import hashlib
 import json
 import math
 import os
@@ -10,11 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import safetensors.torch
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 
 def best_device() -> torch.device:
@@ -45,7 +44,7 @@ class Task:
 
     name: str  # shown next to the progress bar
     model: nn.Module  # holds all state of a checkpoint; batches move to its device
-    optimizers: Sequence[Optimizer]  # the loop steps the first on `loss`; `loss` itself must step the others
+    optimizers: Sequence[torch.optim.Optimizer]  # the loop steps the first on `loss`; `loss` itself steps the others
     batches: Callable[[int], Sequence]  # of an epoch; must depend on its number alone
     loss: Callable[[object], dict[str, Tensor]]  # of a batch: the loss to minimise under "loss", and its parts
     score: Callable[[], float] | None = None  # of validation, higher is better; None trains all epochs
@@ -83,24 +82,27 @@ Report = Callable[[Progress], None] | None  # called after every step of a train
 
 
 def save_checkpoint(path: Path, task: Task, progress: dict[str, object]) -> None:
-    """Write model, optimizers and progress to one safetensors file, atomically."""
+    """Write model, optimizers and progress to one safetensors file with its checksum, atomically and synced."""
     tensors = {f"model.{name}": value for name, value in task.model.state_dict().items()}
     for index, optimizer in enumerate(task.optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{parameter}.{name}": value for name, value in state.items()}
     tensors = {name: value.detach().contiguous().to("cpu", copy=True) for name, value in tensors.items()}
-    partial = path.with_name(f".{path.name}")
-    save_file(tensors, partial, metadata={"progress": json.dumps(progress)})
+    told, partial = {"progress": json.dumps(progress)}, path.with_name(f".{path.name}")
+    told["sha256"] = hashlib.sha256(safetensors.torch.save(tensors, told)).hexdigest()
+    with partial.open("wb") as file:
+        file.write(safetensors.torch.save(tensors, told))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
 def load_checkpoint(path: Path, task: Task) -> dict[str, object]:
     """Load a checkpoint into the task's model and optimizers; return its progress."""
-    with safe_open(path, "pt") as file:
+    with safetensors.safe_open(path, "pt") as file:
         progress = json.loads(file.metadata()["progress"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    task.model.load_state_dict(state)
+    task.model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for index, optimizer in enumerate(task.optimizers):
         saved: dict[int, dict[str, Tensor]] = {}
         for name in (name for name in tensors if name.startswith(f"optimizer.{index}.")):
@@ -122,8 +124,7 @@ def run_epoch(task: Task, epoch: int, epochs: int, report: Callable[[int, int, f
     """Train one epoch and return the mean of each loss part; `report` receives step, steps and mean loss."""
     task.model.train()
     totals: dict[str, float] = {}
-    batches = task.batches(epoch)
-    groups = task.optimizers[0].param_groups
+    batches, groups = task.batches(epoch), task.optimizers[0].param_groups
     for step, batch in enumerate(batches, start=1):
         share = learning_rate((epoch + (step - 1) / len(batches)) / epochs)
         for group in groups:
@@ -152,15 +153,15 @@ def fit(
 ) -> TrainingLog:
     """Train for `epochs`, or until the score has not improved for `patience` evaluations; keep the best weights.
 
-    Evaluations are `every` epochs apart. Each epoch ends with an atomic checkpoint in `directory`. A second call
-    after an interruption resumes from the last one; on CPU the result equals an uninterrupted run bit for bit.
+    Evaluations are `every` epochs apart. The checkpoints of the last two epochs are kept in `directory`. A second call
+    after an interruption resumes from the newest; on CPU the result equals an uninterrupted run bit for bit.
 
     Raises: FloatingPointError when the loss is not finite.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    last, best = directory / "last.safetensors", directory / "best.safetensors"
+    best = directory / "best.safetensors"
     state: dict[str, object] = {"epochs": [], "best": None, "best_epoch": 0, "stale": 0, "seconds": 0.0}
-    if last.exists():
+    for last in sorted(directory.glob("epoch-*.safetensors"))[-1:]:
         state = load_checkpoint(last, task)
 
     def report(step: int, steps: int, loss: float) -> None:
@@ -168,8 +169,7 @@ def fit(
             epoch = len(state["epochs"]) + 1
             progress(Progress(task.name, epoch, epochs, step, steps, loss, state["best"], state["seconds"]))
 
-    gpu = [task.device] if task.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpu):
+    with torch.random.fork_rng(devices=[task.device] if task.device.type == "cuda" else []):
         while len(state["epochs"]) < epochs and state["stale"] < patience:
             epoch, start = len(state["epochs"]), time.monotonic()
             torch.manual_seed((seed * 1_000_003 + epoch * 7_919 + 17) % 2**31)  # resuming needs no generator state
@@ -179,15 +179,15 @@ def fit(
             if task.score is not None and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
                 task.model.eval()
                 row["score"] = task.score()
-                better = state["best"] is None or row["score"] > state["best"]
-                state["stale"] = 0 if better else state["stale"] + 1
-                if better:
-                    state |= {"best": row["score"], "best_epoch": epoch + 1}
+                state["stale"] += 1
+                if state["best"] is None or row["score"] > state["best"]:
+                    state |= {"best": row["score"], "best_epoch": epoch + 1, "stale": 0}
             state["epochs"].append(row)
             state["seconds"] += time.monotonic() - start
             if state["best_epoch"] == epoch + 1:
                 save_checkpoint(best, task, state)
-            save_checkpoint(last, task, state)
+            save_checkpoint(directory / f"epoch-{epoch + 1:06d}.safetensors", task, state)
+            (directory / f"epoch-{epoch - 1:06d}.safetensors").unlink(missing_ok=True)
     if best.exists():
         load_checkpoint(best, task)
     task.model.eval()

@@ -12,10 +12,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that contains both packages
 PACKAGES = ("bbqrec_core", "bbqrec_lab")
+DIGITS = 32  # hex digits of a key, 128 bits
 
 
 def code_hash(*modules: str, alone: Collection[str] = (), root: Path = ROOT) -> str:
-    """Hash of the code of modules (dotted names) and of the project modules that they import, 12 hex digits.
+    """Hash of the code of modules (dotted names) and of the project modules that they import, 32 hex digits.
 
     Args: alone: modules that count without their imports. root: the folder that contains the packages.
     Raises: FileNotFoundError for a module that does not exist.
@@ -35,7 +36,7 @@ def _hash(modules: tuple[str, ...], alone: tuple[str, ...], root: Path) -> str:
     digest = hashlib.sha256()
     for name in sorted(found):
         digest.update(f"{name}\n{ast.unparse(_bare(_parsed(name, root)))}\n".encode())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:DIGITS]
 
 
 def _file(name: str, root: Path) -> Path:

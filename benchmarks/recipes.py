@@ -36,7 +36,7 @@ ROWS = (
 
 def trial(data: sources.NamedDataset, row: str, settings: dict[str, float], given: argparse.Namespace) -> dict:
     """Train one row with some settings; its validation score and cost, read from `--out` if it was made before."""
-    asked = {"dataset": data.data_hash, "row": row, "seed": given.seed, "preset": given.preset} | settings
+    asked = {"dataset": data.content_hash, "row": row, "seed": given.seed, "preset": given.preset} | settings
     path = given.out / "recipes" / f"{key_hash(asked)}.json"
     if path.exists():
         return json.loads(path.read_text())

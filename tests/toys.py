@@ -13,7 +13,7 @@ def toy_data(sequences: list[list[int]], n_items: int) -> NamedDataset:
     return NamedDataset(
         n_items=n_items,
         name="toy",
-        data_hash="00000000",
+        content_hash="00000000",
         users=np.arange(len(sequences)),
         items=pl.DataFrame({"item_id": list(range(1, n_items + 1))}),
         sequences=Sequences(

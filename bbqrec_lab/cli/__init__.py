@@ -4,7 +4,6 @@ Each module here has one group of commands. Slow imports are inside the commands
 """
 
 import errno
-import os
 import signal
 import sys
 import traceback
@@ -13,7 +12,9 @@ from cyclopts import CycloptsError
 
 from bbqrec_lab.cli import data, pages, recommending, training  # noqa: F401 - they add their commands
 from bbqrec_lab.cli.app import app
-from bbqrec_lab.cli.output import accept_all_letters
+from bbqrec_lab.cli.output import accept_all_letters, let_go_of_output, open_streams
+from bbqrec_lab.printable import printable
+from bbqrec_lab.safe_path import leave_current_folder, protect_children
 from bbqrec_lab.threads import use_one_thread
 
 
@@ -28,8 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     """
     asked = sys.argv[1:] if argv is None else argv
     debug, tokens = "--debug" in asked, [token for token in asked if token != "--debug"]
+    open_streams()
     accept_all_letters()
     use_one_thread()
+    leave_current_folder()
+    protect_children()
     previous = signal.signal(signal.SIGTERM, _interrupt)  # a plain kill then stops the workers too
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
@@ -41,11 +45,12 @@ def main(argv: list[str] | None = None) -> int:
         print("bbqrec: interrupted; finished results are kept, run the same command to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader (for example `head`) closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go_of_output()
         return 0
     except Exception as error:  # top level: one line for the user, the traceback with --debug
         if debug:
             traceback.print_exc()
+        let_go_of_output()
         return _one_line(error)
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -60,7 +65,7 @@ def _usage_error(error: CycloptsError) -> int:
 
 def _one_line(error: Exception) -> int:
     """Print cause and remedy; return 2 if the caller can fix the error, 1 if the work failed."""
-    text = " ".join(str(error).split())
+    text = " ".join(printable(str(error)).split())
     if isinstance(error, ValueError):
         print(f"bbqrec: {text}", file=sys.stderr)
         return 2

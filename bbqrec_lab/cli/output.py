@@ -1,6 +1,7 @@
 """What commands print: a table for people, or the same rows as JSON."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,25 @@ def print_json(content: object) -> None:
 def say(line: str) -> None:
     """Print one line on standard error, where progress and notices go."""
     print(line, file=sys.stderr, flush=True)
+
+
+def open_streams() -> None:
+    """Give closed or missing standard streams (`>&-`) to the null device, before a file of ours takes their number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def let_go_of_output() -> None:
+    """Send what standard output cannot take (a closed pipe, a full disk) nowhere, so that Python ends quietly."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def accept_all_letters() -> None:

@@ -96,12 +96,14 @@ def write_ids(
     import polars as pl
 
     from bbqrec_core.tokenizer import semantic_ids
+    from bbqrec_lab import store
     from bbqrec_lab.datasets import id_files
 
     directory = where.find()
     source = directory / "ids.npz"
     if not source.exists():
         raise ValueError(f"no IDs at {directory}: give the folder that bbqrec fit prints for a variant with IDs")
+    store.verify(directory, but="ranks_*")
     items = pl.read_parquet(directory / "items.parquet")
     id_files.write_ids(to, items["item_id"], semantic_ids.SemanticIds.load(source).code_ids)
     print(to)

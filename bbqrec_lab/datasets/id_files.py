@@ -9,12 +9,14 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
+from bbqrec_lab.datasets.bundle import map_array, need_file
 from bbqrec_lab.datasets.download import say
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.store import write_atomic
 
 TOKEN = re.compile(r"<(?:\w+_)?([A-Za-z])_(\d+)>")  # position a, b, c, ... and code; some have a mark: <item_a_12>
 BOUNDARY = re.compile(r"<\|\w+\|>")  # <|sid_begin|> around the tokens of an ID
+MOST_CODE, MOST_POSITIONS = 2**20, 64  # of an ID: a table of vectors is made for every code up to the highest
 FORM = '["<a_12>", "<b_3>", ...] or [12, 3, ...] for each item id'
 
 
@@ -47,6 +49,7 @@ def read_ids(path: Path, data: NamedDataset) -> Int[np.ndarray, "rows sid_len"]:
     """
     readers = {".parquet": _parquet, ".json": _index}
     ending = path.suffix.lower()
+    need_file(path)
     if ending == ".npy":
         found = _array(path, data)
     elif ending in readers:
@@ -82,17 +85,29 @@ def _codes(path: Path, item: str, entry: object) -> tuple[str, list[int]]:
     """The letters of the tokens of an item, in lower case (empty for integers), and its codes."""
     parts = _tokens(entry) if isinstance(entry, str) else entry
     if not isinstance(parts, list):
-        raise ValueError(f"{path}: item {item} has {entry!r}, expected {FORM}")
+        raise ValueError(f"{path}: item {item} has {_brief(entry)}, expected {FORM}")
+    if len(parts) > MOST_POSITIONS:
+        raise ValueError(f"{path}: item {item} has {len(parts)} codes: use at most {MOST_POSITIONS}")
     if all(isinstance(part, int | float) and not isinstance(part, bool) for part in parts):
-        if any(part < 0 or part != int(part) for part in parts):
-            raise ValueError(f"{path}: item {item} has codes {parts}: use integers of at least 0")
+        if any(not 0 <= part <= MOST_CODE or part != int(part) for part in parts):
+            raise ValueError(
+                f"{path}: item {item} has codes {_brief(parts)}: use integers of at least 0 and at most {MOST_CODE}"
+            )
         return "", [int(part) for part in parts]
     matches = [TOKEN.fullmatch(part) if isinstance(part, str) else None for part in parts]
     letters = "".join(match[1].lower() for match in matches if match)
     rising = "".join(chr(ord(letters[0]) + place) for place in range(len(letters))) if letters else ""
     if None in matches or letters != rising:
-        raise ValueError(f"{path}: item {item} has {entry!r}: write tokens in order, {FORM}")
+        raise ValueError(f"{path}: item {item} has {_brief(entry)}: write tokens in order, {FORM}")
+    if any(len(match[2]) > 9 or int(match[2]) > MOST_CODE for match in matches):
+        raise ValueError(f"{path}: item {item} has {_brief(entry)}: use codes of 0 to {MOST_CODE}")
     return letters, [int(match[2]) for match in matches]
+
+
+def _brief(entry: object) -> str:
+    """An entry for a message, cut after 80 letters."""
+    text = repr(entry)
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _tokens(text: str) -> list[str]:
@@ -106,9 +121,11 @@ def _parquet(path: Path) -> dict[str, object]:
     """Codes by item id of a parquet file."""
     try:
         frame = pl.read_parquet(path, columns=["item_id", "codes"])
-    except (OSError, pl.exceptions.PolarsError) as error:
-        cause = str(error).splitlines()[0]
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        cause = (str(error).splitlines() or ["unreadable"])[0]
         raise ValueError(f"{path}: expected parquet with columns item_id and codes: {cause}") from error
+    if frame["item_id"].dtype.is_nested() or frame["item_id"].null_count():
+        raise ValueError(f"{path}: item_id must be one number or text in every row: remove rows without it")
     return _unique(path, zip(frame["item_id"].cast(pl.String).to_list(), frame["codes"].to_list(), strict=True))
 
 
@@ -116,8 +133,11 @@ def _index(path: Path) -> dict[str, object]:
     """Codes by item id of an index.json."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _unique(path, pairs))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: expected a JSON object with {FORM}: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: lists inside lists without end: expected a JSON object with {FORM}") from error
+    except (OSError, ValueError) as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(path)) else f"{path}: {text}: expected {FORM}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{path}: expected a JSON object with {FORM}, found a {type(entries).__name__}")
     return entries
@@ -125,10 +145,7 @@ def _index(path: Path) -> dict[str, object]:
 
 def _array(path: Path, data: NamedDataset) -> dict[str, object]:
     """Codes by item id of an array whose rows are those of items.parquet."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as a numpy array: {error}") from error
+    array = map_array(path)
     if not data.path:
         raise ValueError(f"{path}: the data come from no folder, so the order of its rows is unknown: {FORM}")
     items = pl.read_parquet(Path(data.path) / "items.parquet", columns=["item_id"])["item_id"]

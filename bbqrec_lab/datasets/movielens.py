@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import polars as pl
@@ -126,7 +126,11 @@ def poster_folder(posters: str, cache: Path) -> Path:
         return folder
     archive = fetch_archive(POSTERS, cache)
     folder = archive.with_suffix("")
-    with ZipFile(archive) as files:
+    try:
+        files = ZipFile(archive)
+    except BadZipFile as error:
+        raise FetchError(f"{archive} is damaged ({error}); delete it and try again") from error
+    with files:
         pictures = {Path(name).name: files.read(name) for name in files.namelist() if name.endswith(".jpg")}
     if _git_tree(pictures) != POSTER_TREE:
         raise FetchError(f"{archive} does not hold the pictures of commit {_COMMIT[:8]}; delete it and try again")

@@ -15,8 +15,9 @@ from bbqrec_lab.datasets import features, movielens, planted
 from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fetch_archive, fetch_wheel, say
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
-from bbqrec_lab.store import file_hash
+from bbqrec_lab.store import damage, file_hash, finish
 from bbqrec_lab.suggestions import did_you_mean
+from bbqrec_lab.threads import use_one_thread
 
 _NOTE = "source.json"  # next to the tables of a bundle: how it was made
 _GROUPLENS_TERMS = "GroupLens terms: research use, cite Harper and Konstan 2015, no redistribution, no commercial use"
@@ -62,11 +63,14 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
     note = {"name": name, "code": _code_hash(), "posters": _listing(folder), "terms": source.terms}
 
     def there() -> bool:
-        return (target / _NOTE).exists() and json.loads((target / _NOTE).read_text(encoding="utf-8")) == note
+        return _note_of(target) == note and not damage(target)
 
     def make(bundle: Path) -> None:
+        if _note_of(target) == note:
+            say(f"{target / damage(target)} is damaged or missing: the dataset is built again")
         source.make(bundle, cache, folder)
         (bundle / _NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        finish(bundle, note)
 
     if there():  # without a lock, so that a cache that may only be read can be used
         return target
@@ -75,6 +79,14 @@ def get(name: str, posters: str = "", cache: Path | None = None) -> Path:
         if not there():
             build_folder(target, make)
     return target
+
+
+def _note_of(bundle: Path) -> object:
+    """How a bundle was made; None if it is not there or the note cannot be read."""
+    try:
+        return json.loads((bundle / _NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def load(
@@ -90,6 +102,7 @@ def load(
     Raises: ValueError if it is neither a registered name nor a folder, or `options.posters` does not apply;
         BundleError for a faulty bundle; FetchError if a download fails.
     """
+    use_one_thread()
     options, cache = options or DataConfig(), cache or cache_dir()
     if str(name_or_path) in REGISTRY:
         path = get(str(name_or_path), options.posters, cache)
@@ -104,16 +117,16 @@ def load(
 
 
 def _code_hash() -> str:
-    """A short hash of the code and the table that make bundles; a bundle of other code is built again."""
-    return f"{code_hash(__name__)}-{file_hash(Path(__file__).with_name('ml100k_to_ml1m.csv'))[:12]}"
+    """A hash of the code and the table that make bundles; a bundle of other code is built again."""
+    return f"{code_hash(__name__)}-{file_hash(Path(__file__).with_name('ml100k_to_ml1m.csv'))}"
 
 
 def _listing(folder: Path | None) -> str:
-    """A short hash of names and sizes of the files in a folder; other posters then give another bundle."""
+    """A hash of names and contents of the files in a folder; other posters then give another bundle."""
     if folder is None:
         return ""
-    files = sorted((file.name, file.stat().st_size) for file in folder.iterdir() if file.is_file())
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    files = sorted((file.name, file_hash(file)) for file in folder.iterdir() if file.is_file())
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def _ml_100k(bundle: Path, cache: Path, posters: Path | None) -> None:

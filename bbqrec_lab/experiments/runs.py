@@ -36,21 +36,38 @@ from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
 from bbqrec_lab.baselines.tokenizers import make_tokenized, resolve_signals, resolve_source
 from bbqrec_lab.code_keys import code_hash
+from bbqrec_lab.datasets.bundle import need_file
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import committed_rows, statistics
+from bbqrec_lab.experiments.checkpoints import settle
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.run_labels import labels_of, record
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import COUNTING, ONCE, UNIQUENESS, VARIANTS, variant_config
 from bbqrec_lab.measure import device_name, forget_peak_memory, has_bf16, peak_memory
 from bbqrec_lab.settings import VariantRecommenderConfig, VariantTokenizerConfig
-from bbqrec_lab.store import MANIFEST, Store, file_hash, load_arrays, save_arrays, write_atomic
+from bbqrec_lab.store import (
+    MANIFEST,
+    SHOWN,
+    UNREADABLE,
+    Store,
+    file_hash,
+    load_arrays,
+    save_arrays,
+    verify,
+    write_atomic,
+)
+from bbqrec_lab.threads import use_one_thread
 
 
 def load_scorer(
     directory: Path,
 ) -> Recommender | Popularity | Markov | ItemKnn | Ease:
-    """Load the scorer (recommender or counting baseline) from the directory of a finished run."""
+    """Load the scorer (recommender or counting baseline) from the directory of a finished run.
+
+    Raises: DamagedError if a file is no longer as it was written.
+    """
+    verify(directory, but="ranks_*")
     notes = json.loads((directory / "run.json").read_text())
     if notes["kind"] in COUNTING:
         return COUNTING[notes["kind"]].load(directory)
@@ -66,6 +83,7 @@ def load_scorer(
 
 def load_ranks(directory: Path, seen_items: str) -> Ranks:
     """Test ranks of all users of a finished run; `seen_items` is `included` or `filtered`."""
+    verify(directory, only=f"ranks_{seen_items}.npz")
     return Ranks(**load_arrays(directory / f"ranks_{seen_items}.npz"))
 
 
@@ -76,6 +94,7 @@ def recommend(directory: Path, item_ids: Iterable[object], k: int = 10) -> pl.Da
     Returns: columns rank, item_id, title, score (in nats if the model gives probabilities), code (the semantic ID).
     Raises: ValueError for an empty history, an unknown id, or k < 1.
     """
+    verify(directory, but="ranks_*")
     known = pl.read_parquet(directory / "items.parquet", columns=["item_id"])["item_id"].cast(pl.String).to_list()
     rows = {item: row for row, item in enumerate(known, start=1)}
     asked = list(map(str, item_ids))
@@ -120,6 +139,7 @@ def _users(directory: Path) -> pl.DataFrame:
     path = directory / "users.parquet"
     if not path.exists():
         raise ValueError(f"{directory} has no histories of users: make the run again, with bbqrec fit")
+    verify(directory, but="ranks_*")
     return pl.read_parquet(path)
 
 
@@ -154,6 +174,7 @@ def id_report(directory: Path) -> dict[str, int]:
     path = directory / "ids.npz"
     if not path.exists():
         raise ValueError(f"no IDs at {directory}: give the folder of a variant with IDs")
+    verify(directory, only="ids.npz")
     ids = SemanticIds.load(path)
     size, _ = group_sizes(ids.code_ids)
     raw = ids.raw_codes[1:]
@@ -237,9 +258,12 @@ def run_code(kind: str) -> str:
 
 def _data_key(data: NamedDataset, config: Config, code: str) -> dict[str, object]:
     """The part of a result's key that does not come from the settings of its stages."""
-    imported = {"ids_file": file_hash(Path(config.ids.ids_file))} if config.ids.source == "file" else {}
+    imported = {}
+    if config.ids.source == "file":
+        need_file(Path(config.ids.ids_file))
+        imported = {"ids_file": file_hash(Path(config.ids.ids_file))}
     return imported | {
-        "data": data.data_hash,
+        "data": data.content_hash,
         "split_seed": config.data.split_seed,
         "seed": config.seed,
         "code": code,
@@ -267,6 +291,7 @@ def _resolved(data: NamedDataset, config: Config) -> Config:
 
 def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tokenized, Path]:
     """The tokenizer of a configuration and its directory; trained if the store does not have it."""
+    use_one_thread()
     config, embeddings = _resolved(data, config), None
     tokenizer, ids = config.tokenizer, config.ids
     key = _data_key(data, config, code_hash(*TOKENIZER_CODE)) | {"tokenizer": asdict(tokenizer), "ids": asdict(ids)}
@@ -275,6 +300,7 @@ def run_tokenizer(data: NamedDataset, config: Config, store: Store) -> tuple[Tok
 
     def make(directory: Path) -> None:
         start = time.monotonic()
+        settle(directory / "checkpoints")
         done = make_tokenized(data, ids, tokenizer, config.seed, directory / "checkpoints", embeddings, TrainingBar())
         save_tokenized(done, tokenizer, directory)
         write_atomic(directory / "cost.json", json.dumps({"seconds": time.monotonic() - start}))
@@ -289,6 +315,7 @@ def run_variant(data: NamedDataset, variant: str, config: Config, store: Store) 
 
     Raises: ValueError for an unknown variant, FloatingPointError if a loss is not finite.
     """
+    use_one_thread()
     config, kind, key = _identity(data, variant, config)
     directory = store.get("run", key, lambda path: _make_run(data, kind, config, store, path))
     record(directory, labels_of(data, variant, config))
@@ -321,6 +348,8 @@ def _identity(data: NamedDataset, variant: str, config: Config) -> tuple[Config,
     """The full configuration of a row, its kind, and the key of its run."""
     config = _resolved(data, variant_config(variant, config, len(data.train().items) / data.n_users))
     kind = VARIANTS[variant].kind
+    if kind in ("ids", "items"):
+        need_pairs(data)
     key = _data_key(data, config, run_code(kind)) | {"kind": kind, "evaluation": asdict(config.evaluation)}
     if kind in ("ids", "items"):
         key["recommender"] = asdict(config.recommender)
@@ -333,15 +362,26 @@ def _result(dataset: str, variant: str, config: Config, directory: Path) -> Resu
     """The result in the directory of a finished run; equal settings share a run, so it does not hold the labels."""
     notes = json.loads((directory / "run.json").read_text())
     key = json.loads((directory / MANIFEST).read_text())["key"]
-    labels = {"dataset": dataset, "data_hash": key["data"], "variant": variant, "seed": config.seed}
+    labels = {"dataset": dataset, "data_hash": key["data"][:SHOWN], "variant": variant, "seed": config.seed}
     labels |= {"preset": config.preset, "split_seed": config.data.split_seed}
-    hashed = {"config_hash": directory.name.rpartition("-")[2][:12]}
+    hashed = {"config_hash": directory.name.rpartition("-")[2][:SHOWN]}
     rows = pl.read_csv(directory / "rows.csv").with_columns(
         pl.lit(value).alias(name) for name, value in (labels | hashed).items()
     )
     order = [*labels, "seen_items", "segment", "targets", "metric", "value", *hashed]
     cost = pl.DataFrame({**labels, **notes["cost"], **hashed})
     return Result(variant, config.seed, rows.select(order), cost, directory)
+
+
+def need_pairs(data: NamedDataset) -> None:
+    """Check that there is something to learn: two training events in a row of one user.
+
+    Raises: ValueError.
+    """
+    if (np.diff(data.train().offsets) > 1).any():
+        return
+    remedy = "lower cold_items" if data.cold is not None and data.cold[1:].any() else "give longer histories"
+    raise ValueError(f"{data.name}: no user has two training events, from which a sequence model learns: {remedy}")
 
 
 def _make_run(data: NamedDataset, kind: str, config: Config, store: Store, directory: Path) -> None:
@@ -406,6 +446,7 @@ def _fit(
         found.save(directory)
         return found, [{"trial": trial.settings, "score": trial.ndcg} for trial in found.trials]
     where, bar = directory / "checkpoints", TrainingBar()
+    settle(where)
     make = partial(make_model, features=item_features(data) if config.recommender.features else None)
     recommender, log = fit_recommender(data, ids, config.recommender, config.evaluation, config.seed, where, make, bar)
     state = {name: value.contiguous().to("cpu", copy=True) for name, value in recommender.model.state_dict().items()}
@@ -425,14 +466,26 @@ def _test_ranks(
     with tqdm(total=data.n_users, desc="ranking users", leave=False, mininterval=1.0, disable=None) as bar:
         for users in np.split(everyone, everyone[SLICE::SLICE]):
             path = directory / f"ranks-{users[0]}.npz"
-            if not path.exists():
-                found = _ranks_of(data, scorer, evaluation, exact, users)
-                parts = {f"{mode} {name}": field for mode, r in found.items() for name, field in r._asdict().items()}
+            kept = _kept_ranks(path)
+            if kept is None:
+                kept = _ranks_of(data, scorer, evaluation, exact, users)
+                parts = {f"{mode} {name}": field for mode, r in kept.items() for name, field in r._asdict().items()}
                 save_arrays(path, **parts)
-            kept = load_arrays(path)
-            slices.append({m: Ranks(*(kept[f"{m} {name}"] for name in Ranks._fields)) for m in MODES})
+            slices.append(kept)
             bar.update(len(users))
     return {mode: metrics.concat_ranks([part[mode] for part in slices]) for mode in MODES}
+
+
+def _kept_ranks(path: Path) -> dict[str, Ranks] | None:
+    """The ranks of a slice that were saved before an interruption; None without them, or if the file is damaged."""
+    try:
+        kept = load_arrays(path)
+        return {mode: Ranks(*(kept[f"{mode} {name}"] for name in Ranks._fields)) for mode in MODES}
+    except FileNotFoundError:
+        return None
+    except UNREADABLE:
+        print(f"{path} is damaged: these users are ranked again", file=sys.stderr)
+        return None
 
 
 def _ranks_of(
@@ -515,7 +568,7 @@ def run_folder(out: str | Path, dataset: str, preset: str, data: object, claim: 
     if dataset in sources.REGISTRY:
         return Path(out) / data.name / preset
     taken = data.name in sources.REGISTRY or not _owns(Path(out) / data.name, data, claim)
-    return Path(out) / (f"{data.name}-{data.data_hash}" if taken else data.name) / preset
+    return Path(out) / (f"{data.name}-{data.content_hash}" if taken else data.name) / preset
 
 
 def _owns(folder: Path, data: object, claim: bool) -> bool:
@@ -527,6 +580,6 @@ def _owns(folder: Path, data: object, claim: bool) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if not owner.exists():
-                write_atomic(owner, json.dumps({"bundle": data.path, "data_hash": data.data_hash}, indent=1))
+                write_atomic(owner, json.dumps({"bundle": data.path, "content_hash": data.content_hash}, indent=1))
     found = json.loads(owner.read_text(encoding="utf-8"))
-    return found["bundle"] == data.path or found["data_hash"] == data.data_hash
+    return found["bundle"] == data.path or found.get("content_hash") == data.content_hash

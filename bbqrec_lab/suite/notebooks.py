@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bbqrec_lab.code_keys import PACKAGES, ROOT, code_hash
+from bbqrec_lab.safe_path import VARIABLE
 from bbqrec_lab.store import file_hash, key_hash, write_atomic
 from bbqrec_lab.suite.process_pool import Failure, run_all
 
@@ -74,7 +75,7 @@ def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str
 
 
 def packages_hash() -> str:
-    """Hash of the version and the code of both packages, 12 hex digits."""
+    """Hash of the version and the code of both packages, 32 hex digits."""
     files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
     names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
     return key_hash({"version": version("bbqrec"), "code": code_hash(alone=sorted(names), root=ROOT)})
@@ -120,7 +121,7 @@ def own_kernel(folder: Path) -> dict[str, str]:
     spec = {"argv": command, "display_name": "Python 3 (bbqrec)", "language": "python"}
     write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
-    return {**os.environ, "JUPYTER_PATH": paths}
+    return {**os.environ, VARIABLE: "1", "JUPYTER_PATH": paths}
 
 
 def _this_interpreter() -> type:
@@ -213,7 +214,7 @@ def _record(path: Path) -> dict:
 
 
 def run_notebook(
-    run: Path, plan: dict[str, tuple[Path, dict[str, object]]], data_hash: str, name: str
+    run: Path, plan: dict[str, tuple[Path, dict[str, object]]], content_hash: str, name: str
 ) -> str | Failure:
     """Execute one notebook of the plan in `run`, unless its files exist for the same source, parameters, data and code.
 
@@ -221,7 +222,7 @@ def run_notebook(
     """
     path, parameters = plan[name]
     target, record_path = run / "notebooks" / path.name, run / "notebooks" / f"{name}.done.json"
-    key = key_hash({"parameters": parameters, "source": file_hash(path), "data": data_hash, "code": packages_hash()})
+    key = key_hash({"parameters": parameters, "source": file_hash(path), "data": content_hash, "code": packages_hash()})
     record = _record(record_path)
     if record.get("key") == key and target.exists() and all((run / file).exists() for file in record["files"]):
         return "done before"
@@ -233,12 +234,14 @@ def run_notebook(
     return "done"
 
 
-def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, data_hash: str, jobs: int) -> dict[str, str]:
+def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, content_hash: str, jobs: int) -> dict[str, str]:
     """Execute the unfinished notebooks, `jobs` at a time; return the causes of failure by notebook name.
 
     Choice: with several jobs, the last notebooks start first, because they take longest.
     """
-    work = partial(run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, data_hash)
+    work = partial(
+        run_notebook, run, {path.stem: (path, parameters) for path, parameters in plan.items()}, content_hash
+    )
     names = [path.stem for path in plan]
     rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
     records = {(name,): _record(run / "notebooks" / f"{name}.done.json").get("seconds") for name in names}

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bbqrec_lab.safe_path import protect_children
 from bbqrec_lab.suite.progress import Log, Row, Shown, board_of
+from bbqrec_lab.threads import use_one_thread
 
 KILLED = "its process was killed; if memory ran out, use fewer jobs or a smaller preset"
 
@@ -27,7 +29,8 @@ class Failure:
 
 
 def _prepare_worker() -> None:
-    """Ignore Ctrl-C, which the parent handles, and exit when the parent has ended for any reason."""
+    """Use one thread, ignore Ctrl-C, which the parent handles, and exit when the parent has ended for any reason."""
+    use_one_thread()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
@@ -70,6 +73,8 @@ def run_all(
         1. logs: folder with one file per row. unit: the word for a row. expected: seconds per row in an earlier run.
     Returns: result or `Failure` per row, in the order of `rows`.
     """
+    use_one_thread()
+    protect_children()
     outcomes: dict[Row, object] = {}
     width, board = jobs, board_of(rows, logs, jobs, unit, expected or {})
     with Shown(board) as shown:

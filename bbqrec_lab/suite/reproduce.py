@@ -60,12 +60,9 @@ def _load(dataset: str, options: DataConfig, encoded: bool) -> object:
 
 def run_row(dataset: str, preset: str, overrides: dict[str, object], store: Path, variant: str, seed: int) -> object:
     """Train and evaluate one row in a worker process with one thread; stored and committed results are reused."""
-    import torch
-
     from bbqrec_lab.experiments import presets, runs, variants
     from bbqrec_lab.store import Store
 
-    torch.set_num_threads(1)
     settings = presets.make_config(preset, seed, overrides)
     data = _load(dataset, settings.data, variants.reads_features(variant, settings))
     return runs.find_row(data, variant, settings, Store(store))
@@ -167,7 +164,7 @@ def reproduce(request: Request) -> int:
         f"{row[0]} seed {row[1]}": out.cause for row, out in outcomes.items() if isinstance(out, process_pool.Failure)
     }
     shown = write_results(results, run / "tables") if results else None
-    failures |= notebooks.run_notebooks(plan, run, data.data_hash, request.jobs)
+    failures |= notebooks.run_notebooks(plan, run, data.content_hash, request.jobs)
     if shown and request.as_json:
         tables.show_json(pl.concat([result.rows for result in results]))
     elif shown:

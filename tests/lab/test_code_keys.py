@@ -69,6 +69,7 @@ def test_keys_of_rows_are_these() -> None:
     assert found["model"] == runs.run_code("ids")
     assert found["counting"] == runs.run_code("popularity")
     assert len(set(found.values())) == len(KEYS)
+    assert {len(key) for key in found.values()} == {32}
 
 
 HOUSE = {  # file -> content; `first` computes with a name of `third`, which the packages' __init__ modules hand on

@@ -9,7 +9,18 @@ import threading
 import numpy as np
 import pytest
 
-from bbqrec_lab.store import MANIFEST, Store, file_hash, key_hash, load_arrays, save_arrays, verify, write_atomic
+from bbqrec_lab.store import (
+    MANIFEST,
+    DamagedError,
+    Store,
+    damage,
+    file_hash,
+    key_hash,
+    load_arrays,
+    save_arrays,
+    verify,
+    write_atomic,
+)
 
 KEY = {"data": "abc", "tokenizer": {"codes": 5, "signals": ("text", "image")}, "seed": 0}
 
@@ -40,6 +51,7 @@ def test_a_result_is_made_once_and_found_again(tmp_path):
     assert make.calls == 1
     manifest = json.loads((path / MANIFEST).read_text())
     assert manifest["key"] == json.loads(json.dumps(KEY))
+    assert manifest["size"] == {"first": 1, "deep/second": 1}
     assert manifest["sha256"] == {name: file_hash(path / name) for name in ("first", "deep/second")}
 
 
@@ -61,7 +73,7 @@ def test_a_key_hashes_alike_in_every_process():
         for seed in ("1", "2")
     ]
     assert [text.strip() for text in hashes] == [key_hash(KEY)] * 2
-    assert len(key_hash(KEY)) == 12
+    assert len(key_hash(KEY)) == 32
 
 
 def test_a_killed_make_finds_its_files_and_leaves_no_result(tmp_path):
@@ -113,15 +125,100 @@ def cut_manifest(path):
     (path / MANIFEST).write_text((path / MANIFEST).read_text()[:-5])
 
 
-@pytest.mark.parametrize("damage", [change, remove, lose_manifest, cut_manifest])
-def test_a_damaged_result_is_refused_with_the_remedy(tmp_path, damage):
-    store = Store(tmp_path)
-    path = store.get("run", KEY, Counter())
-    damage(path)
-    with pytest.raises(ValueError, match=rf"{path}.*damaged or missing: delete .*{path.name} and run again"):
-        store.get("run", KEY, Counter())
-    with pytest.raises(ValueError, match="damaged or missing"):
+def lengthen(path):
+    with (path / "first").open("a") as file:
+        file.write("1")
+
+
+DAMAGES = [change, remove, lengthen, lose_manifest, cut_manifest]
+
+
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_a_damaged_result_is_named_and_made_again(tmp_path, damaged, capsys):
+    store, make = Store(tmp_path), Counter()
+    path = store.get("run", KEY, make)
+    damaged(path)
+    with pytest.raises(DamagedError, match=rf"{path}/.* is damaged or missing: run bbqrec fit again"):
         verify(path)
+    assert store.get("run", KEY, make) == path
+    assert make.calls == 2
+    verify(path)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert f"is damaged: it is made again; what is left is in {tmp_path}/.damaged-{path.name}" in line
+    assert [(path / name).read_text() for name in ("first", "deep/second")] == ["1", "2"]
+    store.get("run", KEY, make)
+    assert make.calls == 2
+
+
+def test_only_the_files_that_are_read_are_checked(tmp_path):
+    path = Store(tmp_path).get("run", KEY, Counter())
+    change(path)
+    assert damage(path, only="deep/*") == ""
+    assert damage(path, but="first") == ""
+    assert damage(path) == "first"
+
+
+def test_files_of_a_killed_writer_never_enter_a_result(tmp_path):
+    def killed(directory):
+        (directory / "deep").mkdir()
+        (directory / ".first.123").write_text("half")
+        (directory / "deep" / ".second").write_text("half")
+        raise KeyboardInterrupt
+
+    store, make = Store(tmp_path), Counter()
+    with pytest.raises(KeyboardInterrupt):
+        store.get("run", KEY, killed)
+    path = store.get("run", KEY, make)
+    assert make.found == [["deep"]]
+    assert sorted(json.loads((path / MANIFEST).read_text())["sha256"]) == ["deep/second", "first"]
+    assert sorted(p.name for p in path.rglob("*")) == ["deep", "first", MANIFEST, "second"]
+
+
+def test_files_are_on_the_disk_before_their_names_are(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+
+    def told_sync(opened):
+        done.append(("sync", os.readlink(f"/proc/self/fd/{opened}")))
+        fsync(opened)
+
+    def told_replace(source, goal):
+        done.append(("replace", str(source)))
+        replace(source, goal)
+
+    monkeypatch.setattr(os, "fsync", told_sync)
+    monkeypatch.setattr(os, "replace", told_replace)
+    final = Store(tmp_path).get("run", KEY, Counter())
+    partial = f"{final}.partial"
+    named = done.index(("replace", partial))
+    synced = {path for how, path in done[:named] if how == "sync"}
+    assert {f"{partial}/first", f"{partial}/deep/second", partial, f"{partial}/deep"} <= synced
+    assert any(path.startswith(f"{partial}/.{MANIFEST}") for path in synced)
+    assert done[named + 1 :] == [("sync", str(tmp_path))]
+    done.clear()
+    save_arrays(tmp_path / "x.npz", a=np.zeros(1))
+    assert done == [("sync", f"{tmp_path}/.x.npz"), ("replace", f"{tmp_path}/.x.npz"), ("sync", str(tmp_path))]
+
+
+def test_a_writer_sweeps_what_killed_ones_left_and_leaves_others_alone(tmp_path):
+    old, new, other = (tmp_path / name for name in (".file.txt.1", ".file.txt.2", ".other.txt.1"))
+    for path in (old, new, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    write_atomic(tmp_path / "file.txt", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".file.txt.2", ".other.txt.1", "file.txt"]
+
+
+def test_a_failed_write_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def full(opened):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(tmp_path / "file.txt", "whole")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_replaces_the_whole_file_and_leaves_nothing_beside(tmp_path):

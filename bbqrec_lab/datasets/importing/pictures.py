@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import polars as pl
-from PIL import Image
 from tqdm import tqdm
 
-from bbqrec_lab.datasets.bundle import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 from bbqrec_lab.datasets.importing.report import ImportReport, Understood, refused
+from bbqrec_lab.datasets.pictures import MAX_BYTES, UNREADABLE, TooLargeError, open_picture
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".jfif")
 _NAMED = 20  # broken pictures named in the report; the rest are counted
@@ -27,7 +26,9 @@ def place_pictures(items: pl.DataFrame, source: Path, named: str, bundle: Path, 
     """
     if not source.is_dir():
         raise refused(source, "no such folder", "give the folder that holds the pictures with --images")
-    files = {file.relative_to(source).as_posix(): file for file in sorted(source.rglob("*")) if _is_picture(file)}
+    files = {
+        file.relative_to(source).as_posix(): file for file in sorted(source.rglob("*")) if _is_picture(file, source)
+    }
     names, stems = _by(files, lambda path: path.name), _by(files, lambda path: path.stem)
     paths: list[str | None] = []
     used, broken = set(), {}
@@ -54,8 +55,14 @@ def place_pictures(items: pl.DataFrame, source: Path, named: str, bundle: Path, 
     return pl.Series("image", paths, pl.String)
 
 
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in _ENDINGS and not file.name.startswith(".") and file.is_file()
+def _is_picture(file: Path, folder: Path) -> bool:
+    """Whether a file looks like a picture and lies in the folder: a link may not lead out of it."""
+    if file.suffix.lower() not in _ENDINGS or file.name.startswith("."):
+        return False
+    try:
+        return file.is_file() and file.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        return False
 
 
 def _by(files: Iterable[str], key) -> dict[str, str]:
@@ -78,14 +85,14 @@ def _match(item: str, image: str | None, files: dict, names: dict, stems: dict) 
 
 def picture_fault(file: Path) -> str:
     """What is wrong with a picture file; empty if it can be read."""
-    if file.stat().st_size > MAX_IMAGE_BYTES:
-        return f"{file.stat().st_size} bytes, more than {MAX_IMAGE_BYTES}"
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file) as picture:
-            if picture.width * picture.height > MAX_IMAGE_PIXELS:
-                return f"{picture.width} x {picture.height}, more than {MAX_IMAGE_PIXELS} pixels"
+        if file.stat().st_size > MAX_BYTES:
+            return f"{file.stat().st_size} bytes, more than {MAX_BYTES}"
+        with warnings.catch_warnings(action="ignore"), open_picture(file) as picture:
             picture.draft("RGB", (64, 64))  # JPEG is then decoded at an eighth of its size, to its last byte
             picture.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except TooLargeError as error:
+        return str(error)
+    except UNREADABLE as error:
         return f"a broken picture ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     return ""

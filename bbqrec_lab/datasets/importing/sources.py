@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bbqrec_lab.datasets.bundle import need_file
 from bbqrec_lab.datasets.importing.embeddings import ENDINGS as ARRAYS
 from bbqrec_lab.datasets.importing.report import refused
 from bbqrec_lab.datasets.importing.tables import ENDINGS
@@ -47,6 +48,9 @@ def locate(source: Path, items: Path | None) -> Found:
         raise refused(
             source, "no such file or folder", "give the table of the interactions, or the folder that holds it"
         )
+    for path in (source, items):
+        if path is not None and path.exists() and not path.is_dir():
+            need_file(path)
     found = _folder(source, items is None) if source.is_dir() else Found(source, [source])
     if items is not None:
         if not items.exists():
@@ -57,7 +61,8 @@ def locate(source: Path, items: Path | None) -> Found:
 
 def _visible(folder: Path) -> list[Path]:
     """Entries of a folder, sorted by name, without markers of Spark (_SUCCESS), checksums and hidden files."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")) and path.suffix != ".crc")
+    real = (path for path in folder.iterdir() if path.is_file() or path.is_dir())  # reading a pipe would never end
+    return sorted(path for path in real if not path.name.startswith((".", "_")) and path.suffix != ".crc")
 
 
 def _parts(folder: Path) -> list[Path]:

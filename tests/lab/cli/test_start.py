@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -116,3 +117,29 @@ def test_a_pipe_of_any_encoding_gets_every_table(encoding: str) -> None:
     said = result.stdout.decode(encoding)
     assert "shop" in said
     assert ("美" in said) == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(tmp_path: Path, closed: str) -> None:
+    """A file that a command opens must not get the number of a closed stream, or output would be written into it."""
+    code = (
+        "import os, sys; from bbqrec_lab import cli; code = cli.main(['--version'])\n"
+        f"file = open({str(tmp_path / 'mine')!r}, 'w'); assert file.fileno() > 2\n"
+        "print('noise'); os.write(2, b'noise')\n"
+        f"open({str(tmp_path / 'code')!r}, 'w').write(str(code)); sys.exit(code)"
+    )
+    done = subprocess.run(["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert (tmp_path / "code").read_text() == "0"
+    assert (tmp_path / "mine").read_text() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_behind_standard_output_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bbqrec_lab", "--version"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("bbqrec: [Errno 28] No space left on device: ")
+    assert done.stderr.count("\n") == 1

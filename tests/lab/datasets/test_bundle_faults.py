@@ -269,7 +269,7 @@ def test_chunks_of_the_file_change_nothing(tmp_path):
     whole = read_bundle(bundles.write(tmp_path / "small", events), DataConfig())
     events.write_parquet(tmp_path / "small" / EVENTS, row_group_size=3)
     chunks = read_bundle(tmp_path / "small", DataConfig())
-    assert chunks.data_hash == whole.data_hash
+    assert chunks.content_hash == whole.content_hash
     assert np.array_equal(chunks.sequences.items, whole.sequences.items)
     assert np.array_equal(chunks.timestamps, whole.timestamps)
 

@@ -37,7 +37,7 @@ def test_tables_may_be_folders_of_part_files(tmp_path: Path) -> None:
     whole = read(bundles.write(tmp_path))
     as_parts(tmp_path / bundles.EVENTS, 3)
     as_parts(tmp_path / bundles.ITEMS, 2)
-    assert read(tmp_path).data_hash == whole.data_hash
+    assert read(tmp_path).content_hash == whole.content_hash
     for part in (tmp_path / bundles.EVENTS).glob("part-*"):
         part.unlink()
     with pytest.raises(BundleError, match="a folder without part files"):

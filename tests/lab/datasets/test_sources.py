@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -282,7 +283,7 @@ def test_a_loaded_dataset_is_scaled_and_ready(tmp_path):
         assert x[data.presence[name]].std(0) == pytest.approx(np.ones(x.shape[1]), abs=1e-5)
         assert not x[~data.presence[name]].any()
     by_path = sources.load(sources.get("planted-smoke", cache=tmp_path), DataConfig(), tmp_path)
-    assert by_path.data_hash == data.data_hash
+    assert by_path.content_hash == data.content_hash
 
 
 def test_load_reads_only_the_modalities_that_are_asked_for(tmp_path):
@@ -375,3 +376,37 @@ def test_the_tree_hash_is_gits(tmp_path):
         subprocess.run([*git, *command], check=True)
     tree = subprocess.run([*git, "write-tree"], check=True, capture_output=True, text=True).stdout.strip()
     assert movielens._git_tree(files) == tree
+
+
+# --- what is kept is checked when it is read --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "turned"])
+def test_a_damaged_cached_bundle_is_named_and_built_again(tmp_path, capsys, damage):
+    bundle = sources.get("planted-smoke", cache=tmp_path)
+    file = bundle / "interactions.parquet"
+    content = file.read_bytes()
+    if damage == "lost":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-50] if damage == "cut" else content[:60] + bytes([content[60] ^ 1]) + content[61:])
+    capsys.readouterr()
+    assert sources.get("planted-smoke", cache=tmp_path) == bundle
+    assert file.read_bytes() == content
+    assert capsys.readouterr().err == f"{file} is damaged or missing: the dataset is built again\n"
+    sources.get("planted-smoke", cache=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_killed_builders_left_is_swept(tmp_path):
+    (tmp_path / "data" / ".planted-smoke-x1y2z3a4" / "new").mkdir(parents=True)
+    os.utime(tmp_path / "data" / ".planted-smoke-x1y2z3a4", (0, 0))
+    sources.get("planted-smoke", cache=tmp_path)
+    assert [path.name for path in (tmp_path / "data").iterdir() if path.is_dir()] == ["planted-smoke"]
+
+
+def test_a_damaged_archive_of_posters_is_named(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / movielens.POSTERS.file).write_bytes(b"half")
+    with pytest.raises(FetchError, match=r"\.zip is damaged .*; delete it and try again"):
+        movielens.poster_folder("get", tmp_path)

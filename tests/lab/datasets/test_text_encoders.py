@@ -118,7 +118,7 @@ def test_a_library_model_that_cannot_be_had_names_the_remedy(tmp_path: Path, mon
 
 def test_another_encoder_or_a_changed_folder_has_another_key(tmp_path: Path) -> None:
     root = shop(tmp_path / "b", THAI + CHINESE)
-    hashes = {name: read_bundle(root, DataConfig(text_encoder=name)).data_hash for name in ("auto", "ngrams", "x/y")}
+    hashes = {name: read_bundle(root, DataConfig(text_encoder=name)).content_hash for name in ("auto", "ngrams", "x/y")}
     assert len(set(hashes.values())) == 3
     (tmp_path / "model").mkdir()
     before = text_encoders.library_identity(str(tmp_path / "model"))
@@ -131,4 +131,4 @@ def test_rows_without_features_need_no_encoder(tmp_path: Path, monkeypatch: pyte
     root = shop(tmp_path / "b", ["tea", "cup", "pot", "jam", "oil"])
     data = sources.load(root, cache=tmp_path, encoded=False)
     assert data.features == {}
-    assert data.data_hash == replace(read_bundle(root, DataConfig())).data_hash
+    assert data.content_hash == replace(read_bundle(root, DataConfig())).content_hash

@@ -95,7 +95,7 @@ def test_other_code_and_other_features_are_named_and_used(data, home, tmp_path, 
     runs.commit_row(data, "sasrec", config, Store(tmp_path / "made"), home)
     monkeypatch.setattr(runs, "_make_run", no_training)
     monkeypatch.setattr(runs, "run_code", lambda kind: "0" * 12)
-    elsewhere = replace(data, data_hash="0badf00d")  # as on a processor that rounds the decomposition in another way
+    elsewhere = replace(data, content_hash="0badf00d")  # as on a processor that rounds the decomposition in another way
     found = runs.find_row(elsewhere, "sasrec", config, Store(tmp_path / "fresh"))
     assert found.rows["data_hash"].unique().to_list() == [data.data_hash]
 

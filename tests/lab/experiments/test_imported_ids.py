@@ -77,7 +77,7 @@ def test_a_variant_that_is_about_a_repair_asks_for_it(
 
 def test_published_codes_stay_and_what_replaces_them_is_repaired(data: NamedDataset, tmp_path: Path) -> None:
     codes = np.zeros((data.n_items + 1, 2), np.int32)
-    given, store = replace(data, codes={"text": codes}, data_hash="published"), Store(tmp_path)
+    given, store = replace(data, codes={"text": codes}, content_hash="published"), Store(tmp_path)
     config = variant_config("published-codes", run_config(0, EVALUATION))
     assert (run_tokenizer(given, config, store)[0].ids.code_ids == 0).all()
     other, _ = run_tokenizer(data, config, store)  # no codes in the bundle: RQ-k-means, as the row rq-kmeans

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from bbqrec_lab.experiments.runs import run_folder
 
 
-def bundle(path: str, data_hash: str) -> SimpleNamespace:
-    return SimpleNamespace(name=Path(path).name, path=path, data_hash=data_hash)
+def bundle(path: str, content_hash: str) -> SimpleNamespace:
+    return SimpleNamespace(name=Path(path).name, path=path, content_hash=content_hash)
 
 
 def test_the_first_dataset_keeps_the_name_and_others_add_their_hash(tmp_path: Path) -> None:

@@ -138,10 +138,10 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Executor:
     return executor
 
 
-def _run(tmp_path: Path, parameters: dict = GIVEN, data_hash: str = "aa") -> str | process_pool.Failure:
+def _run(tmp_path: Path, parameters: dict = GIVEN, content_hash: str = "aa") -> str | process_pool.Failure:
     path = tmp_path / "nb" / "01_a.ipynb"
     path = path if path.exists() else write_notebook(path)
-    return notebooks.run_notebook(tmp_path / "run", {"01_a": (path, parameters)}, data_hash, "01_a")
+    return notebooks.run_notebook(tmp_path / "run", {"01_a": (path, parameters)}, content_hash, "01_a")
 
 
 def test_nothing_is_done_twice_while_nothing_changed(tmp_path: Path, fake: Executor) -> None:
@@ -162,12 +162,12 @@ def test_any_change_of_an_input_or_loss_of_a_result_runs_it_again(
     tmp_path: Path, fake: Executor, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     _run(tmp_path)
-    parameters, data_hash = GIVEN, "aa"
+    parameters, content_hash = GIVEN, "aa"
     match change:
         case "parameters":
             parameters = GIVEN | {"seed": 4}
         case "data":
-            data_hash = "bb"
+            content_hash = "bb"
         case "source":
             write_notebook(tmp_path / "nb" / "01_a.ipynb", "1 + 1")
         case "core":
@@ -178,7 +178,7 @@ def test_any_change_of_an_input_or_loss_of_a_result_runs_it_again(
             (tmp_path / "run" / "notebooks" / "01_a.ipynb").unlink()
         case "record":
             (tmp_path / "run" / "notebooks" / "01_a.done.json").write_text('{"key": "cut o')
-    assert _run(tmp_path, parameters, data_hash) == "done"
+    assert _run(tmp_path, parameters, content_hash) == "done"
     assert len(fake.calls) == 2
 
 

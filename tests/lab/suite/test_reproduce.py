@@ -52,7 +52,7 @@ def _pair(seeds: int) -> dict[str, object]:
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Mocks of sources, experiments, the pool and notebook execution; `failing` holds the names that fail."""
     state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={})
-    data = SimpleNamespace(name="toy", data_hash="00aa11bb")
+    data = SimpleNamespace(name="toy", data_hash="00aa11bb", content_hash="00aa11bb" * 5)
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy"})
     monkeypatch.setattr(sources, "load", lambda name, options, encoded: data)
     plan = lambda preset, seeds: [(variant, seed) for variant in ("b", "a") for seed in seeds]  # noqa: E731
@@ -106,7 +106,7 @@ def test_settings_of_the_data_reach_rows_and_notebooks(
     tmp_path: Path, job: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
-    data = SimpleNamespace(name="toy", data_hash="00aa11bb")
+    data = SimpleNamespace(name="toy", data_hash="00aa11bb", content_hash="00aa11bb" * 5)
     monkeypatch.setattr(sources, "load", lambda name, options, encoded: read.append(options.text_encoder) or data)
     monkeypatch.setattr(variants, "reads_features", lambda variant, config: True)
     monkeypatch.setattr(runs, "run_variant", lambda data, variant, config, store: config.data.text_encoder)
@@ -214,9 +214,9 @@ def test_wrong_requests_are_refused_with_the_value(
 def test_only_a_bundle_that_borrows_a_registered_name_is_told_apart_by_its_hash(
     tmp_path: Path, job: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    borrowed, own = (SimpleNamespace(name=name, data_hash="00aa11bb") for name in ("toy", "mine"))
+    borrowed, own = (SimpleNamespace(name=name, content_hash="00aa11bb" * 5) for name in ("toy", "mine"))
     assert runs.run_folder("runs", "toy", "quick", borrowed) == Path("runs/toy/quick")
-    assert runs.run_folder("runs", "/some/toy", "quick", borrowed) == Path("runs/toy-00aa11bb/quick")
+    assert runs.run_folder("runs", "/some/toy", "quick", borrowed) == Path(f"runs/toy-{borrowed.content_hash}/quick")
     assert runs.run_folder("runs", "/some/mine", "quick", own) == Path("runs/mine/quick")
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path)
