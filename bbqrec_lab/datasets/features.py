@@ -1,8 +1,6 @@
 """Frozen features: encodings of texts and pictures, cached by content, and the scaling for training."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,10 +17,12 @@ from bbqrec_core import Dataset
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets import encoders, text_encoders
 from bbqrec_lab.datasets.bundle import encodable
-from bbqrec_lab.datasets.download import fetch_wheel
+from bbqrec_lab.datasets.download import fetch_wheel, say
 from bbqrec_lab.datasets.pictures import UNREADABLE, read_picture
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.frontend import counting_bar
+from bbqrec_lab.store import UNREADABLE as UNREADABLE_ARRAYS
+from bbqrec_lab.store import load_arrays, save_arrays
 
 TEXT_BATCH, PICTURE_BATCH = 32, 8  # small batches fit the cache of one core: pictures run twice as fast as by 64
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as for MobileNetV2
@@ -209,19 +209,28 @@ def _pixels(file: str, broken: dict[str, str]) -> Float32[np.ndarray, "224 224 3
 def cache_file(name: str, encoder: Encoder, content: Content, cache: Path) -> Path:
     """The file that keeps the vectors of this content by this encoder."""
     digest = hashlib.sha256("\0".join([*encoder.identity, *content.keys]).encode()).hexdigest()
-    return cache / "features" / f"{name}-{digest[:16]}.npy"
+    return cache / "features" / f"{name}-{digest[:32]}.npz"
 
 
 def vectors_of(name: str, encoder: Encoder, content: Content, cache: Path) -> Float32[np.ndarray, "keys d"]:
-    """The vectors of the values, from their cache file if it exists; otherwise write this file."""
+    """The vectors of the values, from their cache file if it exists and is sound; otherwise write this file."""
     file = cache_file(name, encoder, content, cache)
-    if file.exists():  # without a lock, so that a cache that may only be read can be used
-        return np.load(file)
+    if (kept := _kept(file, len(content.keys))) is not None:  # without a lock: a cache may only be readable
+        return kept
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
-        if not file.exists():
-            vectors = encoder.run(content.values)
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".npy", delete=False) as scratch:
-                np.save(scratch, vectors)
-            os.replace(scratch.name, file)
-    return np.load(file)
+        if (kept := _kept(file, len(content.keys))) is None:
+            if file.exists():
+                say(f"{file} is damaged: it is made again")
+            kept = encoder.run(content.values)
+            save_arrays(file, vectors=kept)
+    return kept
+
+
+def _kept(file: Path, rows: int) -> np.ndarray | None:
+    """The vectors of a cache file, whose archive holds their checksum; None if it is not there or damaged."""
+    try:
+        vectors = load_arrays(file)["vectors"]
+    except UNREADABLE_ARRAYS:
+        return None
+    return vectors if vectors.ndim == 2 and len(vectors) == rows else None

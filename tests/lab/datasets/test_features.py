@@ -251,7 +251,7 @@ def test_a_failed_run_leaves_nothing_in_the_cache(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "encode_texts", lambda values, wheel: [][0])
     with pytest.raises(IndexError):
         features.encode(data, tmp_path)
-    assert not list((tmp_path / "features").glob("*.npy"))
+    assert not list((tmp_path / "features").glob("*.np?"))
 
 
 def test_all_truncated_pictures_are_named_in_one_error(weights, tmp_path):
@@ -263,3 +263,22 @@ def test_all_truncated_pictures_are_named_in_one_error(weights, tmp_path):
     files = [str(file), whole, str(other)]
     with pytest.raises(ValueError, match=r"2 pictures cannot be decoded: .*poster.jpg \(.*b.png \(.*; replace them"):
         features.encode_pictures(files, weights["image"])
+
+
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-40], "turned"])
+def test_a_damaged_cache_is_named_and_made_again_and_others_may_read_it(fake, tmp_path, damage, capsys):
+    data = read_bundle(bundles.write(tmp_path / "b"), DataConfig())
+    whole = features.encode(data, tmp_path, ["text"]).features["text"]
+    (file,) = (tmp_path / "features").glob("text-*.npz")
+    assert len(file.stem.removeprefix("text-")) == 32
+    assert file.stat().st_mode & 0o444 == 0o444, "a cache is shared"
+    content = file.read_bytes()
+    middle = content.index(whole[1].tobytes()) + 1
+    turned = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    file.write_bytes(turned if damage == "turned" else damage(content))
+    capsys.readouterr()
+    runs = len(fake)
+    found = features.encode(data, tmp_path, ["text"]).features["text"]
+    assert len(fake) == runs + 1
+    assert np.array_equal(found, whole)
+    assert f"{file} is damaged: it is made again" in capsys.readouterr().err
