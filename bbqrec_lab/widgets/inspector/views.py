@@ -180,7 +180,10 @@ def legend_view(atlas: Atlas, state: State) -> Html:
     rest = atlas.items.n_items - int(np.any([*groups.values()], axis=0).sum()) if groups else atlas.items.n_items
     told = [f"Pale grey: {counted(rest)} in no coloured group."] if rest else []
     told.append(f"Black: {len(state.selected):,} selected." if state.selected else "Click a point, or draw a lasso.")
-    return Html(f"<p>{shown}</p><p>{' '.join(told)} {CAUTION[atlas.method]}.</p>")
+    told.append(f"{CAUTION[atlas.method]}.")
+    if state.words:
+        told.append("Words: typical of the items around them.")
+    return Html(f"<p>{shown}</p><p>{' '.join(told)}</p>")
 
 
 def palette(by: str, groups: int) -> list[str]:

@@ -3,7 +3,7 @@
 The state is in `atlas` and its views are in `views`; this module connects them with controls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from bbqrec_lab.notebook import Workspace
 from bbqrec_lab.store import write_atomic
+from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.inspector import views
 from bbqrec_lab.widgets.inspector.atlas import (
     STEPS,
@@ -29,6 +30,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
     survey,
     to_json,
 )
+from bbqrec_lab.widgets.inspector.overlay import MapOverlay
 from bbqrec_lab.widgets.inspector.page import Clicks, SmallCanvas
 from bbqrec_lab.widgets.state_board import Progress, StateBoard
 
@@ -36,6 +38,7 @@ ANY = -1  # the option "any" of a level; None would mean that the dropdown has n
 LISTED = 200  # maximum number of options in the dropdown of selected items
 MAP_HEIGHT = 430  # before the page fits the map to its column
 WIDE = widgets.Layout(width="99%")
+BOUND = ("colour", "query", "words", "level", "compared")  # controls that hold the field of the same name
 REST = "no coloured group"  # what the tooltip says about a grey point
 NARROW = {"description_width": "110px"}
 
@@ -70,6 +73,14 @@ class Inspector:
         panels |= {"export": lambda state: views.export_view(atlas, state)}
         self.board = StateBoard(state or State(), panels)
         self.map = ItemMap(atlas, self.board)
+        self.overlay = MapOverlay(
+            atlas.plane,
+            1 + np.argsort(-atlas.items.counts[1:], kind="stable"),
+            atlas.regions,
+            lambda rows: faces(atlas, rows),
+            lambda report: self.board.act(lambda: self._picked(report)),
+            self._moved,
+        )
         self.controls = self._controls()
         self.codes = [
             widgets.Dropdown(description=f"Code at level {position + 1}", style=NARROW, layout=WIDE)
@@ -93,6 +104,7 @@ class Inspector:
             "all": widgets.Button(description="Select all matches", layout=WIDE),
             "clear": widgets.Button(description="Clear selection", layout=WIDE),
             "focus": widgets.Dropdown(description="Item in detail", **looks),
+            "words": widgets.Checkbox(description="Words on the map", indent=False, layout=WIDE),
             "level": widgets.Dropdown(options=levels, description="Codebook level", **looks),
             "compared": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.others, atlas.others, strict=True)]),
             "save": widgets.Button(description="Save selection as CSV", layout=WIDE),
@@ -104,7 +116,7 @@ class Inspector:
         board, controls = self.board, self.controls
         controls["compared"].description, controls["compared"].style = "Compare with", NARROW
         controls["compared"].layout = WIDE
-        for name in ("colour", "query", "level", "compared"):
+        for name in BOUND:
             board.bind(controls[name], name)
         board.bind(controls["focus"], "focus", lambda row: row or 0)
         board.watch(controls["found"], self._choose)
@@ -130,6 +142,11 @@ class Inspector:
         else:
             self.board.change(**selecting([report["row"]]))
 
+    def _moved(self, view: tuple[float, float, float]) -> None:
+        """Keep what the map shows in the state; no panel depends on it."""
+        if not self.board.quiet:
+            self.board.note(view=view)
+
     def _restore(self, text: str) -> None:
         """Set the state that a reader has pasted."""
         self.board.change(**vars(from_json(self.atlas, text)))
@@ -137,7 +154,7 @@ class Inspector:
     def _follow(self, state: State) -> None:
         """Set the controls from the state."""
         items, controls = self.atlas.items, self.controls
-        for name in ("colour", "query", "level", "compared"):
+        for name in BOUND:
             controls[name].value = getattr(state, name)
         found = matches(self.atlas, state.query)
         listed = [(named(items, row), row) for row in found]
@@ -148,6 +165,8 @@ class Inspector:
         offer(controls["focus"], chosen or [("(nothing is selected)", 0)], state.focus)
         controls["all"].disabled, controls["clear"].disabled = not found, not state.selected
         controls["state"].value = to_json(self.atlas, state)
+        self.overlay.words, self.overlay.view = state.words, list(state.view)
+        self.overlay.paint(*self.map.groups(state.colour))
 
     def _follow_codes(self, state: State) -> None:
         """Offer at each level the codes that exist below the earlier codes, with their numbers of items."""
@@ -173,9 +192,13 @@ class Inspector:
         """Map, controls and panels; `Clicks` lays them out beside each other where there is room."""
         boxes, controls = self.board.boxes, self.controls
         by_title = [controls["query"], controls["found"], controls["all"], controls["clear"]]
-        side = [*by_title, *self.codes, *(controls[name] for name in ("focus", "colour", "level", "compared", "save"))]
+        side = [
+            *by_title,
+            *self.codes,
+            *(controls[name] for name in ("focus", "colour", "words", "level", "compared", "save")),
+        ]
         parts = {
-            "bb-map": [self.map.box, boxes["legend"], SmallCanvas(layout=widgets.Layout(display="none"))],
+            "bb-map": [self.map.box, boxes["legend"], self.overlay, SmallCanvas(layout=widgets.Layout(display="none"))],
             "bb-side": [*side, boxes["export"], controls["state"], self.board.status],
             "bb-panels": [boxes["panels"]],
         }
@@ -188,6 +211,11 @@ class Inspector:
         desk = widgets.Box([widgets.VBox(children).add_class(name) for name, children in parts.items()])
         box = widgets.VBox([desk.add_class("bb-desk"), self.clicks], layout=widgets.Layout(width="100%"))
         return box.add_class("bb-inspector")
+
+
+def faces(atlas: Atlas, rows: Sequence[int]) -> dict[int, str]:
+    """HTML of the pictures, or of the covers, of some items."""
+    return {row: html_cards.face(atlas.items, row) for row in rows if 0 < row <= atlas.items.n_items}
 
 
 def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
@@ -217,7 +245,7 @@ class ItemMap:
         columns["item"] = [
             f"{named(atlas.items, row)} · ID {_joined(atlas, row)}" for row in range(1, len(atlas.plane) + 1)
         ]
-        self.board, self.coloured = board, ""
+        self.board, self.columns, self.coloured = board, columns, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
         self.scatter.xy(x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.04))
         self.scatter.options(regl_scatterplot_options={"height": "auto", "pointSizeSelected": 4})
@@ -230,6 +258,10 @@ class ItemMap:
         self.scatter.mouse("lasso")
         self.scatter.tooltip(True, properties=["color"], histograms=False, preview="item", preview_text_lines=5)
         self.scatter.widget.observe(self._selected, names="selection")
+
+    def groups(self, by: str) -> tuple[np.ndarray, list[str]]:
+        """The group of each point in a colouring, and the colours of the groups."""
+        return self.columns[by].codes, list(self.colours[by].values())
 
     def _selected(self, change: Mapping[str, Any]) -> None:
         points = [] if change["new"] is None else np.asarray(change["new"]).astype(int).tolist()

@@ -38,6 +38,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
     rows_with,
     selecting,
     survey,
+    terms,
     to_json,
 )
 
@@ -158,7 +159,8 @@ def test_chips_of_siblings_know_their_prefix_and_those_of_another_tokenizer_are_
 def test_a_state_becomes_json_and_comes_back(atlas: Atlas) -> None:
     first = int(atlas.ids.code_ids[3, 0])
     by_code = asking(atlas, [first])
-    for state in (State(), State(**by_code, colour="popularity", query="ä", level=2, compared="chance")):
+    moved = State(**by_code, colour="popularity", query="ä", level=2, compared="chance", view=(0.25, -0.5, 3.0))
+    for state in (State(), moved, replace(moved, words=False)):
         assert from_json(atlas, to_json(atlas, state)) == state
     assert atlas.items.source_ids[by_code["focus"]] in to_json(atlas, State(**by_code))
 
@@ -173,6 +175,10 @@ def test_a_state_becomes_json_and_comes_back(atlas: Atlas) -> None:
         ({"colour": "price"}, "colour must be one of level 1, .*got 'price'"),
         ({"level": 9}, "level must be one of 1, 2.* got 9"),
         ({"compared": "mine"}, "compared must be one of"),
+        ({"view": [0, 0]}, r"view must be x, y and zoom, got \[0, 0\]"),
+        ({"view": [0, 0, "1"]}, "view must be x, y and zoom"),
+        ({"view": [0, 0, 0]}, "a positive zoom"),
+        ({"words": 1}, "words must be true or false, got 1"),
         ({"more": 1}, "a state has the fields tokenizer, selected"),
     ],
 )
@@ -182,6 +188,49 @@ def test_a_state_that_does_not_fit_is_refused_in_words(atlas: Atlas, change: dic
         from_json(atlas, text)
     with pytest.raises(ValueError, match="this is no state as JSON"):
         from_json(atlas, text[:-1])
+
+
+def test_moving_the_map_changes_the_state_and_no_panel(tool: inspector.Inspector) -> None:
+    tool.board.change(**selecting([2, 6]))
+    shown, answers = [box.value for box in tool.board.boxes.values()], tool.board.answers
+    tool.overlay.view = [0.5, -0.25, 2.0]  # as the page does
+    assert tool.board.state == State(**selecting([2, 6]), view=(0.5, -0.25, 2.0))
+    assert ([box.value for box in tool.board.boxes.values()], tool.board.answers) == (shown, answers)
+    text = tool.controls["state"].value
+    tool.overlay.view = [0, 0, 1]
+    tool.controls["state"].value = text
+    assert tool.overlay.view == [0.5, -0.25, 2.0], "a restored state moves the map"
+
+
+def test_pictures_are_sent_on_demand_in_frames_of_the_maps_colours(
+    atlas: Atlas, tool: inspector.Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    monkeypatch.setattr(tool.overlay, "send", sent.append)
+    tool.overlay._handle_custom_msg({"faces": [3, 5, 999]}, [])
+    assert sent == [{"faces": {str(row): html_cards.face(atlas.items, row) for row in (3, 5)}}]
+    tool.overlay._handle_custom_msg({"row": 5}, [])
+    assert tool.board.state.selected == (5,)
+    for by in ("popularity", "level 1"):
+        tool.board.change(colour=by)
+        frames = [tool.overlay.colours[group] for group in tool.overlay.groups]
+        groups = colouring(atlas, by)
+        for colour, member in zip(views.palette(by, len(groups)), groups.values(), strict=True):
+            assert [frame == colour for frame in frames] == member.tolist()
+    order = np.frombuffer(tool.overlay.order, dtype=np.int32)
+    assert (np.diff(atlas.items.counts[order]) <= 0).all(), "the most popular items get their pictures first"
+    assert np.array_equal(np.frombuffer(tool.overlay.plane, dtype=np.float32).reshape(-1, 2), atlas.plane)
+
+
+def test_terms_are_categories_rare_words_and_decades(atlas: Atlas) -> None:
+    titles = ("", "The Violin (1987)", "The Harbour", "Violin War", "item 4", *["The Comet"] * 6)
+    n = len(titles)
+    categories = ((), ("War", "Drama"), *((),) * (n - 2))
+    items = replace(atlas.items, titles=titles, categories=categories, source_ids=("", *map(str, range(1, n))))
+    told = terms(items)
+    assert told[:4] == [{"War", "Drama", "1980s"}, {"harbour"}, set(), set()], "frequent words and categories: no terms"
+    items = replace(items, titles=(*titles, *["Other"] * 6), categories=(*categories, *((),) * 6))
+    assert "violin" in terms(replace(items, source_ids=("", *map(str, range(1, n + 6)))))[0]
 
 
 def test_a_click_on_a_panel_focuses_or_selects(atlas: Atlas, tool: inspector.Inspector) -> None:
@@ -366,6 +415,7 @@ def test_each_control_changes_the_state_and_what_is_shown(atlas: Atlas, tool: in
         ("level", lambda: setattr(controls["level"], "value", 2)),
         ("compared", lambda: setattr(controls["compared"], "value", "chance")),
         ("colour", lambda: setattr(controls["colour"], "value", "popularity")),
+        ("words", lambda: setattr(controls["words"], "value", False)),
         ("selected", lambda: setattr(tool.map.scatter.widget, "selection", np.array([3, 8, 4], dtype=np.uint32))),
         ("wanted", lambda: setattr(tool.codes[1], "value", int(atlas.ids.code_ids[3, 1]))),
         ("selected", controls["clear"].click),
