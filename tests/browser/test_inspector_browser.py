@@ -301,6 +301,48 @@ def test_the_view_of_the_map_is_part_of_the_state(desk: Desk) -> None:
     desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
 
 
+def test_a_second_map_shares_selection_and_view(desk: Desk) -> None:
+    control, second = desk.control("Second map with its codes"), desk.box.locator(".bb-second")
+    assert not second.is_visible()
+    desk.does(lambda: desk.control("Compare with").select_option("random-ids"))
+    desk.does(lambda: desk.press(control, "Space"))
+    second.locator("canvas").first.wait_for()
+    assert "random-ids code" in " ".join(second.inner_text().split())
+    area = second.locator("canvas").first.bounding_box()
+    desk.page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+    desk.page.wait_for_timeout(700)
+    plain = second.locator("canvas").first.screenshot()
+    assert len(plain) > 4000, "an empty canvas compresses to less"
+
+    def wheel() -> None:
+        for _ in range(3):
+            desk.page.mouse.wheel(0, -120)
+            desk.page.wait_for_timeout(40)
+
+    assert viewed(desk, wheel)[2] > 1.5, "the first map follows the second"
+    assert viewed(desk, lambda: desk.press(stage(desk), "0")) == [0, 0, 1]
+    desk.page.wait_for_timeout(700)
+    assert second.locator("canvas").first.screenshot() == plain, "the second map follows the first"
+    corners = [(0.05, 0.05), (0.5, 0.05), (0.5, 0.95), (0.05, 0.95), (0.06, 0.08)]
+
+    def draw() -> None:
+        for step, (x, y) in enumerate(corners):
+            desk.page.mouse.move(area["x"] + x * area["width"], area["y"] + y * area["height"], steps=12)
+            desk.page.wait_for_timeout(60)
+            if not step:
+                desk.page.mouse.down()
+        desk.page.mouse.up()
+
+    desk.does(draw)
+    assert 10 < selected(desk) < 110
+    first = "() => { let one = document.querySelector('.bb-scatter canvas'); while (!one.api) one = one.parentElement;"
+    assert desk.page.evaluate(f"{first} return one.api.get('selectedPoints').length }}") == selected(desk)
+    desk.does(control.click)
+    assert not second.is_visible()
+    desk.does(lambda: desk.control("Compare with").select_option("nothing"))
+    desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
+
+
 @pytest.mark.parametrize("key", ["", "Space", "Enter"])
 def test_buttons_work_by_mouse_and_keyboard(desk: Desk, key: str) -> None:
     for name, told in (("Clear selection", "Selected items: 0"), ("Select all matches", "Selected items: ")):
@@ -383,6 +425,15 @@ def test_nothing_went_wrong_and_answers_were_quick(desk: Desk, capsys: pytest.Ca
     assert desk.page.outside == []
 
 
+def whole_legends(desk: Desk) -> None:
+    """Assert that every legend is shown whole, in the window."""
+    height = desk.page.viewport_size["height"]
+    for legend in desk.box.locator(".bb-legend").all():
+        if legend.is_visible():
+            assert legend.evaluate("one => one.scrollHeight - one.clientHeight") <= 1, legend.inner_text()
+            assert legend.bounding_box()["y"] + legend.bounding_box()["height"] <= height
+
+
 def one_screen(desk: Desk) -> None:
     """Assert that map and panels are in the window, side by side and whole."""
     size = desk.page.viewport_size
@@ -397,6 +448,7 @@ def one_screen(desk: Desk) -> None:
     assert min(drawn) > 200
     inside = "one => one.scrollWidth - one.clientWidth"
     assert desk.box.locator(".bb-panels").evaluate(inside) <= 0, "no panel is cut at its right"
+    whole_legends(desk)
 
 
 def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: Desk) -> None:
@@ -412,6 +464,13 @@ def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: 
     page.wait_for_timeout(800)
     one_screen(here)
     page.set_viewport_size({"width": 1280, "height": 800})
+    here.does(here.control("Second map with its codes").click)
+    page.wait_for_timeout(1500)
+    assert here.box.locator(".bb-second canvas").first.bounding_box()["y"] == pytest.approx(
+        here.box.locator("canvas").first.bounding_box()["y"], abs=1
+    )
+    whole_legends(here)
+    here.does(here.control("Second map with its codes").click)
     here.does(lambda: here.control("Code at level 1").select_option(index=3))
     here.does(lambda: here.press(here.control("Code at level 1"), "ArrowUp"))
     here.does(lambda: here.control("Compare with").select_option("random-ids"))

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -90,8 +90,8 @@ class State:
     Args: selected: item rows in display order. focus: the selected item whose details are shown, 0 for none.
         colour: one of `Atlas.colourings`. query: part of a title, or an item ID of the dataset. level: level of the
         codebook panel, from 1. compared: a tokenizer to compare with, or "". wanted: the chosen code per position,
-        None for any. words: whether the map shows words. view: what the map shows: x and y of its centre (the whole map
-        reaches from -1 to 1) and zoom (1 for the whole map).
+        None for any. words: whether the map shows words. beside: whether a second map shows the codes of `compared`.
+        view: what the map shows: x and y of its centre (the whole map reaches from -1 to 1) and zoom (1 for all).
     Raises: ValueError if the item in focus is not selected, or the zoom is not positive.
     """
 
@@ -103,6 +103,7 @@ class State:
     compared: str = ""
     wanted: tuple[int | None, ...] = ()
     words: bool = True
+    beside: bool = False
     view: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -110,6 +111,18 @@ class State:
             raise ValueError(f"view must be x, y and a positive zoom, got {self.view}")
         if self.focus and self.focus not in self.selected:
             raise ValueError(f"item row {self.focus} is not selected: choose one of the selected items")
+
+
+def under(atlas: Atlas, name: str) -> Atlas:
+    """The same items at the same places under another of the tokenizers.
+
+    Choice: places are those of the first tokenizer. A map made from the vectors of another one would move every item,
+    and then the eye cannot compare; at the same places, colours show at once whether its codes hold together what the
+    first one's do. Tokenizers without vectors, such as random IDs, have no map of their own anyway.
+    """
+    ids = atlas.tokens[name]
+    items = replace(atlas.items, code_ids=ids.code_ids, sizes=ids.sizes, learned=ids.learned)
+    return replace(atlas, name=name, items=items)
 
 
 def selecting(rows: Sequence[int] | Int[np.ndarray, "rows"]) -> dict[str, object]:
@@ -355,8 +368,9 @@ def from_json(atlas: Atlas, text: str) -> State:
     view = told["view"]
     if not (isinstance(view, list) and len(view) == 3 and all(type(number) in (int, float) for number in view)):
         raise ValueError(f"view must be x, y and zoom, got {view!r}")
-    if type(told["words"]) is not bool:
-        raise ValueError(f"words must be true or false, got {told['words']!r}")
+    for field in ("words", "beside"):
+        if type(told[field]) is not bool:
+            raise ValueError(f"{field} must be true or false, got {told[field]!r}")
     del told["tokenizer"]
     told |= {"selected": tuple(row_of[name] for name in told["selected"]), "focus": row_of[told["focus"] or ""]}
     told["view"] = tuple(map(float, view))

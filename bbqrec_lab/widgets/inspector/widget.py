@@ -29,6 +29,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
     selecting,
     survey,
     to_json,
+    under,
 )
 from bbqrec_lab.widgets.inspector.overlay import MapOverlay
 from bbqrec_lab.widgets.inspector.page import Clicks, SmallCanvas
@@ -38,7 +39,7 @@ ANY = -1  # the option "any" of a level; None would mean that the dropdown has n
 LISTED = 200  # maximum number of options in the dropdown of selected items
 MAP_HEIGHT = 430  # before the page fits the map to its column
 WIDE = widgets.Layout(width="99%")
-BOUND = ("colour", "query", "words", "level", "compared")  # controls that hold the field of the same name
+BOUND = ("colour", "query", "words", "level", "compared", "beside")  # controls that hold the field of the same name
 REST = "no coloured group"  # what the tooltip says about a grey point
 NARROW = {"description_width": "110px"}
 
@@ -70,9 +71,10 @@ class Inspector:
         self.atlas, self.file = atlas, Path(folder) / "inspector_selection.csv"
         panels = {"panels": lambda state: views.panels_view(atlas, state)}
         panels |= {"legend": lambda state: views.legend_view(atlas, state)}
+        panels |= {"second": lambda state: views.second_legend_view(atlas, state)}
         panels |= {"export": lambda state: views.export_view(atlas, state)}
         self.board = StateBoard(state or State(), panels)
-        self.map = ItemMap(atlas, self.board)
+        self.map, self.second = ItemMap(atlas, self.board), SecondMap(atlas, self.board)
         self.overlay = MapOverlay(
             atlas.plane,
             1 + np.argsort(-atlas.items.counts[1:], kind="stable"),
@@ -107,6 +109,7 @@ class Inspector:
             "words": widgets.Checkbox(description="Words on the map", indent=False, layout=WIDE),
             "level": widgets.Dropdown(options=levels, description="Codebook level", **looks),
             "compared": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.others, atlas.others, strict=True)]),
+            "beside": widgets.Checkbox(description="Second map with its codes", indent=False, layout=WIDE),
             "save": widgets.Button(description="Save selection as CSV", layout=WIDE),
             "state": widgets.Text(description="State as JSON", continuous_update=False, **looks),
         }
@@ -117,7 +120,9 @@ class Inspector:
         controls["compared"].description, controls["compared"].style = "Compare with", NARROW
         controls["compared"].layout = WIDE
         for name in BOUND:
-            board.bind(controls[name], name)
+            if name != "beside":
+                board.bind(controls[name], name)
+        board.watch(controls["beside"], self._place_beside)
         board.bind(controls["focus"], "focus", lambda row: row or 0)
         board.watch(controls["found"], self._choose)
         for code in self.codes:
@@ -126,7 +131,11 @@ class Inspector:
         board.press(controls["clear"], lambda: board.change(**selecting(())))
         board.press(controls["save"], self._save)
         board.watch(controls["state"], self._restore)
-        board.listeners += [self._follow, self._follow_codes, self.map.follow]
+        board.listeners += [self._follow, self._follow_codes, self.second.follow, self.map.follow]
+
+    def _place_beside(self, wanted: bool) -> None:
+        """Show or hide the second map; without a tokenizer to compare with, take the first of the others."""
+        self.board.change(beside=wanted, compared=self.board.state.compared or next(iter(self.atlas.others), ""))
 
     def _choose(self, row: int | None) -> None:
         """Select one of the matches; None means that no match is chosen."""
@@ -164,6 +173,7 @@ class Inspector:
         chosen = [(named(items, row), row) for row in state.selected[:LISTED]]
         offer(controls["focus"], chosen or [("(nothing is selected)", 0)], state.focus)
         controls["all"].disabled, controls["clear"].disabled = not found, not state.selected
+        controls["beside"].disabled = not self.atlas.others
         controls["state"].value = to_json(self.atlas, state)
         self.overlay.words, self.overlay.view = state.words, list(state.view)
         self.overlay.paint(*self.map.groups(state.colour))
@@ -195,10 +205,11 @@ class Inspector:
         side = [
             *by_title,
             *self.codes,
-            *(controls[name] for name in ("focus", "colour", "words", "level", "compared", "save")),
+            *(controls[name] for name in ("focus", "colour", "words", "level", "compared", "beside", "save")),
         ]
         parts = {
             "bb-map": [self.map.box, boxes["legend"], self.overlay, SmallCanvas(layout=widgets.Layout(display="none"))],
+            "bb-second": [self.second.box.add_class("bb-scatter"), boxes["second"].add_class("bb-legend")],
             "bb-side": [*side, boxes["export"], controls["state"], self.board.status],
             "bb-panels": [boxes["panels"]],
         }
@@ -208,7 +219,9 @@ class Inspector:
             ("bb-state", controls["state"]),
         ):
             one.add_class(name)
-        desk = widgets.Box([widgets.VBox(children).add_class(name) for name, children in parts.items()])
+        desk = self.second.desk
+        desk.children = [widgets.VBox(children).add_class(name) for name, children in parts.items()]
+        desk.children[1].add_class("bb-map")
         box = widgets.VBox([desk.add_class("bb-desk"), self.clicks], layout=widgets.Layout(width="100%"))
         return box.add_class("bb-inspector")
 
@@ -257,6 +270,7 @@ class ItemMap:
         self.scatter.opacity(0.9, by=None, unselected=0.4)
         self.scatter.mouse("lasso")
         self.scatter.tooltip(True, properties=["color"], histograms=False, preview="item", preview_text_lines=5)
+        self.scatter.widget.view_sync = f"bb-{id(board)}"  # maps with the same mark show the same part
         self.scatter.widget.observe(self._selected, names="selection")
 
     def groups(self, by: str) -> tuple[np.ndarray, list[str]]:
@@ -273,14 +287,51 @@ class ItemMap:
         """Apply colouring and selection in one message, because the page redraws the whole map for every message."""
         with self.scatter.widget.hold_sync():
             if state.colour != self.coloured:
-                self.scatter.color(by=state.colour, map=self.colours[state.colour])
-                # Fewer of these than groups would be ignored: a selected point would keep the colour of its group.
-                same = [views.CHOSEN] * len(self.colours[state.colour])
-                self.scatter.widget.color_selected = self.scatter.widget.color_hover = same
-                self.coloured = state.colour
+                self._paint(state.colour)
             points = [row - 1 for row in state.selected]
             if set(points) != set(np.asarray(self.scatter.selection()).tolist()):
                 self.scatter.selection(points or None)
+
+    def _paint(self, by: str) -> None:
+        """Colour the points; all are grey if this tokenizer has no such level."""
+        self.coloured = by
+        if by not in self.colours:
+            self.scatter.color(default=views.GREY, by=None)
+            return
+        self.scatter.color(by=by, map=self.colours[by])
+        # Fewer of these than groups would be ignored: a selected point would keep the colour of its group.
+        self.scatter.widget.color_selected = self.scatter.widget.color_hover = [views.CHOSEN] * len(self.colours[by])
+
+
+class SecondMap:
+    """A second map beside the first: the same items at the same places, coloured by the codes of another tokenizer.
+
+    It shares the selection and the part of the map in view. Nothing is made before a reader asks for it.
+
+    Args: board: its state says whether and of which tokenizer the map is shown.
+    """
+
+    def __init__(self, atlas: Atlas, board: StateBoard) -> None:
+        self.atlas, self.board = atlas, board
+        self.maps: dict[str, ItemMap] = {}
+        self.box, self.desk = widgets.VBox(), widgets.Box()
+
+    def follow(self, state: State) -> None:
+        """Show the map of the compared tokenizer if the state asks for it, else none."""
+        name = state.compared if state.beside else ""
+        if not name:
+            self.box.children = ()
+            self.desk.remove_class("bb-beside")
+            return
+        if name not in self.maps:
+            self.maps[name] = ItemMap(under(self.atlas, name), self.board)
+        there = self.maps[name]
+        there.follow(state)
+        if self.box.children != (there.box,):
+            x, y, zoom = state.view
+            there.scatter.widget.camera_target, there.scatter.widget.camera_distance = [x, y], 1 / zoom
+            self.desk.add_class("bb-beside")  # first, because the map takes the size that it finds
+            self.box.children = (there.box,)
 
 
 def _joined(atlas: Atlas, row: int) -> str:

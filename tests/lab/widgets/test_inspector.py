@@ -40,6 +40,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
     survey,
     terms,
     to_json,
+    under,
 )
 
 # The warning comes from jupyter-scatter, which uses a deprecated pandas option.
@@ -178,6 +179,7 @@ def test_a_state_becomes_json_and_comes_back(atlas: Atlas) -> None:
         ({"view": [0, 0]}, r"view must be x, y and zoom, got \[0, 0\]"),
         ({"view": [0, 0, "1"]}, "view must be x, y and zoom"),
         ({"view": [0, 0, 0]}, "a positive zoom"),
+        ({"beside": "yes"}, "beside must be true or false, got 'yes'"),
         ({"words": 1}, "words must be true or false, got 1"),
         ({"more": 1}, "a state has the fields tokenizer, selected"),
     ],
@@ -220,6 +222,52 @@ def test_pictures_are_sent_on_demand_in_frames_of_the_maps_colours(
     order = np.frombuffer(tool.overlay.order, dtype=np.int32)
     assert (np.diff(atlas.items.counts[order]) <= 0).all(), "the most popular items get their pictures first"
     assert np.array_equal(np.frombuffer(tool.overlay.plane, dtype=np.float32).reshape(-1, 2), atlas.plane)
+
+
+def test_a_second_map_has_the_codes_of_the_other_tokenizer_and_the_same_selection(
+    atlas: Atlas, tool: inspector.Inspector
+) -> None:
+    board, controls, other = tool.board, tool.controls, under(atlas, "chance")
+    assert not tool.second.maps, "nothing is made before it is asked for"
+    board.change(**selecting([2, 6]), view=(0.5, 0.0, 4.0))
+    controls["beside"].value = True
+    assert (board.state.compared, controls["compared"].value) == ("chance", "chance"), "the first of the others"
+    second = tool.second.maps["chance"]
+    assert tool.second.box.children == (second.box,)
+    assert second.scatter.widget.view_sync == tool.map.scatter.widget.view_sync
+    assert (second.scatter.widget.camera_target, second.scatter.widget.camera_distance) == ([0.5, 0.0], 0.25)
+    assert np.array_equal(second.scatter.widget.points[:, :2], tool.map.scatter.widget.points[:, :2]), "same places"
+    for by in ("level 1", "collision group"):
+        board.change(colour=by)
+        groups, colours = second.groups(by)
+        told = [colours[group] for group in groups]
+        for colour, member in zip(views.palette(by, MOST), colouring(other, by).values(), strict=False):
+            assert [one == colour for one in told] == member.tolist(), "its own codes"
+        legend = plain(tool.board.boxes["second"].value)
+        assert all(name in legend for name in colouring(other, by))
+        assert "chance" in legend
+    second.scatter.widget.selection = np.array([3, 8], dtype=np.uint32)
+    assert board.state.selected == (4, 9)
+    assert sorted(tool.map.scatter.selection().tolist()) == [3, 8]
+    controls["compared"].value = ""
+    assert (tool.second.box.children, plain(tool.board.boxes["second"].value).strip()) == ((), "")
+
+
+def test_one_tokenizer_alone_says_how_to_get_another(atlas: Atlas, tmp_path: Path) -> None:
+    alone = replace(atlas, tokens={"learned": atlas.ids}, agreement={})
+    tool = inspector.Inspector(alone, tmp_path)
+    assert tool.controls["beside"].disabled
+    assert "add a name such as tiger or random-ids" in plain(tool.board.boxes["panels"].value)
+
+
+def test_a_level_that_the_other_tokenizer_lacks_leaves_its_map_grey(atlas: Atlas, tool: inspector.Inspector) -> None:
+    short = semantic_ids(atlas.items.n_items, (5,))
+    assert short.learned < atlas.ids.learned
+    both = replace(atlas, tokens={"learned": atlas.ids, "short": short})
+    there, state = inspector.ItemMap(under(both, "short"), tool.board), State(colour="level 2", compared="short")
+    there.follow(state)
+    assert there.scatter.widget.color_by is None
+    assert "no groups for the colouring level 2" in plain(views.second_legend_view(both, replace(state, beside=True)))
 
 
 def test_terms_are_categories_rare_words_and_decades(atlas: Atlas) -> None:
@@ -327,7 +375,7 @@ def test_the_codebook_panel_orders_by_distance_and_counts_use(atlas: Atlas) -> N
     row, position = 4, 1
     code, book = atlas.ids.code_ids[row, position], atlas.ids.codebook[position]
     page = views.codebook_view(atlas, State((row,), row, level=position + 1))
-    shown = [int(number) for number in re.findall(r'title="level 2, code (\d+)"', page)]
+    shown = [int(number) for number in re.findall(r'data-level="2" data-code="(\d+)"', page)]
     order = np.argsort(np.linalg.norm(book - book[code], axis=1), kind="stable")
     assert shown == [other for other in order if other != code][: views.CODES]
     use = (atlas.ids.code_ids[1:, position] == code).sum()
