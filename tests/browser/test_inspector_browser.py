@@ -242,7 +242,7 @@ def inside(box: dict, area: dict) -> bool:
 
 def test_words_name_regions_without_overlap_and_change_with_the_zoom(desk: Desk) -> None:
     words_shown, control = desk.box.locator(".bb-word"), desk.control("Words on the map")
-    first, area = words(words_shown), desk.box.locator("canvas").first.bounding_box()
+    first, area = sorted(words(words_shown)), desk.box.locator("canvas").first.bounding_box()
     assert len(first) > 1
     boxes = places(words_shown)
     for at, one in enumerate(boxes):
@@ -253,13 +253,13 @@ def test_words_name_regions_without_overlap_and_change_with_the_zoom(desk: Desk)
     desk.does(lambda: desk.press(control, "Space"))
     assert words_shown.count() == 0
     desk.does(control.click)
-    assert words(words_shown) == first
+    assert sorted(words(words_shown)) == first
     view = viewed(desk, lambda: desk.press(stage(desk), "+", "+", "+", "ArrowRight"))
     assert view[2] == pytest.approx(1.4**3, abs=0.01)
     assert view[0] > 0
-    assert words(words_shown) != first
+    assert sorted(words(words_shown)) != first
     assert viewed(desk, lambda: desk.press(stage(desk), "0")) == [0, 0, 1]
-    assert words(words_shown) == first
+    assert sorted(words(words_shown)) == first
 
 
 def test_pictures_appear_at_high_zoom_and_are_clicked(desk: Desk) -> None:
@@ -307,7 +307,7 @@ def test_a_second_map_shares_selection_and_view(desk: Desk) -> None:
     desk.does(lambda: desk.control("Compare with").select_option("random-ids"))
     desk.does(lambda: desk.press(control, "Space"))
     second.locator("canvas").first.wait_for()
-    assert "random-ids code" in " ".join(second.inner_text().split())
+    assert second.locator(".bb-legend b").inner_text() == "random-ids"
     area = second.locator("canvas").first.bounding_box()
     desk.page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
     desk.page.wait_for_timeout(700)

@@ -136,7 +136,7 @@ class Clicks(anywidget.AnyWidget):
     }
     @container (min-width: 600px) and (max-width: 959.9px) {
       .bb-desk { grid-template: 14fr 9fr / minmax(0, 1fr) minmax(0, 1fr); }
-      .bb-map { --bb-legend: 128px; }
+      .bb-map { --bb-legend: 140px; }
       .bb-desk:not(.bb-beside) .bb-panels { grid-area: 1 / 2 / 3 / 3; }
     }
     @container (max-width: 599.9px) {
