@@ -139,6 +139,8 @@ def chips(
 ) -> Html:
     """Draw a semantic ID, or a prefix of it, as one chip per code: the number on a coloured background.
 
+    A chip of a learned position has `data-level` (from 1) and `data-code`, for scripts of the page.
+
     Args: codes: the first positions of an ID. sizes: number of codes at each position. learned: positions from this one
         on only number the items that share an ID, and get a plain chip. first: position of the first code.
     """
@@ -147,7 +149,8 @@ def chips(
         if position < learned:
             back, letters = code_colour(code, size)
             style = f'class="bb-chip" style="background:{back};color:{letters}"'
-            shown.append(f'<span {style} title="level {position + 1}, code {code}">{code}</span>')
+            data = f'data-level="{position + 1}" data-code="{code}" title="level {position + 1}, code {code}"'
+            shown.append(f"<span {style} {data}>{code}</span>")
         else:
             shown.append(f'<span class="bb-chip bb-extra" title="number {code} of this ID">{code}</span>')
     return Html(f'<span class="bb-chips">{"".join(shown)}</span>')

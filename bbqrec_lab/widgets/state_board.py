@@ -103,6 +103,11 @@ class StateBoard:
             return
         self.say(begin)
 
+    def note(self, **fields: object) -> None:
+        """Set fields that no panel shows; controls follow, and the status line stays as it is."""
+        self.state = replace(self.state, **fields)
+        self.follow()
+
     def follow(self) -> None:
         """Set the controls from the state; events that they send during this call are ignored."""
         self.quiet = True

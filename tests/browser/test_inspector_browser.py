@@ -1,5 +1,6 @@
 """The codebook inspector in a real browser: each control by mouse and by keyboard, in JupyterLab and Voila."""
 
+import json
 import re
 import statistics
 import time
@@ -207,6 +208,150 @@ def test_a_state_is_copied_and_restored(desk: Desk) -> None:
     desk.does(lambda: desk.control("Code at level 1").select_option(index=2))
 
 
+def stage(desk: Desk) -> object:
+    """The map, which takes keys."""
+    return desk.box.get_by_role("group", name=re.compile("^Map"))
+
+
+def plot(desk: Desk, part: str, name: str) -> object:
+    """A property of the plot in a part of the widget."""
+    find = (
+        "([canvas, name]) => { let one = canvas; while (!one.api) one = one.parentElement; return one.api.get(name) }"
+    )
+    return desk.page.evaluate(find, [desk.box.locator(f"{part} canvas").first.element_handle(), name])
+
+
+def viewed(desk: Desk, act: Callable[[], object]) -> list[float]:
+    """Run `act`, wait until the map has moved and the state knows it, and return the view in the state."""
+    layer = desk.box.locator(".bb-layer").first
+    before = now = json.loads(layer.get_attribute("data-view"))
+    act()
+    for _ in range(100):
+        desk.page.wait_for_timeout(150)
+        last, now = now, json.loads(layer.get_attribute("data-view"))
+        state = json.loads(desk.control("State as JSON").input_value())["view"]
+        if now == last and now != pytest.approx(before, abs=0.01) and state == pytest.approx(now, abs=0.002):
+            return now
+    raise AssertionError(f"the map shows {now}, the state holds {state}")
+
+
+def places(locator: object) -> list[dict]:
+    """The boxes of all elements."""
+    return locator.evaluate_all("all => all.map(one => one.getBoundingClientRect().toJSON())")
+
+
+def inside(box: dict, area: dict) -> bool:
+    """Whether a box lies wholly in an area."""
+    return all(
+        area[edge] <= box[edge] and box[edge] + box[size] <= area[edge] + area[size]
+        for edge, size in (("x", "width"), ("y", "height"))
+    )
+
+
+def test_words_name_regions_without_overlap_and_change_with_the_zoom(desk: Desk) -> None:
+    words_shown, control = desk.box.locator(".bb-word"), desk.control("Words on the map")
+    first, area = sorted(words(words_shown)), desk.box.locator("canvas").first.bounding_box()
+    assert len(first) > 1
+    boxes = places(words_shown)
+    for at, one in enumerate(boxes):
+        assert area["x"] - 1 <= one["left"] < one["right"] <= area["x"] + area["width"] + 1
+        for other in boxes[:at]:
+            apart = one["right"] <= other["left"] or other["right"] <= one["left"]
+            assert apart or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
+    desk.does(lambda: desk.press(control, "Space"))
+    assert words_shown.count() == 0
+    desk.does(control.click)
+    assert sorted(words(words_shown)) == first
+    view = viewed(desk, lambda: desk.press(stage(desk), "+", "+", "+", "ArrowRight"))
+    assert view[2] == pytest.approx(1.4**3, abs=0.01)
+    assert view[0] > 0
+    assert sorted(words(words_shown)) != first
+    assert viewed(desk, lambda: desk.press(stage(desk), "0")) == [0, 0, 1]
+    assert sorted(words(words_shown)) == first
+
+
+def test_pictures_appear_at_high_zoom_and_are_clicked(desk: Desk) -> None:
+    shots, area = desk.box.locator(".bb-shot"), desk.box.locator("canvas").first.bounding_box()
+    assert shots.count() == 0
+    desk.page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+
+    def wheel() -> None:
+        for _ in range(4):
+            desk.page.mouse.wheel(0, -120)
+            desk.page.wait_for_timeout(40)
+
+    assert viewed(desk, wheel)[2] > 2
+    shots.first.wait_for()
+    assert desk.box.locator(".bb-shot img").count() > 0, "these data have pictures"
+    desk.does(desk.button("Clear selection").click)
+    one, box = next((one, one.bounding_box()) for one in shots.all() if inside(one.bounding_box(), area))
+    name = one.locator("img, svg").get_attribute("alt")
+    corner = box["x"] + box["width"] - 6, box["y"] + box["height"] / 2 + 8  # beside the point
+    desk.does(lambda: desk.page.mouse.click(*corner))
+    assert "Selected items: 1 of" in desk.text()
+    assert name is None or name.removeprefix("image of ") == desk.box.locator(".bb-card .bb-title").inner_text()
+    desk.page.wait_for_timeout(300)
+    assert desk.box.locator(".bb-shot.bb-chosen").count() == 1, "the selected item keeps its picture"
+
+
+def test_the_view_of_the_map_is_part_of_the_state(desk: Desk) -> None:
+    field, layer = desk.control("State as JSON"), desk.box.locator(".bb-layer").first
+    view = viewed(desk, lambda: desk.press(stage(desk), "ArrowDown"))
+    state, panels = field.input_value(), desk.html()
+    assert viewed(desk, lambda: desk.press(stage(desk), "0")) == [0, 0, 1]
+    assert desk.html() == panels, "moving the map changes no panel"
+    desk.does(desk.button("Clear selection").click)
+    answered(desk.page, WIDGET, lambda: (field.fill(state), desk.page.keyboard.press("Enter")))
+    desk.page.wait_for_timeout(600)
+    assert json.loads(layer.get_attribute("data-view")) == pytest.approx(view, abs=0.002)
+    assert desk.html() == panels
+    assert viewed(desk, lambda: desk.press(stage(desk), "0")) == [0, 0, 1]
+    desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
+
+
+def test_a_second_map_shares_selection_and_view(desk: Desk) -> None:
+    control, second = desk.control("Second map with its codes"), desk.box.locator(".bb-second")
+    assert not second.is_visible()
+    desk.does(lambda: desk.control("Compare with").select_option("random-ids"))
+    desk.does(lambda: desk.press(control, "Space"))
+    second.locator("canvas").first.wait_for()
+    assert second.locator(".bb-legend b").inner_text() == "random-ids"
+    area = second.locator("canvas").first.bounding_box()
+    desk.page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+    desk.page.wait_for_timeout(700)
+    assert len(second.locator("canvas").first.screenshot()) > 4000, "an empty canvas compresses to less"
+
+    def wheel() -> None:
+        for _ in range(3):
+            desk.page.mouse.wheel(0, -120)
+            desk.page.wait_for_timeout(40)
+
+    zoom = viewed(desk, wheel)[2]
+    assert zoom > 1.5, "the first map follows the second"
+    assert 1 / plot(desk, ".bb-second", "cameraDistance") == pytest.approx(zoom, abs=0.01)
+    assert viewed(desk, lambda: desk.press(stage(desk), "0")) == [0, 0, 1]
+    desk.page.wait_for_timeout(700)
+    assert plot(desk, ".bb-second", "cameraDistance") == 1, "the second map follows the first"
+    corners = [(0.05, 0.05), (0.5, 0.05), (0.5, 0.95), (0.05, 0.95), (0.06, 0.08)]
+
+    def draw() -> None:
+        for step, (x, y) in enumerate(corners):
+            desk.page.mouse.move(area["x"] + x * area["width"], area["y"] + y * area["height"], steps=12)
+            desk.page.wait_for_timeout(60)
+            if not step:
+                desk.page.mouse.down()
+        desk.page.mouse.up()
+
+    desk.does(draw)
+    assert 10 < selected(desk) < 110
+    for part in (".bb-map", ".bb-second"):
+        assert len(plot(desk, part, "selectedPoints")) == selected(desk), part
+    desk.does(control.click)
+    assert not second.is_visible()
+    desk.does(lambda: desk.control("Compare with").select_option("nothing"))
+    desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
+
+
 @pytest.mark.parametrize("key", ["", "Space", "Enter"])
 def test_buttons_work_by_mouse_and_keyboard(desk: Desk, key: str) -> None:
     for name, told in (("Clear selection", "Selected items: 0"), ("Select all matches", "Selected items: ")):
@@ -289,6 +434,15 @@ def test_nothing_went_wrong_and_answers_were_quick(desk: Desk, capsys: pytest.Ca
     assert desk.page.outside == []
 
 
+def whole_legends(desk: Desk) -> None:
+    """Assert that every legend is shown whole, in the window."""
+    height = desk.page.viewport_size["height"]
+    for legend in desk.box.locator(".bb-legend").all():
+        if legend.is_visible():
+            assert legend.evaluate("one => one.scrollHeight - one.clientHeight") <= 1, legend.inner_text()
+            assert legend.bounding_box()["y"] + legend.bounding_box()["height"] <= height
+
+
 def one_screen(desk: Desk) -> None:
     """Assert that map and panels are in the window, side by side and whole."""
     size = desk.page.viewport_size
@@ -303,6 +457,7 @@ def one_screen(desk: Desk) -> None:
     assert min(drawn) > 200
     inside = "one => one.scrollWidth - one.clientWidth"
     assert desk.box.locator(".bb-panels").evaluate(inside) <= 0, "no panel is cut at its right"
+    whole_legends(desk)
 
 
 def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: Desk) -> None:
@@ -318,6 +473,13 @@ def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: 
     page.wait_for_timeout(800)
     one_screen(here)
     page.set_viewport_size({"width": 1280, "height": 800})
+    here.does(here.control("Second map with its codes").click)
+    page.wait_for_timeout(1500)
+    assert here.box.locator(".bb-second canvas").first.bounding_box()["y"] == pytest.approx(
+        here.box.locator("canvas").first.bounding_box()["y"], abs=1
+    )
+    whole_legends(here)
+    here.does(here.control("Second map with its codes").click)
     here.does(lambda: here.control("Code at level 1").select_option(index=3))
     here.does(lambda: here.press(here.control("Code at level 1"), "ArrowUp"))
     here.does(lambda: here.control("Compare with").select_option("random-ids"))

@@ -5,8 +5,12 @@ An `Atlas` is computed once for a dataset and its tokenizers; a `State` holds th
 """
 
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +23,7 @@ from bbqrec_lab.analysis import maps
 from bbqrec_lab.analysis.neighbours import mean_signals, nearest
 from bbqrec_lab.analysis.recovery import Stability, seed_stability
 from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.plots.style import title_and_year
 from bbqrec_lab.store import Store
 from bbqrec_lab.widgets.html_cards import Catalogue, catalogue
 
@@ -66,6 +71,11 @@ class Atlas:
         """Names of the other tokenizers."""
         return [name for name in self.tokens if name != self.name]
 
+    @cached_property
+    def regions(self) -> list[maps.Region]:
+        """Regions of the map with their words, for the labels."""
+        return maps.regions(self.plane, terms(self.items))
+
     @property
     def colourings(self) -> list[str]:
         """The possible colourings of the map."""
@@ -80,8 +90,9 @@ class State:
     Args: selected: item rows in display order. focus: the selected item whose details are shown, 0 for none.
         colour: one of `Atlas.colourings`. query: part of a title, or an item ID of the dataset. level: level of the
         codebook panel, from 1. compared: a tokenizer to compare with, or "". wanted: the chosen code per position,
-        None for any.
-    Raises: ValueError if the item in focus is not selected.
+        None for any. words: whether the map shows words. beside: whether a second map shows the codes of `compared`.
+        view: what the map shows: x and y of its centre (the whole map reaches from -1 to 1) and zoom (1 for all).
+    Raises: ValueError if the item in focus is not selected, or the zoom is not positive.
     """
 
     selected: tuple[int, ...] = ()
@@ -91,10 +102,27 @@ class State:
     level: int = 1
     compared: str = ""
     wanted: tuple[int | None, ...] = ()
+    words: bool = True
+    beside: bool = False
+    view: tuple[float, float, float] = (0.0, 0.0, 1.0)
 
     def __post_init__(self) -> None:
+        if not (all(map(math.isfinite, self.view)) and self.view[2] > 0):
+            raise ValueError(f"view must be x, y and a positive zoom, got {self.view}")
         if self.focus and self.focus not in self.selected:
             raise ValueError(f"item row {self.focus} is not selected: choose one of the selected items")
+
+
+def under(atlas: Atlas, name: str) -> Atlas:
+    """The same items at the same places under another of the tokenizers.
+
+    Choice: places are those of the first tokenizer. A map made from the vectors of another one would move every item,
+    and then the eye cannot compare; at the same places, colours show at once whether its codes hold together what the
+    first one's do. Tokenizers without vectors, such as random IDs, have no map of their own anyway.
+    """
+    ids = atlas.tokens[name]
+    items = replace(atlas.items, code_ids=ids.code_ids, sizes=ids.sizes, learned=ids.learned)
+    return replace(atlas, name=name, items=items)
 
 
 def selecting(rows: Sequence[int] | Int[np.ndarray, "rows"]) -> dict[str, object]:
@@ -153,6 +181,23 @@ def survey(
     }
     folded = tuple(title.casefold() for title in items.titles)
     return Atlas(name, items, tokens, plane, method.upper(), spaces, agreement, folded)
+
+
+def terms(items: Catalogue) -> list[set[str]]:
+    """Per item: its categories, the words of its title in small letters, and its decade if the title ends with a year.
+
+    Words that name a category, or that a fifth of the titles contain, as articles do, are left out.
+    """
+    named = {name.casefold() for of in items.categories for name in of}
+    titles = [title_and_year(title) for title in items.titles[1:]]
+    words = [set(re.findall(r"\b[^\W\d_]{3,}", title.casefold())) - named for title, _ in titles]
+    common = Counter(word for of in words for word in of)
+    known = {f"item {source}" for source in items.source_ids}
+    return [
+        {*categories, *({word for word in own if common[word] < len(titles) / 5} if title not in known else ())}
+        | ({f"{year[:3]}0s"} if year else set())
+        for categories, own, (title, year) in zip(items.categories[1:], words, titles, strict=True)
+    ]
 
 
 STEPS = 4  # calls of `step` in `survey`
@@ -320,6 +365,13 @@ def from_json(atlas: Atlas, text: str) -> State:
     for field, there in choice.items():
         if told[field] not in there:
             raise ValueError(f"{field} must be one of {', '.join(map(str, there))}, got {told[field]!r}")
+    view = told["view"]
+    if not (isinstance(view, list) and len(view) == 3 and all(type(number) in (int, float) for number in view)):
+        raise ValueError(f"view must be x, y and zoom, got {view!r}")
+    for field in ("words", "beside"):
+        if type(told[field]) is not bool:
+            raise ValueError(f"{field} must be true or false, got {told[field]!r}")
     del told["tokenizer"]
     told |= {"selected": tuple(row_of[name] for name in told["selected"]), "focus": row_of[told["focus"] or ""]}
+    told["view"] = tuple(map(float, view))
     return State(**told | {"query": str(told["query"]), "wanted": asking(atlas, told["wanted"])["wanted"]})

@@ -26,7 +26,7 @@ class Clicks(anywidget.AnyWidget):
         self.on_msg(lambda _, content, buffers: picked(content))
 
     _esm = r"""
-    const levelAndCode = (chip) => (chip.title.match(/^level (\d+), code (\d+)/) ?? []).slice(1).map(Number);
+    const levelAndCode = ({ dataset }) => ("code" in dataset ? [Number(dataset.level), Number(dataset.code)] : []);
     function codesOf(chip) {
       const [level, code] = levelAndCode(chip);
       if (!level || chip.closest("[data-other]")) return null;
@@ -105,7 +105,9 @@ class Clicks(anywidget.AnyWidget):
     .bb-scatter { flex: none; height: min(100cqh - var(--bb-legend), 100cqw - 40px); overflow: hidden; }
     .bb-scatter div:has(canvas) { height: 100% !important; min-width: 0; }
     .bb-legend { flex: 1 1 0; min-height: 0; overflow-y: auto; }
+    .bb-legend .bb { font-size: 12px; line-height: 1.3; }
     .bb-legend p { margin: 0 0 2px; }
+    .bb-second:not(:has(canvas)) { display: none; }
     .bb-side { overflow: hidden auto; padding-right: 4px; }
     .bb-side > * { flex: none; }
     .bb-panels { overflow: hidden auto; padding-right: 6px; }
@@ -127,11 +129,15 @@ class Clicks(anywidget.AnyWidget):
     @container (min-width: 960px) {
       .bb-desk { grid-template: 1fr / 246px minmax(0, 10fr) minmax(0, 10fr); }
       .bb-side { order: -1; }
+      .bb-beside { grid-template: 12fr 9fr / 246px minmax(0, 1fr) minmax(0, 1fr); }
+      .bb-beside .bb-map { --bb-legend: 112px; }
+      .bb-beside .bb-side { grid-row: 1 / 3; }
+      .bb-beside .bb-panels { grid-column: 2 / 4; }
     }
     @container (min-width: 600px) and (max-width: 959.9px) {
-      .bb-desk { grid-template: 13fr 9fr / minmax(0, 1fr) minmax(0, 1fr); }
-      .bb-map { --bb-legend: 118px; }
-      .bb-panels { grid-area: 1 / 2 / 3 / 3; }
+      .bb-desk { grid-template: 14fr 9fr / minmax(0, 1fr) minmax(0, 1fr); }
+      .bb-map { --bb-legend: 140px; }
+      .bb-desk:not(.bb-beside) .bb-panels { grid-area: 1 / 2 / 3 / 3; }
     }
     @container (max-width: 599.9px) {
       .bb-desk { grid-template-columns: minmax(0, 1fr); height: auto; }

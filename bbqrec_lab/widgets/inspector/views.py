@@ -12,10 +12,14 @@ from bbqrec_core.tokenizer.semantic_ids import group_sizes
 from bbqrec_lab.plots.style import CATEGORIES
 from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.html_cards import Html
-from bbqrec_lab.widgets.inspector.atlas import Atlas, Space, State, colouring, counted, export_bytes, named, near
+from bbqrec_lab.widgets.inspector.atlas import Atlas, Space, State, colouring, counted, export_bytes, named, near, under
 
 CARDS, SIBLINGS, CODES, COMPARED = 18, 10, 6, 10  # maximum numbers on display
 NOTHING = "Nothing is selected. Select items on the map, by title or by code."
+ALONE = (
+    "Only one tokenizer was given. To compare it with another one, add a name such as tiger or random-ids to the list "
+    "of names for survey_workspace; a tokenizer that is missing is trained."
+)
 GREY = "#d4d4d4"  # points of the map in no coloured group
 CHOSEN = "#111111"  # selected points of the map
 CAUTION = {
@@ -131,7 +135,7 @@ def neighbours_view(atlas: Atlas, state: State) -> Html:
 def compare_view(atlas: Atlas, state: State) -> Html:
     """The selected items under two tokenizers, and the agreement of the two groupings."""
     if not state.compared:
-        words = "Choose a second tokenizer to compare with." if atlas.others else "Only one tokenizer was given."
+        words = "Choose a second tokenizer to compare with." if atlas.others else ALONE
         return html_cards.section("Compare tokenizers", words)
     both = atlas.agreement[state.compared]
     known = ", ".join(f"{value:.2f}" for value in both.agreement)
@@ -171,16 +175,33 @@ def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:
 
 def legend_view(atlas: Atlas, state: State) -> Html:
     """The legend of the map. Grey points and the selection are described in words: neither is a group."""
-    groups = colouring(atlas, state.colour)
+    told = [f"Black: {len(state.selected):,} selected." if state.selected else "Click a point, or draw a lasso."]
+    told.append(f"{CAUTION[atlas.method]}.")
+    if state.words:
+        told.append("Words: typical of the items around them.")
+    return _legend(atlas, state, told)
+
+
+def second_legend_view(atlas: Atlas, state: State) -> Html:
+    """The legend of the second map, whose colours are those of the tokenizer that the state compares with."""
+    if not (state.beside and state.compared):
+        return Html("")
+    return _legend(under(atlas, state.compared), state, ["Each item lies where it lies on the first map."])
+
+
+def _legend(atlas: Atlas, state: State, told: list[str]) -> Html:
+    """Name of the tokenizer if there are two maps, groups of the colouring, number of grey points, and some words."""
+    by = state.colour
+    groups = colouring(atlas, by) if by in atlas.colourings else {}
     dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
-    colours = palette(state.colour, len(groups))
+    colours = palette(by, len(groups))
     shown = "".join(dot.format(colour, html.escape(name)) for name, colour in zip(groups, colours, strict=True))
     if not groups:
-        shown = f"This dataset has no groups for the colouring {html.escape(state.colour)}."
+        shown = f"There are no groups for the colouring {html.escape(by)}."
     rest = atlas.items.n_items - int(np.any([*groups.values()], axis=0).sum()) if groups else atlas.items.n_items
-    told = [f"Pale grey: {counted(rest)} in no coloured group."] if rest else []
-    told.append(f"Black: {len(state.selected):,} selected." if state.selected else "Click a point, or draw a lasso.")
-    return Html(f"<p>{shown}</p><p>{' '.join(told)} {CAUTION[atlas.method]}.</p>")
+    grey = [f"Pale grey: {counted(rest)} in no coloured group."] if rest else []
+    name = f'<b class="bb-key">{html.escape(atlas.name)}</b> ' if state.beside and state.compared else ""
+    return Html(f"<p>{name}{shown}</p><p>{' '.join([*grey, *told])}</p>")
 
 
 def palette(by: str, groups: int) -> list[str]:

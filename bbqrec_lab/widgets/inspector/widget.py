@@ -3,7 +3,7 @@
 The state is in `atlas` and its views are in `views`; this module connects them with controls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from bbqrec_lab.notebook import Workspace
 from bbqrec_lab.store import write_atomic
+from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.inspector import views
 from bbqrec_lab.widgets.inspector.atlas import (
     STEPS,
@@ -28,7 +29,9 @@ from bbqrec_lab.widgets.inspector.atlas import (
     selecting,
     survey,
     to_json,
+    under,
 )
+from bbqrec_lab.widgets.inspector.overlay import MapOverlay
 from bbqrec_lab.widgets.inspector.page import Clicks, SmallCanvas
 from bbqrec_lab.widgets.state_board import Progress, StateBoard
 
@@ -36,6 +39,7 @@ ANY = -1  # the option "any" of a level; None would mean that the dropdown has n
 LISTED = 200  # maximum number of options in the dropdown of selected items
 MAP_HEIGHT = 430  # before the page fits the map to its column
 WIDE = widgets.Layout(width="99%")
+BOUND = ("colour", "query", "words", "level", "compared", "beside")  # controls that hold the field of the same name
 REST = "no coloured group"  # what the tooltip says about a grey point
 NARROW = {"description_width": "110px"}
 
@@ -67,9 +71,18 @@ class Inspector:
         self.atlas, self.file = atlas, Path(folder) / "inspector_selection.csv"
         panels = {"panels": lambda state: views.panels_view(atlas, state)}
         panels |= {"legend": lambda state: views.legend_view(atlas, state)}
+        panels |= {"second": lambda state: views.second_legend_view(atlas, state)}
         panels |= {"export": lambda state: views.export_view(atlas, state)}
         self.board = StateBoard(state or State(), panels)
-        self.map = ItemMap(atlas, self.board)
+        self.map, self.second = ItemMap(atlas, self.board), SecondMap(atlas, self.board)
+        self.overlay = MapOverlay(
+            atlas.plane,
+            1 + np.argsort(-atlas.items.counts[1:], kind="stable"),
+            atlas.regions,
+            lambda rows: faces(atlas, rows),
+            lambda report: self.board.act(lambda: self._picked(report)),
+            self._moved,
+        )
         self.controls = self._controls()
         self.codes = [
             widgets.Dropdown(description=f"Code at level {position + 1}", style=NARROW, layout=WIDE)
@@ -93,8 +106,10 @@ class Inspector:
             "all": widgets.Button(description="Select all matches", layout=WIDE),
             "clear": widgets.Button(description="Clear selection", layout=WIDE),
             "focus": widgets.Dropdown(description="Item in detail", **looks),
+            "words": widgets.Checkbox(description="Words on the map", indent=False, layout=WIDE),
             "level": widgets.Dropdown(options=levels, description="Codebook level", **looks),
             "compared": widgets.Dropdown(options=[("nothing", ""), *zip(atlas.others, atlas.others, strict=True)]),
+            "beside": widgets.Checkbox(description="Second map with its codes", indent=False, layout=WIDE),
             "save": widgets.Button(description="Save selection as CSV", layout=WIDE),
             "state": widgets.Text(description="State as JSON", continuous_update=False, **looks),
         }
@@ -104,8 +119,10 @@ class Inspector:
         board, controls = self.board, self.controls
         controls["compared"].description, controls["compared"].style = "Compare with", NARROW
         controls["compared"].layout = WIDE
-        for name in ("colour", "query", "level", "compared"):
-            board.bind(controls[name], name)
+        for name in BOUND:
+            if name != "beside":
+                board.bind(controls[name], name)
+        board.watch(controls["beside"], self._place_beside)
         board.bind(controls["focus"], "focus", lambda row: row or 0)
         board.watch(controls["found"], self._choose)
         for code in self.codes:
@@ -114,7 +131,11 @@ class Inspector:
         board.press(controls["clear"], lambda: board.change(**selecting(())))
         board.press(controls["save"], self._save)
         board.watch(controls["state"], self._restore)
-        board.listeners += [self._follow, self._follow_codes, self.map.follow]
+        board.listeners += [self._follow, self._follow_codes, self.second.follow, self.map.follow]
+
+    def _place_beside(self, wanted: bool) -> None:
+        """Show or hide the second map; without a tokenizer to compare with, take the first of the others."""
+        self.board.change(beside=wanted, compared=self.board.state.compared or next(iter(self.atlas.others), ""))
 
     def _choose(self, row: int | None) -> None:
         """Select one of the matches; None means that no match is chosen."""
@@ -130,6 +151,11 @@ class Inspector:
         else:
             self.board.change(**selecting([report["row"]]))
 
+    def _moved(self, view: tuple[float, float, float]) -> None:
+        """Keep what the map shows in the state; no panel depends on it."""
+        if not self.board.quiet:
+            self.board.note(view=view)
+
     def _restore(self, text: str) -> None:
         """Set the state that a reader has pasted."""
         self.board.change(**vars(from_json(self.atlas, text)))
@@ -137,7 +163,7 @@ class Inspector:
     def _follow(self, state: State) -> None:
         """Set the controls from the state."""
         items, controls = self.atlas.items, self.controls
-        for name in ("colour", "query", "level", "compared"):
+        for name in BOUND:
             controls[name].value = getattr(state, name)
         found = matches(self.atlas, state.query)
         listed = [(named(items, row), row) for row in found]
@@ -147,7 +173,10 @@ class Inspector:
         chosen = [(named(items, row), row) for row in state.selected[:LISTED]]
         offer(controls["focus"], chosen or [("(nothing is selected)", 0)], state.focus)
         controls["all"].disabled, controls["clear"].disabled = not found, not state.selected
+        controls["beside"].disabled = not self.atlas.others
         controls["state"].value = to_json(self.atlas, state)
+        self.overlay.words, self.overlay.view = state.words, list(state.view)
+        self.overlay.paint(*self.map.groups(state.colour))
 
     def _follow_codes(self, state: State) -> None:
         """Offer at each level the codes that exist below the earlier codes, with their numbers of items."""
@@ -173,9 +202,14 @@ class Inspector:
         """Map, controls and panels; `Clicks` lays them out beside each other where there is room."""
         boxes, controls = self.board.boxes, self.controls
         by_title = [controls["query"], controls["found"], controls["all"], controls["clear"]]
-        side = [*by_title, *self.codes, *(controls[name] for name in ("focus", "colour", "level", "compared", "save"))]
+        side = [
+            *by_title,
+            *self.codes,
+            *(controls[name] for name in ("focus", "colour", "words", "level", "compared", "beside", "save")),
+        ]
         parts = {
-            "bb-map": [self.map.box, boxes["legend"], SmallCanvas(layout=widgets.Layout(display="none"))],
+            "bb-map": [self.map.box, boxes["legend"], self.overlay, SmallCanvas(layout=widgets.Layout(display="none"))],
+            "bb-second": [self.second.box.add_class("bb-scatter"), boxes["second"].add_class("bb-legend")],
             "bb-side": [*side, boxes["export"], controls["state"], self.board.status],
             "bb-panels": [boxes["panels"]],
         }
@@ -185,9 +219,16 @@ class Inspector:
             ("bb-state", controls["state"]),
         ):
             one.add_class(name)
-        desk = widgets.Box([widgets.VBox(children).add_class(name) for name, children in parts.items()])
+        desk = self.second.desk
+        desk.children = [widgets.VBox(children).add_class(name) for name, children in parts.items()]
+        desk.children[1].add_class("bb-map")
         box = widgets.VBox([desk.add_class("bb-desk"), self.clicks], layout=widgets.Layout(width="100%"))
         return box.add_class("bb-inspector")
+
+
+def faces(atlas: Atlas, rows: Sequence[int]) -> dict[int, str]:
+    """HTML of the pictures, or of the covers, of some items."""
+    return {row: html_cards.face(atlas.items, row) for row in rows if 0 < row <= atlas.items.n_items}
 
 
 def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
@@ -217,7 +258,7 @@ class ItemMap:
         columns["item"] = [
             f"{named(atlas.items, row)} · ID {_joined(atlas, row)}" for row in range(1, len(atlas.plane) + 1)
         ]
-        self.board, self.coloured = board, ""
+        self.board, self.columns, self.coloured = board, columns, ""
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
         self.scatter.xy(x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.04))
         self.scatter.options(regl_scatterplot_options={"height": "auto", "pointSizeSelected": 4})
@@ -229,7 +270,12 @@ class ItemMap:
         self.scatter.opacity(0.9, by=None, unselected=0.4)
         self.scatter.mouse("lasso")
         self.scatter.tooltip(True, properties=["color"], histograms=False, preview="item", preview_text_lines=5)
+        self.scatter.widget.view_sync = f"bb-{id(board)}"  # maps with the same mark show the same part
         self.scatter.widget.observe(self._selected, names="selection")
+
+    def groups(self, by: str) -> tuple[np.ndarray, list[str]]:
+        """The group of each point in a colouring, and the colours of the groups."""
+        return self.columns[by].codes, list(self.colours[by].values())
 
     def _selected(self, change: Mapping[str, Any]) -> None:
         points = [] if change["new"] is None else np.asarray(change["new"]).astype(int).tolist()
@@ -241,14 +287,51 @@ class ItemMap:
         """Apply colouring and selection in one message, because the page redraws the whole map for every message."""
         with self.scatter.widget.hold_sync():
             if state.colour != self.coloured:
-                self.scatter.color(by=state.colour, map=self.colours[state.colour])
-                # Fewer of these than groups would be ignored: a selected point would keep the colour of its group.
-                same = [views.CHOSEN] * len(self.colours[state.colour])
-                self.scatter.widget.color_selected = self.scatter.widget.color_hover = same
-                self.coloured = state.colour
+                self._paint(state.colour)
             points = [row - 1 for row in state.selected]
             if set(points) != set(np.asarray(self.scatter.selection()).tolist()):
                 self.scatter.selection(points or None)
+
+    def _paint(self, by: str) -> None:
+        """Colour the points; all are grey if this tokenizer has no such level."""
+        self.coloured = by
+        if by not in self.colours:
+            self.scatter.color(default=views.GREY, by=None)
+            return
+        self.scatter.color(by=by, map=self.colours[by])
+        # Fewer of these than groups would be ignored: a selected point would keep the colour of its group.
+        self.scatter.widget.color_selected = self.scatter.widget.color_hover = [views.CHOSEN] * len(self.colours[by])
+
+
+class SecondMap:
+    """A second map beside the first: the same items at the same places, coloured by the codes of another tokenizer.
+
+    It shares the selection and the part of the map in view. Nothing is made before a reader asks for it.
+
+    Args: board: its state says whether and of which tokenizer the map is shown.
+    """
+
+    def __init__(self, atlas: Atlas, board: StateBoard) -> None:
+        self.atlas, self.board = atlas, board
+        self.maps: dict[str, ItemMap] = {}
+        self.box, self.desk = widgets.VBox(), widgets.Box()
+
+    def follow(self, state: State) -> None:
+        """Show the map of the compared tokenizer if the state asks for it, else none."""
+        name = state.compared if state.beside else ""
+        if not name:
+            self.box.children = ()
+            self.desk.remove_class("bb-beside")
+            return
+        if name not in self.maps:
+            self.maps[name] = ItemMap(under(self.atlas, name), self.board)
+        there = self.maps[name]
+        there.follow(state)
+        if self.box.children != (there.box,):
+            x, y, zoom = state.view
+            there.scatter.widget.camera_target, there.scatter.widget.camera_distance = [x, y], 1 / zoom
+            self.desk.add_class("bb-beside")  # first, because the map takes the size that it finds
+            self.box.children = (there.box,)
 
 
 def _joined(atlas: Atlas, row: int) -> str:

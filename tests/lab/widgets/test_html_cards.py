@@ -144,6 +144,8 @@ def test_chips_are_coloured_by_code_and_always_numbered() -> None:
     styles = [attrs.get("style") for _, attrs in page.tags]
     assert styles[1] == styles[2] is not None
     assert html_cards.code_colour(2, 7) != html_cards.code_colour(3, 7)
+    assert [(attrs["data-level"], attrs["data-code"]) for _, attrs in page.tags[1:-1]] == [("1", "2"), ("2", "2")]
+    assert "data-code" not in page.tags[-1][1], "a number that tells equal IDs apart is no code"
     assert "bb-extra" in page.tags[-1][1]["class"]
     assert "style" not in page.tags[-1][1]
     assert Tags(html_cards.chips([4], SIZES, learned=2)).text == ["4"]  # a prefix

@@ -38,7 +38,9 @@ from bbqrec_lab.widgets.inspector.atlas import (
     rows_with,
     selecting,
     survey,
+    terms,
     to_json,
+    under,
 )
 
 # The warning comes from jupyter-scatter, which uses a deprecated pandas option.
@@ -158,7 +160,8 @@ def test_chips_of_siblings_know_their_prefix_and_those_of_another_tokenizer_are_
 def test_a_state_becomes_json_and_comes_back(atlas: Atlas) -> None:
     first = int(atlas.ids.code_ids[3, 0])
     by_code = asking(atlas, [first])
-    for state in (State(), State(**by_code, colour="popularity", query="ä", level=2, compared="chance")):
+    moved = State(**by_code, colour="popularity", query="ä", level=2, compared="chance", view=(0.25, -0.5, 3.0))
+    for state in (State(), moved, replace(moved, words=False)):
         assert from_json(atlas, to_json(atlas, state)) == state
     assert atlas.items.source_ids[by_code["focus"]] in to_json(atlas, State(**by_code))
 
@@ -173,6 +176,11 @@ def test_a_state_becomes_json_and_comes_back(atlas: Atlas) -> None:
         ({"colour": "price"}, "colour must be one of level 1, .*got 'price'"),
         ({"level": 9}, "level must be one of 1, 2.* got 9"),
         ({"compared": "mine"}, "compared must be one of"),
+        ({"view": [0, 0]}, r"view must be x, y and zoom, got \[0, 0\]"),
+        ({"view": [0, 0, "1"]}, "view must be x, y and zoom"),
+        ({"view": [0, 0, 0]}, "a positive zoom"),
+        ({"beside": "yes"}, "beside must be true or false, got 'yes'"),
+        ({"words": 1}, "words must be true or false, got 1"),
         ({"more": 1}, "a state has the fields tokenizer, selected"),
     ],
 )
@@ -182,6 +190,95 @@ def test_a_state_that_does_not_fit_is_refused_in_words(atlas: Atlas, change: dic
         from_json(atlas, text)
     with pytest.raises(ValueError, match="this is no state as JSON"):
         from_json(atlas, text[:-1])
+
+
+def test_moving_the_map_changes_the_state_and_no_panel(tool: inspector.Inspector) -> None:
+    tool.board.change(**selecting([2, 6]))
+    shown, answers = [box.value for box in tool.board.boxes.values()], tool.board.answers
+    tool.overlay.view = [0.5, -0.25, 2.0]  # as the page does
+    assert tool.board.state == State(**selecting([2, 6]), view=(0.5, -0.25, 2.0))
+    assert ([box.value for box in tool.board.boxes.values()], tool.board.answers) == (shown, answers)
+    text = tool.controls["state"].value
+    tool.overlay.view = [0, 0, 1]
+    tool.controls["state"].value = text
+    assert tool.overlay.view == [0.5, -0.25, 2.0], "a restored state moves the map"
+
+
+def test_pictures_are_sent_on_demand_in_frames_of_the_maps_colours(
+    atlas: Atlas, tool: inspector.Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    monkeypatch.setattr(tool.overlay, "send", sent.append)
+    tool.overlay._handle_custom_msg({"faces": [3, 5, 999]}, [])
+    assert sent == [{"faces": {str(row): html_cards.face(atlas.items, row) for row in (3, 5)}}]
+    tool.overlay._handle_custom_msg({"row": 5}, [])
+    assert tool.board.state.selected == (5,)
+    for by in ("popularity", "level 1"):
+        tool.board.change(colour=by)
+        frames = [tool.overlay.colours[group] for group in tool.overlay.groups]
+        groups = colouring(atlas, by)
+        for colour, member in zip(views.palette(by, len(groups)), groups.values(), strict=True):
+            assert [frame == colour for frame in frames] == member.tolist()
+    order = np.frombuffer(tool.overlay.order, dtype=np.int32)
+    assert (np.diff(atlas.items.counts[order]) <= 0).all(), "the most popular items get their pictures first"
+    assert np.array_equal(np.frombuffer(tool.overlay.plane, dtype=np.float32).reshape(-1, 2), atlas.plane)
+
+
+def test_a_second_map_has_the_codes_of_the_other_tokenizer_and_the_same_selection(
+    atlas: Atlas, tool: inspector.Inspector
+) -> None:
+    board, controls, other = tool.board, tool.controls, under(atlas, "chance")
+    assert not tool.second.maps, "nothing is made before it is asked for"
+    board.change(**selecting([2, 6]), view=(0.5, 0.0, 4.0))
+    controls["beside"].value = True
+    assert (board.state.compared, controls["compared"].value) == ("chance", "chance"), "the first of the others"
+    second = tool.second.maps["chance"]
+    assert tool.second.box.children == (second.box,)
+    assert second.scatter.widget.view_sync == tool.map.scatter.widget.view_sync
+    assert (second.scatter.widget.camera_target, second.scatter.widget.camera_distance) == ([0.5, 0.0], 0.25)
+    assert np.array_equal(second.scatter.widget.points[:, :2], tool.map.scatter.widget.points[:, :2]), "same places"
+    for by in ("level 1", "collision group"):
+        board.change(colour=by)
+        groups, colours = second.groups(by)
+        told = [colours[group] for group in groups]
+        for colour, member in zip(views.palette(by, MOST), colouring(other, by).values(), strict=False):
+            assert [one == colour for one in told] == member.tolist(), "its own codes"
+        legend = plain(tool.board.boxes["second"].value)
+        assert all(name in legend for name in colouring(other, by))
+        assert "chance" in legend
+    second.scatter.widget.selection = np.array([3, 8], dtype=np.uint32)
+    assert board.state.selected == (4, 9)
+    assert sorted(tool.map.scatter.selection().tolist()) == [3, 8]
+    controls["compared"].value = ""
+    assert (tool.second.box.children, plain(tool.board.boxes["second"].value).strip()) == ((), "")
+
+
+def test_one_tokenizer_alone_says_how_to_get_another(atlas: Atlas, tmp_path: Path) -> None:
+    alone = replace(atlas, tokens={"learned": atlas.ids}, agreement={})
+    tool = inspector.Inspector(alone, tmp_path)
+    assert tool.controls["beside"].disabled
+    assert "add a name such as tiger or random-ids" in plain(tool.board.boxes["panels"].value)
+
+
+def test_a_level_that_the_other_tokenizer_lacks_leaves_its_map_grey(atlas: Atlas, tool: inspector.Inspector) -> None:
+    short = semantic_ids(atlas.items.n_items, (5,))
+    assert short.learned < atlas.ids.learned
+    both = replace(atlas, tokens={"learned": atlas.ids, "short": short})
+    there, state = inspector.ItemMap(under(both, "short"), tool.board), State(colour="level 2", compared="short")
+    there.follow(state)
+    assert there.scatter.widget.color_by is None
+    assert "no groups for the colouring level 2" in plain(views.second_legend_view(both, replace(state, beside=True)))
+
+
+def test_terms_are_categories_rare_words_and_decades(atlas: Atlas) -> None:
+    titles = ("", "The Violin (1987)", "The Harbour", "Violin War", "item 4", *["The Comet"] * 6)
+    n = len(titles)
+    categories = ((), ("War", "Drama"), *((),) * (n - 2))
+    items = replace(atlas.items, titles=titles, categories=categories, source_ids=("", *map(str, range(1, n))))
+    told = terms(items)
+    assert told[:4] == [{"War", "Drama", "1980s"}, {"harbour"}, set(), set()], "frequent words and categories: no terms"
+    items = replace(items, titles=(*titles, *["Other"] * 6), categories=(*categories, *((),) * 6))
+    assert "violin" in terms(replace(items, source_ids=("", *map(str, range(1, n + 6)))))[0]
 
 
 def test_a_click_on_a_panel_focuses_or_selects(atlas: Atlas, tool: inspector.Inspector) -> None:
@@ -278,7 +375,7 @@ def test_the_codebook_panel_orders_by_distance_and_counts_use(atlas: Atlas) -> N
     row, position = 4, 1
     code, book = atlas.ids.code_ids[row, position], atlas.ids.codebook[position]
     page = views.codebook_view(atlas, State((row,), row, level=position + 1))
-    shown = [int(number) for number in re.findall(r'title="level 2, code (\d+)"', page)]
+    shown = [int(number) for number in re.findall(r'data-level="2" data-code="(\d+)"', page)]
     order = np.argsort(np.linalg.norm(book - book[code], axis=1), kind="stable")
     assert shown == [other for other in order if other != code][: views.CODES]
     use = (atlas.ids.code_ids[1:, position] == code).sum()
@@ -366,6 +463,7 @@ def test_each_control_changes_the_state_and_what_is_shown(atlas: Atlas, tool: in
         ("level", lambda: setattr(controls["level"], "value", 2)),
         ("compared", lambda: setattr(controls["compared"], "value", "chance")),
         ("colour", lambda: setattr(controls["colour"], "value", "popularity")),
+        ("words", lambda: setattr(controls["words"], "value", False)),
         ("selected", lambda: setattr(tool.map.scatter.widget, "selection", np.array([3, 8, 4], dtype=np.uint32))),
         ("wanted", lambda: setattr(tool.codes[1], "value", int(atlas.ids.code_ids[3, 1]))),
         ("selected", controls["clear"].click),
