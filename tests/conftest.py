@@ -1,6 +1,7 @@
 """Set-up that must run before the first import of torch, matplotlib or the core."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE", MPLBACKEND="Agg")
@@ -42,6 +43,16 @@ def cache() -> Path:
     from bbqrec_lab.datasets import download
 
     return download.cache_dir()
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Undo changes of the environment: commands fix threads and the path of modules for all that run after them."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

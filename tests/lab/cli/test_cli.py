@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from tiny import semantic_ids
 
-from bbqrec_lab import cli
+from bbqrec_lab import cli, store
 from bbqrec_lab.datasets import bundle, download, features, reading, sources, usable
 from bbqrec_lab.experiments import fitting, runs, variants
 from bbqrec_lab.suite import lab
@@ -144,6 +144,7 @@ def test_ids_of_a_run_are_written_where_asked(tmp_path: Path, capsys: pytest.Cap
     run.mkdir()
     table.save(run / "ids.npz")
     pl.DataFrame({"item_id": ["x", "y", "z"], "title": [None] * 3}).write_parquet(run / "items.parquet")
+    store.finish(run, {})
     assert cli.main(["ids", "--run", str(run), "--to", str(tmp_path / "out" / "index.json")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.json")
     written = json.loads((tmp_path / "out" / "index.json").read_text())

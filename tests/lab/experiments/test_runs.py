@@ -35,7 +35,7 @@ from bbqrec_lab.experiments.variants import (
     trained_as,
     variant_config,
 )
-from bbqrec_lab.store import Store, save_arrays
+from bbqrec_lab.store import Store, finish, save_arrays
 
 EVALUATION = EvaluationConfig(early_users=23, beam=20, exact_items=1000, batch=16)
 COLUMNS = [
@@ -439,6 +439,7 @@ def made_up(tmp_path, variant, seed, greater):
     ranks = metrics.Ranks(np.array(greater, np.int32), np.ones(users, np.int32), np.ones((users, 20), np.int32))
     for mode in ("included", "filtered"):
         save_arrays(folder / f"ranks_{mode}.npz", **ranks._asdict())
+    finish(folder, {})
     return Result(variant, seed, pl.DataFrame(), pl.DataFrame(), folder)
 
 

@@ -109,7 +109,7 @@ def test_settings_of_the_data_reach_rows_and_notebooks(
     data = SimpleNamespace(name="toy", data_hash="00aa11bb", content_hash="00aa11bb" * 5)
     monkeypatch.setattr(sources, "load", lambda name, options, encoded: read.append(options.text_encoder) or data)
     monkeypatch.setattr(variants, "reads_features", lambda variant, config: True)
-    monkeypatch.setattr(runs, "run_variant", lambda data, variant, config, store: config.data.text_encoder)
+    monkeypatch.setattr(runs, "find_row", lambda data, variant, config, store: config.data.text_encoder)
     asked = _request(tmp_path, overrides={"text_encoder": "ngrams"})
     assert reproduce.reproduce(asked) == 0
     assert {given["overrides"]["text_encoder"] for _, given in job.notebooks} == {"ngrams"}
