@@ -31,7 +31,7 @@ def project(
     if len(vectors) < 3:
         raise ValueError(f"a map needs at least three vectors, got {len(vectors)}")
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    digest = hashlib.sha256(vectors).hexdigest()[:16]
+    digest = hashlib.sha256(vectors).hexdigest()
     package = "umap-learn" if method == "umap" else "scikit-learn"
     key = {"vectors": digest, "shape": vectors.shape, "method": method, "seed": seed, "version": version(package)}
 

@@ -16,7 +16,7 @@ from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments.presets import default_config
 from bbqrec_lab.settings import DataConfig
-from bbqrec_lab.store import load_arrays, save_arrays, write_atomic
+from bbqrec_lab.store import load_arrays, replace_synced, save_arrays, write_atomic
 
 FOLDER = ROOT / "figures"
 NOTE = "committed.json"  # in an archive: the key of the run, and the hash of the events that it ranks
@@ -58,7 +58,7 @@ def write(path: Path, directory: Path, key: Mapping[str, object], data: NamedDat
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # ZipInfo: a fixed date
-    partial.replace(path)
+    replace_synced(partial, path)
 
 
 def find(path: Path, key: Mapping[str, object], data: NamedDataset, options: DataConfig) -> dict[str, object] | None:
