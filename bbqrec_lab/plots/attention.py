@@ -13,6 +13,7 @@ from bbqrec_lab.plots.style import (
     INK,
     ORDERED,
     SIGNED,
+    WIDEST,
     legend_below,
     log_counts,
     look,
@@ -66,7 +67,8 @@ def heat_maps(
     top = max(float(np.abs(values).max()) for values in finite if len(values)) or 1.0
     scale = {"cmap": SIGNED if signed else ORDERED, "vmin": -top if signed else 0, "vmax": top}
     fig, axes = _map_panels(len(maps), rows, columns, cell=0.42 if numbers else 0.26)
-    fig.set_layout_engine("compressed")  # the plain engine lets long names of square cells reach the label below
+    fig.set_layout_engine("compressed", rect=(0, 0, 0.97, 1))  # the plain engine lets long names of square cells reach
+    # the label below; this one gives the label of the colour bar a little less room than it needs
     for ax, (title, values) in zip(axes, maps.items(), strict=False):
         image = ax.imshow(values, aspect="equal", **scale)
         ax.set_title(title)
@@ -88,7 +90,9 @@ def _map_panels(count: int, rows: Sequence[str], columns: Sequence[str], cell: f
     across = 2 if count == 4 else min(count, 3)
     down = -(-count // across)
     beside, below = 0.07 * max(map(len, rows)), 0.07 * max(map(len, columns))
-    width = cell * len(columns) + 0.15 + (beside + 1.1) / across
+    around = 0.15 + (beside + 1.1) / across
+    cell = min(cell, (WIDEST / across - around) / len(columns))  # as the widest figure will draw it
+    width = cell * len(columns) + around
     fig, axes = panels(across, down, width=width, height=cell * len(rows) + 0.35 + (below + 0.2) / down)
     for ax in axes.flat[count:]:
         ax.remove()
