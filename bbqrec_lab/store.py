@@ -105,11 +105,13 @@ class Store:
         Raises: OSError if the result cannot be written, such as in a store that can only be read.
         """
         final = self.path(kind, key)
-        if final.exists() and not damage(final):  # without a lock, so that a folder that may only be read can be used
+        if final.exists() and not damage(
+            final, key=key
+        ):  # without a lock, so that a folder that may only be read can be used
             return final
         self.root.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{final}.lock"):
-            if final.exists() and (damaged := damage(final)):  # another process may have made it again by now
+            if final.exists() and (damaged := damage(final, key=key)):  # another process may have made it again by now
                 _set_aside(final, damaged)
             if not final.exists():
                 partial = final.with_name(final.name + ".partial")
@@ -154,16 +156,18 @@ def finish(directory: Path, key: Mapping[str, object]) -> None:
         sync(folder)
 
 
-def damage(directory: Path, only: str = "*", but: str = "") -> str:
+def damage(directory: Path, only: str = "*", but: str = "", key: Mapping[str, object] | None = None) -> str:
     """The first file of a finished result that is missing or differs from the manifest; empty if none does.
 
     Sizes are compared before checksums, and a file that this process has checked is read again only if it has changed.
 
-    Args: only, but: patterns of the files to check, and of those to leave out.
+    Args: only, but: patterns of the files to check, and of those to leave out. key: that the manifest has to hold.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         sums, sizes = dict(manifest["sha256"]), dict(manifest.get("size", {}))
+        if key is not None and key_hash(manifest["key"]) != key_hash(key):
+            return MANIFEST
     except (OSError, ValueError, KeyError, TypeError):
         return MANIFEST
     names = [name for name in sums if fnmatch(name, only) and not fnmatch(name, but)]

@@ -48,6 +48,7 @@ def cache() -> Path:
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """Undo changes of the environment: commands fix threads and the path of modules for all that run after them."""
+    os.environ.pop("PYTHONSAFEPATH", None)  # of a command that a fixture of the module ran
     before = dict(os.environ)
     yield
     for name in os.environ.keys() - before.keys():

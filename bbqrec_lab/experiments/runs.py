@@ -15,7 +15,7 @@ import polars as pl
 import torch
 from filelock import FileLock
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 from bbqrec_core import (
@@ -450,7 +450,7 @@ def _fit(
     make = partial(make_model, features=item_features(data) if config.recommender.features else None)
     recommender, log = fit_recommender(data, ids, config.recommender, config.evaluation, config.seed, where, make, bar)
     state = {name: value.contiguous().to("cpu", copy=True) for name, value in recommender.model.state_dict().items()}
-    save_file(state, directory / "model.safetensors")
+    write_atomic(directory / "model.safetensors", save(state))  # `save_file` has errors of its own for a full disk
     return recommender, log.epochs
 
 

@@ -257,3 +257,13 @@ def test_arrays_of_objects_are_refused_when_read(tmp_path):
     save_arrays(tmp_path / "x.npz", a=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="pickle"):
         load_arrays(tmp_path / "x.npz")
+
+
+def test_a_manifest_with_another_key_is_damaged(tmp_path, capsys):
+    store, make = Store(tmp_path), Counter()
+    path = store.get("run", KEY, make)
+    manifest = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps(manifest | {"key": {**manifest["key"], "seed": 99}}))
+    store.get("run", KEY, make)
+    assert make.calls == 2
+    assert f"{MANIFEST} is damaged" in capsys.readouterr().err

@@ -80,7 +80,6 @@ def fit(root: Path, last: int) -> int:
         for name in OPERATIONS:
             setattr(os, name, count.before(getattr(os, name)))
         np.savez = count.half(np.savez, 0)
-        runs.save_file = count.half(runs.save_file, 1)
         pl.DataFrame.write_parquet = count.half(pl.DataFrame.write_parquet, 1)
         pl.DataFrame.write_csv = count.half(pl.DataFrame.write_csv, 1)
         runs.run_variant(data, "bbqrec", CONFIG, Store(root))

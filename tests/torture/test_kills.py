@@ -23,9 +23,10 @@ class Kennel:
     def __init__(self, errors: Path) -> None:
         self.errors = errors
         command = [sys.executable, str(Path(__file__).with_name("kennel.py"))]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors.open("a"), text=True
-        )
+        with errors.open("a") as told:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, text=True
+            )
         assert self.process.stdout.readline() == "ready\n"
 
     def fit(self, root: Path, last: int = 0, after: float = -1.0) -> tuple[int, int]:
