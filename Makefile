@@ -37,7 +37,7 @@ help: ## list these targets
 	@echo 'make figures     set up .venv, run make reproduce, copy the figures and tables of README and notebooks to figures/'
 	@echo 'make full        set up .venv, train rows of preset full one by one, keep each in figures/ when it is done (hours; may be'
 	@echo '                 stopped at any time: make full DATASET=path/to/bundle ARGS="--rows bbqrec,sasrec --seeds 0 --minutes 60")'
-	@echo 'make full-gpu    on a machine with a GPU: the tests of devices, then one seed of the first rows, at most 12 minutes per dataset'
+	@echo 'make full-gpu    on a machine with a GPU: the tests of devices, then one seed of rows; none starts after 12 minutes'
 	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), compare the speed of the core with them: runs/bench/bench.csv'
 	@echo '                 (one row, small scale: make bench ARGS="--only quantize --scale 0.01")'
 	@echo 'make setup       only set up .venv (takes minutes the first time)'

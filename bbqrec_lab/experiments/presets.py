@@ -61,7 +61,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "recommender.epoch_steps": 300,
         "recommender.lr": 0.004,
     },
-    "full": {  # whole passes over the data, until validation stops them: at most 40 minutes of a core on ml-1m
+    "full": {  # whole passes over the data, until validation stops them
         "tokenizer.epochs": 16,
         "tokenizer.epoch_steps": 200,
         "recommender.max_events": 100,
