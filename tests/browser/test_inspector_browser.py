@@ -1,5 +1,6 @@
 """The codebook inspector in a real browser: each control by mouse and by keyboard, in JupyterLab and Voila."""
 
+import io
 import json
 import re
 import statistics
@@ -19,6 +20,7 @@ from browser import (
     said_milliseconds,
     words,
 )
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 WIDGET = ".bb-inspector"
@@ -350,6 +352,23 @@ def test_a_second_map_shares_selection_and_view(desk: Desk) -> None:
     assert not second.is_visible()
     desk.does(lambda: desk.control("Compare with").select_option("nothing"))
     desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
+
+
+def test_the_map_follows_the_theme(desk: Desk) -> None:
+    def corner() -> int:
+        """Brightness of the map where no point lies."""
+        return Image.open(io.BytesIO(desk.picture())).convert("L").getpixel((3, 3))
+
+    def turn(theme: str) -> None:
+        desk.page.evaluate(f"() => jupyterapp.commands.execute('apputils:change-theme', {{ theme: '{theme}' }})")
+
+    assert corner() > 240
+    turn("JupyterLab Dark")
+    desk.box.and_(desk.page.locator(".bb-dark")).wait_for()
+    assert corner() < 30
+    turn("JupyterLab Light")
+    desk.page.wait_for_function("() => !document.querySelector('.bb-dark')")
+    assert corner() > 240
 
 
 @pytest.mark.parametrize("key", ["", "Space", "Enter"])

@@ -262,11 +262,14 @@ class MapOverlay(anywidget.AnyWidget):
     .bb-layer > div { position: absolute; left: 0; top: 0; will-change: transform; }
     .bb-word { font: 600 12px/1.3 var(--jp-ui-font-family, system-ui, sans-serif); color: #222; white-space: nowrap;
       text-shadow: 0 0 2px #fff, 0 0 2px #fff, 0 0 4px #fff, 0 0 4px #fff, 0 0 6px #fff; }
+    .bb-dark .bb-word { color: #f0f0f0;
+      text-shadow: 0 0 2px #111, 0 0 2px #111, 0 0 4px #111, 0 0 4px #111, 0 0 6px #111; }
     .bb-shot { display: grid; place-items: center;
       width: calc(42px * var(--bb-large)); height: calc(56px * var(--bb-large)); }
     .bb-shot img, .bb-shot svg { max-width: 100%; max-height: 100%; display: block; border-radius: 3px;
       box-shadow: 0 0 0 2px var(--bb-group), 0 1px 4px 2px #0004; }
     .bb-shot svg rect { fill: #f6f6f6; stroke: none; }
     .bb-shot.bb-chosen img, .bb-shot.bb-chosen svg { box-shadow: 0 0 0 2px var(--bb-group), 0 0 0 5px #111; }
+    .bb-dark .bb-shot.bb-chosen :is(img, svg) { box-shadow: 0 0 0 2px var(--bb-group), 0 0 0 5px #fff; }
     .bb-scatter [role=group]:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -2px; }
     """

@@ -6,6 +6,7 @@ Both widgets here are invisible: they act on the elements around them.
 from collections.abc import Callable, Mapping
 
 import anywidget
+import traitlets
 
 
 class Clicks(anywidget.AnyWidget):
@@ -16,10 +17,14 @@ class Clicks(anywidget.AnyWidget):
     around it and then its code. Chips inside `data-other` belong to another tokenizer and report nothing. Enter and
     Space do the same; the chips of cards and neighbours cannot be reached by Tab, because there are too many.
 
+    `dark` says whether the page has a dark theme now. Pages without a kernel keep the light map.
+
     Choice: `container` queries lay out by the width of the notebook, which side bars change, not of the window.
 
     Args: picked: called with each report.
     """
+
+    dark = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, picked: Callable[[Mapping[str, object]], object]) -> None:
         super().__init__(layout={"display": "none"})
@@ -39,6 +44,26 @@ class Clicks(anywidget.AnyWidget):
       const chip = target.closest(".bb-chip"), codes = chip && codesOf(chip), item = target.closest("[data-row]");
       if (codes) return { codes };
       return item ? { row: Number(item.dataset.row) } : null;
+    }
+    function isDark(element) {  // by the nearest background that is not transparent
+      for (let at = element; at; at = at.parentElement) {
+        const [r, g, b, alpha = 1] = getComputedStyle(at).backgroundColor.match(/[\d.]+/g).map(Number);
+        if (alpha > 0.5) return 0.299 * r + 0.587 * g + 0.114 * b < 128;
+      }
+      return false;
+    }
+    function followTheme(model, box) {
+      const tell = () => {
+        const dark = isDark(box);
+        if (dark === model.get("dark")) return;
+        model.set("dark", dark);
+        model.save_changes();
+      };
+      const watch = new MutationObserver(() => setTimeout(tell, 300));  // the style sheet of a theme is loaded later
+      const attributes = { attributes: true, attributeFilter: ["class", "data-theme", "data-jp-theme-name"] };
+      for (const one of [document.documentElement, document.body]) watch.observe(one, attributes);
+      tell();
+      return () => watch.disconnect();
     }
     function attach(model, box) {
       const panels = box.querySelector(".bb-panels");
@@ -86,12 +111,19 @@ class Clicks(anywidget.AnyWidget):
       prepare();
     }
     function render({ model, el }) {
+      let over = false, end = () => {};
       const wait = (tries) => {
         const box = el.closest(".bb-inspector");
-        if (box?.querySelector(".bb-panels")) attach(model, box);
-        else if (tries) setTimeout(wait, 100, tries - 1);
+        if (over) return;
+        if (!box?.querySelector(".bb-panels")) {
+          if (tries) setTimeout(wait, 100, tries - 1);
+          return;
+        }
+        attach(model, box);
+        end = followTheme(model, box);
       };
       wait(600);
+      return () => { over = true; end(); };
     }
     export default { render };
     """

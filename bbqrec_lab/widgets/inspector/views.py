@@ -20,8 +20,10 @@ ALONE = (
     "Only one tokenizer was given. To compare it with another one, add a name such as tiger or random-ids to the list "
     "of names for survey_workspace; a tokenizer that is missing is trained."
 )
-GREY = "#d4d4d4"  # points of the map in no coloured group
-CHOSEN = "#111111"  # selected points of the map
+PAPER = {False: "white", True: "#111111"}  # background of the map, in light and in dark themes
+GREY = {False: "#d4d4d4", True: "#5a5a5a"}  # points of the map in no coloured group
+FADED = {False: 0.4, True: 0.7}  # opacity of the other points beside selected ones
+CHOSEN = {False: "#111111", True: "#ffffff"}  # selected points of the map
 CAUTION = {
     "PCA": "PCA map: the two directions in which the vectors differ most; near points can differ in other directions",
     "UMAP": "UMAP map: near points are similar; large distances have no meaning",
@@ -175,7 +177,7 @@ def _pairs_together(codes: Int[np.ndarray, "items"]) -> tuple[int, int]:
 
 def legend_view(atlas: Atlas, state: State) -> Html:
     """The legend of the map. Grey points and the selection are described in words: neither is a group."""
-    told = [f"Black: {len(state.selected):,} selected." if state.selected else "Click a point, or draw a lasso."]
+    told = [f"Ringed: {len(state.selected):,} selected." if state.selected else "Click a point, or draw a lasso."]
     told.append(f"{CAUTION[atlas.method]}.")
     if state.words:
         told.append("Words: typical of the items around them.")
@@ -199,7 +201,7 @@ def _legend(atlas: Atlas, state: State, told: list[str]) -> Html:
     if not groups:
         shown = f"There are no groups for the colouring {html.escape(by)}."
     rest = atlas.items.n_items - int(np.any([*groups.values()], axis=0).sum()) if groups else atlas.items.n_items
-    grey = [f"Pale grey: {counted(rest)} in no coloured group."] if rest else []
+    grey = [f"Grey: {counted(rest)} in no coloured group."] if rest else []
     name = f'<b class="bb-key">{html.escape(atlas.name)}</b> ' if state.beside and state.compared else ""
     return Html(f"<p>{name}{shown}</p><p>{' '.join([*grey, *told])}</p>")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+from matplotlib.colors import to_rgba
 
 from bbqrec_lab.notebook import Workspace
 from bbqrec_lab.store import write_atomic
@@ -132,6 +133,15 @@ class Inspector:
         board.press(controls["save"], self._save)
         board.watch(controls["state"], self._restore)
         board.listeners += [self._follow, self._follow_codes, self.second.follow, self.map.follow]
+        self.clicks.observe(lambda change: self._follow_theme(change["new"]), names="dark")
+
+    def _follow_theme(self, dark: bool) -> None:
+        """Draw the maps on the background of the page's theme."""
+        mark = self.box.add_class if dark else self.box.remove_class
+        mark("bb-dark")
+        self.map.set_theme(dark)
+        self.second.set_theme(dark)
+        self.overlay.paint(*self.map.groups(self.board.state.colour))
 
     def _place_beside(self, wanted: bool) -> None:
         """Show or hide the second map; without a tokenizer to compare with, take the first of the others."""
@@ -243,10 +253,10 @@ def offer(chooser: Any, options: list[tuple[str, Any]], value: Any) -> None:
 class ItemMap:
     """All items as points of a WebGL scatter plot; a lasso or a click selects items.
 
-    Args: board: its state holds the selection and the colouring.
+    Args: board: its state holds the selection and the colouring. dark: whether the page has a dark theme.
     """
 
-    def __init__(self, atlas: Atlas, board: StateBoard) -> None:
+    def __init__(self, atlas: Atlas, board: StateBoard, dark: bool = False) -> None:
         import jscatter
         import pandas as pd
 
@@ -258,16 +268,16 @@ class ItemMap:
         columns["item"] = [
             f"{named(atlas.items, row)} · ID {_joined(atlas, row)}" for row in range(1, len(atlas.plane) + 1)
         ]
-        self.board, self.columns, self.coloured = board, columns, ""
+        self.board, self.columns, self.coloured, self.dark = board, columns, "", dark
         self.scatter = jscatter.Scatter(data=pd.DataFrame(columns), x="x", y="y", height=MAP_HEIGHT)
         self.scatter.xy(x_scale=padded(columns["x"], 0.04), y_scale=padded(columns["y"], 0.04))
         self.scatter.options(regl_scatterplot_options={"height": "auto", "pointSizeSelected": 4})
         self.box = self.scatter.show(["pan_zoom", "lasso", "full_screen", "download", "reset"])
-        self.scatter.background("white")
+        self.scatter.background(views.PAPER[dark])
         self.scatter.axes(False)
         self.scatter.size(float(np.clip(30_000 / len(atlas.plane), 3, 8)))
         # The default opacity by density hides isolated points. The call has an effect only after `show`.
-        self.scatter.opacity(0.9, by=None, unselected=0.4)
+        self.scatter.opacity(0.9, by=None, unselected=views.FADED[dark])
         self.scatter.mouse("lasso")
         self.scatter.tooltip(True, properties=["color"], histograms=False, preview="item", preview_text_lines=5)
         self.scatter.widget.view_sync = f"bb-{id(board)}"  # maps with the same mark show the same part
@@ -275,7 +285,23 @@ class ItemMap:
 
     def groups(self, by: str) -> tuple[np.ndarray, list[str]]:
         """The group of each point in a colouring, and the colours of the groups."""
-        return self.columns[by].codes, list(self.colours[by].values())
+        return self.columns[by].codes, list(self._colours(by).values())
+
+    def _colours(self, by: str) -> dict[str, str]:
+        """The colour of each group of a colouring, under the theme of the page."""
+        known = self.colours[by]
+        return known | ({REST: views.GREY[self.dark]} if REST in known else {})
+
+    def set_theme(self, dark: bool) -> None:
+        """Draw the map on the background of a light or a dark theme."""
+        if dark == self.dark:
+            return
+        self.dark = dark
+        with self.scatter.widget.hold_sync():
+            # Not `scatter.background`: after `show`, it brings back the axes and the legend, whose colours it sets.
+            self.scatter.widget.background_color = list(to_rgba(views.PAPER[dark]))
+            self.scatter.widget.opacity_unselected = views.FADED[dark]
+            self._paint(self.coloured)
 
     def _selected(self, change: Mapping[str, Any]) -> None:
         points = [] if change["new"] is None else np.asarray(change["new"]).astype(int).tolist()
@@ -296,11 +322,12 @@ class ItemMap:
         """Colour the points; all are grey if this tokenizer has no such level."""
         self.coloured = by
         if by not in self.colours:
-            self.scatter.color(default=views.GREY, by=None)
+            self.scatter.color(default=views.GREY[self.dark], by=None)
             return
-        self.scatter.color(by=by, map=self.colours[by])
+        self.scatter.color(by=by, map=self._colours(by))
         # Fewer of these than groups would be ignored: a selected point would keep the colour of its group.
-        self.scatter.widget.color_selected = self.scatter.widget.color_hover = [views.CHOSEN] * len(self.colours[by])
+        chosen = [views.CHOSEN[self.dark]] * len(self.colours[by])
+        self.scatter.widget.color_selected = self.scatter.widget.color_hover = chosen
 
 
 class SecondMap:
@@ -314,7 +341,13 @@ class SecondMap:
     def __init__(self, atlas: Atlas, board: StateBoard) -> None:
         self.atlas, self.board = atlas, board
         self.maps: dict[str, ItemMap] = {}
-        self.box, self.desk = widgets.VBox(), widgets.Box()
+        self.box, self.desk, self.dark = widgets.VBox(), widgets.Box(), False
+
+    def set_theme(self, dark: bool) -> None:
+        """Draw this map, and those of tokenizers chosen later, under a light or a dark theme."""
+        self.dark = dark
+        for one in self.maps.values():
+            one.set_theme(dark)
 
     def follow(self, state: State) -> None:
         """Show the map of the compared tokenizer if the state asks for it, else none."""
@@ -324,7 +357,7 @@ class SecondMap:
             self.desk.remove_class("bb-beside")
             return
         if name not in self.maps:
-            self.maps[name] = ItemMap(under(self.atlas, name), self.board)
+            self.maps[name] = ItemMap(under(self.atlas, name), self.board, self.dark)
         there = self.maps[name]
         there.follow(state)
         if self.box.children != (there.box,):
@@ -352,6 +385,6 @@ def as_column(groups: Mapping[str, np.ndarray], colours: list[str], points: int)
     names = np.full(points, REST, dtype=object)
     for name, member in reversed(groups.items()):
         names[member] = name
-    known = {**dict(zip(groups, colours, strict=True)), REST: views.GREY}
+    known = {**dict(zip(groups, colours, strict=True)), REST: views.GREY[False]}
     present = {name: colour for name, colour in known.items() if (names == name).any()}
     return pd.Categorical(names, categories=list(present)), present

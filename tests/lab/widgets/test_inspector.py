@@ -132,11 +132,11 @@ def test_the_legend_counts_grey_points_and_fits_the_method(atlas: Atlas) -> None
     grey = atlas.items.n_items - int(np.any([*colouring(atlas, by).values()], axis=0).sum())
     assert grey > 0, "the case has grey points"
     page = plain(views.legend_view(atlas, State((1, 2), 1, by)))
-    assert f"Pale grey: {counted(grey)} in no coloured group. Black: 2 selected. PCA map" in page
+    assert f"Grey: {counted(grey)} in no coloured group. Ringed: 2 selected. PCA map" in page
     assert "UMAP" not in page
     assert "UMAP map: near points are similar" in plain(views.legend_view(replace(atlas, method="UMAP"), State()))
-    assert views.GREY not in views.legend_view(atlas, State(colour=by)), "grey has no key as a group has"
-    assert "Pale grey" not in plain(views.legend_view(atlas, State(colour="popularity"))), "each item has a band"
+    assert views.GREY[False] not in views.legend_view(atlas, State(colour=by)), "grey has no key as a group has"
+    assert "Grey: " not in plain(views.legend_view(atlas, State(colour="popularity"))), "each item has a band"
 
 
 def test_cards_and_neighbours_show_item_ids_and_the_focus(atlas: Atlas) -> None:
@@ -311,6 +311,27 @@ def test_selected_points_are_black_whatever_their_group(tool: inspector.Inspecto
         tool.board.change(colour=by)
         seen = tool.map.scatter.widget
         assert len(seen.color) == len(seen.color_selected) == len(seen.color_hover), "otherwise they are ignored"
+
+
+def test_all_maps_follow_the_theme_of_the_page(tool: inspector.Inspector) -> None:
+    tool.board.change(colour="collision group", compared="chance", beside=True)
+    first, second = tool.map.scatter.widget, tool.second.maps["chance"].scatter.widget
+    light = [(one.background_color, one.color, one.color_selected) for one in (first, second)]
+    assert light[0][0] == [1, 1, 1, 1]
+    frames = list(tool.overlay.colours)
+    tool.clicks.dark = True
+    assert "bb-dark" in tool.box._dom_classes
+    for one, (_, colours, _) in zip((first, second), light, strict=True):
+        assert max(one.background_color[:3]) < 0.1
+        assert one.color_selected == ["#ffffff"] * len(colours), "selected points are white"
+        changed = [was for was, now in zip(colours, one.color, strict=True) if was != now]
+        assert len(changed) <= 1, "the colours of the groups stay, only grey becomes darker"
+    assert views.GREY[True] in tool.overlay.colours
+    tool.board.change(compared="")
+    tool.board.change(compared="chance")
+    tool.clicks.dark = False
+    assert [(one.background_color, one.color, one.color_selected) for one in (first, second)] == light
+    assert (tool.overlay.colours, "bb-dark" in tool.box._dom_classes) == (frames, False)
 
 
 def test_colourings_cover_what_they_say(atlas: Atlas) -> None:
