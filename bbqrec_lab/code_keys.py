@@ -8,6 +8,7 @@ import ast
 import hashlib
 from collections.abc import Collection
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that contains both packages
@@ -92,3 +93,11 @@ def _home(source: str, name: str, root: Path) -> str:
             if name == (alias.asname or alias.name):
                 return _home(_absolute(node, source, root), alias.name, root)
     return source
+
+
+def packages_hash() -> str:
+    """Hash of the version and the code of both packages, 32 hex digits."""
+    files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
+    code = code_hash(alone=sorted(names), root=ROOT)
+    return hashlib.sha256(f"{version('bbqrec')}\n{code}".encode()).hexdigest()[:DIGITS]

@@ -31,6 +31,7 @@ def reproduce(
     seeds: Annotated[str, Parameter(help="Seeds of the trained rows.")] = "0,1,2",
     only: Annotated[str, Parameter(help="Only these notebooks, such as 02,05.", show_default=False)] = "",
     jobs: Annotated[int | None, Parameter(help="Parallel rows or notebooks; default: one per core, at most 8.")] = None,
+    cluster: Annotated[str, Parameter(help="dask://HOST:PORT or slurm instead of this machine.")] = "",
     json: Json = False,
 ) -> int:
     """Run all variants and notebooks; writes tables and figures."""
@@ -41,7 +42,7 @@ def reproduce(
     jobs = min(8, cores) if jobs is None else jobs
     seed_list, numbers = parse_seeds(seeds), names(only)
     asked = options.dataset, options.preset, seed_list, numbers, jobs, options.out
-    return suite.reproduce(suite.Request(*asked, overrides=options.overrides, as_json=json))
+    return suite.reproduce(suite.Request(*asked, overrides=options.overrides, as_json=json, cluster=cluster))
 
 
 @app.command(

@@ -7,11 +7,10 @@ import sys
 import tempfile
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bbqrec_lab.code_keys import PACKAGES, ROOT, code_hash
+from bbqrec_lab.code_keys import ROOT, packages_hash
 from bbqrec_lab.safe_path import VARIABLE
 from bbqrec_lab.store import file_hash, key_hash, write_atomic
 from bbqrec_lab.suite.process_pool import Failure, run_all
@@ -72,13 +71,6 @@ def parameters_for(path: Path, given: dict[str, object], seeds: str) -> dict[str
         there = ", ".join(declared) or "none"
         raise ValueError(f"{path.name} does not declare {', '.join(missing)}: its parameters cell has {there}")
     return given | ({"seeds": seeds} if "seeds" in declared else {})
-
-
-def packages_hash() -> str:
-    """Hash of the version and the code of both packages, 32 hex digits."""
-    files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
-    names = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files}
-    return key_hash({"version": version("bbqrec"), "code": code_hash(alone=sorted(names), root=ROOT)})
 
 
 def _cause(error: Exception) -> str:
@@ -234,8 +226,10 @@ def run_notebook(
     return "done"
 
 
-def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, content_hash: str, jobs: int) -> dict[str, str]:
-    """Execute the unfinished notebooks, `jobs` at a time; return the causes of failure by notebook name.
+def run_notebooks(
+    plan: dict[Path, dict[str, object]], run: Path, content_hash: str, jobs: int, cluster: str = ""
+) -> dict[str, str]:
+    """Execute the unfinished notebooks, `jobs` at a time or on a cluster; return the causes of failure by name.
 
     Choice: with several jobs, the last notebooks start first, because they take longest.
     """
@@ -246,5 +240,6 @@ def run_notebooks(plan: dict[Path, dict[str, object]], run: Path, content_hash: 
     rows = [(name,) for name in (names if jobs == 1 else reversed(names))]
     records = {(name,): _record(run / "notebooks" / f"{name}.done.json").get("seconds") for name in names}
     expected = {row: seconds for row, seconds in records.items() if seconds}
-    outcomes = {row[0]: out for row, out in run_all(work, rows, jobs, run / "logs", "notebook", expected).items()}
+    found = run_all(work, rows, jobs, run / "logs", "notebook", expected, cluster)
+    outcomes = {row[0]: out for row, out in found.items()}
     return {name: outcomes[name].cause for name in names if isinstance(outcomes[name], Failure)}

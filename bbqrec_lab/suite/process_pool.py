@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from bbqrec_lab.safe_path import protect_children
+from bbqrec_lab.suite.clusters import executor_on
 from bbqrec_lab.suite.progress import Log, Row, Shown, board_of
 from bbqrec_lab.threads import use_one_thread
 
@@ -44,6 +45,7 @@ def _prepare_worker() -> None:
 
 def _guarded(work: Callable[..., object], logs: Mapping[Row, Path], row: Row) -> tuple[object, float]:
     """Call `work(*row)` in a worker and return result and seconds; output goes to its log, errors become `Failure`."""
+    use_one_thread()
     start, log = time.monotonic(), logs[row]
     log.parent.mkdir(parents=True, exist_ok=True)
     with Log(log) as file, redirect_stdout(file), redirect_stderr(file):
@@ -63,15 +65,18 @@ def run_all(
     logs: Path,
     unit: str = "row",
     expected: Mapping[Row, float] | None = None,
+    cluster: str = "",
 ) -> dict[Row, object]:
-    """Call `work(*row)` for every row, `jobs` at a time, in fresh worker processes (spawn).
+    """Call `work(*row)` for every row, `jobs` at a time, in fresh worker processes (spawn), or on a cluster.
 
     A row that raises, returns a `Failure` or loses its process becomes a `Failure`; the others finish. After a process
     dies, the remaining rows run one at a time: the likely cause is memory, and the next death has a known row.
 
     Args: work: a picklable function with picklable arguments and result; a string result is displayed. jobs: at least
-        1. logs: folder with one file per row. unit: the word for a row. expected: seconds per row in an earlier run.
+        1; on a cluster, all rows are submitted. logs: folder with one file per row. unit: the word for a row.
+        expected: seconds per row in an earlier run. cluster: see `clusters`; empty for processes of this machine.
     Returns: result or `Failure` per row, in the order of `rows`.
+    Raises: ValueError if the cluster cannot be used.
     """
     use_one_thread()
     protect_children()
@@ -79,6 +84,10 @@ def run_all(
     width, board = jobs, board_of(rows, logs, jobs, unit, expected or {})
     with Shown(board) as shown:
         report = partial(_report, shown)
+        if cluster and rows:
+            with executor_on(cluster, logs / "cluster") as (executor, board.jobs):
+                _collect(executor, partial(_guarded, work, board.logs), rows, outcomes, report)
+            return {row: outcomes[row] for row in rows}
         while left := [row for row in rows if row not in outcomes]:
             broken = _one_pool(partial(_guarded, work, board.logs), left, min(width, len(left)), outcomes, report)
             left = [row for row in left if row not in outcomes]
@@ -109,30 +118,40 @@ def _one_pool(
     """Fill `outcomes` with one pool. Return whether a worker died; the pool then ends with rows left over."""
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(width, multiprocessing.get_context("spawn"), initializer=_prepare_worker)
-    broken = False
     try:
-        # During its imports, a worker would print a traceback on Ctrl-C. Therefore it starts with the signal blocked.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            pending = {pool.submit(work, row): row for row in rows}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        while pending and not broken:
-            finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
-            for future in finished:
-                row, error = pending.pop(future), future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    broken = True
-                    continue
-                failure = Failure(f"{type(error).__name__}: {error}"), 0.0
-                outcomes[row], seconds = failure if error else future.result()
-                report(row, outcomes[row], seconds)
-    except BrokenProcessPool:  # a worker died during the submission of the rows
-        broken = True
+        return _collect(pool, work, rows, outcomes, report)
     except BaseException:
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-    return broken
+
+
+def _collect(
+    executor: Executor,
+    work: Callable[[tuple], object],
+    rows: Sequence[tuple],
+    outcomes: dict[tuple, object],
+    report: Callable[[Row, object, float], None],
+) -> bool:
+    """Submit all rows and fill `outcomes`. Return whether the executor broke; rows are then left over."""
+    try:
+        # During its imports, a worker would print a traceback on Ctrl-C. Therefore it starts with the signal blocked.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending = {executor.submit(work, row): row for row in rows}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    except BrokenProcessPool:  # a worker died during the submission of the rows
+        return True
+    while pending:
+        finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+        for future in finished:
+            row, error = pending.pop(future), future.exception()
+            if isinstance(error, BrokenProcessPool):
+                return True
+            failure = Failure(f"{type(error).__name__}: {error}"), 0.0
+            outcomes[row], seconds = failure if error else future.result()
+            report(row, outcomes[row], seconds)
+    return False

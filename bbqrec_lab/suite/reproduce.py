@@ -11,7 +11,7 @@ from bbqrec_lab.experiments.presets import PRESETS
 from bbqrec_lab.experiments.runs import run_folder
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite import notebooks, process_pool, report
+from bbqrec_lab.suite import clusters, notebooks, process_pool, report
 from bbqrec_lab.threads import use_one_thread
 
 BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours; finished parts are kept"}
@@ -26,8 +26,10 @@ class Request:
         seeds: seeds of the main table; notebooks use the first one. only: notebook numbers such as `02`; () for all.
         jobs: parallel rows, then parallel notebooks, one thread each. out: folder of all output.
         overrides: settings of how the data are read, for every row and notebook. as_json: print the rows of the main
-            table as JSON instead of the readable table.
-    Raises: ValueError for an unknown preset or dataset, missing, repeated or negative seeds, or jobs < 1.
+            table as JSON instead of the readable table. cluster: where rows and notebooks run, see `clusters`; empty
+            for this machine.
+    Raises: ValueError for an unknown preset or dataset, missing, repeated or negative seeds, jobs < 1, or a cluster
+        that cannot be used.
     """
 
     dataset: str = "ml-100k"
@@ -38,6 +40,7 @@ class Request:
     out: Path = Path("runs")
     overrides: dict[str, object] = field(default_factory=dict)
     as_json: bool = False
+    cluster: str = ""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -46,6 +49,7 @@ class Request:
             raise ValueError(f"seeds must be distinct integers of at least 0, got {self.seeds}")
         if self.jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {self.jobs}")
+        clusters.check(self.cluster)
         object.__setattr__(self, "dataset", absolute_dataset(self.dataset))
         object.__setattr__(self, "out", Path(self.out).expanduser().resolve())
 
@@ -157,14 +161,14 @@ def reproduce(request: Request) -> int:
     work = partial(run_row, request.dataset, request.preset, request.overrides, request.out / "artefacts")
     longest = sorted(rows, key=_order)  # long rows first
     outcomes = process_pool.run_all(
-        work, longest, request.jobs, run / "logs", expected=_earlier_seconds(run / "tables")
+        work, longest, request.jobs, run / "logs", expected=_earlier_seconds(run / "tables"), cluster=request.cluster
     )
     results = [outcomes[row] for row in rows if not isinstance(outcomes[row], process_pool.Failure)]
     failures = {
         f"{row[0]} seed {row[1]}": out.cause for row, out in outcomes.items() if isinstance(out, process_pool.Failure)
     }
     shown = write_results(results, run / "tables") if results else None
-    failures |= notebooks.run_notebooks(plan, run, data.content_hash, request.jobs)
+    failures |= notebooks.run_notebooks(plan, run, data.content_hash, request.jobs, request.cluster)
     if shown and request.as_json:
         tables.show_json(pl.concat([result.rows for result in results]))
     elif shown:
