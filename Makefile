@@ -74,7 +74,8 @@ $(STAMP): constraints.txt pyproject.toml
 reproduce: $(STAMP) ## data, rows, notebooks, tables
 	@$(BIN)/bbqrec reproduce $(ARGS)
 
-UNIT = $(BIN)/python -m pytest -m 'not suite and not browser and not torture' $(ARGS) \
+WORKERS ?= -n auto --maxprocesses 8 --dist loadfile # one worker per core; a file stays together: its tests share fixtures
+UNIT = $(BIN)/python -m pytest $(WORKERS) -m 'not suite and not browser and not torture' $(ARGS) \
 	|| { echo 'make $@: unit tests failed, see the list above' >&2; exit 1; }
 
 unit: $(STAMP) ## only the unit tests
