@@ -12,7 +12,7 @@ def test_the_python_example_runs(root: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code, names)
-    assert names["again"].resolve() == names["result"].directory.resolve()
+    assert (names["result"].directory / "rows.csv").is_file()
     printed = capsys.readouterr().out
     assert "ndcg@10" in printed
     assert "item_id" in printed
