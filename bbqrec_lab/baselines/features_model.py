@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from bbqrec_core import Dataset, SemanticIds, SequenceModel
@@ -23,6 +22,8 @@ def item_features(data: Dataset) -> Float[Tensor, "N d"] | None:
         return None
     joined, known = joined_features(data, list(data.features))
     if joined.shape[1] > COMPONENTS < known.sum():
+        from sklearn.decomposition import PCA  # here, because the import takes a second, and recommend needs no PCA
+
         solver = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(joined[known])
         joined = np.where(known[:, None], solver.transform(joined), 0).astype(np.float32)
     return torch.from_numpy(joined / max(np.sqrt((joined[known] ** 2).sum(1).mean()), np.float32(1e-8)))

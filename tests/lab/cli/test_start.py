@@ -44,6 +44,15 @@ def test_help_takes_little_time_of_the_processor() -> None:
     assert best < 0.4, "0.2 s on the machine where this was measured; a slow import takes more than a second"
 
 
+def test_what_answers_from_a_run_imports_neither_sklearn_nor_pandas() -> None:
+    code = (
+        "import sys\nimport bbqrec_lab.cli.recommending\nimport bbqrec_lab.experiments.runs\n"
+        "slow = {'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)\nassert not slow, slow"
+    )
+    result = started(code=code, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_command_says_what_it_does_with_an_example(capsys: pytest.CaptureFixture) -> None:
     for group, names in COMMANDS.items():
         assert cli.main([group] if group else []) == 0
