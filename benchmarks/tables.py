@@ -3,7 +3,8 @@
 python -m benchmarks.tables NAME|PATH.. [--rows a,b] [--seeds 0,1,2] [--preset full] [--minutes 0] [--out runs]
 
 Every finished row becomes `figures/DATASET/PRESET/rows/VARIANT-SEED.zip`, and the tables beside it are written again
-from all rows that are there. A second call goes on where the first stopped. `--minutes` starts no row after that time.
+from all rows that are there: main_results, intervals, slices of users, and cost. A second call goes on where the first
+stopped. `--minutes` starts no row after that time.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from bbqrec_lab.datasets import sources
 from bbqrec_lab.experiments import committed_rows, runs, variants
 from bbqrec_lab.experiments.presets import PRESETS, make_config, parse_seeds
-from bbqrec_lab.store import Store
+from bbqrec_lab.store import Store, write_atomic
 from bbqrec_lab.suite.reproduce import write_results
 from bbqrec_lab.threads import use_one_thread
 
@@ -29,10 +30,11 @@ def rows_there(dataset: str, preset: str, folder: Path) -> list[tuple[str, int]]
 
 
 def write_tables(data: sources.NamedDataset, preset: str, store: Store, folder: Path) -> None:
-    """Write main_results, intervals and cost from all committed rows of a dataset."""
+    """Write main_results, intervals, slices and cost from all committed rows of a dataset."""
     there = rows_there(data.name, preset, folder)
     results = [runs.find_row(data, name, make_config(preset, seed), store) for name, seed in there]
     write_results(results, folder / data.name / preset)
+    write_atomic(folder / data.name / preset / "slices.csv", runs.slices(results, data).write_csv())
 
 
 def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER) -> None:
@@ -43,6 +45,8 @@ def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER)
         plan = variants.plan(given.preset, given.seeds)
         there = rows_there(data.name, given.preset, folder)
         asked = [row for row in plan if row not in there and row[0] in (given.rows or variants.VARIANTS)]
+        if there and not asked:
+            write_tables(data, given.preset, store, folder)  # also when code of the tables has changed
         for name, seed in tqdm(asked, desc=f"{data.name}, rows", disable=None):
             if time.monotonic() > end:
                 break

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -529,31 +530,61 @@ def intervals(results: Sequence[Result], reference: str = "bbqrec") -> pl.DataFr
     have are averaged per user, then users are resampled in pairs. A variant that does not depend on the seed is
     compared with the average over all seeds.
     """
-    runs: dict[str, dict[int, Path]] = {}
-    for result in results:
-        runs.setdefault(result.variant, {})[result.seed] = result.directory
     table = []
     for mode in ("included", "filtered"):
-        values = {
-            name: {seed: metrics.per_user(load_ranks(path, mode)) for seed, path in seeds.items()}
-            for name, seeds in runs.items()
-        }
-        for name in runs:
-            if name == reference or reference not in runs:
-                continue
-            common = sorted(runs[reference]) if name in ONCE else sorted(set(runs[reference]) & set(runs[name]))
-            for metric in COMPARED if common else ():
-                ours = np.stack([values[reference][seed][metric] for seed in common])
-                theirs = np.stack(
-                    [values[name][seed][metric] for seed in sorted(runs[name]) if name in ONCE or seed in common]
-                )
+        values = _per_user(results, mode)
+        for name, metric in product(values, COMPARED):
+            if pair := _pair(values, reference, name, metric):
+                seeds, ours, theirs = pair
                 found = statistics.paired_bootstrap(ours, theirs)
-                table.append((mode, metric, reference, name, len(common), *found))
+                table.append((mode, metric, reference, name, seeds, *found))
     schema = ["seen_items", "metric", "variant", "against", "seeds", "difference", "low", "high", "p"]
-    frame = pl.DataFrame(table, schema=schema, orient="row")
-    return frame.with_columns(
-        pl.Series("p_holm", statistics.holm(frame["p"].to_numpy()) if len(frame) else [], pl.Float64)
-    )
+    return _with_holm(pl.DataFrame(table, schema=schema, orient="row"))
+
+
+def slices(results: Sequence[Result], data: NamedDataset, reference: str = "bbqrec") -> pl.DataFrame:
+    """As `intervals`, for the users of each of `statistics.slices`: NDCG@10, seen items filtered, with both means.
+
+    The p-values after Holm are over this whole table. Slices of fewer than two users are left out.
+    """
+    table, values = [], _per_user(results, "filtered")
+    for (group, users), name in product(statistics.slices(data, "test").items(), values):
+        pair = _pair(values, reference, name, COMPARED[0])
+        if pair and users.sum() > 1:
+            seeds, ours, theirs = pair[0], pair[1][:, users], pair[2][:, users]
+            found = statistics.paired_bootstrap(ours, theirs)
+            table.append((group, int(users.sum()), reference, name, seeds, ours.mean(), theirs.mean(), *found))
+    schema = ["slice", "targets", "variant", "against", "seeds", "ours", "theirs", "difference", "low", "high", "p"]
+    return _with_holm(pl.DataFrame(table, schema=schema, orient="row"))
+
+
+def _per_user(results: Sequence[Result], mode: str) -> dict[str, dict[int, dict[str, np.ndarray]]]:
+    """The metrics of every user by variant and seed."""
+    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    for result in results:
+        ranks = load_ranks(result.directory, mode)
+        found.setdefault(result.variant, {})[result.seed] = metrics.per_user(ranks)
+    return found
+
+
+def _pair(
+    values: Mapping[str, Mapping[int, Mapping[str, np.ndarray]]], reference: str, name: str, metric: str
+) -> tuple[int, np.ndarray, np.ndarray] | None:
+    """The number of common seeds, and the values of two variants, each (seeds, users); None if they have no pair."""
+    if name == reference or reference not in values:
+        return None
+    ours, theirs = values[reference], values[name]
+    common = sorted(ours) if name in ONCE else sorted(set(ours) & set(theirs))
+    if not common:
+        return None
+    others = sorted(theirs) if name in ONCE else common
+    return len(common), np.stack([ours[s][metric] for s in common]), np.stack([theirs[s][metric] for s in others])
+
+
+def _with_holm(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with its p-values after Holm over all its lines."""
+    adjusted = statistics.holm(table["p"].to_numpy()) if len(table) else []
+    return table.with_columns(pl.Series("p_holm", adjusted, pl.Float64))
 
 
 def run_folder(out: str | Path, dataset: str, preset: str, data: object, claim: bool = False) -> Path:

@@ -48,6 +48,16 @@ def segments(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np
     }
 
 
+def slices(data: Dataset, part: Literal["valid", "test"]) -> dict[str, Bool[np.ndarray, "U"]]:
+    """The segments, and for each modality that some targets lack, the users whose target has it and the others."""
+    found = segments(data, part)
+    for name, present in data.presence.items():
+        has = present[data.targets(part)]
+        if has.any() and not has.all():
+            found |= {f"with {name}": has, f"without {name}": ~has}
+    return found
+
+
 def list_metrics(top: Int[np.ndarray, "U k"], counts: Int[np.ndarray, "rows"]) -> dict[str, float]:
     """Coverage, exposure and popularity of the recommended lists of all users; targets play no role.
 

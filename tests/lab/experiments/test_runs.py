@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import planted_data, run_config, same_tensors
+from toys import toy_data
 
 from bbqrec_core import EvaluationConfig, SemanticIds, metrics
 from bbqrec_core.recommender import fit as recommender_fit
@@ -461,6 +462,31 @@ def test_intervals_compare_the_means_over_common_seeds(tmp_path):
         assert row["low"] <= row["difference"] <= row["high"]
         assert row["p"] <= row["p_holm"] <= 1
     assert table["p_holm"].to_list() == pytest.approx(statistics.holm(table["p"].to_numpy()))
+
+
+def test_slices_compare_the_users_of_each_group_in_pairs(tmp_path):
+    # Targets 1, 2, 2 and 3; item 2 has no picture. Item 1 alone is head.
+    data = toy_data([[1, 1, 3, 1], [1, 1, 3, 2], [1, 1, 2, 3, 2], [1, 1, 2, 3]], 3)
+    pictures = np.array([[0], [1], [0], [1]], np.float32)
+    data = replace(data, features={"image": pictures}, presence={})
+    ours = [made_up(tmp_path, "bbqrec", 0, [0, 0, 0, 30]), made_up(tmp_path, "bbqrec", 1, [0, 0, 30, 30])]
+    others = [made_up(tmp_path, "tiger", 1, [0, 30, 30, 0]), made_up(tmp_path, "popularity", 0, [30, 30, 0, 30])]
+    table = runs.slices([*ours, *others], data)
+    assert set(table["slice"]) == {
+        *("all", "tail items", "with image", "without image"),
+        *("short histories",),
+    }, "no slice of one user"
+    found = {(row["slice"], row["against"]): row for row in table.iter_rows(named=True)}
+    whole, without = found["all", "tiger"], found["without image", "popularity"]
+    assert (whole["targets"], whole["seeds"], without["targets"], without["seeds"]) == (4, 1, 2, 2)
+    assert (whole["ours"], whole["theirs"]) == (0.5, 0.5)
+    assert (without["ours"], without["theirs"]) == (0.75, 0.5)
+    assert found["with image", "tiger"]["difference"] == pytest.approx(1 / 2 - 1)
+    for row in found.values():
+        assert row["difference"] == pytest.approx(row["ours"] - row["theirs"])
+        assert row["low"] <= row["difference"] <= row["high"]
+    assert table["p_holm"].to_list() == pytest.approx(statistics.holm(table["p"].to_numpy()))
+    assert runs.slices(ours, data).height == 0
 
 
 def test_intervals_of_nothing_to_compare_are_an_empty_table(tmp_path):
