@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
-from tiny import planted_data, run_config
+from tiny import PLANTED, run_config
 
 from bbqrec_core import EvaluationConfig
-from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.datasets.features import scale
+from bbqrec_lab.datasets.planted import write_planted
+from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.experiments import runs
 from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,16 +34,16 @@ def serving_config(**changes: object) -> Config:
 
 
 def make_run(folder: Path, variant: str = "bbqrec", **changes: object) -> tuple[NamedDataset, Path]:
-    """A finished run on tiny planted data, and the data."""
-    data = planted_data(folder)
-    return data, runs.run_variant(data, variant, serving_config(**changes), Store(folder / "artefacts")).directory
+    """A finished run on tiny planted data, of which some items are held out of training, and the data."""
+    options = DataConfig(cold_items=0.15)
+    data = read_bundle(write_planted(folder / "planted-tiny", PLANTED), options)
+    data = replace(data, features={name: scale(x, data.presence[name]) for name, x in data.features.items()})
+    config = replace(serving_config(**changes), data=options)
+    return data, runs.run_variant(data, variant, config, Store(folder / "artefacts")).directory
 
 
 def vectors_of(data: NamedDataset, row: int) -> dict[str, list[float]]:
     """What a client would send to have the content of a catalogue item: its features by modality, unscaled."""
-    from bbqrec_lab.datasets.reading import read_bundle
-    from bbqrec_lab.settings import DataConfig
-
     raw = read_bundle(data.path, DataConfig())
     return {name: array[row].tolist() for name, array in raw.features.items() if raw.presence[name][row]}
 
@@ -50,6 +54,7 @@ class Server:
     def __init__(self, run: Path, *options: str, state: Path | None = None, **environment: str) -> None:
         words = [sys.executable, "-m", "bbqrec_lab", "serve", "--run", str(run), "--port", "0", *options]
         words += ["--state", str(state)] if state is not None else []
+        self.state = state
         clean = {name: value for name, value in os.environ.items() if name != "BBQREC_TOKEN"}
         self.process = subprocess.Popen(
             words,
@@ -65,7 +70,7 @@ class Server:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait(60)
-            self._reader.join(10)
+            self._close()
             raise AssertionError(f"the server ended with {self.process.returncode}: {''.join(self.told)}")
         self.port = int(line.rpartition(":")[2])
 
@@ -112,6 +117,9 @@ class Server:
     def _end(self, how: int) -> None:
         self.process.send_signal(how)
         self.process.wait(60)
+        self._close()
+
+    def _close(self) -> None:
         self._reader.join(10)
         self.process.stdout.close()
         self.process.stderr.close()

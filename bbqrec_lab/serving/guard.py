@@ -41,6 +41,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def need_token(host: str, token: str) -> None:
+    """Raises: ValueError for an address that others can reach, without a token."""
+    if not (token or is_loopback(host)):
+        remedy = "give --token, or set BBQREC_TOKEN to a long secret"
+        raise ValueError(f"--host {host} can be reached from other machines: {remedy}")
+
+
 @dataclass
 class Rate:
     """A budget of requests per caller that refills with time. Args: per_second: 0 is no limit."""
@@ -66,7 +73,7 @@ class Guard:
 
     Args: inner: the application. host: on which the server listens. token: that callers have to send; empty for none.
         per_second: requests of one address. count: told the route, the status and the seconds of each answer.
-    Raises: ValueError for an address that others can reach, without a token.
+    Raises: as `need_token`.
     """
 
     def __init__(
@@ -80,10 +87,7 @@ class Guard:
     ) -> None:
         self.inner, self.token, self.local, self.count = inner, token, is_loopback(host), count
         self.rate, self.waiting = Rate(per_second), 0
-        if not (token or self.local):
-            raise ValueError(
-                f"--host {host} can be reached from other machines: give --token, or set BBQREC_TOKEN to a long secret"
-            )
+        need_token(host, token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

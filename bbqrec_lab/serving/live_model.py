@@ -22,10 +22,13 @@ from bbqrec_lab.baselines.sequence_models import make_model
 class NewItem:
     """What the model needs of a new item: its ID, the signals that are compared, and how alike it is to others.
 
-    Args: likeness: cosine of content with every row before it, row 0 included; empty if no content is compared.
+    Args: raw_code: before the repair. likeness: cosine of content with every row before it, row 0 included; empty if
+        no content is compared.
     """
 
     code: Int[np.ndarray, "sid_len"]
+    raw_code: Int[np.ndarray, "learned"]
+    signal_codes: Int[np.ndarray, "S L"]
     signal_vectors: Float[np.ndarray, "S V"]
     present: Bool[np.ndarray, "S"]
     likeness: Float[np.ndarray, "rows"]
@@ -36,17 +39,18 @@ class NewItem:
 
 
 def extended_ids(ids: SemanticIds, added: Sequence[NewItem]) -> SemanticIds:
-    """The IDs of a catalogue with those of new items below; the codes of signals and before the repair are left out."""
+    """The IDs of a catalogue with those of new items below."""
     if not added:
         return ids
-    codes = np.stack([item.code for item in added]).astype(ids.code_ids.dtype)
-    vectors = np.stack([item.signal_vectors for item in added]).astype(ids.signal_vectors.dtype)
-    return replace(
-        ids,
-        code_ids=np.concatenate([ids.code_ids, codes]),
-        signal_vectors=np.concatenate([ids.signal_vectors, vectors]),
-        present=np.concatenate([ids.present, np.stack([item.present for item in added])]),
-    )
+    grown = {}
+    for name, own in (
+        *(("code_ids", "code"), ("raw_codes", "raw_code"), ("signal_codes", "signal_codes")),
+        *(("signal_vectors", "signal_vectors"), ("present", "present")),
+    ):
+        table = getattr(ids, name)
+        more = np.stack([getattr(item, own) for item in added]).astype(table.dtype)
+        grown[name] = np.concatenate([table, more])
+    return replace(ids, **grown)
 
 
 @torch.no_grad()

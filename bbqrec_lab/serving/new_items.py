@@ -133,15 +133,15 @@ class ItemEncoder:
         if not used:
             told = ", ".join(map(self._way, self.modalities))
             raise ContentError(f"nothing to encode item {item.item_id!r} by", f"give at least one of: {told}")
-        raw, residual, vectors, behaviour, present = self._stage_one(found)
+        raw, residual, signal_codes, vectors, behaviour, present = self._stage_one(found)
         code = self._free(raw, residual, codes)
         if self.settings["similarity"] == "signals":
             vectors = behaviour
         elif self.settings["similarity"] == "features":
-            vectors, present = self._compared_features(found)
+            signal_codes, vectors, present = self._compared_features(found)
         content = self._content(found)
         everyone = np.concatenate([self.catalogue, *(vector[None] for vector in contents)])
-        return NewItem(code, vectors, present, everyone @ content), content
+        return NewItem(code, raw, signal_codes, vectors, present, everyone @ content), content
 
     def _way(self, name: str) -> str:
         """How a client can give a modality."""
@@ -168,7 +168,7 @@ class ItemEncoder:
 
     @torch.no_grad()
     def _stage_one(self, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The raw code, the input of the last level, quantized signals, signals, and which are present, of one item."""
+        """Of one item: raw code, input of the last level, codes and quantized vectors of signals, signals, presence."""
         model = self.model
         tables = {name: torch.zeros(len(self.scales[name].mean)) for name in self.modalities}
         tables |= {name: torch.from_numpy(found[name]) for name in self.modalities if name in found}
@@ -182,7 +182,8 @@ class ItemEncoder:
         quantized, table, _ = model.encode(units, there)
         count = len(model.signals)
         vectors = model.quantizer.decode(quantized.codes)[0, :count]
-        arrays = table[0], quantized.residuals[-1][0, -1], vectors, parts.signals[0], parts.present[0]
+        arrays = table[0], quantized.residuals[-1][0, -1], quantized.codes[0, :count], vectors
+        arrays += parts.signals[0], parts.present[0]
         return tuple(array.numpy() for array in arrays)
 
     def _free(
@@ -202,12 +203,13 @@ class ItemEncoder:
         gap = free if longer else np.square(residual - self.ids.codebook[-1][free]).sum(-1)
         return np.append(prefix, free[np.argmin(gap)])
 
-    def _compared_features(self, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Scaled features as signals of equal width, for `similarity=features`."""
+    def _compared_features(self, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Scaled features as signals of equal width without codes, for `similarity=features`; see `with_compared`."""
         wide = self.ids.signal_vectors.shape[2]
         rows = [found.get(name, np.zeros(0, np.float32)) for name in self.ids.signals]
         padded = np.stack([np.pad(row, (0, wide - len(row))) for row in rows])
-        return padded, np.array([name in found for name in self.ids.signals])
+        present = np.array([name in found for name in self.ids.signals])
+        return np.zeros((len(rows), 0), np.int64), padded, present
 
     def _content(self, found: Mapping[str, np.ndarray]) -> Float[np.ndarray, "d"]:
         """The vector of `score_bias.compare_content`: features of all modalities, each centred and of length 1."""
