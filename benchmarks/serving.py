@@ -34,15 +34,15 @@ READY_MS = 100  # aim: from the sending of a new item to a list that has it
 PEER = "ranking of the same run in process, one user at a time"
 START = (
     "import sys; from pathlib import Path; from bbqrec_lab.serving import web; "
-    "web.serve(Path(sys.argv[1]), port=0, per_second=0, state=Path(sys.argv[2]))"
+    "web.serve(Path(sys.argv[1]), port=0, per_second=0, state=Path(sys.argv[2]), beam=int(sys.argv[3]))"
 )
 
 
 @contextlib.contextmanager
-def served(run: Path, state: Path) -> Iterator[tuple[int, subprocess.Popen]]:
+def served(run: Path, state: Path, beam: int = 0) -> Iterator[tuple[int, subprocess.Popen]]:
     """A server on a core of its own; gives its port and its process."""
     process = subprocess.Popen(
-        [sys.executable, "-c", START, str(run), str(state)],
+        [sys.executable, "-c", START, str(run), str(state), str(beam)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -97,7 +97,7 @@ async def load(
 ) -> tuple[np.ndarray, float]:
     """Seconds of every request, sent by clients that wait for each answer, and seconds of all together."""
     seconds: list[float] = []
-    jobs = iter(zip(paths, bodies or itertools.repeat(None)))
+    jobs = iter(zip(paths, bodies or itertools.repeat(None), strict=False))
     end = time.perf_counter() + SECONDS
 
     async def one(client: Client) -> None:
@@ -120,15 +120,16 @@ async def load(
 
 
 async def new_item_times(port: int, bodies: list[dict], user: str) -> np.ndarray:
-    """Milliseconds from the sending of a new item to the end of the answer that lists it, for each item."""
+    """Milliseconds from the sending of a new item to the end of the next list, in which it can be."""
     client, found = Client(port), []
     for body in bodies:
         begin = time.perf_counter()
         status, told = await client.ask("/items", body)
         if status != 201:
             raise RuntimeError(f"/items: {status} {told[:200]!r}")
-        _, listed = await client.ask(f"/recommend/{quote(user, safe='')}?k=1000")
+        await client.ask(f"/recommend/{quote(user, safe='')}?k={LIST}")
         found.append(1000 * (time.perf_counter() - begin))
+        _, listed = await client.ask(f"/recommend/{quote(user, safe='')}?k=1000")
         names = {item["item_id"] for item in json.loads(listed)["items"]}
         if len(names) < 1000 and body["item_id"] not in names:
             raise ArithmeticError(f"{body['item_id']} was acknowledged and is in no list of all items")
@@ -142,8 +143,8 @@ def resident(process: subprocess.Popen) -> float:
     return int(told.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def measure(run: Path, plan: Plan) -> list[Row]:
-    """All rows of one run."""
+def measure(run: Path, plan: Plan, beam: int = 0) -> list[Row]:
+    """All rows of one run. Args: beam: width of a compiled search; 0 scores all items."""
     from bbqrec_lab.experiments import runs
     from bbqrec_lab.serving.service import rank
 
@@ -155,10 +156,12 @@ def measure(run: Path, plan: Plan) -> list[Row]:
     few = histories[: plan.size(200, 10)]
     rank(scorer, few[:1], LIST)
     alone = 1000 * np.array([timed(lambda past=past: rank(scorer, [past], LIST), plan) for past in few])
-    words, rows = f"{run_words(run)}, lists of {LIST}", []
-    with TemporaryDirectory() as folder, served(run, Path(folder) / "state.sqlite") as (port, process):
+    words, rows = f"{run_words(run)}, lists of {LIST}{f', compiled beam {beam}' * bool(beam)}", []
+    with TemporaryDirectory() as folder, served(run, Path(folder) / "state.sqlite", beam) as (port, process):
         checked = same_lists(port, drawn["user_id"][0], run)
         asyncio.run(load(port, paths[:20], 1))
+        if beam:
+            wait_for_program(run)
         for clients in CLIENTS:
             seconds, spent = asyncio.run(load(port, paths, clients))
             p50, p99 = np.percentile(1000 * seconds, (50, 99))
@@ -174,6 +177,16 @@ def measure(run: Path, plan: Plan) -> list[Row]:
             cost_row(f"serve, {words}: memory", "the clients with the model", "MB", resident(process), own(), "", "")
         )
     return rows
+
+
+def wait_for_program(run: Path) -> None:
+    """Wait until the program of a run is in the store beside it, and a moment more until the server has loaded it."""
+    end = time.monotonic() + 300
+    while not any(run.parent.glob("program-*/manifest.json")):
+        if time.monotonic() > end:
+            raise RuntimeError("the beam search was not compiled within 5 minutes")
+        time.sleep(0.5)
+    time.sleep(3)
 
 
 def own() -> float:
@@ -271,9 +284,10 @@ def main() -> None:
     command = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
     command.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
     command.add_argument("--scale", type=float, default=1.0, help="share of the full number of requests")
+    command.add_argument("--beam", type=int, default=0, help="width of a compiled search; 0 scores all items")
     given = command.parse_args()
     print(f"{processor_name()}, {os.cpu_count()} cores, load {' '.join(f'{load:.2f}' for load in os.getloadavg())}")
-    for row in measure(given.run, Plan(given.scale, 1)):
+    for row in measure(given.run, Plan(given.scale, 1), given.beam):
         print(shown(row), flush=True)
 
 

@@ -32,13 +32,16 @@ def serve(
     state: Annotated[
         Path | None, Parameter(help="SQLite file of events and new items; default: beside the run.")
     ] = None,
+    beam: Annotated[
+        int, Parameter(help="Width of a compiled beam search, for variant generation; 0 scores all items.")
+    ] = 0,
 ) -> int:
     """Serve a finished run: events and new items in, recommendations out."""
     from bbqrec_lab.serving import web
 
     secret = token or os.environ.get(TOKEN, "")
     try:
-        web.serve(where.find(), host=host, port=port, token=secret, per_second=rate, state=state)
+        web.serve(where.find(), host=host, port=port, token=secret, per_second=rate, state=state, beam=beam)
     except KeyboardInterrupt:
         say("bbqrec serve: stopped; all acknowledged events and items are kept")
     return 0

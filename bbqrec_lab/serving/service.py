@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from bbqrec_core import Recommender, SemanticIds, Sequences, metrics
 from bbqrec_lab.analysis.explanations import shared_codes, shared_prefix
 from bbqrec_lab.experiments import runs
+from bbqrec_lab.serving.compiled import Beam
 from bbqrec_lab.serving.event_log import ConflictError, Event, EventLog, StoredItem
 from bbqrec_lab.serving.live_model import NewItem, extended, extended_ids
 from bbqrec_lab.serving.new_items import ContentError, ItemContent, ItemEncoder
@@ -136,22 +137,27 @@ class Worker:
 class Service:
     """A finished run with live events and items.
 
-    Args: directory: of the run. state: file of the events. say: takes lines about the start.
-    Raises: ValueError for a run without histories, or a state that another server has open or that is of another run.
+    Args: directory: of the run. state: file of the events. beam: width of a beam search, in place of scores of all
+        items; 0 for none. say: takes lines about the start.
+    Raises: as `Beam`; ValueError for a run without histories, or a state that another server has open or that is of
+        another run.
     """
 
-    def __init__(self, directory: Path, state: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self, directory: Path, state: Path, beam: int = 0, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         use_one_thread()
-        verify(directory, but="ranks_*")
-        self.directory = directory
-        self._base = _catalogue_of(directory)
-        self._users = _Histories(directory)
         state.parent.mkdir(parents=True, exist_ok=True)
         self._owner = FileLock(f"{state}.lock")
         try:
             self._owner.acquire(timeout=0)
         except Timeout:
             raise ValueError(f"another server has {state} open: stop it, or give --state another file") from None
+        verify(directory, but="ranks_*")
+        self.directory = directory
+        self._base = _catalogue_of(directory)
+        self.beam = Beam(self._base.scorer, beam) if beam else None
+        self._users = _Histories(directory)
         self.log = EventLog(state, directory.name)
         self.encoder, self.refused = None, ""
         try:
@@ -167,9 +173,11 @@ class Service:
         say(f"{told}, {self.events} events and {len(self._added)} new items replayed from {state}")
         if self.refused:
             say(f"no new items: {self.refused}")
+        if self.beam is not None:
+            self.beam.compile(directory, say)
         self._writer = Worker("writer", self._write)
         self._ranker = Worker("ranker", self._rank)
-        self._rank([("", 1, True)])  # what torch makes once is made before the first request
+        self._rank([(name, 1, True) for name in self._users.names()[:1]])  # what torch makes once is made now
 
     def close(self) -> None:
         """Finish what waits, then let go of the state."""
@@ -321,7 +329,7 @@ class Service:
         found: list[Listed | None] = [None] * len(asked)
         read = [place for place, (rows, _) in enumerate(histories) if len(rows)]
         if read:
-            lists = rank(catalogue.scorer, [histories[place] for place in read], max(asked[place][1] for place in read))
+            lists = self._lists(catalogue, [histories[place] for place in read], max(asked[place][1] for place in read))
             for place, (rows, scores) in zip(read, lists, strict=True):
                 k, past = asked[place][1], histories[place][0]
                 found[place] = Listed(rows[:k], scores[:k], "history", past, catalogue)
@@ -333,6 +341,12 @@ class Service:
                     rows, counts[rows].astype(np.float32), "popularity", histories[place][0], catalogue
                 )
         return found
+
+    def _lists(self, catalogue: Catalogue, histories: list[tuple], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Best items and scores after each history, by the beam if there is one that is wide enough."""
+        if self.beam is not None and 2 * k <= self.beam.width:
+            return self.beam.lists(catalogue.scorer, [rows for rows, _ in histories], k)
+        return rank(catalogue.scorer, histories, k)
 
     def latest(self, after: int, limit: int) -> list[tuple[int, Event]]:
         """The newest events with a number above `after`, oldest first, at most `limit` of the last `RECENT`."""

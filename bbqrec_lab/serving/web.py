@@ -21,7 +21,7 @@ except ImportError as error:
     raise ValueError(f"bbqrec serve needs FastAPI and uvicorn ({error}): pip install 'bbqrec[serve]'") from error
 
 from bbqrec_lab.serving.event_log import ConflictError, Event
-from bbqrec_lab.serving.guard import Guard
+from bbqrec_lab.serving.guard import Guard, need_token
 from bbqrec_lab.serving.measured import Requests
 from bbqrec_lab.serving.new_items import ContentError, ItemContent
 from bbqrec_lab.serving.service import (
@@ -362,6 +362,22 @@ class _Server(uvicorn.Server):
         print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
 
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises: ValueError for an address that is in use or not of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small answers at once; else each would wait 40 ms for an acknowledgement.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(2048)
+    except OSError as error:
+        found.close()
+        cause = f"cannot listen on {host}:{port} ({error.strerror})"
+        raise ValueError(f"{cause}: choose another --host or --port") from error
+    return found
+
+
 def serve(
     directory: Path,
     *,
@@ -370,25 +386,23 @@ def serve(
     token: str = "",
     per_second: float = 1000,
     state: Path | None = None,
+    beam: int = 0,
 ) -> None:
     """Serve a finished run until the process is stopped.
 
     Args: directory: of the run. host, port: to listen on; port 0 takes a free one. token: that callers have to send.
         per_second: requests of one address; 0 is no limit. state: file of the events; beside the run if None.
+        beam: as in `Service`.
     Raises: ValueError for an address that is in use, or that others can reach without a token, and as `Service`.
     """
     requests = Requests()
-    Guard(None, host=host, token=token)  # before anything slow
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port"
-        ) from error
+    need_token(host, token)  # before anything slow
+    listening = _listen(host, port)
     path = state or directory.with_name(f"{directory.name}.served.sqlite")
     with listening:
-        service = Service(directory, path, lambda line: print(f"bbqrec serve: {line}", file=sys.stderr, flush=True))
+        service = Service(
+            directory, path, beam, lambda line: print(f"bbqrec serve: {line}", file=sys.stderr, flush=True)
+        )
         try:
             app = make_app(service, requests)
             guarded = Guard(app, host=host, token=token, per_second=per_second, count=requests.count)

@@ -3,7 +3,9 @@
 import http.client
 import json
 import re
+import shlex
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
@@ -327,7 +329,7 @@ def test_callers_that_ask_too_often_wait(run: Run, tmp_path: Path) -> None:
 
 
 def test_one_state_has_one_server(run: Run, server: Server) -> None:
-    with pytest.raises(AssertionError, match="another server has .* open: stop it, or give --state another file"):
+    with pytest.raises(AssertionError, match=r"another server has .* open: stop it, or give --state another file"):
         Server(run[1], state=server.state)
 
 
@@ -346,6 +348,7 @@ def test_what_is_open_is_described(server: Server) -> None:
     assert {"/events", "/items", "/recommend/{user_id}", "/similar/{item_id}", "/healthz", "/metrics"} <= {
         path.replace(":path", "") for path in paths
     }
+    assert server.ask("/healthz")[0] == 200
     text = server.text("/metrics")
     assert re.search(r'bbqrec_answers_total\{route="/healthz",status="200"\} [1-9]', text)
     for line in text.splitlines():
