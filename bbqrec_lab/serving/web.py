@@ -5,7 +5,7 @@ import re
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -37,8 +37,11 @@ from bbqrec_lab.serving.service import (
 
 MOST_EVENTS = 1000  # of one request
 LATEST = 50  # events of a page of the log
-FOLDER = Path(__file__).parent
-PAGE = {"page.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+PAGE = {  # by path: the files of the live page
+    "/": ("page.html", "text/html"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/page.css": ("page.css", "text/css"),
+}
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
 
 
@@ -235,6 +238,9 @@ def make_app(service: Service, requests: Requests) -> FastAPI:
         responses=refusals,
     )
 
+    for path, (name, kind) in PAGE.items():
+        app.get(path, include_in_schema=False)(_page_part(name, kind))
+
     @app.post("/events")
     async def post_events(form: EventsForm) -> AcknowledgedEvents:
         """Acknowledge events: when the answer comes, they are on the disk and in the histories of their users."""
@@ -327,6 +333,16 @@ def make_app(service: Service, requests: Requests) -> FastAPI:
         return PlainTextResponse(requests.text(gauges), media_type="text/plain; version=0.0.4")
 
     return app
+
+
+def _page_part(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+    """A route that sends one file of the live page."""
+    content = (Path(__file__).parent / name).read_bytes()
+
+    async def send() -> Response:
+        return Response(content, media_type=f"{kind}; charset=utf-8", headers={"content-security-policy": POLICY})
+
+    return send
 
 
 def _status(new: bool) -> str:
