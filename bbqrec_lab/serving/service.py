@@ -45,6 +45,14 @@ class UnknownError(LookupError):
         self.cause, self.remedy = cause, remedy
 
 
+class UnsupportedError(LookupError):
+    """Something that this kind of run does not have: `cause`, and what to do about it."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause, self.remedy = cause, remedy
+
+
 class BusyError(RuntimeError):
     """More requests wait than the server takes."""
 
@@ -357,7 +365,7 @@ class Service:
 
         The cosine is that of the compared signals, averaged over those that both have; without IDs, of item vectors.
 
-        Raises: UnknownError; ValueError for a model that has neither IDs nor item vectors.
+        Raises: UnknownError; UnsupportedError for a model that has neither IDs nor item vectors.
         """
         row, catalogue = self.row_of(item_id), self.catalogue
         if catalogue.ids is None:
@@ -492,7 +500,7 @@ def _catalogue_of(directory: Path) -> Catalogue:
 
 def _item_vectors(scorer: object) -> Float[np.ndarray, "rows D"]:
     if not isinstance(scorer, Recommender) or scorer.model.items is None:
-        raise ValueError("this run has neither semantic IDs nor item vectors: serve a sequence model")
+        raise UnsupportedError("this run has neither semantic IDs nor item vectors", "serve a sequence model")
     return scorer.model.item_embeddings().detach().numpy()
 
 

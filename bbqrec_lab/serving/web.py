@@ -30,6 +30,7 @@ from bbqrec_lab.serving.service import (
     Listed,
     Service,
     UnknownError,
+    UnsupportedError,
     new_event_id,
     now,
     reason,
@@ -223,7 +224,7 @@ def _handlers() -> dict[type[Exception], Callable[[Request, Exception], Response
         ConflictError: lambda request, error: _refused(409, str(error), "send the same content, or use another ID"),
         BusyError: lambda request, error: _refused(503, str(error), "try again in a second"),
         sqlite3.Error: lambda request, error: _refused(503, f"the state cannot be written ({error})", unwritten),
-        ValueError: lambda request, error: _refused(409, *str(error).split(": ", 1)),
+        UnsupportedError: lambda request, error: _refused(409, error.cause, error.remedy),
         Exception: unexpected,
     }
 

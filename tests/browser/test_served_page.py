@@ -1,14 +1,15 @@
 """The live page of `bbqrec serve` in a browser: the log grows, the list changes, titles are never markup."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from browser import console_problems
 from served import Server, make_run, vectors_of
 
 from bbqrec_lab.datasets.reading import NamedDataset
 
+expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
 
@@ -26,24 +27,21 @@ def server(run: tuple[NamedDataset, Path], tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(chromium: Browser, server: Server) -> Iterator[Page]:
-    found, told = chromium.new_page(), []
-    found.on("console", lambda message: told.append(message.text))
-    found.on("pageerror", lambda error: told.append(str(error)))
+def page(chromium: Callable, server: Server) -> Iterator[object]:
+    found = chromium(1280, 800)
     found.goto(f"http://127.0.0.1:{server.port}/")
     yield found
-    assert told == [], "nothing is refused by the policy of the page, and no error is thrown"
     found.close()
 
 
-def send(page: Page, user: str, item: str) -> None:
+def send(page: object, user: str, item: str) -> None:
     """Send an event by keyboard."""
     page.get_by_label("User").first.fill(user)
     page.get_by_label("Item").fill(item)
     page.get_by_label("Item").press("Enter")
 
 
-def test_the_log_grows_and_the_list_changes(run: tuple[NamedDataset, Path], page: Page, server: Server) -> None:
+def test_the_log_grows_and_the_list_changes(run: tuple[NamedDataset, Path], page: object, server: Server) -> None:
     first, second, third = map(str, run[0].items["item_id"][:3])
     expect(page.locator("#run")).to_have_text(run[1].name)
     send(page, "ann", first)
@@ -68,24 +66,25 @@ def test_the_log_grows_and_the_list_changes(run: tuple[NamedDataset, Path], page
     expect(page.locator("#basis")).to_have_text("User nobody, no events: the most popular items")
 
 
-def test_titles_and_names_are_never_markup(page: Page) -> None:
+def test_titles_and_names_are_never_markup(page: object) -> None:
     send(page, EVIL, "evil")
     expect(page.locator("#log")).to_contain_text(EVIL)
     expect(page.locator("#basis")).to_contain_text(EVIL)
     assert page.locator("img").count() == 0
     assert page.title() == "bbqrec serve"
+    assert console_problems(page) == page.outside == page.failed == [], "the policy of the page refuses nothing of it"
 
 
-def test_a_refusal_is_shown_and_goes_away(run: tuple[NamedDataset, Path], page: Page) -> None:
+def test_a_refusal_is_shown_and_goes_away(run: tuple[NamedDataset, Path], page: object) -> None:
     send(page, "ann", "nothing")
     expect(page.locator("#error")).to_contain_text("no item 'nothing'")
     send(page, "ann", str(run[0].items["item_id"][0]))
     expect(page.locator("#error")).to_be_hidden()
 
 
-def test_with_a_token_the_page_asks_for_it(run: tuple[NamedDataset, Path], chromium: Browser, tmp_path: Path) -> None:
+def test_with_a_token_the_page_asks_for_it(run: tuple[NamedDataset, Path], chromium: Callable, tmp_path: Path) -> None:
     with Server(run[1], "--host", "0.0.0.0", state=tmp_path / "s.sqlite", BBQREC_TOKEN="sesame") as server:
-        page = chromium.new_page()
+        page = chromium(1280, 800)
         page.goto(f"http://127.0.0.1:{server.port}/")
         expect(page.locator("#error")).to_contain_text("no valid token")
         page.get_by_label("Token").fill("sesame")

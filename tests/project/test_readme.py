@@ -11,7 +11,10 @@ from bbqrec_lab.suite import notebooks
 
 METRICS = ("recall@10", "ndcg@10")
 SEEN_ITEMS = ("included", "filtered")
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results", "serving")),
+]
 PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
 
