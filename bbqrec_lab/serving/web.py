@@ -316,9 +316,12 @@ def make_app(service: Service, requests: Requests) -> FastAPI:
 
     @app.get("/healthz")
     async def get_health() -> dict[str, str]:
-        """Whether the server answers, which run it serves, and why it takes no new items, if so."""
-        refused = {"new_items": f"refused: {service.refused}"} if service.refused else {}
-        return {"status": "ok", "run": service.directory.name} | refused
+        """That the server answers, which run it serves, and whether new items are taken or refused; needs no token."""
+        return {
+            "status": "ok",
+            "run": service.directory.name,
+            "new_items": "refused" if service.refused else "taken",
+        }
 
     @app.get("/metrics")
     async def get_metrics() -> PlainTextResponse:

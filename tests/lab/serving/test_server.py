@@ -250,7 +250,8 @@ def test_a_run_without_learned_ids_says_that_it_takes_no_items(tmp_path: Path) -
     with Server(directory, state=tmp_path / "state.sqlite") as server:
         status, answer = server.ask("/items", {"item_id": "a", "vectors": vectors_of(data, 1)})
         assert (status, "takes no new items" in answer["error"]) == (422, True)
-        assert "no semantic IDs" in server.ask("/healthz")[1]["new_items"]
+        assert "no semantic IDs" in answer["error"]
+        assert server.ask("/healthz")[1] == {"status": "ok", "run": directory.name, "new_items": "refused"}
         user = str(data.users[0])
         rows = runs.recommend_users(directory, [user], 4)
         assert [name for name, _ in listed(server.ask(f"/recommend/{user}", k=4)[1])] == rows["item_id"].to_list()
