@@ -25,6 +25,7 @@ GROUPS = {  # name: environment below .peers, module, function
     "stage1": ("main", "quantizing", "stage_one"),
     "beam": ("main", "generating", "beam"),
     "request": ("main", "generating", "request"),
+    "serve": ("main", "serving", "serve"),
     "evaluate": ("recbole", "evaluating", "evaluate"),
     "tree": ("main", "catalogue", "tree"),
     "scale": ("main", "scale", "counting"),

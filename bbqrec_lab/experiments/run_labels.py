@@ -52,12 +52,12 @@ def labels_of(data: NamedDataset, variant: str, config: Config) -> dict[str, obj
 
 def record(directory: Path, labels: dict[str, object]) -> None:
     """Add the labels of a row to those of its run, unless they are there; rows with equal settings share a run."""
-    if any(labels.items() <= entry.items() for entry in _labels(directory)):
+    if any(labels.items() <= entry.items() for entry in read_labels(directory)):
         return
     try:
         with FileLock(f"{directory}.lock"):
             entry = labels | {"date": datetime.now().astimezone().isoformat(timespec="seconds")}
-            write_atomic(_file(directory), json.dumps([*_labels(directory), entry], indent=1))
+            write_atomic(_file(directory), json.dumps([*read_labels(directory), entry], indent=1))
     except OSError:  # a folder that is only read: the row can be used, its name is not in the list
         return
 
@@ -75,14 +75,14 @@ def list_runs(out: str | Path = "runs") -> pl.DataFrame:
         raise ValueError(f"no folder {out}: give --out the folder of bbqrec fit or bbqrec reproduce")
     finished = [path for path in sorted((out / STORE).glob("run-*")) if (path / "rows.csv").exists()]
     finished = [path for path in finished if not path.name.endswith(".partial")]
-    lines = [entry | _scores(path) | {"folder": str(path)} for path in finished for entry in _labels(path)]
+    lines = [entry | _scores(path) | {"folder": str(path)} for path in finished for entry in read_labels(path)]
     return pl.DataFrame(lines, schema=SCHEMA).sort("date", maintain_order=True)
 
 
 def count_unlabelled(out: str | Path = "runs") -> int:
     """How many folders of runs `list_runs` leaves out: unfinished ones, and finished ones without labels."""
     folders = [path for path in (Path(out).expanduser() / STORE).glob("run-*") if path.is_dir()]
-    return sum(path.name.endswith(".partial") or not _labels(path) for path in folders)
+    return sum(path.name.endswith(".partial") or not read_labels(path) for path in folders)
 
 
 def find_run(
@@ -128,7 +128,8 @@ def _file(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.labels.json")
 
 
-def _labels(directory: Path) -> list[dict[str, object]]:
+def read_labels(directory: Path) -> list[dict[str, object]]:
+    """The labels of the rows that share a run, oldest first; empty if there are none."""
     path = _file(directory)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 

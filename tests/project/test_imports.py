@@ -29,6 +29,7 @@ LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
     ("exercises",),
     ("notebook",),
     ("speed", "widgets", "suite"),
+    ("serving",),
     ("cli",),
     ("__main__",),
 )

@@ -255,4 +255,4 @@ def test_the_wheel_holds_both_packages_with_their_data_and_the_command(root: Pat
         (entry,) = (name for name in names if name.endswith("entry_points.txt"))
         assert "bbqrec = bbqrec_lab.cli:main" in wheel.read(entry).decode().splitlines()
     assert {name for name in names if ".dist-info/" not in name} == files
-    assert {Path(name).suffix for name in files} == {".py", ".csv", ".css", ".js", ".j2"}
+    assert {Path(name).suffix for name in files} == {".py", ".csv", ".css", ".js", ".j2", ".html"}

@@ -13,7 +13,7 @@ METRICS = ("recall@10", "ndcg@10")
 SEEN_ITEMS = ("included", "filtered")
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results", "scale")),
+    *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results", "scale", "serving")),
 ]
 PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 
