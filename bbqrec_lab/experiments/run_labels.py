@@ -135,7 +135,7 @@ def _labels(directory: Path) -> list[dict[str, object]]:
 
 def _scores(directory: Path) -> dict[str, float | None]:
     """The metric of a run in both modes; the name of a metric by beam search ends in the beam."""
-    rows = pl.read_csv(directory / "rows.csv").filter(
+    rows = pl.read_csv(directory / "rows.csv", glob=False).filter(
         pl.col("segment") == "all", pl.col("metric").str.starts_with(METRIC)
     )
     by_mode = dict(rows.select("seen_items", "value").iter_rows())

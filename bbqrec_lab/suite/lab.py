@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from bbqrec_lab.store import key_hash, write_atomic
-from bbqrec_lab.suite.notebooks import need_home, notebook_folder, own_kernel, say
+from bbqrec_lab.suite.notebooks import need_home, notebook_folder, own_kernel
+from bbqrec_lab.terminal import say
 
 FIRST = "00_quickstart.ipynb"
 COPIED = ".copied.json"  # in the folder of copies: what each copy was made of

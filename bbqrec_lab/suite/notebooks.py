@@ -23,11 +23,6 @@ LOOK_EVERY = 1.0  # seconds
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
 
 
-def say(text: str, end: str = "\n") -> None:
-    """Print progress on standard error, at once."""
-    print(text, end=end, file=sys.stderr, flush=True)
-
-
 def notebook_folder() -> Path:
     """The folder of the notebooks, next to the package.
 
@@ -189,7 +184,9 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     try:
         with tempfile.TemporaryDirectory() as sockets:
             options["config"] = _kernel_connection(Path(sockets))
-            executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
+            # papermill puts parameters in place of {names} in paths
+            paths = [str(each).replace("{", "{{").replace("}", "}}") for each in (path, partial_target)]
+            executed = papermill.execute_notebook(*paths, parameters, **options)
     except Exception as error:  # an error in one notebook must not stop the others
         return f"{_cause(error)}; see {partial_target}"
     if cause := _widget_error(executed):

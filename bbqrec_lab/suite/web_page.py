@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite.notebooks import discover, need_home, notebook_folder, own_kernel, say
+from bbqrec_lab.suite.notebooks import discover, need_home, notebook_folder, own_kernel
+from bbqrec_lab.terminal import say
 
 CDN = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/"
 UNWANTED = "jupyterlab-jupytext"  # this JupyterLab extension fails in a Voila page, with a console error
