@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 LOOK_EVERY = 1.0  # seconds
+QUIET = "--log-level=CRITICAL"  # option of a kernel that hides what it says when it is stopped
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
 
 
@@ -107,12 +108,13 @@ def need_home() -> None:
         raise ValueError(f"Jupyter cannot write to {folder}: set HOME to a folder that you may write")
 
 
-def own_kernel(folder: Path) -> dict[str, str]:
+def own_kernel(folder: Path, *options: str) -> dict[str, str]:
     """An environment in which the kernel `python3` is this interpreter, whatever else offers that name.
 
-    Args: folder: where the description of the kernel is written; it must stay while the environment is used.
+    Args: folder: where the description of the kernel is written; it must stay while the environment is used. options:
+        of the kernel.
     """
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *options]
     spec = {"argv": command, "display_name": "Python 3 (bbqrec)", "language": "python"}
     write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
@@ -180,7 +182,7 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
     options["kernel_manager_class"] = _this_interpreter()
-    options["extra_arguments"] = ["--log-level=CRITICAL"]  # hide the shutdown message of the kernel
+    options["extra_arguments"] = [QUIET]
     try:
         with tempfile.TemporaryDirectory() as sockets:
             options["config"] = _kernel_connection(Path(sockets))
