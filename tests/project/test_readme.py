@@ -11,8 +11,11 @@ from bbqrec_lab.suite import notebooks
 
 METRICS = ("recall@10", "ndcg@10")
 SEEN_ITEMS = ("included", "filtered")
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results"))]
-PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results", "security")),
+]
+PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 
 
 def page(root: Path, name: str) -> str:
