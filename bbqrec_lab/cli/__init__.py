@@ -10,7 +10,7 @@ import traceback
 
 from cyclopts import CycloptsError
 
-from bbqrec_lab.cli import data, pages, recommending, training  # noqa: F401 - they add their commands
+from bbqrec_lab.cli import data, doctor, pages, recommending, training  # noqa: F401 - they add their commands
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.output import accept_all_letters, let_go_of_output, open_streams
 from bbqrec_lab.escaping import one_line
