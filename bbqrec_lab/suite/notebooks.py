@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 LOOK_EVERY = 1.0  # seconds
+PATIENCE = 20  # seconds for a server to stop its kernels
 QUIET = "--log-level=CRITICAL"  # option of a kernel that hides what it says when it is stopped
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
 
@@ -119,6 +121,25 @@ def own_kernel(folder: Path, *options: str) -> dict[str, str]:
     write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
     return {**os.environ, VARIABLE: "1", "JUPYTER_PATH": paths}
+
+
+def until_interrupted(command: list[str], env: dict[str, str]) -> int:
+    """Run a server; after an interrupt, wait until it has stopped its kernels and deleted its files.
+
+    Returns: its exit code, 0 after an interrupt.
+    """
+    with subprocess.Popen(command, env=env) as server:
+        try:
+            while server.poll() is None:  # not `wait`: with polars loaded, Ctrl-C does not interrupt a system call
+                time.sleep(LOOK_EVERY / 5)
+            return server.returncode
+        except KeyboardInterrupt:
+            server.terminate()
+            try:
+                server.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+            return 0
 
 
 def _this_interpreter() -> type:

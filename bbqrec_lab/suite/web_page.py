@@ -6,15 +6,13 @@ import os
 import re
 import secrets
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite.notebooks import QUIET, discover, need_home, notebook_folder, own_kernel
+from bbqrec_lab.suite.notebooks import QUIET, discover, need_home, notebook_folder, own_kernel, until_interrupted
 
 CDN = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/"
 VOILA = {
@@ -26,7 +24,6 @@ VOILA = {
     "file_allowlist": "nothing",  # a page has its pictures inside
 }
 SHORT = 38  # letters of a folder in which the path of a socket has at most 103, the limit of macOS
-LOOK_EVERY, PATIENCE = 0.2, 20  # seconds between looks at the server; seconds for it to stop its kernels
 KEPT = {"page", "parameters", "injected-parameters"}  # tags of the cells that a page with a `page` cell keeps
 TEMPLATE = f"""{{%- extends 'lab/index.html.j2' -%}}
 {{%- block notebook_css -%}}
@@ -106,26 +103,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
         command = [sys.executable, "-m", "bbqrec_lab.suite.page_server", str(page)]
         env = own_kernel(folder / "jupyter", QUIET) | {"JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
         env["JUPYTER_TOKEN"] = os.environ.get("JUPYTER_TOKEN") or secrets.token_urlsafe(24)
-        return _until_interrupted([*command, *(f"--{name}={value}" for name, value in options.items())], env)
-
-
-def _until_interrupted(command: list[str], env: dict[str, str]) -> int:
-    """Run a server; after an interrupt, wait until it has stopped its kernels and deleted its files.
-
-    Returns: its exit code, 0 after an interrupt.
-    """
-    with subprocess.Popen(command, env=env) as server:
-        try:
-            while server.poll() is None:
-                time.sleep(LOOK_EVERY)  # polars restarts a system call that Ctrl-C interrupts, so `wait` would go on
-            return server.returncode
-        except KeyboardInterrupt:
-            server.terminate()
-            try:
-                server.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                server.kill()
-            return 0
+        return until_interrupted([*command, *(f"--{name}={value}" for name, value in options.items())], env)
 
 
 def _write_template(folder: Path) -> None:

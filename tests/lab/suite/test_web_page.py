@@ -82,7 +82,7 @@ def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
         calls.append((command, env, page, template.read_text()))
         return 0
 
-    monkeypatch.setattr(web_page, "_until_interrupted", run)
+    monkeypatch.setattr(web_page, "until_interrupted", run)
     assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123, {"text_encoder": "ngrams"}) == 0
     ((command, env, page, template),) = calls
     assert any('overrides = {"text_encoder": "ngrams"}' in cell.source for cell in page.cells)
