@@ -1,7 +1,7 @@
 # bbqrec: `make reproduce` and `make test` do everything; each target runs the set-up that it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test unit torture browser lab inspector book site figures full full-gpu bench clean
+.PHONY: help setup reproduce test unit torture browser lab inspector book site figures full full-gpu bench lock sbom clean
 
 # Two threads on a busy machine are many times slower than one; with one thread, tables do not depend on `--jobs`.
 export OMP_NUM_THREADS := 1
@@ -20,6 +20,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 ARGS ?=
+# LOCKED=1 installs exactly the files whose hashes are in requirements.lock; else pip takes the pinned versions from where it
+# is set up to look, such as a build of torch for CPUs.
+LOCKED ?=
+WANTED = $(if $(LOCKED),--require-hashes -r requirements.lock,-c constraints.txt -e '.[dev]')
+SBOM ?= build/sbom.json
 
 help: ## list these targets
 	@echo 'make reproduce   set up .venv, get the data, run all notebooks, write tables and figures to runs/'
@@ -40,6 +45,8 @@ help: ## list these targets
 	@echo 'make full-gpu    on a machine with a GPU: the tests of devices, then one seed of rows; none starts after 12 minutes'
 	@echo 'make bench       set up .venv and .peers (other libraries, 3 GB), compare the speed of the core with them: runs/bench/bench.csv'
 	@echo '                 (one row, small scale: make bench ARGS="--only quantize --scale 0.01")'
+	@echo 'make lock        write requirements.lock anew: every package with the hashes of its files (make setup LOCKED=1 installs it)'
+	@echo 'make sbom        write the bill of materials of the lock (CycloneDX JSON): build/sbom.json'
 	@echo 'make setup       only set up .venv (takes minutes the first time)'
 	@echo 'make clean       delete .venv*, .uv, .peers, runs/ and tool caches in this folder; keep lab/, downloaded data and encoders'
 
@@ -60,12 +67,13 @@ $(STAMP): constraints.txt pyproject.toml
 		|| { echo 'bbqrec: cannot make $(VENV): install the venv module (Debian: apt install python3-venv)' >&2; exit 1; }; \
 	fi
 	@echo 'bbqrec: setting up $(VENV) from constraints.txt (only once; 1 to 4 minutes plus download, 2 to 6 GB depending on the torch build)' >&2
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]' \
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(WANTED) \
 		| while IFS= read -r line; do case "$$line" in \
 			Collecting*) n=$$((n + 1)); ((n % 25)) || echo "bbqrec:   $$n of about 150 packages found, $$SECONDS s" >&2;; \
 			'Installing collected'*) echo "bbqrec:   installing them, $$SECONDS s so far (takes about 1 minute)" >&2;; \
 		esac; done \
 		|| { echo 'bbqrec: pip could not install the packages: see its message above, then run make again' >&2; exit 1; }
+	@$(if $(LOCKED),$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .)
 	@$(BIN)/python -m ipykernel install --sys-prefix --name bbqrec --display-name bbqrec >/dev/null \
 		|| { echo 'bbqrec: could not register the notebook kernel in $(VENV): run make clean, then run make again' >&2; exit 1; }
 	@touch $(STAMP)
@@ -141,6 +149,16 @@ $(PEERS)/%/.stamp: benchmarks/peers_%.txt constraints.txt
 
 bench: $(STAMP) $(PEERS)/main/.stamp $(PEERS)/recbole/.stamp ## speed of the core and of peer libraries
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Without the settings of this machine: the lock may hold no local build and no address.
+lock: $(STAMP) ## requirements.lock anew, from the public index
+	@env -u UV_FIND_LINKS -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL $(BIN)/uv pip compile --no-config -q \
+		pyproject.toml --extra dev -c constraints.txt --generate-hashes --universal --python-version 3.11 \
+		--no-emit-index-url --no-header --no-annotate $(ARGS) -o requirements.lock
+	@echo requirements.lock
+
+sbom: ## bill of materials of the lock
+	@$(or $(PYTHON),python3) .ci/sbom.py requirements.lock $(SBOM)
 
 clean: ## deletes nothing outside this folder
 	rm -rf .venv .venv-* .uv $(PEERS) runs build *.egg-info .pytest_cache .ruff_cache .hypothesis .cache

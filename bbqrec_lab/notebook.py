@@ -15,7 +15,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from bbqrec_core import Tokenized
-from bbqrec_lab import exercises
+from bbqrec_lab import escaping, exercises
 from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets import planted, sources
 from bbqrec_lab.datasets.reading import NamedDataset
@@ -125,25 +125,25 @@ NO_ANSWER = "These data have no answer to this exercise."
 def notice(*points: str) -> None:
     """Display what to notice in the figure above, one bullet per point; points quote numbers of this run.
 
-    A point is Markdown: names of items go through `quote`.
+    A point is text, with whatever names of items or modalities: none of it becomes markup.
     """
-    _say("\n".join(["**What to notice.**", "", *(f"- {tables.without_tags(point)}" for point in points)]))
+    _say("\n".join(["**What to notice.**", "", *(f"- {escaping.markdown(point)}" for point in points)]))
 
 
 def answer(sentence: str) -> None:
     """Display the answer to the question of a section, in one sentence that quotes numbers of this run."""
-    _say(f"**Answer.** {tables.without_tags(sentence)}")
+    _say(f"**Answer.** {escaping.markdown(sentence)}")
 
 
-def quote(name: object) -> str:
-    """The name of an item or a category in a text: letter by letter, cut after 80 letters."""
+def short(name: object) -> str:
+    """The name of an item or a category in a sentence: cut after 80 letters."""
     text = str(name)
-    return tables.quote(text if len(text) <= 80 else f"{text[:79]}…")
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def remark(sentence: str) -> None:
     """Display one sentence, such as why a section has nothing to show on these data."""
-    _say(f"*{sentence}*")
+    _say(f"*{escaping.markdown(sentence)}*")
 
 
 def ratio(part: float, whole: float) -> float:
@@ -179,7 +179,7 @@ def command(*words: str, folder: str | Path) -> None:
     said = re.sub(r"\x1b\[[\d;]*m", "", said)  # colours of a terminal
     if done.returncode:
         raise RuntimeError(said)
-    print(said)
+    print(escaping.printable(said))
 
 
 def verdict(exercise: str, answer: object, *given: object) -> str:
@@ -209,7 +209,7 @@ def _values(answer: object) -> list:
 
 def check(exercise: str, answer: object, *given: object) -> None:
     """Display the verdict on an answer to an exercise (`verdict`)."""
-    _say(f"*{verdict(exercise, answer, *given)}*")
+    remark(verdict(exercise, answer, *given))
 
 
 def solve(exercise: str, answer: object, *given: object) -> None:
@@ -220,7 +220,7 @@ def solve(exercise: str, answer: object, *given: object) -> None:
     said = verdict(exercise, answer, *given)
     assert said in ("Right.", NO_ANSWER), f"{answer!r}: {said}"
     shown = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in _values(answer)]
-    _say(f"*Answer: {', '.join(shown)}. {said}*")
+    remark(f"Answer: {', '.join(shown)}. {said}")
 
 
 def _say(text: str) -> None:

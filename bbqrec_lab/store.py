@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,6 +14,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
+
+from bbqrec_lab.terminal import say
 
 MANIFEST = "manifest.json"
 DIGITS = 32  # hex digits of a key, 128 bits: nobody can make two inputs with one key
@@ -137,7 +138,7 @@ def _set_aside(directory: Path, damaged: str) -> None:
     aside = directory.with_name(f".damaged-{directory.name}")
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(directory, aside)
-    print(f"{directory / damaged} is damaged: it is made again; what is left is in {aside}", file=sys.stderr)
+    say(f"{directory / damaged} is damaged: it is made again; what is left is in {aside}")
 
 
 def finish(directory: Path, key: Mapping[str, object]) -> None:

@@ -150,7 +150,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """A function that runs a `bbqrec` command that serves a page with Voila, on a free port."""
+    """A function that runs a `bbqrec` command that serves a page with Voila, on a free port; its `url` has a token."""
     if reason := missing("voila"):
         pytest.skip(reason)
     home = tmp_path_factory.mktemp("voila")
@@ -161,8 +161,9 @@ def voila(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             main = "import sys; from bbqrec_lab.cli import main; sys.exit(main())"
             command = [sys.executable, "-c", main, *arguments, f"--port={port}"]
             url = f"http://127.0.0.1:{port}"
-            server = running.enter_context(serve(command, f"{url}/voila/static/", home, home))
-            return server._replace(url=url)
+            more = {"JUPYTER_TOKEN": TOKEN}
+            server = running.enter_context(serve(command, f"{url}/voila/static/", home, home, more=more))
+            return server._replace(url=f"{url}/?token={TOKEN}")
 
         yield served
 

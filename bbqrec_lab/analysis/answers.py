@@ -37,7 +37,7 @@ def repairs(before: Mapping[str, float], kept: Mapping[str, float]) -> str:
         rest = listed([f"{name} ({rate:.2g} %)" for name, rate in left.items()])
         many = f"they leave some for {rest}, where a prefix has more items than last codes"
     return (
-        f"Before a repair {spread}; `extra` always removes them, and as to `nearest` and `sinkhorn`, which keep the "
+        f"Before a repair {spread}; extra always removes them, and as to nearest and sinkhorn, which keep the "
         f"length of an ID, {many}."
     )
 

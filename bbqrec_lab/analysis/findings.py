@@ -1,6 +1,6 @@
 """Sentences about results. Each one chooses its words by the numbers that it quotes, so that it never contradicts them.
 
-They are Markdown, for `notebook.notice`. Numbers that are undefined (NaN) are said to be missing.
+They are text, for `notebook.notice`. Numbers that are undefined (NaN) are said to be missing.
 """
 
 import re
@@ -130,11 +130,11 @@ def ties(steps: float, users: float) -> list[str]:
 
 
 def repeats(count: int) -> str:
-    """What removing the items of the history from the recommendations (`filtered`) can do."""
+    """What removing the items of the history from the recommendations (filtered) can do."""
     if not count:
-        return "No event repeats an earlier item of its user: removing seen items (`filtered`) can only help."
+        return "No event repeats an earlier item of its user: removing seen items (filtered) can only help."
     return (
-        f"{count:,} events repeat an earlier item of the same user: removing seen items (`filtered`) makes these "
+        f"{count:,} events repeat an earlier item of the same user: removing seen items (filtered) makes these "
         "impossible to find."
     )
 

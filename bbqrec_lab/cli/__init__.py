@@ -10,10 +10,10 @@ import traceback
 
 from cyclopts import CycloptsError
 
-from bbqrec_lab.cli import data, pages, recommending, serving, training  # noqa: F401 - they add their commands
+from bbqrec_lab.cli import data, doctor, pages, recommending, serving, training  # noqa: F401 - they add their commands
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.output import accept_all_letters, let_go_of_output, open_streams
-from bbqrec_lab.printable import printable
+from bbqrec_lab.escaping import one_line
 from bbqrec_lab.safe_path import leave_current_folder, protect_children
 from bbqrec_lab.threads import use_one_thread
 
@@ -59,13 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 def _usage_error(error: CycloptsError) -> int:
     """Print what is wrong with the command line, on one line."""
     command = " ".join(["bbqrec", *(error.command_chain or ())])
-    print(f"{command}: {' '.join(str(error).split())} (try {command} --help)", file=sys.stderr)
+    print(f"{command}: {one_line(error)} (try {command} --help)", file=sys.stderr)
     return 2
 
 
 def _one_line(error: Exception) -> int:
     """Print cause and remedy; return 2 if the caller can fix the error, 1 if the work failed."""
-    text = " ".join(printable(str(error)).split())
+    text = one_line(error)
     if isinstance(error, ValueError):
         print(f"bbqrec: {text}", file=sys.stderr)
         return 2

@@ -9,7 +9,8 @@ from cyclopts import App, Parameter
 
 from bbqrec_lab.cli.app import app as top
 from bbqrec_lab.cli.options import Encoder, Json, examples
-from bbqrec_lab.cli.output import print_json, print_rows, say
+from bbqrec_lab.cli.output import print_json, print_rows
+from bbqrec_lab.terminal import say, tell
 
 app = App(
     name="data",
@@ -46,7 +47,7 @@ def get(
     """Download and build a dataset; prints its folder."""
     from bbqrec_lab.datasets import sources
 
-    print(sources.get(name, posters=posters))
+    tell(sources.get(name, posters=posters))
     return 0
 
 
@@ -70,9 +71,9 @@ def check(path: Bundle, /, *, text_encoder: Encoder = "auto", json: Json = False
         about |= {"users": bundle.n_users, "items": bundle.n_items, "report": bundle.report}
         print_json(about | {"usable": offered.to_dicts()})
         return 0
-    print(f"{bundle.name} ({bundle.data_hash}): valid, {bundle.n_users} users, {bundle.n_items} items")
+    tell(f"{bundle.name} ({bundle.data_hash}): valid, {bundle.n_users} users, {bundle.n_items} items")
     for what, value in bundle.report.items():
-        print(f"{what}: {value}")
+        tell(f"{what}: {value}")
     print_rows(offered, "what a model can use", json)
     asked = f"--dataset {quote(str(path))}"
     say(f"next: bbqrec inspector {asked} shows its semantic IDs; bbqrec reproduce {asked} makes all tables and figures")
@@ -99,7 +100,7 @@ def encoders(*, json: Json = False) -> int:
         print_json(found)
         return 0
     for name, path in found.items():
-        print(f"{name}\t{path}")
+        tell(f"{name}\t{path}")
     return 0
 
 

@@ -1,11 +1,12 @@
 """Options that several commands share."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from bbqrec_lab.terminal import say
 
 Preset = Literal["smoke", "quick", "full"]
 Dataset = Annotated[str, Parameter(help="Registered name, or folder of a bundle.")]
@@ -61,7 +62,7 @@ class RunChoice:
 
         if self.run is None:
             found = run_labels.find_run(self.out, self.dataset, self.variant, self.preset, self.seed)
-            print(f"run {found}", file=sys.stderr)
+            say(f"run {found}")
             return found
         if not self.run.is_dir():
             raise ValueError(f"no run at {self.run}: give --run the folder that bbqrec fit prints")

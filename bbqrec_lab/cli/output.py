@@ -1,9 +1,10 @@
 """What commands print: a table for people, or the same rows as JSON."""
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
+
+from bbqrec_lab import escaping
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,13 +24,8 @@ def print_rows(frame: "pl.DataFrame", caption: str, as_json: bool, shown: "pl.Da
 
 
 def print_json(content: object) -> None:
-    """Print JSON on standard output; letters outside ASCII stay as they are."""
-    print(json.dumps(content, ensure_ascii=False, indent=1))
-
-
-def say(line: str) -> None:
-    """Print one line on standard error, where progress and notices go."""
-    print(line, file=sys.stderr, flush=True)
+    """Print JSON on standard output."""
+    print(escaping.json(content))
 
 
 def open_streams() -> None:

@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.options import RUN_OPTIONS, TRAIN_OPTIONS, RunOptions, TrainOptions, examples
+from bbqrec_lab.terminal import tell
 
 
 @app.command(help_epilogue=examples("bbqrec lab"))
@@ -38,7 +39,7 @@ def book(*, options: RunOptions = RUN_OPTIONS) -> int:
     """Build an offline web site of the executed notebooks."""
     from bbqrec_lab.suite import book as suite
 
-    print(suite.build(options.dataset, options.preset, options.out))
+    tell(suite.build(options.dataset, options.preset, options.out))
     return 0
 
 

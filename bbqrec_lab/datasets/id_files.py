@@ -10,9 +10,9 @@ import polars as pl
 from jaxtyping import Int
 
 from bbqrec_lab.datasets.bundle import map_array, need_file
-from bbqrec_lab.datasets.download import say
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.store import write_atomic
+from bbqrec_lab.terminal import say
 
 TOKEN = re.compile(r"<(?:\w+_)?([A-Za-z])_(\d+)>")  # position a, b, c, ... and code; some have a mark: <item_a_12>
 BOUNDARY = re.compile(r"<\|\w+\|>")  # <|sid_begin|> around the tokens of an ID
@@ -120,7 +120,7 @@ def _tokens(text: str) -> list[str]:
 def _parquet(path: Path) -> dict[str, object]:
     """Codes by item id of a parquet file."""
     try:
-        frame = pl.read_parquet(path, columns=["item_id", "codes"])
+        frame = pl.read_parquet(path, columns=["item_id", "codes"], glob=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         cause = (str(error).splitlines() or ["unreadable"])[0]
         raise ValueError(f"{path}: expected parquet with columns item_id and codes: {cause}") from error
@@ -148,7 +148,7 @@ def _array(path: Path, data: NamedDataset) -> dict[str, object]:
     array = map_array(path)
     if not data.path:
         raise ValueError(f"{path}: the data come from no folder, so the order of its rows is unknown: {FORM}")
-    items = pl.read_parquet(Path(data.path) / "items.parquet", columns=["item_id"])["item_id"]
+    items = pl.read_parquet(Path(data.path) / "items.parquet", columns=["item_id"], glob=False)["item_id"]
     if array.ndim != 2 or len(array) != len(items) or array.dtype.kind not in "iuf":
         wanted = f"one row of integers for each of the {len(items)} rows of items.parquet"
         raise ValueError(f"{path}: {array.dtype} of shape {array.shape}, expected {wanted}")

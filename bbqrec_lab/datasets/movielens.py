@@ -80,7 +80,7 @@ def ml_1m_ids() -> dict[int, int]:
 
     The two datasets number films differently. Posters and the knowledge graph use the numbers of MovieLens-1M.
     """
-    return dict(pl.read_csv(Path(__file__).with_name("ml100k_to_ml1m.csv")).iter_rows())
+    return dict(pl.read_csv(Path(__file__).with_name("ml100k_to_ml1m.csv"), glob=False).iter_rows())
 
 
 def recbole_graph(wheel: Path, item_ids: pl.Series, film_ids: Mapping[int, int]) -> Float32[np.ndarray, "N d"]:
@@ -98,8 +98,8 @@ def recbole_graph(wheel: Path, item_ids: pl.Series, film_ids: Mapping[int, int])
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    link = pl.read_csv(_recbole_file(wheel, "link"), separator="\t", new_columns=["film", "entity"])
-    triples = pl.read_csv(_recbole_file(wheel, "kg"), separator="\t", quote_char=None)
+    link = pl.read_csv(_recbole_file(wheel, "link"), glob=False, separator="\t", new_columns=["film", "entity"])
+    triples = pl.read_csv(_recbole_file(wheel, "kg"), glob=False, separator="\t", quote_char=None)
     head, relation, tail = triples.columns
     both = pl.concat(
         triples.select(entity=entity, feature=pl.concat_str(pl.lit(way), relation, neighbour, separator=" "))

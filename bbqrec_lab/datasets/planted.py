@@ -163,7 +163,9 @@ def _truth_of(path: str | Path, data: NamedDataset) -> pl.DataFrame:
     file = Path(path) / "truth.parquet"
     if not file.exists():
         raise ValueError(f"{file} does not exist: only a planted bundle has a known truth")
-    truth = data.items.select("item_id").join(pl.read_parquet(file), on="item_id", how="left", maintain_order="left")
+    truth = data.items.select("item_id").join(
+        pl.read_parquet(file, glob=False), on="item_id", how="left", maintain_order="left"
+    )
     if truth["leaf"].null_count():
         raise ValueError(f"{file} has no row for item {truth.filter(pl.col('leaf').is_null())['item_id'][0]!r}")
     return truth

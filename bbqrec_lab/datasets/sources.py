@@ -12,11 +12,12 @@ from filelock import FileLock
 
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets import features, movielens, planted
-from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fetch_archive, fetch_wheel, say
+from bbqrec_lab.datasets.download import FetchError, build_folder, cache_dir, fetch_archive, fetch_wheel
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import damage, file_hash, finish
 from bbqrec_lab.suggestions import did_you_mean
+from bbqrec_lab.terminal import say
 from bbqrec_lab.threads import use_one_thread
 
 _NOTE = "source.json"  # next to the tables of a bundle: how it was made

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import safetensors.torch
+
+from bbqrec_lab.terminal import say
 
 
 def settle(directory: Path) -> None:
@@ -24,7 +25,7 @@ def settle(directory: Path) -> None:
         for path in progress if not epochs else set(progress) - set(sound):
             os.replace(path, path.with_suffix(".damaged"))
             if progress[path] is None:
-                print(f"{path} is damaged: it is renamed to {path.stem}.damaged, and {then}", file=sys.stderr)
+                say(f"{path} is damaged: it is renamed to {path.stem}.damaged, and {then}")
 
 
 def read_progress(path: Path) -> dict[str, object] | None:

@@ -12,6 +12,7 @@ from bbqrec_lab.datasets.sources import REGISTRY
 from bbqrec_lab.experiments.presets import Config, setting_value
 from bbqrec_lab.experiments.variants import READS, VARIANTS
 from bbqrec_lab.store import write_atomic
+from bbqrec_lab.terminal import say
 
 STORE = "artefacts"  # the folder of trained results below an out folder
 METRIC = "ndcg@10"
@@ -28,6 +29,7 @@ SCHEMA = {
     "bundle": pl.String,
     "data_hash": pl.String,
 }
+LABELS = {name: kind for name, kind in SCHEMA.items() if name not in (METRIC, f"{METRIC} filtered", "folder")}
 
 
 def labels_of(data: NamedDataset, variant: str, config: Config) -> dict[str, object]:
@@ -75,14 +77,17 @@ def list_runs(out: str | Path = "runs") -> pl.DataFrame:
         raise ValueError(f"no folder {out}: give --out the folder of bbqrec fit or bbqrec reproduce")
     finished = [path for path in sorted((out / STORE).glob("run-*")) if (path / "rows.csv").exists()]
     finished = [path for path in finished if not path.name.endswith(".partial")]
-    lines = [entry | _scores(path) | {"folder": str(path)} for path in finished for entry in read_labels(path)]
+    scores = {path: _scores(path) for path in finished}
+    lines = [
+        entry | known | {"folder": str(path)} for path, known in scores.items() if known for entry in read_labels(path)
+    ]
     return pl.DataFrame(lines, schema=SCHEMA).sort("date", maintain_order=True)
 
 
 def count_unlabelled(out: str | Path = "runs") -> int:
     """How many folders of runs `list_runs` leaves out: unfinished ones, and finished ones without labels."""
     folders = [path for path in (Path(out).expanduser() / STORE).glob("run-*") if path.is_dir()]
-    return sum(path.name.endswith(".partial") or not read_labels(path) for path in folders)
+    return sum(path.name.endswith(".partial") or not _read(_file(path)) for path in folders)
 
 
 def find_run(
@@ -129,15 +134,38 @@ def _file(directory: Path) -> Path:
 
 
 def read_labels(directory: Path) -> list[dict[str, object]]:
-    """The labels of the rows that share a run, oldest first; empty if there are none."""
-    path = _file(directory)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    """The labels of the rows that share a run, oldest first; of a damaged file none, and a line on standard error."""
+    found = _read(_file(directory))
+    if found is None:
+        told = "is damaged and passed over: the run stays, and bbqrec fit with its settings labels it again"
+        say(f"{_file(directory)} {told}")
+    return found or []
+
+
+def _read(file: Path) -> list[dict[str, object]] | None:
+    """The entries of a file of labels; none if there is no file, None if it is damaged."""
+    if not file.exists():
+        return []
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        sound = isinstance(found, list) and all({"dataset", "variant"} <= entry.keys() for entry in found)
+        pl.DataFrame(found, schema=LABELS, strict=True)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, pl.exceptions.PolarsError):
+        return None
+    return found if sound else None
 
 
 def _scores(directory: Path) -> dict[str, float | None]:
-    """The metric of a run in both modes; the name of a metric by beam search ends in the beam."""
-    rows = pl.read_csv(directory / "rows.csv").filter(
-        pl.col("segment") == "all", pl.col("metric").str.starts_with(METRIC)
-    )
-    by_mode = dict(rows.select("seen_items", "value").iter_rows())
+    """The metric of a run in both modes; the name of a metric by beam search ends in the beam.
+
+    Empty, and a line on standard error, if the file of its results is damaged.
+    """
+    try:
+        rows = pl.read_csv(directory / "rows.csv", glob=False).filter(
+            pl.col("segment") == "all", pl.col("metric").str.starts_with(METRIC)
+        )
+        by_mode = dict(rows.select("seen_items", pl.col("value").cast(pl.Float64)).iter_rows())
+    except (OSError, pl.exceptions.PolarsError):
+        say(f"{directory / 'rows.csv'} is damaged and passed over: bbqrec fit with its settings makes the run again")
+        return {}
     return {METRIC: by_mode.get("included"), f"{METRIC} filtered": by_mode.get("filtered")}

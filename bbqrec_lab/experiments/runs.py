@@ -58,6 +58,7 @@ from bbqrec_lab.store import (
     verify,
     write_atomic,
 )
+from bbqrec_lab.terminal import say
 from bbqrec_lab.threads import use_one_thread
 
 
@@ -75,7 +76,7 @@ def load_scorer(
     ids = SemanticIds.load(directory / "ids.npz") if notes["kind"] == "ids" else None
     state = load_file(directory / "model.safetensors")
     settings = VariantRecommenderConfig(**notes["config"]["recommender"])
-    seen = np.append(False, pl.read_parquet(directory / "items.parquet")["training_events"].to_numpy() > 0)
+    seen = np.append(False, pl.read_parquet(directory / "items.parquet", glob=False)["training_events"].to_numpy() > 0)
     make = partial(make_model, features=state.get("features"))
     recommender = build_recommender(notes["n_items"], ids, settings, 0, seen, make)
     recommender.model.load_state_dict(state)
@@ -96,7 +97,11 @@ def recommend(directory: Path, item_ids: Iterable[object], k: int = 10) -> pl.Da
     Raises: ValueError for an empty history, an unknown id, or k < 1.
     """
     verify(directory, but="ranks_*")
-    known = pl.read_parquet(directory / "items.parquet", columns=["item_id"])["item_id"].cast(pl.String).to_list()
+    known = (
+        pl.read_parquet(directory / "items.parquet", columns=["item_id"], glob=False)["item_id"]
+        .cast(pl.String)
+        .to_list()
+    )
     rows = {item: row for row, item in enumerate(known, start=1)}
     asked = list(map(str, item_ids))
     unknown = [item for item in asked if item not in rows]
@@ -141,7 +146,7 @@ def _users(directory: Path) -> pl.DataFrame:
     if not path.exists():
         raise ValueError(f"{directory} has no histories of users: make the run again, with bbqrec fit")
     verify(directory, but="ranks_*")
-    return pl.read_parquet(path)
+    return pl.read_parquet(path, glob=False)
 
 
 def _best_items(directory: Path, history: Sequences, k: int) -> pl.DataFrame:
@@ -157,7 +162,7 @@ def _best_items(directory: Path, history: Sequences, k: int) -> pl.DataFrame:
             parts.append((batch[place], column + 1, rows[place, column], values[place, column]))
             bar.update(len(batch))
     user, rank, row, score = map(np.concatenate, zip(*parts, strict=True))
-    items, path = pl.read_parquet(directory / "items.parquet"), directory / "ids.npz"
+    items, path = pl.read_parquet(directory / "items.parquet", glob=False), directory / "ids.npz"
     used, where = np.unique(row, return_inverse=True)
     codes = SemanticIds.load(path).code_ids[used] if path.exists() else np.zeros((len(used), 0), int)
     shown = pl.Series("code", ["-".join(map(str, code)) for code in codes], pl.String)
@@ -366,7 +371,7 @@ def _result(dataset: str, variant: str, config: Config, directory: Path) -> Resu
     labels = {"dataset": dataset, "data_hash": key["data"][:SHOWN], "variant": variant, "seed": config.seed}
     labels |= {"preset": config.preset, "split_seed": config.data.split_seed}
     hashed = {"config_hash": directory.name.rpartition("-")[2][:SHOWN]}
-    rows = pl.read_csv(directory / "rows.csv").with_columns(
+    rows = pl.read_csv(directory / "rows.csv", glob=False).with_columns(
         pl.lit(value).alias(name) for name, value in (labels | hashed).items()
     )
     order = [*labels, "seen_items", "segment", "targets", "metric", "value", *hashed]
@@ -485,7 +490,7 @@ def _kept_ranks(path: Path) -> dict[str, Ranks] | None:
     except FileNotFoundError:
         return None
     except UNREADABLE:
-        print(f"{path} is damaged: these users are ranked again", file=sys.stderr)
+        say(f"{path} is damaged: these users are ranked again")
         return None
 
 

@@ -1,28 +1,16 @@
 """Result tables: summaries over seeds, and frames written as CSV, Markdown and LaTeX files."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
 
+from bbqrec_lab import escaping
 from bbqrec_lab.store import write_atomic
 
 SHOWN = ("recall@5", "recall@10", "ndcg@5", "ndcg@10")
 BEAM = r"( by beam \d+)$"  # the end of a metric name if the ranks come from beam search
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "$": r"\$",
-    "±": r"$\pm$",
-    "<": "$<$",
-}
-LATEX |= {"{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-MARKDOWN = {"&": "&amp;", "<": "&lt;", ">": "&gt;"} | {mark: f"\\{mark}" for mark in "\\|`*_[]$~"}
 
 
 def summary(rows: pl.DataFrame, segment: str = "all") -> pl.DataFrame:
@@ -69,20 +57,10 @@ def _cell(mean: float, spread: float | None, seeds: int) -> str:
     return f"{mean:.4f} ± {spread:.4f}" if seeds > 1 else f"{mean:.4f}"
 
 
-def quote(text: object) -> str:
-    """Any text as Markdown on one line that shows it letter by letter: a title is neither markup nor mathematics."""
-    return "".join(MARKDOWN.get(letter, letter) for letter in " ".join(str(text).split()))
-
-
 def listed(names: Sequence[str], nothing: str = "none") -> str:
     """Names in a sentence: `a`, `a and b`, `a, b and c`."""
     *first, last = names or [nothing]
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def without_tags(text: str) -> str:
-    """Markdown in which no tag is live, whatever names it quotes."""
-    return text.replace("<", "&lt;")
 
 
 HEADS = {  # column of a frame -> head of a printed table; other names lose their underscores
@@ -132,21 +110,21 @@ def effort(cost: pl.DataFrame) -> pl.DataFrame:
 
 def markdown(frame: pl.DataFrame, caption: str) -> str:
     """`frame` as a Markdown table below its caption; heads in words, thousands separated, dates as dates."""
-    heads = [without_tags(head(name).replace("|", "\\|")) for name in frame.columns]
+    heads = [escaping.markdown(head(name)) for name in frame.columns]
     marks = ["--:" if frame[name].dtype.is_numeric() else "---" for name in frame.columns]
-    lines = [heads, marks, *([quote(cell) for cell in line] for line in _printed(frame))]
+    lines = [heads, marks, *(list(map(escaping.markdown, line)) for line in _printed(frame))]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{without_tags(caption)}\n\n{table}\n"
+    return f"{escaping.markdown(caption)}\n\n{table}\n"
 
 
 def latex(frame: pl.DataFrame, caption: str) -> str:
     """`frame` as a LaTeX table (booktabs) with its caption; cells as in `markdown`."""
     lines = [[head(name) for name in frame.columns], *_printed(frame)]
-    header, *body = [" & ".join(map(_escape, line)) + r" \\" for line in lines]
+    header, *body = [" & ".join(map(escaping.latex, line)) + r" \\" for line in lines]
     inside = [r"\toprule", header, r"\midrule", *body, r"\bottomrule"]
     sides = "".join("r" if kind.is_numeric() else "l" for kind in frame.dtypes)
     tabular = [f"\\begin{{tabular}}{{{sides}}}", *inside, r"\end{tabular}"]
-    return "\n".join([r"\begin{table}", f"\\caption{{{_escape(caption)}}}", *tabular, r"\end{table}", ""])
+    return "\n".join([r"\begin{table}", f"\\caption{{{escaping.latex(caption)}}}", *tabular, r"\end{table}", ""])
 
 
 def _printed(frame: pl.DataFrame) -> list[list[str]]:
@@ -194,10 +172,6 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _escape(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
-
-
 def save_table(
     frame: pl.DataFrame, name: str, folder: str | Path, caption: str, shown: pl.DataFrame | None = None
 ) -> None:
@@ -207,14 +181,20 @@ def save_table(
         shown: content of the Markdown and LaTeX files if `frame` is too long to read; default `frame`.
     """
     readable = frame if shown is None else shown
-    contents = {"csv": frame.write_csv(), "md": markdown(readable, caption), "tex": latex(readable, caption)}
+    contents = {"csv": csv(frame), "md": markdown(readable, caption), "tex": latex(readable, caption)}
     for suffix, content in contents.items():
         write_atomic(Path(folder) / f"{name}.{suffix}", content)
 
 
+def csv(frame: pl.DataFrame) -> str:
+    """`frame` as CSV for spreadsheets; texts and heads that these would compute are marked as text."""
+    texts = frame.with_columns(pl.col(pl.String).map_elements(escaping.csv_cell, pl.String))
+    return texts.rename(escaping.csv_cell).write_csv()
+
+
 def show_json(frame: pl.DataFrame) -> None:
     """Print a frame on standard output as a JSON list with one object per row."""
-    print(json.dumps(frame.to_dicts(), ensure_ascii=False, indent=1))
+    print(escaping.json(frame.to_dicts()))
 
 
 def show(frame: pl.DataFrame, caption: str) -> None:
@@ -224,11 +204,13 @@ def show(frame: pl.DataFrame, caption: str) -> None:
 
     table = Table()
     for name in frame.columns:
-        table.add_column(name, overflow="fold", justify="right" if frame[name].dtype.is_numeric() else "left")
+        table.add_column(
+            escaping.printable(name), overflow="fold", justify="right" if frame[name].dtype.is_numeric() else "left"
+        )
     for line in _texts(frame):
-        table.add_row(*line)
+        table.add_row(*map(escaping.printable, line))
     # A pipe has no width: the default of 80 would break lines that another program reads, and 160 would break paths.
     piped = 1000 if "folder" in frame.columns else 160
     console = Console(width=None if Console().is_terminal else piped, markup=False, highlight=False)
-    console.print(caption, soft_wrap=True)
+    console.print(escaping.printable(caption), soft_wrap=True)
     console.print(table)

@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Num, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 
+from bbqrec_lab import escaping
 from bbqrec_lab.datasets.pictures import read_picture
-from bbqrec_lab.experiments.tables import quote
 from bbqrec_lab.store import write_atomic
 
 WIDTH, HEIGHT = 5.0, 3.2  # inches, of one panel
@@ -74,6 +75,7 @@ def use_house_style() -> None:
             "legend.frameon": False,
             "legend.fontsize": 9,
             "savefig.dpi": 200,
+            "text.parse_math": False,  # a dollar sign of a title begins no formula
             "svg.hashsalt": "bbqrec",  # otherwise the ids inside an SVG differ from run to run
         }
     )
@@ -103,7 +105,7 @@ def _write(fig: Figure, name: str, folder: str | Path, text: str) -> tuple[Path,
     """`save_figure`, and the letters that no installed font has."""
     if not text.strip():
         raise ValueError(f"figure {name!r} has the caption {text!r}: describe the figure, use plots.caption")
-    folder = Path(folder)
+    folder, text = Path(folder), escaping.one_line(text)
     notes = {"png": {"Software": None, "Description": text}, "svg": {"Date": None, "Creator": None, "Title": text}}
     for suffix, metadata in notes.items():
         target = io.BytesIO()
@@ -114,6 +116,8 @@ def _write(fig: Figure, name: str, folder: str | Path, text: str) -> tuple[Path,
 
 def _draw(fig: Figure, target: io.BytesIO, **options: object) -> set[str]:
     """Write a figure; returns the letters without a glyph, for which matplotlib would warn one by one."""
+    for shown in fig.findobj(Text):
+        shown.set_text(escaping.printable(shown.get_text()))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fig.savefig(target, **options)
@@ -131,11 +135,11 @@ def show_figure(fig: Figure, name: str, folder: str | Path, text: str) -> None:
     from IPython.display import Image, Markdown, display
 
     path, letters = _write(fig, name, folder, text)
-    display(Image(path.read_bytes(), format="png", width=int(fig.get_figwidth() * 110), alt=text))
-    display(Markdown(f"*{quote(text)}*"))
+    display(Image(path.read_bytes(), format="png", width=int(fig.get_figwidth() * 110), alt=escaping.one_line(text)))
+    display(Markdown(f"*{escaping.markdown(text)}*"))
     if new := letters - _boxed:
         _boxed.update(new)
-        display(Markdown(f"*{quote(_told_of_boxes(new))}*"))
+        display(Markdown(f"*{escaping.markdown(_told_of_boxes(new))}*"))
 
 
 def _told_of_boxes(letters: set[str]) -> str:
@@ -202,9 +206,9 @@ def looks(names: Iterable[str], *, line: bool = True) -> dict[str, dict[str, obj
 
 
 def short(text: object, length: int = 24, lines: int = 1) -> str:
-    """Text for a figure: wrapped to `lines` of `length` letters, cut with an ellipsis, dollar signs escaped."""
+    """Text for a figure: wrapped to `lines` of `length` letters, cut with an ellipsis."""
     kept = textwrap.wrap(str(text), length, max_lines=lines, placeholder="…", break_on_hyphens=False)
-    return "\n".join(kept).replace("$", r"\$")
+    return escaping.printable("\n".join(kept))
 
 
 def log_counts(ax: Axes, which: str = "xy") -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bbqrec_lab.suite import book_solutions, report
-from bbqrec_lab.suite.notebooks import notebook_folder, say
+from bbqrec_lab.suite.notebooks import notebook_folder
+from bbqrec_lab.terminal import say
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")

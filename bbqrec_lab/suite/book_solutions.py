@@ -4,12 +4,13 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bbqrec_lab import escaping
 from bbqrec_lab.code_keys import PACKAGES, ROOT
 from bbqrec_lab.suite import notebooks
+from bbqrec_lab.terminal import say
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -42,18 +43,16 @@ def execute(run: Path, executed: Iterable[Path], folder: Path) -> None:
             continue
         done = json.loads(record.read_text(encoding="utf-8"))
         if record.stat().st_mtime < stale:
-            notebooks.say(
-                f"{path.stem} is older than the code: its solutions are shown as they are, run reproduce first"
-            )
+            say(f"{path.stem} is older than the code: its solutions are shown as they are, run reproduce first")
         elif "parameters" in done and (Path(done["parameters"]["out_dir"]) / "artefacts").is_dir():
             plan[solved[path.name]] = {name: done["parameters"][name] for name in notebooks.REQUIRED}
             keys.append(done["key"])
     if plan:
-        notebooks.say(f"solutions of {len(plan)} notebooks; those that were executed before take no time")
+        say(f"solutions of {len(plan)} notebooks; those that were executed before take no time")
         jobs = min(JOBS, os.cpu_count() or 1)
         failed = notebooks.run_notebooks(plan, run / FOLDER, " ".join(keys), jobs)
         for name, cause in failed.items():
-            notebooks.say(f"the solutions of {name} are shown without their output: {cause}")
+            say(f"the solutions of {name} are shown without their output: {cause}")
 
 
 def _code_time() -> float:
@@ -108,4 +107,4 @@ def _shown(output: "NotebookNode") -> Iterator[str]:
     elif "text/markdown" in data:
         yield data["text/markdown"].strip()
     elif text := (output.get("text") or data.get("text/plain", "")).strip():
-        yield f"<pre>{escape(text)}</pre>".replace("\n\n", "\n&nbsp;\n")  # an empty line would end the element
+        yield f"<pre>{escaping.html(text)}</pre>".replace("\n\n", "\n&nbsp;\n")  # an empty line would end the element

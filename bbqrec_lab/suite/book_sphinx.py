@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from bbqrec_lab import escaping
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -53,6 +55,14 @@ def _block(writer: Any, node: Any) -> None:
     raise SkipNode
 
 
+def _escape_titles(app: Any, page: str, template: str, context: dict[str, object], tree: Any) -> None:
+    """Escape the title of the site, which has the name of the dataset: templates of the theme insert it as it is."""
+    from markupsafe import Markup
+
+    for name in ("docstitle", "shorttitle"):
+        context[name] = Markup(escaping.html(context[name]))
+
+
 def _copy(app: Any, problem: Exception | None) -> None:
     """Copy the files that the pages load."""
     if problem is not None:
@@ -69,5 +79,6 @@ def setup(app: Any) -> dict[str, bool]:
     """Register the extension; Sphinx calls this function."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.add_css_file("book.css")
+    app.connect("html-page-context", _escape_titles)
     app.connect("build-finished", _copy)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,13 +6,13 @@ files. Git ignores the folder. A notebook that is opened in `notebooks` instead 
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from bbqrec_lab.store import key_hash, write_atomic
-from bbqrec_lab.suite.notebooks import need_home, notebook_folder, own_kernel, say
+from bbqrec_lab.suite.notebooks import need_home, notebook_folder, own_kernel, until_interrupted
+from bbqrec_lab.terminal import say
 
 FIRST = "00_quickstart.ipynb"
 COPIED = ".copied.json"  # in the folder of copies: what each copy was made of
@@ -22,7 +22,7 @@ UNWANTED = ("@jupyterlab/apputils-extension:announcements",)  # the question abo
 def open_lab() -> int:
     """Open the repository in JupyterLab at the copy of the first notebook, on this machine only.
 
-    Returns: the exit code of JupyterLab.
+    Returns: the exit code of JupyterLab, 0 after an interrupt.
     Raises: ValueError without a home folder for Jupyter, or if the copies cannot be written.
     """
     need_home()
@@ -40,7 +40,7 @@ def open_lab() -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container; loopback address and token still protect it
         command.append("--allow-root")
     with tempfile.TemporaryDirectory() as folder:
-        return subprocess.call(command, env=_quiet(Path(folder)))
+        return until_interrupted(command, _quiet(Path(folder)))
 
 
 def refresh(source: Path, copies: Path) -> list[str]:

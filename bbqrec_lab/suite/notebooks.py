@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from traitlets.config import Config
 
 LOOK_EVERY = 1.0  # seconds
+PATIENCE = 20  # seconds for a server to stop its kernels
+QUIET = "--log-level=CRITICAL"  # option of a kernel that hides what it says when it is stopped
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
-
-
-def say(text: str, end: str = "\n") -> None:
-    """Print progress on standard error, at once."""
-    print(text, end=end, file=sys.stderr, flush=True)
 
 
 def notebook_folder() -> Path:
@@ -104,16 +102,36 @@ def need_home() -> None:
         raise ValueError(f"Jupyter cannot write to {folder}: set HOME to a folder that you may write")
 
 
-def own_kernel(folder: Path) -> dict[str, str]:
+def own_kernel(folder: Path, *options: str) -> dict[str, str]:
     """An environment in which the kernel `python3` is this interpreter, whatever else offers that name.
 
-    Args: folder: where the description of the kernel is written; it must stay while the environment is used.
+    Args: folder: where the description of the kernel is written; it must stay while the environment is used. options:
+        of the kernel.
     """
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", *options]
     spec = {"argv": command, "display_name": "Python 3 (bbqrec)", "language": "python"}
     write_atomic(folder / "kernels" / "python3" / "kernel.json", json.dumps(spec, indent=1))
     paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH", "")]))
     return {**os.environ, VARIABLE: "1", "JUPYTER_PATH": paths}
+
+
+def until_interrupted(command: list[str], env: dict[str, str]) -> int:
+    """Run a server; after an interrupt, wait until it has stopped its kernels and deleted its files.
+
+    Returns: its exit code, 0 after an interrupt.
+    """
+    with subprocess.Popen(command, env=env) as server:
+        try:
+            while server.poll() is None:  # not `wait`: with polars loaded, Ctrl-C does not interrupt a system call
+                time.sleep(LOOK_EVERY / 5)
+            return server.returncode
+        except KeyboardInterrupt:
+            server.terminate()
+            try:
+                server.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                server.kill()
+            return 0
 
 
 def _this_interpreter() -> type:
@@ -177,11 +195,13 @@ def execute(path: Path, target: Path, parameters: dict[str, object]) -> str:
     partial_target = target.with_suffix(".unfinished.ipynb")
     options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": sys.stderr.isatty()}
     options["kernel_manager_class"] = _this_interpreter()
-    options["extra_arguments"] = ["--log-level=CRITICAL"]  # hide the shutdown message of the kernel
+    options["extra_arguments"] = [QUIET]
     try:
         with tempfile.TemporaryDirectory() as sockets:
             options["config"] = _kernel_connection(Path(sockets))
-            executed = papermill.execute_notebook(str(path), str(partial_target), parameters, **options)
+            # papermill puts parameters in place of {names} in paths
+            paths = [str(each).replace("{", "{{").replace("}", "}}") for each in (path, partial_target)]
+            executed = papermill.execute_notebook(*paths, parameters, **options)
     except Exception as error:  # an error in one notebook must not stop the others
         return f"{_cause(error)}; see {partial_target}"
     if cause := _widget_error(executed):

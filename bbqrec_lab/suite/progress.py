@@ -11,6 +11,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
+from bbqrec_lab.escaping import printable
+from bbqrec_lab.terminal import say
+
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
@@ -176,7 +179,7 @@ class Board:
         for name, options in ((self.unit, {}), ("time", {"justify": "right"}), ("progress", {"ratio": 1})):
             table.add_column(name, no_wrap=True, overflow="ellipsis", **options)
         for row, found in active.items():
-            table.add_row(Text(name_of(row)), duration(now - found.began), Text(found.bar))
+            table.add_row(Text(printable(name_of(row))), duration(now - found.began), Text(printable(found.bar)))
         return Group(table, Text(self._counts(len(active))))
 
     def _counts(self, active: int) -> str:
@@ -213,9 +216,9 @@ class Shown:
         """Count a finished row and print its line, above the table if there is one."""
         line = self.board.finish(row, seconds, how, failed)
         if self.live is None:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         else:
-            self.console.print(line, soft_wrap=True)
+            self.console.print(printable(line), soft_wrap=True)
             self.live.refresh()
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import polars as pl
 
+from bbqrec_lab.escaping import from_markdown, printable
 from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite.progress import duration
 
@@ -55,7 +56,7 @@ def write(run: Path) -> Path:
 
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
     parts = {
-        "title": f"bbqrec on {run.parent.name}, preset {run.name}",
+        "title": printable(f"bbqrec on {run.parent.name}, preset {run.name}"),
         "style": Markup((HERE / "report.css").read_text(encoding="utf-8")),
         "caption": _caption(run / "tables" / "main_results.md"),
         "failures": _read(run)["failures"],
@@ -87,7 +88,9 @@ def _link(run: Path, target: Path) -> str:
 
 def _caption(path: Path) -> str:
     """The sentence above the main table: data, preset, split and seeds."""
-    return path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else "No row was trained in this run."
+    if not path.exists():
+        return "No row was trained in this run."
+    return from_markdown(path.read_text(encoding="utf-8").partition("\n")[0])
 
 
 def _head(column: str) -> str:
@@ -126,7 +129,7 @@ def _main(path: Path) -> list[tuple[str, Table]]:
 
     if not path.exists():
         return []
-    found = tables.summary(pl.read_csv(path))
+    found = tables.summary(pl.read_csv(path, glob=False))
     metrics = [name for name in reversed(tables.SHOWN) if name in found.columns]
     return _by_mode(found.select("variant", "seen_items", *metrics, "seeds"))
 
@@ -135,7 +138,7 @@ def _differences(path: Path) -> list[tuple[str, Table]]:
     """Each pair of variants with its difference in NDCG@10 and the interval."""
     if not path.exists():
         return []
-    found = pl.read_csv(path).filter(pl.col("metric").str.starts_with("ndcg@10"))
+    found = pl.read_csv(path, glob=False).filter(pl.col("metric").str.starts_with("ndcg@10"))
     lines = [
         (f"{line['difference']:+.4f}", f"{line['low']:+.4f} to {line['high']:+.4f}", f"{line['p_holm']:.3f}")
         for line in found.iter_rows(named=True)
@@ -172,7 +175,7 @@ def _rows(run: Path) -> Table | None:
     path = run / "tables" / "cost.csv"
     if not path.exists():
         return None
-    cost = pl.read_csv(path)
+    cost = pl.read_csv(path, glob=False)
     if {"epochs", "parameters"} <= set(cost.columns):
         cost = tables.effort(cost)
     times = [

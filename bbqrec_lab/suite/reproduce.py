@@ -12,6 +12,7 @@ from bbqrec_lab.experiments.runs import run_folder
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite import clusters, notebooks, process_pool, report
+from bbqrec_lab.terminal import say
 from bbqrec_lab.threads import use_one_thread
 
 BUDGETS = {"smoke": "under 4 minutes", "quick": "under 15 minutes", "full": "hours; finished parts are kept"}
@@ -113,8 +114,8 @@ def write_results(results: list, folder: Path) -> tuple[object, str]:
     costs = pl.concat(
         [result.cost for result in results], how="vertical_relaxed"
     )  # relaxed: popularity has a null score
-    write_atomic(folder / "cost.csv", costs.write_csv())
-    write_atomic(folder / "intervals.csv", runs.intervals(results).write_csv())
+    write_atomic(folder / "cost.csv", tables.csv(costs))
+    write_atomic(folder / "intervals.csv", tables.csv(runs.intervals(results)))
     return readable, caption
 
 
@@ -124,7 +125,7 @@ def _earlier_seconds(folder: Path) -> dict[tuple[str, int], float]:
 
     if not (folder / "cost.csv").exists():
         return {}
-    cost = pl.read_csv(folder / "cost.csv")
+    cost = pl.read_csv(folder / "cost.csv", glob=False)
     minutes = pl.sum_horizontal(pl.col("^.*minutes$").cast(pl.Float64, strict=False).fill_null(0))
     found = cost.select("variant", "seed", (60 * minutes).alias("seconds"))
     return {(variant, seed): seconds for variant, seed, seconds in found.iter_rows() if seconds > 0}
@@ -153,8 +154,8 @@ def reproduce(request: Request) -> int:
     # Only notebooks with the parameter `seeds` show the main table; the others do not need its rows.
     rows_wanted = not request.only or any("seeds" in given for given in plan.values())
     rows = variants.plan(request.preset, request.seeds) if rows_wanted else []
-    notebooks.say(f"{request.dataset}, preset {request.preset}: {len(rows)} rows, {len(plan)} notebooks", end="")
-    notebooks.say(f" (on the default dataset with 2 CPU cores: {BUDGETS[request.preset]}); reading the data")
+    say(f"{request.dataset}, preset {request.preset}: {len(rows)} rows, {len(plan)} notebooks", end="")
+    say(f" (on the default dataset with 2 CPU cores: {BUDGETS[request.preset]}); reading the data")
     options = presets.make_config(request.preset, overrides=request.overrides).data
     data = _load(request.dataset, options, encoded=True)
     run = run_folder(request.out, request.dataset, request.preset, data, claim=True)
@@ -174,10 +175,10 @@ def reproduce(request: Request) -> int:
     elif shown:
         tables.show(*shown)
     for name, cause in failures.items():
-        notebooks.say(f"failed: {name}: {cause}")
+        say(f"failed: {name}: {cause}")
     report.record(run, {(result.variant, result.seed): result.directory for result in results}, failures)
-    notebooks.say(f"all results are in {run}")
-    notebooks.say(f"the report of the run: {report.write(run)}")
+    say(f"all results are in {run}")
+    say(f"the report of the run: {report.write(run)}")
     return 1 if failures else 0
 
 
@@ -203,7 +204,7 @@ def promote(out: str | Path = "runs", root: str | Path = ".") -> None:
             shutil.copyfile(made[0], target)
         elif not (folder and target.exists()):  # other runs take hours: keep their committed files
             missing.append(name)
-        notebooks.say(f"figures/{name}: {'copied' if made else 'not found in any run'}")
+        say(f"figures/{name}: {'copied' if made else 'not found in any run'}")
     if missing:
         raise ValueError(
             f"shown but not found in any run: {', '.join(missing)}: run the job that writes them, or edit the page"

@@ -2,18 +2,28 @@
 
 import importlib.util
 import json
+import os
 import re
+import secrets
 import socket
-import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite.notebooks import discover, need_home, notebook_folder, own_kernel, say
+from bbqrec_lab.suite.notebooks import QUIET, discover, need_home, notebook_folder, own_kernel, until_interrupted
 
 CDN = "https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/"
-UNWANTED = "jupyterlab-jupytext"  # this JupyterLab extension fails in a Voila page, with a console error
+VOILA = {
+    "template": "bbqrec",
+    "show_tracebacks": True,
+    "extension_denylist": "jupyterlab-jupytext",  # it fails in a Voila page, with a console error
+    "preheat_kernel": True,
+    "default_pool_size": 1,
+    "file_allowlist": "nothing",  # a page has its pictures inside
+}
+SHORT = 38  # letters of a folder in which the path of a socket has at most 103, the limit of macOS
 KEPT = {"page", "parameters", "injected-parameters"}  # tags of the cells that a page with a `page` cell keeps
 TEMPLATE = f"""{{%- extends 'lab/index.html.j2' -%}}
 {{%- block notebook_css -%}}
@@ -54,17 +64,20 @@ def tags_of(cell: Mapping) -> set[str]:
 
 
 def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, overrides: dict[str, object]) -> int:
-    """Serve a notebook as a web page with Voila, on this machine only, until it is interrupted.
+    """Serve a notebook as a web page with Voila, on this machine only and with a token, until it is interrupted.
 
-    The page runs a copy in `out/pages` with the given parameters; each visitor has a separate kernel. One kernel is
-    always prepared before the next visitor comes, so that a page opens with its content.
+    The page runs a copy with the given parameters; each visitor has a separate kernel. One kernel is always prepared
+    before the next visitor comes, so that a page opens with its content. The copy and all other files of the server are
+    in a temporary folder, which goes with it. The token is new for every start, unless `JUPYTER_TOKEN` has one.
 
-    Returns: the exit code of Voila.
+    Returns: 0 after an interrupt, else the exit code of Voila.
     Raises: ValueError if Voila is not installed, if the port is in use, or if the dataset is neither a registered name
         nor a folder.
     """
     if not importlib.util.find_spec("voila"):
         raise ValueError("Voila is not installed: pip install -c constraints.txt -e '.[dev]', or run make inspector")
+    import zmq
+
     from bbqrec_lab.datasets.sources import absolute_dataset
 
     need_home()
@@ -76,20 +89,21 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
             raise ValueError(f"port {port} cannot be used ({error.strerror}): give another with --port") from error
     (source,) = discover(notebook_folder(), (number,))
     out = Path(out).expanduser().resolve()
-    page = out / "pages" / source.name
-    _write_template(out / "pages" / "jupyter")
     given = {"dataset": absolute_dataset(dataset), "preset": preset, "out_dir": str(out), "overrides": overrides}
-    page_copy(source, page, given)
-    say(f"http://127.0.0.1:{port}/ serves the page as soon as its content is computed; press Ctrl-C to stop")
-    command = [sys.executable, "-m", "voila", str(page), "--no-browser", "--Voila.ip=127.0.0.1"]
-    command += [
-        f"--port={port}",
-        "--Voila.port_retries=0",
-        "--template=bbqrec",
-        "--VoilaConfiguration.show_tracebacks=True",
-    ]
-    command += [f"--VoilaConfiguration.extension_denylist={UNWANTED}", "--preheat_kernel=True", "--pool_size=1"]
-    return subprocess.call(command, env=own_kernel(out / "pages" / "jupyter"))
+    with tempfile.TemporaryDirectory(prefix="bbqrec-page-") as place:
+        folder = Path(place)
+        page = folder / "page" / source.name
+        page_copy(source, page, given)
+        _write_template(folder / "jupyter")
+        options = {"Voila.ip": "127.0.0.1", "Voila.port": port, "Voila.port_retries": 0, "Voila.auto_token": True}
+        options |= {"Voila.root_dir": page.parent, "Voila.connection_dir_root": folder, "Voila.open_browser": False}
+        if zmq.has("ipc") and len(place) <= SHORT:  # no other user of the machine can reach the sockets of a kernel
+            options["KernelManager.transport"] = "ipc"
+        options |= {f"VoilaConfiguration.{name}": value for name, value in VOILA.items()}
+        command = [sys.executable, "-m", "bbqrec_lab.suite.page_server", str(page)]
+        env = own_kernel(folder / "jupyter", QUIET) | {"JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+        env["JUPYTER_TOKEN"] = os.environ.get("JUPYTER_TOKEN") or secrets.token_urlsafe(24)
+        return until_interrupted([*command, *(f"--{name}={value}" for name, value in options.items())], env)
 
 
 def _write_template(folder: Path) -> None:

@@ -4,7 +4,6 @@ Every function returns `Html`. All other input is text and is escaped, so a titl
 """
 
 import base64
-import html
 import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from bbqrec_core import SemanticIds
+from bbqrec_lab import escaping
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.plots.style import ORDERED, Genre, genres, picture, title_and_year
 
@@ -118,7 +118,7 @@ def text(value: object) -> Html:
     """Return any value as HTML: `Html` unchanged, all else escaped; floats with four significant digits."""
     if isinstance(value, Html):
         return value
-    return Html(html.escape(f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)))
+    return Html(escaping.html(f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)))
 
 
 @lru_cache(maxsize=4096)
@@ -168,12 +168,12 @@ def face(items: Catalogue, row: int) -> Html:
     """The image of an item, or a cover in the colour of its first category, with the title and the year."""
     title, file = items.titles[row], items.images[row]
     if file:
-        return Html(f'<img src="{thumbnail(str(file))}" alt="image of {html.escape(title)}">')
+        return Html(f'<img src="{thumbnail(str(file))}" alt="image of {escaping.html(title)}">')
     name, year = title_and_year(title)
     genre, lines = items.genres[row], textwrap.wrap(name, 12, max_lines=4, placeholder="…")
     drawn = "".join(
-        f'<text x="35" y="{30 + 12 * line}" text-anchor="middle" font-size="10" fill="#222">{html.escape(part)}</text>'
-        for line, part in enumerate(lines)
+        f'<text x="35" y="{30 + 12 * line}" text-anchor="middle" font-size="10" fill="#222">{part}</text>'
+        for line, part in enumerate(map(escaping.html, lines))
     )
     return Html(
         f'<svg viewBox="0 0 70 92" role="img" aria-label="no image"><rect x="1" y="1" width="68" height="90" rx="4" '
@@ -185,19 +185,19 @@ def face(items: Catalogue, row: int) -> Html:
 
 def card(items: Catalogue, row: int, note: object = "") -> Html:
     """One item: image, title, ID as chips, categories (or the source's id if unknown), and an optional note."""
-    title = html.escape(items.titles[row])
+    title = escaping.html(items.titles[row])
     about = ", ".join(items.categories[row]) or f"item {items.source_ids[row]}"
     last = f'<div class="bb-note">{text(note)}</div>' if str(note) else ""
     return Html(
         f'<div class="bb-card" data-row="{row}" title="{title}">{face(items, row)}<div class="bb-title">{title}</div>'
         f"{chips(items.code_ids[row], items.sizes, items.learned)}"
-        f'<div class="bb-about">{html.escape(about)}</div>{last}</div>'
+        f'<div class="bb-about">{escaping.html(about)}</div>{last}</div>'
     )
 
 
 def mini(items: Catalogue, row: int, note: object = "") -> Html:
     """One item as one line: small image, title, ID as chips, and a note."""
-    title = html.escape(items.titles[row])
+    title = escaping.html(items.titles[row])
     last = f'<span class="bb-about">{text(note)}</span>' if str(note) else ""
     body = f'<span class="bb-line" title="{title}">{title}</span>'
     codes = chips(items.code_ids[row], items.sizes, items.learned)
@@ -218,7 +218,7 @@ def card_row(
     """
     rows = [int(row) for row in rows]
     if not rows:
-        return Html(f'<p class="bb-empty">{html.escape(empty)}</p>')
+        return Html(f'<p class="bb-empty">{escaping.html(empty)}</p>')
     shown = [card(items, row, note) for row, note in zip(rows, notes or [""] * len(rows), strict=True)]
     return Html(f'<div class="bb-cards">{"".join(shown)}</div>')
 
@@ -239,13 +239,13 @@ def _cell(value: object) -> str:
 def section(title: str, *parts: object) -> Html:
     """A section of a view with a heading; every part that is not `Html` becomes a paragraph of text."""
     body = "".join(part if isinstance(part, Html) else f"<p>{text(part)}</p>" for part in parts)
-    return Html(f"<section><h4>{html.escape(title)}</h4>{body}</section>")
+    return Html(f"<section><h4>{escaping.html(title)}</h4>{body}</section>")
 
 
 def error_panel(problem: object) -> Html:
     """An error message, or the text of an exception; its type is named unless it is `ValueError`."""
     kind = f"{type(problem).__name__}: " if isinstance(problem, Exception) and type(problem) is not ValueError else ""
-    return Html(f'<div class="bb-error" role="alert">{html.escape(kind + (str(problem) or "no message"))}</div>')
+    return Html(f'<div class="bb-error" role="alert">{escaping.html(kind + (str(problem) or "no message"))}</div>')
 
 
 def page(*parts: object) -> Html:

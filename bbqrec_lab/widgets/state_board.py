@@ -1,6 +1,5 @@
 """Base of the live widgets: controls that each set one field of a state, a view of the state, and a status line."""
 
-import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ import ipywidgets
 import ipywidgets as widgets
 import traitlets
 
+from bbqrec_lab import escaping
 from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.html_cards import Html
 
@@ -77,7 +77,7 @@ class StateBoard:
         """Count an update that began at `begin` (of `time.perf_counter`) and write the status line."""
         self.answers, self.troubled = self.answers + 1, bool(problem)
         self.seconds.append(time.perf_counter() - begin)
-        words = html.escape(f"{told} Update {self.answers}, {1000 * self.seconds[-1]:.0f} ms.".strip())
+        words = escaping.html(f"{told} Update {self.answers}, {1000 * self.seconds[-1]:.0f} ms.".strip())
         line = f'<p class="bb-status" role="status" data-answer="{self.answers}">{words}</p>'
         self.status.value = html_cards.page(html_cards.error_panel(problem) if problem else "", html_cards.Html(line))
 

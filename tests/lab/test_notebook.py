@@ -83,12 +83,15 @@ def test_a_rule_must_hold_on_planted_data_and_is_a_remark_on_others(
 
 
 def test_no_title_is_live_in_a_text(said: list[str]) -> None:
-    notebook.notice("A point with *stress*.", f"{notebook.quote('*Tea* <b>no. 1</b>')} is <b>here</b>.")
+    notebook.notice("A point.", f"{notebook.short('*Tea* <b>no. 1</b>')} is [here](javascript:alert).")
     assert said[0].splitlines()[2:] == [
-        "- A point with *stress*.",
-        "- \\*Tea\\* &lt;b&gt;no. 1&lt;/b&gt; is &lt;b>here&lt;/b>.",
+        "- A point.",
+        "- \\*Tea\\* &lt;b&gt;no. 1&lt;/b&gt; is \\[here\\](javascript:alert).",
     ]
-    assert len(notebook.quote("x" * 3000)) == 80
+    notebook.answer("<b>")
+    notebook.remark("~~x~~")
+    assert said[1:] == ["**Answer.** &lt;b&gt;", "*\\~\\~x\\~\\~*"]
+    assert len(notebook.short("x" * 3000)) == 80
 
 
 def test_a_ratio_to_nothing_is_no_number() -> None:

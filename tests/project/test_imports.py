@@ -21,7 +21,9 @@ CORE_FLOORS = (  # lowest first; rooms and modules of one floor may use each oth
     ("recommender",),
 )
 LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
-    ("code_keys", "frontend", "store", "settings", "measure", "suggestions", "threads", "safe_path", "printable"),
+    ("escaping",),
+    ("terminal",),
+    ("code_keys", "frontend", "store", "settings", "measure", "suggestions", "threads", "safe_path"),
     ("datasets",),
     ("baselines",),
     ("experiments",),

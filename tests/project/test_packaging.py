@@ -27,6 +27,8 @@ TARGETS = (
     "book",
     "figures",
     "bench",
+    "lock",
+    "sbom",
     "clean",
 )
 SUPPORTED = (11, 12, 13)  # minor versions of Python 3

@@ -13,9 +13,12 @@ METRICS = ("recall@10", "ndcg@10")
 SEEN_ITEMS = ("included", "filtered")
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("data", "datasets", "design", "performance", "results", "scale", "serving")),
+    *(
+        f"docs/{name}.md"
+        for name in ("data", "datasets", "design", "performance", "results", "scale", "serving", "security")
+    ),
 ]
-PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+PAGES += ["notebooks/README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 
 
 def page(root: Path, name: str) -> str:

@@ -130,7 +130,7 @@ def _lists(file: Path) -> Iterator[Vectors]:
     if not lists:
         raise UnusableFileError("a parquet table without a column of lists of numbers")
     column = guess(table, ("item",), {}).get("item")
-    frame = pl.read_parquet(file)
+    frame = pl.read_parquet(file, glob=False)
     ids = frame[column].cast(pl.String).to_list() if column else None
     for name in lists:
         yield Vectors(modality(name if len(lists) > 1 else file.stem), stacked(frame[name]), ids)

@@ -229,7 +229,7 @@ def write_events(plan: EventPlan, to: Path, scratch: Path, report: ImportReport)
         )
     report.counts["rows kept"] = left
     if plan.rating:
-        empty = pl.scan_parquet(to).select(pl.col("rating").null_count()).collect(engine="streaming").item()
+        empty = pl.scan_parquet(to, glob=False).select(pl.col("rating").null_count()).collect(engine="streaming").item()
         report.counts |= {"ratings missing or not a number, left empty": empty} if empty else {}
     report.understood += _understood(plan)
     return plan
@@ -278,12 +278,18 @@ def _sink(plan: EventPlan, to: Path, aside: Path) -> EventPlan:
 
 def _height(file: Path) -> int:
     """Rows of a parquet file."""
-    return pl.scan_parquet(file).select(pl.len()).collect().item()
+    return pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
 
 
 def _text_roles(plan: EventPlan, aside: Path) -> list[str]:
     """Roles whose ids were read as integers although some are not."""
-    kinds = pl.scan_parquet(aside).select(kind=plan.kind()).unique().collect(engine="streaming")["kind"].to_list()
+    kinds = (
+        pl.scan_parquet(aside, glob=False)
+        .select(kind=plan.kind())
+        .unique()
+        .collect(engine="streaming")["kind"]
+        .to_list()
+    )
     text = [role for role in ("user", "item") if getattr(plan, role).whole and _FIELDS[role] in kinds]
     return [role for role in text if not getattr(plan, role).dtype.is_float()]
 
@@ -296,7 +302,7 @@ def _explain(plan: EventPlan, aside: Path, rows: int, report: ImportReport) -> N
     counts: dict[str, int] = {}
     bad: list[BadRow] = []
     for number, part in enumerate(plan.table.parts):
-        of_part = pl.scan_parquet(aside).filter(pl.col(_PART) == number)
+        of_part = pl.scan_parquet(aside, glob=False).filter(pl.col(_PART) == number)
         wrong = _dropped(plan, part, of_part)
         for kind, count in wrong.group_by("kind").len().iter_rows():
             counts[kind] = counts.get(kind, 0) + count

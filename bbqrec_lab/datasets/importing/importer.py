@@ -146,7 +146,7 @@ def _write_items(
         item_plan, items = write_items(item_plan, ids, text, scratch, report)
         used, split = item_plan.columns, item_plan.split
     report.understood += understood(used, split, text)
-    table = pl.scan_parquet(text)
+    table = pl.scan_parquet(text, glob=False)
     paths = _pictures(found, items, used, bundle, report)
     if paths is not None:
         pairs = items.select("item_id", image=paths).lazy()
@@ -162,14 +162,14 @@ def _write_items(
 def _ids_as_text(events: Path, scratch: Path) -> None:
     """Write item ids of the interactions as text, since those of the item table are."""
     copy = scratch / "text_ids.parquet"
-    frame = pl.scan_parquet(events).with_columns(pl.col("item_id").cast(pl.String))
+    frame = pl.scan_parquet(events, glob=False).with_columns(pl.col("item_id").cast(pl.String))
     frame.sink_parquet(copy, compression="zstd", compression_level=1)
     copy.replace(events)
 
 
 def _event_items(events: Path) -> pl.Series:
     """The distinct items of the interactions."""
-    return pl.scan_parquet(events).select("item_id").unique().collect(engine="streaming")["item_id"]
+    return pl.scan_parquet(events, glob=False).select("item_id").unique().collect(engine="streaming")["item_id"]
 
 
 def _pictures(

@@ -271,7 +271,7 @@ def _picture(value: object) -> str | None:
 
 def understood(plan_columns: Mapping[str, str], split: str, written: Path) -> list[Understood]:
     """The lines of the report for the content of items, with the number of items that have it."""
-    table = pl.scan_parquet(written)
+    table = pl.scan_parquet(written, glob=False)
     rows = table.select(pl.len()).collect().item()
     lines = []
     for role in _CONTENT:

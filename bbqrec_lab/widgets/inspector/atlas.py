@@ -23,6 +23,7 @@ from bbqrec_lab.analysis import maps
 from bbqrec_lab.analysis.neighbours import mean_signals, nearest
 from bbqrec_lab.analysis.recovery import Stability, seed_stability
 from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.experiments import tables
 from bbqrec_lab.plots.style import title_and_year
 from bbqrec_lab.store import Store
 from bbqrec_lab.widgets.html_cards import Catalogue, catalogue
@@ -329,7 +330,7 @@ def export(atlas: Atlas, state: State) -> pl.DataFrame:
 
 def export_bytes(atlas: Atlas, state: State) -> bytes:
     """The exported table as CSV in UTF-8. It begins with a byte order mark, without which Excel garbles accents."""
-    return export(atlas, state).write_csv(include_bom=True).encode()
+    return ("\ufeff" + tables.csv(export(atlas, state))).encode()
 
 
 def to_json(atlas: Atlas, state: State) -> str:

@@ -1,7 +1,6 @@
 """Views of the codebook inspector: pure functions from an atlas and a state to HTML."""
 
 import base64
-import html
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +8,7 @@ from jaxtyping import Int
 
 from bbqrec_core import SemanticIds
 from bbqrec_core.tokenizer.semantic_ids import group_sizes
+from bbqrec_lab import escaping
 from bbqrec_lab.plots.style import CATEGORIES
 from bbqrec_lab.widgets import html_cards
 from bbqrec_lab.widgets.html_cards import Html
@@ -77,7 +77,7 @@ def _with_counts(
 
 def item_link(atlas: Atlas, row: int) -> Html:
     """Title and ID of an item in a table; the live inspector selects the item at a click."""
-    name = html.escape(named(atlas.items, row))
+    name = escaping.html(named(atlas.items, row))
     return Html(f'<span class="bb-item" data-row="{row}">{name}</span>')
 
 
@@ -197,12 +197,12 @@ def _legend(atlas: Atlas, state: State, told: list[str]) -> Html:
     groups = colouring(atlas, by) if by in atlas.colourings else {}
     dot = '<span class="bb-key"><span class="bb-dot" style="background:{}"></span>{}</span> '
     colours = palette(by, len(groups))
-    shown = "".join(dot.format(colour, html.escape(name)) for name, colour in zip(groups, colours, strict=True))
+    shown = "".join(dot.format(colour, escaping.html(name)) for name, colour in zip(groups, colours, strict=True))
     if not groups:
-        shown = f"There are no groups for the colouring {html.escape(by)}."
+        shown = f"There are no groups for the colouring {escaping.html(by)}."
     rest = atlas.items.n_items - int(np.any([*groups.values()], axis=0).sum()) if groups else atlas.items.n_items
     grey = [f"Grey: {counted(rest)} in no coloured group."] if rest else []
-    name = f'<b class="bb-key">{html.escape(atlas.name)}</b> ' if state.beside and state.compared else ""
+    name = f'<b class="bb-key">{escaping.html(atlas.name)}</b> ' if state.beside and state.compared else ""
     return Html(f"<p>{name}{shown}</p><p>{' '.join([*grey, *told])}</p>")
 
 

@@ -124,6 +124,45 @@ def test_runs_are_listed_with_what_made_them(shop: Path, capsys: pytest.CaptureF
     assert cli.main(["runs", "--out", str(shop / "nowhere")]) == 2
 
 
+DAMAGED = ("", "[", "{}", "[1]", '[{"dataset": 1}]', '[{"dataset": "a", "variant": "b", "seed": "x"}]', "\x00\xff")
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_of_labels_is_named_once_and_the_other_runs_are_listed(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    where = {"dataset": "toy", "bundle": "", "data_hash": "0", "variant": "sasrec", "overrides": "", "preset": "quick"}
+    for name in ("run-1", "run-2"):
+        (tmp_path / "artefacts" / name).mkdir(parents=True)
+        (tmp_path / "artefacts" / name / "rows.csv").write_text(
+            "seen_items,segment,metric,value\nincluded,all,ndcg@10,0.5\n"
+        )
+        run_labels.record(tmp_path / "artefacts" / name, where | {"seed": int(name[-1])})
+    (tmp_path / "artefacts" / "run-1.labels.json").write_text(content, encoding="latin-1")
+    assert cli.main(["runs", "--out", str(tmp_path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert [row["seed"] for row in json.loads(said.out)] == [2]
+    assert [line.partition(" is ")[0] for line in said.err.splitlines()] == [
+        str(tmp_path / "artefacts" / "run-1.labels.json"),
+        "1 more runs without labels, or unfinished",
+    ]
+    run_labels.record(tmp_path / "artefacts" / "run-1", where | {"seed": 1})
+    assert set(run_labels.list_runs(tmp_path)["seed"]) == {1, 2}
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "seen_items,segment,metric,value\nincluded,all,ndcg@10,x\n"])
+def test_a_run_with_damaged_results_is_named_and_passed_over(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    where = {"dataset": "toy", "bundle": "", "data_hash": "0", "variant": "sasrec", "overrides": "", "preset": "quick"}
+    folder = tmp_path / "artefacts" / "run-1"
+    folder.mkdir(parents=True)
+    (folder / "rows.csv").write_text(content)
+    run_labels.record(folder, where | {"seed": 0})
+    assert run_labels.list_runs(tmp_path).is_empty()
+    assert f"{folder / 'rows.csv'} is damaged" in capsys.readouterr().err
+
+
 def test_a_smoke_run_is_found_only_if_there_is_no_other(tmp_path: Path) -> None:
     where = {"dataset": "toy", "bundle": "", "data_hash": "0", "variant": "sasrec", "seed": 0, "overrides": ""}
     made = {preset: tmp_path / "artefacts" / f"run-{preset}" for preset in ("quick", "smoke")}

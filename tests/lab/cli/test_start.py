@@ -12,7 +12,7 @@ from bbqrec_lab.cli.app import app
 
 COMMANDS = {
     "": {"reproduce", "fit", "recommend", "ids", "variants", "inspector", "book", "lab", "data"}
-    | {"config", "runs", "completion", "serve"},
+    | {"config", "runs", "completion", "doctor", "serve"},
     "data": {"list", "get", "check", "stats", "encoders"},
 }
 SLOW = ("torch", "polars", "matplotlib", "sklearn", "papermill", "numpy")

@@ -50,7 +50,7 @@ def test_saved_table_reads_back_and_the_pages_hold_every_cell(tmp_path: Path) ->
     assert pl.read_csv(tmp_path / "t.csv").equals(frame)
     page = (tmp_path / "t.md").read_text()
     assert "| a\\|b | 0.3333 |" in page
-    assert page.startswith("Two rows & a caption\n\n| name 1 | value |\n| --- | --: |\n")
+    assert page.startswith("Two rows &amp; a caption\n\n| name 1 | value |\n| --- | --: |\n")
     paper = (tmp_path / "t.tex").read_text()
     assert "50 \\% &  \\\\" in paper
     assert "\\caption{Two rows \\& a caption}" in paper

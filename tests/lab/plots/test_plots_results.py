@@ -45,7 +45,7 @@ def test_shared_codes_are_written_into_their_cells_and_the_whole_history_stands_
     expected = {(column, row): str(value) for (row, column), value in np.ndenumerate(shared)}
     assert written == expected | {(4, 0): "2", (4, 1): "3"}
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b", "c", "whole history"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", r"y \$5"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["x", "y $5"]
 
 
 def test_bars_of_lists_are_shares_in_per_cent() -> None:

@@ -137,7 +137,7 @@ def test_the_server_starts_at_the_first_copy_and_asks_nothing(
         return 0
 
     monkeypatch.setattr(lab, "notebook_folder", lambda: folders[0])
-    monkeypatch.setattr(lab.subprocess, "call", call)
+    monkeypatch.setattr(lab, "until_interrupted", call)
     assert lab.open_lab() == 0
     ((command, page),) = started
     assert command[3] == str(folders[0].parent), "the root is served, so that ../figures is below it"

@@ -73,13 +73,22 @@ def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
 ) -> None:
     calls, found = [], web_page.importlib.util.find_spec
     monkeypatch.setattr(web_page.importlib.util, "find_spec", lambda name, *of: name == "voila" or found(name, *of))
-    monkeypatch.setattr(web_page.subprocess, "call", lambda command, env: calls.append((command, env)) or 0)
+
+    def run(command: list[str], env: dict[str, str]) -> int:
+        (page,) = (
+            nbformat.read(word, as_version=4) for word in command if word.endswith("07_codebook_inspector.ipynb")
+        )
+        template = Path(env["JUPYTER_PATH"].split(":")[0]) / "voila" / "templates" / "bbqrec" / "index.html.j2"
+        calls.append((command, env, page, template.read_text()))
+        return 0
+
+    monkeypatch.setattr(web_page, "until_interrupted", run)
     assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123, {"text_encoder": "ngrams"}) == 0
-    page = nbformat.read(tmp_path / "pages" / "07_codebook_inspector.ipynb", as_version=4)
+    ((command, env, page, template),) = calls
     assert any('overrides = {"text_encoder": "ngrams"}' in cell.source for cell in page.cells)
-    ((command, env),) = calls
     assert "--Voila.ip=127.0.0.1" in command
-    assert "--port=8123" in command
-    assert "--preheat_kernel=True" in command, "a page opens with its content"
-    template = Path(env["JUPYTER_PATH"].split(":")[0]) / "voila" / "templates" / "bbqrec" / "index.html.j2"
-    assert web_page.CDN + "all.min.css', 'data:text/css,'" in template.read_text()
+    assert "--Voila.port=8123" in command
+    assert "--VoilaConfiguration.preheat_kernel=True" in command, "a page opens with its content"
+    assert web_page.CDN + "all.min.css', 'data:text/css,'" in template
+    assert len(env["JUPYTER_TOKEN"]) >= 32
+    assert env["JUPYTER_TOKEN"] not in " ".join(command), "other users of the machine see command lines"
