@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.options import RUN_CHOICE, RunChoice, examples
-from bbqrec_lab.cli.output import say
+from bbqrec_lab.terminal import say
 
 TOKEN = "BBQREC_TOKEN"
 
