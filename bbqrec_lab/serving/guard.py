@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 OPEN = ("/", "/page.js", "/page.css", "/healthz")  # without a token: they tell nothing of users or items
 MOST_BYTES, MOST_ITEM_BYTES = 2**20, 2**23  # of a body; of one with a new item, which may have a picture
+MOST_READ = 2**25  # bytes of a body that is too large, before the connection is closed
 MOST_WAITING = 1024  # requests at one time
 BODY_SECONDS = 20  # for a whole body: a caller that sends one byte per second would hold a place for hours
 ADDRESSES = 10_000  # callers whose rate is remembered
@@ -152,24 +153,29 @@ class Guard:
 
 
 async def _body(headers: dict[str, str], receive: Receive, most: int) -> bytes:
-    """A whole body. Raises: Refusal if it is too large or takes too long."""
-    large = Refusal(413, f"the body has more than {most:,} bytes", "send fewer events, or a smaller picture")
+    """A whole body. Raises: Refusal if it is too large or takes too long.
+
+    Choice: of a body that is too large, some more is read and thrown away: a caller that is still sending when the
+        connection closes sees a broken pipe instead of the reason.
+    """
     declared = headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > most:
-        raise large
-    parts, size, more = [], 0, True
+    parts, size, more = [], 0, not (declared.isdecimal() and int(declared) > MOST_READ)
+    large = not more
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while more:
+            while more and size <= MOST_READ:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Refusal(400, "the caller left before the body was complete", "send the request again")
-                parts.append(message.get("body", b""))
-                size, more = size + len(parts[-1]), bool(message.get("more_body"))
-                if size > most:
-                    raise large
+                part = message.get("body", b"")
+                size, more = size + len(part), bool(message.get("more_body"))
+                large = large or size > most
+                if not large:
+                    parts.append(part)
     except TimeoutError:
         raise Refusal(408, f"the body took more than {BODY_SECONDS} seconds", "send it faster, or in parts") from None
+    if large:
+        raise Refusal(413, f"the body has more than {most:,} bytes", "send fewer events, or a smaller picture")
     return b"".join(parts)
 
 

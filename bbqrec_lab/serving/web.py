@@ -300,7 +300,7 @@ def make_app(service: Service, requests: Requests) -> FastAPI:
     @app.get("/similar/{item_id:path}")
     async def get_similar(item_id: str, k: Count = 10) -> Similar:
         """Items whose semantic IDs share most leading codes with that of an item, then by the cosine of signals."""
-        catalogue, found = service.similar(item_id, k)
+        catalogue, found = await asyncio.to_thread(service.similar, item_id, k)  # takes long in a large catalogue
         items = [
             SimilarItem(
                 rank=place,

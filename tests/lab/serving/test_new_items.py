@@ -147,6 +147,11 @@ def test_a_new_item_is_like_what_its_content_is_like(run: Run, encoder: ItemEnco
     assert new in scoring.alike[6].tolist()
     assert float(scoring.cosines[6][scoring.alike[6] == new]) == pytest.approx(1, abs=1e-4)
     assert not scoring.counts[new].any()
+    wanted = dict(zip(run[3].model.scoring.alike[6].tolist(), run[3].model.scoring.cosines[6].tolist(), strict=True))
+    found = dict(zip(scoring.alike[new].tolist(), scoring.cosines[new].tolist(), strict=True))
+    common = (wanted.keys() & found.keys()) - {0, 6}
+    assert len(common) >= len(wanted) - 2
+    assert all(found[row] == pytest.approx(wanted[row], abs=1e-4) for row in common)
 
 
 def test_histories_read_code_by_code_take_no_new_items(tmp_path: Path) -> None:

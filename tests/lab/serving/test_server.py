@@ -398,6 +398,8 @@ class Load(threading.Thread):
                     self.items.add(f"item-{event_id}")
         except (OSError, http.client.HTTPException):
             return
+        finally:
+            connection.close()
 
 
 def killed_under_load(run: Run, state: Path, kills: int) -> None:
