@@ -21,7 +21,7 @@ TEXTS = (
     f"![picture](https://{OUTSIDE}/a.png)",
     f"<https://{OUTSIDE}/b> https://{OUTSIDE}/c www.{OUTSIDE} me@{OUTSIDE}",
     "~~gone~~ **bold** _a_ `code` {raw}`html` [^1] # head | cell",
-    r"$\frac{1}{0 $$ \input{/etc/passwd} $x$",
+    r"$\frac{1}{0$ $$ \input{/etc/passwd} $x$",
     "\x1b]0;title\x07\x1b[31mred\x1b[0m\x9b2J\x00 \x08\u202eback",
     f'=HYPERLINK("https://{OUTSIDE}/d")',
     "@SUM(1+1)|cmd",
