@@ -91,7 +91,8 @@ def serve(home: Path) -> Page:
         if process.poll() is not None:
             break
         time.sleep(0.25)
-    process.kill()
+    process.terminate()
+    process.wait(SECONDS)
     raise RuntimeError(log.read_text())
 
 
