@@ -208,7 +208,7 @@ def test_reproduce_hands_over_its_options(
 
 def test_lab_listens_on_this_machine_only_and_keeps_its_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     commands = []
-    monkeypatch.setattr(subprocess, "call", lambda command, env: commands.append(command) or 0)
+    monkeypatch.setattr(lab, "until_interrupted", lambda command, env: commands.append(command) or 0)
     (tmp_path / "notebooks").mkdir()
     monkeypatch.setattr(lab, "notebook_folder", lambda: tmp_path / "notebooks")
     assert cli.main(["lab"]) == 0
