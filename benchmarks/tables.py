@@ -3,23 +3,29 @@
 python -m benchmarks.tables NAME|PATH.. [--rows a,b] [--seeds 0,1,2] [--preset full] [--minutes 0] [--out runs]
 
 Every finished row becomes `figures/DATASET/PRESET/rows/VARIANT-SEED.zip`, and the tables beside it are written again
-from all rows that are there: main_results, intervals, slices of users, and cost. A second call goes on where the first
-stopped. `--minutes` starts no row after that time.
+from all rows that are there: main_results, intervals, slices of users, cost, and the short tables of docs/results.md. A
+second call goes on where the first stopped. `--minutes` starts no row after that time.
 """
 
 import argparse
 import math
+import re
 import time
 from pathlib import Path
 
+import polars as pl
 from tqdm import tqdm
 
+from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets import sources
-from bbqrec_lab.experiments import committed_rows, runs, variants
+from bbqrec_lab.experiments import committed_rows, runs, statistics, variants
 from bbqrec_lab.experiments.presets import PRESETS, make_config, parse_seeds
+from bbqrec_lab.experiments.tables import summary
 from bbqrec_lab.store import Store, write_atomic
 from bbqrec_lab.suite.reproduce import write_results
 from bbqrec_lab.threads import use_one_thread
+
+PAGE = ROOT / "docs" / "results.md"
 
 
 def rows_there(dataset: str, preset: str, folder: Path) -> list[tuple[str, int]]:
@@ -35,6 +41,33 @@ def write_tables(data: sources.NamedDataset, preset: str, store: Store, folder: 
     results = [runs.find_row(data, name, make_config(preset, seed), store) for name, seed in there]
     write_results(results, folder / data.name / preset)
     write_atomic(folder / data.name / preset / "slices.csv", runs.slices(results, data).write_csv())
+    if folder == committed_rows.FOLDER:
+        write_page(PAGE, folder)
+
+
+def short_table(folder: Path) -> list[str]:
+    """The lines of the table of docs/results.md: seen items filtered, and bbqrec minus each row in NDCG@10."""
+    shown = summary(pl.read_csv(folder / "main_results.csv")).filter(pl.col("seen_items") == "filtered")
+    compared = pl.read_csv(folder / "intervals.csv").filter(pl.col("seen_items") == "filtered")
+    of = {line["against"]: line for line in statistics.family(compared, "ndcg@10").iter_rows(named=True)}
+    minus = "{difference:+.4f} [{low:+.4f}, {high:+.4f}] | {p_holm:.3f}"
+    lines = ["| variant | seeds | Recall@10 | NDCG@10 | BBQRec minus it | p after Holm |", "|---|---|---|---|---|---|"]
+    for line in shown.iter_rows(named=True):
+        told = minus.format(**of[line["variant"]]) if line["variant"] in of else " | "
+        lines.append("| {variant} | {seeds} | {recall@10} | {ndcg@10} | ".format(**line) + f"{told} |")
+    return lines
+
+
+def write_page(page: Path, folder: Path) -> None:
+    """Write the short table of every dataset that the page has a place for, between its two marks."""
+    text = page.read_text(encoding="utf-8")
+    for name, preset in re.findall(r"<!-- rows (\S+) (\S+) -->", text):
+        if (folder / name / preset / "main_results.csv").exists():
+            mark, end = f"<!-- rows {name} {preset} -->\n", "<!-- rows end -->"
+            before, _, rest = text.partition(mark)
+            lines = "\n".join(short_table(folder / name / preset))
+            text = f"{before}{mark}{lines}\n{end}{rest.partition(end)[2]}"
+    write_atomic(page, text)
 
 
 def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from bbqrec_lab.experiments import tables, variants
 from bbqrec_lab.suite import notebooks
+from benchmarks import tables as written
 
 METRICS = ("recall@10", "ndcg@10")
 SEEN_ITEMS = ("included", "filtered")
@@ -58,6 +59,17 @@ def test_the_results_are_those_of_the_committed_table(root: Path) -> None:
     short = shown_in_short(page(root, "README.md"))
     assert short == expected_in_short(root, list(short))
     assert {"bbqrec", "popularity", "item-knn", "markov", "sasrec", "tiger", "random-ids"} <= set(short)
+
+
+def test_the_page_has_the_committed_rows(root: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results.md"
+    copy.write_text(page(root, "docs/results.md"), encoding="utf-8")
+    written.write_page(copy, root / "figures")
+    assert copy.read_text(encoding="utf-8") == page(root, "docs/results.md"), "run python -m benchmarks.tables"
+    marked = set(re.findall(r"<!-- rows (\S+) full -->", copy.read_text(encoding="utf-8")))
+    assert {path.parent.parent.name for path in (root / "figures").glob("*/full/main_results.csv")} <= marked
+    lines = written.short_table(root / "figures" / "ml-100k" / "full")
+    assert {line.count("|") for line in lines} == {7}
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
