@@ -125,7 +125,7 @@ def test_a_damaged_committed_row_is_named(data, home, tmp_path):
 
 def test_tables_are_written_after_every_row_and_a_second_call_goes_on(tmp_path, home, monkeypatch):
     asked = argparse.Namespace(datasets=["planted-smoke"], rows=["popularity", "markov"], seeds=(0, 1), preset="smoke")
-    asked.minutes, asked.out = 1e-9, tmp_path / "runs"
+    asked.minutes, asked.out, asked.overrides = 1e-9, tmp_path / "runs", {}
     committing.make_tables(asked, home)
     assert committing.rows_there("planted-smoke", "smoke", home) == []  # no time was left for a row
     asked.minutes = 0.0
@@ -141,3 +141,10 @@ def test_tables_are_written_after_every_row_and_a_second_call_goes_on(tmp_path, 
     assert {"config_hash", "device", "precision", "torch", "python", "data_hash"} <= {
         *pl.read_csv(folder / "cost.csv").columns
     }
+    asked.overrides, asked.rows = committing.reading("split_seed=1"), ["popularity"]
+    committing.make_tables(asked, home)
+    apart = pl.read_csv(home / "planted-smoke-split_seed-1" / "smoke" / "main_results.csv")
+    assert apart["split_seed"].unique().to_list() == [1]
+    assert pl.read_csv(folder / "main_results.csv").equals(then), "the table of the other split stays"
+    with pytest.raises(argparse.ArgumentTypeError, match="epochs: only settings of how the data are read"):
+        committing.reading("epochs=3")
