@@ -50,9 +50,8 @@ class Kennel:
 @pytest.fixture(scope="module")
 def kennel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kennel]:
     found = Kennel(tmp_path_factory.mktemp("kennel") / "errors.txt")
-    yield found
-    found.process.stdin.close()
-    found.process.wait()
+    with found.process:  # closes its pipes, and waits
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +180,29 @@ def test_a_full_disk_is_one_line_and_loses_nothing(kennel: Kennel, whole: dict, 
         assert all("has space" in line for line in lines), lines
     assert status == 0
     assert contents(disk(8000) / "store") == whole
+
+
+def test_a_finished_store_that_can_only_be_read_is_used(
+    kennel: Kennel, whole: dict, disk: Callable[[int], Path]
+) -> None:
+    place = disk(8000)
+    assert kennel.fit(place / "store")[0] == 0
+    modes = {path: path.stat().st_mode & 0o777 for path in (place / "store").rglob("*")}
+    wanted = 0o666 & ~umask()
+    assert [path for path, mode in modes.items() if mode & wanted != wanted] == [], "a group shares a store by umask"
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True, capture_output=True)
+    kennel.told()
+    assert kennel.fit(place / "store")[0] == 0
+    assert kennel.told() == ""
+    assert contents(place / "store") == whole
+    assert kennel.fit(place / "other")[0] == 2
+    (line,) = kennel.told().splitlines()
+    assert line.startswith("bbqrec:")
+    assert "Read-only" in line
+
+
+def umask() -> int:
+    """The mask of this process."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
