@@ -220,7 +220,7 @@ def test_the_hash_of_the_packages_moves_with_their_sources(
         for name in code_keys.PACKAGES:
             (folder / name / "room").mkdir(parents=True)
             (folder / name / "room" / "a.py").write_text(content if name == package else "x = 0")
-        monkeypatch.setattr(notebooks, "ROOT", folder)
-        found[content] = notebooks.packages_hash()
+        monkeypatch.setattr(code_keys, "ROOT", folder)
+        found[content] = code_keys.packages_hash()
     assert found["x = 2"] != found["x = 1"]
     assert found["x = 1  # one"] == found["x = 1"]  # a comment does not change the hash

@@ -51,7 +51,7 @@ def _pair(seeds: int) -> dict[str, object]:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Mocks of sources, experiments, the pool and notebook execution; `failing` holds the names that fail."""
-    state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={})
+    state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={}, clusters=[])
     data = SimpleNamespace(name="toy", data_hash="00aa11bb", content_hash="00aa11bb" * 5)
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy"})
     monkeypatch.setattr(sources, "load", lambda name, options, encoded: data)
@@ -62,9 +62,16 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(runs, "intervals", lambda results: pl.DataFrame([_pair(len(results))]))
 
     def run_all(
-        work: object, rows: list, jobs: int, logs: Path, unit: str = "row", expected: dict | None = None
+        work: object,
+        rows: list,
+        jobs: int,
+        logs: Path,
+        unit: str = "row",
+        expected: dict | None = None,
+        cluster: str = "",
     ) -> dict:
         state.expected[unit] = expected
+        state.clusters.append(cluster)
         if unit == "notebook":
             return {row: work(*row) for row in rows}
         state.rows += rows
@@ -115,6 +122,12 @@ def test_settings_of_the_data_reach_rows_and_notebooks(
     assert {given["overrides"]["text_encoder"] for _, given in job.notebooks} == {"ngrams"}
     row = reproduce.run_row(asked.dataset, asked.preset, asked.overrides, tmp_path, "a", 1)
     assert (row, set(read)) == ("ngrams", {"ngrams"})
+
+
+def test_rows_and_notebooks_go_to_the_cluster(tmp_path: Path, job: SimpleNamespace) -> None:
+    pytest.importorskip("distributed")
+    assert reproduce.reproduce(_request(tmp_path, cluster="dask://127.0.0.1:1")) == 0
+    assert job.clusters == ["dask://127.0.0.1:1"] * 2
 
 
 def test_the_job_writes_its_tables_in_the_order_of_the_plan(
