@@ -52,6 +52,11 @@ def shared_users(likeness: Purity) -> str:
     return f"Two items with the same first code share {much} users than any two items: {told}."
 
 
+def above_chance(share: float, chance: float) -> bool:
+    """Whether signals agree more often than by chance: by half a per cent of the items at least."""
+    return share - chance >= 0.005
+
+
 def agreement(values: Mapping[str, tuple[float, float]]) -> list[str]:
     """How often two signals of an item have the same code, and how often by chance, in per cent, one sentence per row.
 
@@ -62,10 +67,14 @@ def agreement(values: Mapping[str, tuple[float, float]]) -> list[str]:
     told = []
     for name, (share, chance) in values.items():
         word = (
-            "as often as" if abs(share - chance) < 0.005 else "more often than" if share > chance else "less often than"
+            "more often than"
+            if above_chance(share, chance)
+            else "less often than"
+            if above_chance(chance, share)
+            else "as often as"
         )
         told.append(f"{name}: the same code for {100 * share:.1f} % of items, {word} by chance ({100 * chance:.1f} %).")
-    above = [share - chance >= 0.005 for share, chance in values.values()]
+    above = [above_chance(*pair) for pair in values.values()]
     if all(above):
         told.append("All signals agree more often than by chance: a code means something similar in each of them.")
     elif not any(above):
@@ -247,6 +256,7 @@ def reweighting(moved: float, peak: float, effects: Mapping[str, tuple[float, fl
         )
         found.append(f"{name} changes it by {difference:+.4f} ({low:+.4f} to {high:+.4f}): {word}")
     return (
-        f"The offsets move {100 * moved:.1f} % of the weight in the head that changes most, by at most {peak:+.2f} "
-        f"logits or a factor of {np.exp(peak):.2f}. NDCG@10 of this one seed: {'; '.join(found)}."
+        f"The offsets move {100 * moved:.1f} % of the weight in the head that changes most; the largest offset of all "
+        f"layers, heads and channels is {peak:+.2f} logits, a factor of {np.exp(peak):.2f}. "
+        f"NDCG@10 of this one seed: {'; '.join(found)}."
     )

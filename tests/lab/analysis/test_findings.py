@@ -168,11 +168,21 @@ def test_what_codes_know_is_told_by_factor_and_also_without_any() -> None:
     assert "no item has two signals" in none
 
 
+def test_what_is_above_chance_is_so_in_every_sentence() -> None:
+    pairs = {"a": (0.11, 0.1), "b": (0.104, 0.1), "c": (0.1, 0.2)}
+    told = findings.agreement(pairs)
+    assert sum(findings.above_chance(*pair) for pair in pairs.values()) == 1
+    assert told[-1].startswith("1 of these 3 agree more often")
+    assert [one.split("items, ")[1].split(" by chance")[0] for one in told[:3]] == [
+        *("more often than", "as often as", "less often than")
+    ]
+
+
 def test_reweighting_is_told_by_the_side_of_its_interval() -> None:
     effects = {"up": (0.02, 0.01, 0.03), "down": (-0.02, -0.03, -0.01), "open": (0.01, -0.01, 0.03)}
     told = findings.reweighting(0.015, 0.03, effects)
     assert "move 1.5 % of the weight" in told
-    assert "+0.03 logits or a factor of 1.03" in told
+    assert "is +0.03 logits, a factor of 1.03" in told
     assert "up changes it by +0.0200 (+0.0100 to +0.0300): better with it; down changes" in told
     assert "down changes it by -0.0200 (-0.0300 to -0.0100): worse with it;" in told
     assert "open changes it by +0.0100 (-0.0100 to +0.0300): open, because the interval contains zero." in told
