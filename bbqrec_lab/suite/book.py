@@ -157,7 +157,8 @@ def gather(root: Path, executed: Iterable[Path], source: Path, public: str = "")
     import nbformat
 
     (source / "notebooks").mkdir(parents=True)
-    shutil.copytree(root / "figures", source / "figures")
+    tables = shutil.ignore_patterns("*.md", "rows")  # of committed runs: no page shows them
+    shutil.copytree(root / "figures", source / "figures", ignore=tables)
     for name in ALSO:
         shutil.copyfile(root / name, source / name)
     there = {"README.md", *PAGES, *ALSO, *(f"notebooks/{path.name}" for path in executed)}
