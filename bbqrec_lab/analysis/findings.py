@@ -66,13 +66,11 @@ def agreement(values: Mapping[str, tuple[float, float]]) -> list[str]:
         return ["No item has two signals here, so there is no agreement to measure."]
     told = []
     for name, (share, chance) in values.items():
-        word = (
-            "more often than"
-            if above_chance(share, chance)
-            else "less often than"
-            if above_chance(chance, share)
-            else "as often as"
-        )
+        word = "as often as"
+        if above_chance(share, chance):
+            word = "more often than"
+        elif above_chance(chance, share):
+            word = "less often than"
         told.append(f"{name}: the same code for {100 * share:.1f} % of items, {word} by chance ({100 * chance:.1f} %).")
     above = [above_chance(*pair) for pair in values.values()]
     if all(above):

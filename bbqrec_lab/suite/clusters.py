@@ -156,9 +156,13 @@ class SlurmExecutor(Executor):
             for future in ended | lost:
                 with self._lock:
                     job = self._jobs.pop(future)
-                error = self._lost(job) if future in lost else job.exception()
+                try:
+                    error = self._lost(job) if future in lost else job.exception()
+                    result = None if error else job.result()
+                except Exception as unreadable:  # otherwise this thread would end, and the caller wait for ever
+                    error = unreadable
                 if error is None:
-                    future.set_result(job.result())
+                    future.set_result(result)
                 else:
                     future.set_exception(error)
 

@@ -145,13 +145,15 @@ def _collect(
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
     except BrokenProcessPool:  # a worker died during the submission of the rows
         return True
-    while pending:
+    broken = False
+    while pending and not broken:
         finished, _ = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
         for future in finished:
             row, error = pending.pop(future), future.exception()
             if isinstance(error, BrokenProcessPool):
-                return True
+                broken = True
+                continue  # other rows of this round may have finished
             failure = Failure(f"{type(error).__name__}: {error}"), 0.0
             outcomes[row], seconds = failure if error else future.result()
             report(row, outcomes[row], seconds)
-    return False
+    return broken
