@@ -58,15 +58,24 @@ class EventLog:
         self.path = path
         self._base = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
+            owner = self._prepare(run)
+            if owner != run:
+                raise ValueError(f"{path} has the events of {owner}, not of {run}: give --state another file")
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, run: str) -> str:
+        try:
             for pragma in PRAGMAS:
                 self._base.execute(f"PRAGMA {pragma}")
             self._base.executescript(SCHEMA)
             self._base.execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (run,))
             (owner,) = self._base.execute("SELECT value FROM about WHERE name = 'run'").fetchone()
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path} is not a state of bbqrec serve ({error}): give --state another file") from error
-        if owner != run:
-            raise ValueError(f"{path} has the events of {owner}, not of {run}: give --state another file")
+            told = f"{self.path} is not a state of bbqrec serve ({error}): give --state another file"
+            raise ValueError(told) from error
+        return owner
 
     def close(self) -> None:
         """Close the file."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -426,7 +427,7 @@ def killed_under_load(run: Run, state: Path, kills: int) -> None:
             acknowledged |= client.acknowledged
             items |= client.items
             sent |= client.sent
-    with sqlite3.connect(state) as base:
+    with closing(sqlite3.connect(state)) as base:
         assert base.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         kept = [row[0] for row in base.execute("SELECT event_id FROM events")]
         kept_items = {row[0] for row in base.execute("SELECT item_id FROM items")}
