@@ -159,8 +159,14 @@ def show_table(
     most: int = 40,
     shown: pl.DataFrame | None = None,
 ) -> None:
-    """Save a table with `tables.save_table` and display its first `most` rows, or `shown` if it is given."""
-    shown = frame.head(most) if shown is None else shown
+    """Save a table with `tables.save_table` and display its first `most` rows, or `shown` if it is given.
+
+    The caption says how many rows are left out; the file has all of them.
+    """
+    if shown is None:
+        shown = frame.head(most)
+        if len(shown) < len(frame):
+            caption += f" The first {len(shown)} of {len(frame):,} rows."
     tables.save_table(frame, name, folder, caption, shown)
     _say(tables.markdown(shown, caption))
 

@@ -86,7 +86,7 @@ def same_tables(folder: Path) -> str:
     pairs = [(ours.events[name].to_numpy(), found[name].to_numpy()) for name in ("user", "item", "time", "row")]
     pairs += [(ours.users.to_numpy(), np.asarray(users)), (ours.items["item_id"].to_numpy(), items["item_id"])]
     report = {f"dropped: null {name}": count for name, count in dropped.items()}
-    report["sorted: rows older than their user's row before"] = late
+    report["rows out of order in time, now sorted"] = late
     other = {name: (ours.report[name], count) for name, count in report.items() if ours.report[name] != count}
     if other or not all(np.array_equal(one, two) for one, two in pairs):
         raise ArithmeticError(f"the two sides read different tables; differing counts: {other}")

@@ -3,7 +3,7 @@
 Words such as *more* and *less* compare numbers as they are printed, so that no sentence contradicts its own digits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -109,30 +109,42 @@ def _by_effect(curves: Mapping[str, Purity]) -> str:
     return ", ".join(f"{kind} for {listed(names)}" for kind, names in kinds.items() if names)
 
 
-def claim(rate: Mapping[str, float], memory: Mapping[str, int], control: str = "random-ids") -> str:
-    """Whether `bbqrec` collides less than each tokenizer that stores no more codebook vectors.
+def claim(
+    rate: Mapping[str, float], memory: Mapping[str, int], codes: Mapping[str, int], control: str = "random-ids"
+) -> str:
+    """Whether `bbqrec` collides less than each tokenizer with IDs as long that stores no more codebook vectors.
 
-    Args: rate: tokenizer -> collision rate before any repair, in %. memory: the same -> stored vectors.
+    Args: rate: tokenizer -> collision rate before any repair, in %. memory: the same -> stored vectors. codes: the
+        same -> codes per ID; an ID of another length collides more or less for this reason alone.
     """
-    others = [name for name in rate if name not in ("bbqrec", control) and memory[name] <= memory["bbqrec"]]
+    small = [name for name in rate if name not in ("bbqrec", control) and memory[name] <= memory["bbqrec"]]
+    others = [name for name in small if codes[name] == codes["bbqrec"]]
+    told = _claim(rate, memory["bbqrec"], others)
+    away = [name for name in small if name not in others]
+    return told + (f" Not compared, because of another length of IDs: {listed(away)}." if away else "")
+
+
+def _claim(rate: Mapping[str, float], vectors: int, others: Sequence[str]) -> str:
+    """The verdict of `claim` against the tokenizers that can be compared."""
     ours = f"{rate['bbqrec']:.1f}"
     less = [name for name in others if float(ours) < float(f"{rate[name]:.1f}")]
     rest = [f"{name} ({rate[name]:.1f} %)" for name in others if name not in less]
     if not others:
-        return f"Not tested: no other tokenizer stores at most the {memory['bbqrec']:,} vectors of bbqrec."
+        return f"Not tested: no other tokenizer has IDs as long and at most the {vectors:,} vectors of bbqrec."
     if not rest:
         return (
-            f"The claim holds here: bbqrec ({ours} %) collides less than all {len(others)} tokenizers that store at "
-            f"most as many vectors ({memory['bbqrec']:,})."
+            f"The claim holds here: bbqrec ({ours} %) collides less than all {len(others)} tokenizers with IDs as long "
+            f"that store at most as many vectors ({vectors:,})."
         )
     if not less:
         return (
-            f"The claim fails here: bbqrec ({ours} %) collides less than none of the {len(others)} tokenizers that "
-            f"store at most as many vectors ({memory['bbqrec']:,}): {listed(rest)}."
+            f"The claim fails here: bbqrec ({ours} %) collides less than none of the {len(others)} tokenizers with IDs "
+            f"as long that store at most as many vectors ({vectors:,}): {listed(rest)}."
         )
     return (
         f"The claim holds only in part here: bbqrec ({ours} %) collides less than {len(less)} of the {len(others)} "
-        f"tokenizers that store at most as many vectors ({memory['bbqrec']:,}), but not less than {listed(rest)}."
+        f"tokenizers with IDs as long that store at most as many vectors ({vectors:,}), but not less than "
+        f"{listed(rest)}."
     )
 
 
@@ -147,9 +159,34 @@ def rate_and_quality(rate: Mapping[str, float], ndcg: Mapping[str, float]) -> st
         return "Whether fewer collisions go with better lists is not known: the store has no two runs to compare."
     agree = sum((rate[a] < rate[b]) == (ndcg[a] > ndcg[b]) for a, b in pairs)
     half = "more than half" if 2 * agree > len(pairs) else "half" if 2 * agree == len(pairs) else "less than half"
+    best = max(known, key=ndcg.get)
     return (
         f"In {agree} of {len(pairs)} pairs of tokenizers ({half}; chance is half) the one with fewer collisions has "
-        "the higher NDCG@10 (one seed, no interval: notebook 05 tests differences)."
+        f"the higher NDCG@10; {best} has the highest, {ndcg[best]:.4f} (one seed, no interval: notebook 05 tests "
+        "differences)."
+    )
+
+
+def shared_meaning(
+    rate: Mapping[str, float], purity: Mapping[str, Purity], ndcg: Mapping[str, float], control: str = "random-ids"
+) -> str:
+    """Which items share an ID, whether a shared first code means shared users, and whether this helped to recommend.
+
+    Args: rate: tokenizer -> collision rate before any repair, in %. purity: the same -> shared users by codes shared.
+        ndcg: the same -> NDCG@10 of its run; NaN without one.
+    """
+    told = (
+        f"Before any repair {rate['bbqrec']:.1f} % of the items of bbqrec have no ID of their own. Two items with the "
+        f"same first code against any two items, by the users that they share: {_by_effect(purity)}"
+    )
+    both = ndcg.get("bbqrec", np.nan), ndcg.get(control, np.nan)
+    if not np.isfinite(both).all():
+        return f"{told}."
+    one, two = (f"{value:.4f}" for value in both)
+    side = "higher than" if one > two else "lower than" if one < two else "equal to"
+    return (
+        f"{told}. Meaning is not yet accuracy: NDCG@10 of a recommender with the IDs of bbqrec is {one}, {side} that "
+        f"with random IDs ({two}, one seed)."
     )
 
 

@@ -31,7 +31,11 @@ def _fact(what: str, value: str) -> tuple[str, str]:
         return "pairs of a user and an item with an event", f"at most {100 * float(value):.2g} %"
     if re.search(r"[a-z]", value):
         return what, value
-    return what, re.sub(r"\d+(\.\d+)?", lambda n: f"{float(n[0]):,.1f}" if n[1] else f"{int(n[0]):,}", value)
+    return what, re.sub(
+        r"\d+(\.\d+)?",
+        lambda n: f"{float(n[0]):,.{1 if abs(float(n[0])) >= 1 else 2}f}" if n[1] else f"{int(n[0]):,}",
+        value,
+    )
 
 
 def words(found: Sequence[Word], least: int = 5) -> str:
@@ -185,18 +189,22 @@ def _compared(one: float, two: float, form: str) -> int:
     return int(np.sign(float(f"{one:{form}}") - float(f"{two:{form}}")))
 
 
-def first_look(items: int, codes: int, firsts: int, outputs: Sequence[str], recall: Mapping[str, float]) -> str:
+def first_look(
+    items: int, codes: int, firsts: int, outputs: Sequence[str], weight: float, recall: Mapping[str, float]
+) -> str:
     """What a semantic ID is in this run, how the model recommends with it, and how well.
 
     Args: codes: of an ID. firsts: different first codes in use. outputs: of the model, from `explanations.chances`.
-        recall: Recall@10 in [0, 1] of `bbqrec` and `popularity`.
+        weight: of the ID in the score where there are two outputs. recall: Recall@10 in [0, 1] of `bbqrec` and
+        `popularity`.
     """
     ways = {"by its ID": "generates the ID of the next item code by code", "direct": "scores each item directly"}
     ours, simple = (100 * recall[name] for name in ("bbqrec", "popularity"))
     word = {1: "more than", 0: "as much as", -1: "less than"}[_compared(ours, simple, ".1f")]
     return (
         f"A semantic ID is a name of {codes} codes that is made from content and behaviour, here for {items:,} items "
-        f"with {firsts} different first codes. The model {' and '.join(ways[name] for name in outputs)}; among ten "
+        f"with {firsts} different first codes. The model {' and '.join(ways[name] for name in outputs)}"
+        f"{f' (in the score the ID has weight {weight:g}, the item 1)' if len(outputs) > 1 else ''}; among ten "
         f"recommended items {ours:.1f} % of users find their hidden item, {word} with popularity ({simple:.1f} %)."
     )
 
@@ -204,16 +212,16 @@ def first_look(items: int, codes: int, firsts: int, outputs: Sequence[str], reca
 def traps(tied: float, rho: float, limit: float, lacking: float, cold: float) -> str:
     """What the traps of notebook 01 mean for one dataset.
 
-    Args: tied: share of steps that take no time. rho: rank correlation of popularity with a numbering by first
-        appearance, NaN if it is not defined. limit: two standard deviations of chance. lacking: share of items without
-        at least one signal. cold: share of items without a training event.
+    Args: tied: share of steps that take no time. rho: rank correlation of the number of events with a numbering by
+        first appearance, NaN if it is not defined. limit: two standard deviations of chance. lacking: share of items
+        without at least one signal. cold: share of items without a training event.
     """
     order = "the times give the whole order" if not tied else f"the order of {100 * tied:.1f} % of steps is not known"
     if np.isnan(rho):
         numbers = "no numbering can reveal popularity, which is equal for all items"
     elif abs(rho) > limit:
-        numbers = f"item numbers by first appearance would reveal popularity (rank correlation {rho:+.2f})"
-        numbers += ", so rows are permuted"
+        numbers = f"item numbers by first appearance would reveal popularity (rank correlation {rho:+.2f}: "
+        numbers += f"popular items have {'small' if rho < 0 else 'large'} numbers), so rows are permuted"
     else:
         numbers = f"item numbers by first appearance hardly reveal popularity (rank correlation {rho:+.2f})"
     signals = "every item has every signal" if not lacking else f"{100 * lacking:.1f} % of items lack a signal"
@@ -228,11 +236,13 @@ def what_codes_know(shape: tuple[int, int], gains: Mapping[str, Mapping[str, flo
         pairs of signals and levels that agree more often than by chance, and all.
     """
     known = [
-        f"{factor} {parts['quantized']:.2f}" + (f" of {parts['raw']:.2f}" if "raw" in parts else "")
+        f"{factor} {parts['codes']:.2f}" + (f" ({parts['raw']:.2f})" if "raw" in parts else "")
         for factor, parts in gains.items()
-        if "quantized" in parts
+        if "codes" in parts
     ]
-    knows = f"the codes keep {', '.join(known)} (gain of a probe on codes, of the gain on raw features)"
+    raw = any("raw" in parts for parts in gains.values())
+    where = "in an ID (in brackets: in the raw features, mean over modalities)" if raw else "in an ID"
+    knows = f"a linear probe finds {where} {', '.join(known)}, where 0 is chance and 1 is always right"
     if not known:
         knows = "what the codes know cannot be probed, because no factor has two classes"
     same = f"signals agree more often than by chance in {agree[0]} of {agree[1]} comparisons"
@@ -241,11 +251,31 @@ def what_codes_know(shape: tuple[int, int], gains: Mapping[str, Mapping[str, flo
     return f"An item's signals are averaged and quantized in {shape[0]} levels of {shape[1]} codes; {knows}; {same}."
 
 
-def reweighting(moved: float, peak: float, effects: Mapping[str, tuple[float, float, float]]) -> str:
-    """How much the offsets change attention, and whether each reweighting helps.
+def attention_to_alike(rise: Float[np.ndarray, "layers channels H"]) -> str:
+    """Whether heads give alike items more attention or less.
 
-    Args: moved: share of the weight that moves on average in the head that changes most. peak: the largest offset, in
-        logits. effects: kind of reweighting -> (difference in NDCG@10, low, high), 95 % over users.
+    Args: rise: offset of the most alike bucket minus that of the least alike one, in logits.
+    """
+    summed = rise.sum(1).round(2)  # as printed
+    more, less = int((summed > 0).sum()), int((summed < 0).sum())
+    told = ", ".join(f"{value:+.2f}" for value in summed.flat)
+    return (
+        "A pair that is most alike in every channel, against one that is least alike, gets more attention in "
+        f"{more} and less in {less} of {summed.size} heads ({told} logits, the sums over channels)"
+    )
+
+
+def reweighting(
+    rise: Float[np.ndarray, "layers channels H"],
+    moved: float,
+    peak: float,
+    effects: Mapping[str, tuple[float, float, float]],
+) -> str:
+    """How the offsets change attention, and whether each reweighting helps.
+
+    Args: rise: as in `attention_to_alike`. moved: share of the weight that moves on average in the head that changes
+        most. peak: the largest offset, in logits. effects: kind of reweighting -> (difference in NDCG@10, low, high),
+        95 % over users.
     """
     found = []
     for name, (difference, low, high) in effects.items():
@@ -254,7 +284,7 @@ def reweighting(moved: float, peak: float, effects: Mapping[str, tuple[float, fl
         )
         found.append(f"{name} changes it by {difference:+.4f} ({low:+.4f} to {high:+.4f}): {word}")
     return (
-        f"The offsets move {100 * moved:.1f} % of the weight in the head that changes most; the largest offset of all "
-        f"layers, heads and channels is {peak:+.2f} logits, a factor of {np.exp(peak):.2f}. "
-        f"NDCG@10 of this one seed: {'; '.join(found)}."
+        f"{attention_to_alike(rise)}. The offsets move {100 * moved:.1f} % of the weight in the head that changes "
+        f"most; the largest offset of all layers, heads and channels is {peak:+.2f} logits, a factor of "
+        f"{np.exp(peak):.2f}. NDCG@10 of this one seed: {'; '.join(found)}."
     )

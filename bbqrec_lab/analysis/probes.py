@@ -91,10 +91,12 @@ def probe_table(
 def probe_signals(
     data: Dataset, done: Tokenized, factors: dict[str, Int[np.ndarray, "rows"]], seed: int = 0
 ) -> pl.DataFrame:
-    """Probe each part of each signal of a finished tokenizer: raw feature, behaviour, quantized, specific.
+    """Probe each part of each signal of a finished tokenizer, and its IDs.
 
     Args: factors: by item row; a factor `SIGNAL_nuisance` is probed only from that signal, as `own nuisance`.
-    Returns: as `probe_table`; parts are named `SIGNAL: KIND`. Parts that the tokenizer does not have are left out.
+    Returns: as `probe_table`; parts are named `SIGNAL: KIND`, with kinds raw (the feature), behaviour, quantized and
+        specific; the last part is `semantic ID: codes`, the sum of an ID's code vectors before any repair. Parts that
+        the tokenizer does not have are left out.
     """
     tables = []
     for index, name in enumerate(done.ids.signals):
@@ -106,14 +108,25 @@ def probe_signals(
             asked["own nuisance"] = factors[f"{name}_nuisance"]
         named = {f"{name}: {kind}": vectors for kind, vectors in parts.items() if vectors.shape[1]}
         tables.append(probe_table(named, asked, done.ids.present[:, index], seed))
+    shared = {key: labels for key, labels in factors.items() if not key.endswith("_nuisance")}
+    book, codes = done.ids.codebook, done.ids.raw_codes
+    whole = sum(table[codes[:, level]] for level, table in enumerate(book))
+    tables.append(probe_table({"semantic ID: codes": whole}, shared, done.ids.present.any(1), seed))
     return pl.concat(tables)
 
 
 def mean_gains(table: pl.DataFrame) -> dict[str, dict[str, float]]:
-    """Factor -> kind of part -> gain, mean over signals, from a table of `probe_signals`."""
-    kind = pl.col("part").str.split(": ").list.last().alias("kind")
+    """Factor -> kind of part -> gain, mean over signals, from a table of `probe_signals`.
+
+    Only signals with a raw feature count where there are any, so that the means of all kinds are over the same signals.
+    """
+    named = table.with_columns(pl.col("part").str.split_exact(": ", 1).struct.rename_fields(["signal", "kind"])).unnest(
+        "part"
+    )
+    raw = named.filter(pl.col("kind") == "raw")["signal"].unique().to_list()
+    counted = named.filter(pl.col("signal").is_in([*raw, "semantic ID"])) if raw else named
     out: dict[str, dict[str, float]] = {}
-    for factor, name, gain in table.group_by("factor", kind, maintain_order=True).agg(pl.mean("gain")).iter_rows():
+    for factor, name, gain in counted.group_by("factor", "kind", maintain_order=True).agg(pl.mean("gain")).iter_rows():
         out.setdefault(factor, {})[name] = gain
     return out
 

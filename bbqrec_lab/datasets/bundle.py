@@ -414,7 +414,7 @@ def _check_events(
     columns |= {"user": user, "item": item}
     columns["time"] = filtered(time, kept, into=np.empty(int(kept.sum()), time.head(0).to_numpy().dtype))
     events = pl.DataFrame(columns)
-    report["sorted: rows older than their user's row before"] = late_rows(events)
+    report["rows out of order in time, now sorted"] = late_rows(events)
     return events, users, ticks
 
 

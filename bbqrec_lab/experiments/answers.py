@@ -151,6 +151,43 @@ def parts(found: Verdicts, ablations: Sequence[str]) -> str:
     return f"Of the {sum(name in ablations for names in found for name in names)} parts, {'; '.join(told)}."
 
 
+def meaning(asked: pl.DataFrame, control: str = "random-ids") -> str:
+    """Whether the meaning of the IDs is worth something: `bbqrec` against the same recommender on random IDs.
+
+    Args: asked: as `clear`.
+    """
+    found = asked.filter(against=control)
+    if found.is_empty():
+        return f"What the meaning of the IDs is worth is not known: there is no row {control}."
+    row = found.row(0, named=True)
+    told = f"bbqrec minus {control} is {row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})"
+    better, worse, _ = verdicts(found)
+    if better:
+        return f"The meaning of the IDs is worth something here: {told}, clearly better than random ones."
+    if worse:
+        return f"The meaning of the IDs is in the way here: {told}, clearly worse than random ones."
+    return f"The meaning of the IDs is not clearly worth anything here: {told}, which is open."
+
+
+def victory(asked: pl.DataFrame, means: Shares, baselines: Sequence[str]) -> str:
+    """By how much `bbqrec` is ahead of the best baseline.
+
+    Args: asked: as `clear`. means: variant -> NDCG@10. baselines: the variants to choose the best one from.
+    """
+    known = [name for name in baselines if name in asked["against"]]
+    if not known:
+        return "There is no baseline to compare with."
+    best = max(known, key=means.get)
+    row = asked.row(by_predicate=pl.col("against") == best, named=True)
+    found = verdicts(asked.filter(against=best))
+    kind = "clearly better" if found.better else "clearly worse" if found.worse else "open"
+    share = f", {row['difference'] / means[best]:+.0%}" if means[best] else ""
+    return (
+        f"The best baseline is {best} ({means[best]:.4f}); bbqrec ({means['bbqrec']:.4f}) minus {best} is "
+        f"{row['difference']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f}{share}): {kind}."
+    )
+
+
 def list_length(short: Shares, long: Shares, lengths: tuple[int, int] = (1, 20)) -> str:
     """Whether models change their order between a short and a long list.
 
@@ -237,9 +274,11 @@ def expectations(outcomes: Sequence[str]) -> str:
 def elsewhere(found: Mapping[str, Shares], name: str = "bbqrec") -> str:
     """The rank of one variant in each of several result tables.
 
-    Args: found: title of a table -> (variant -> mean NDCG@10 over seeds); tables without `name` are left out.
+    Args: found: title of a table -> (variant -> mean NDCG@10 over seeds). A table without `name`, or with fewer than
+        half of the variants of the longest one, is left out: to lead there says little.
     """
-    known = {title: means for title, means in found.items() if name in means and any(means.values())}
+    half = max(map(len, found.values()), default=0) / 2
+    known = {t: means for t, means in found.items() if name in means and any(means.values()) and len(means) >= half}
     if not known:
         return f"No table has a result of {name}."
     ahead = [title for title, means in known.items() if name in leaders(means)]
@@ -323,19 +362,22 @@ def separation(ratios: Sequence[float], behaviour: Sequence[float], nuisance: Se
     return f"The two terms leave {', but '.join(parts if bad else parts[:1])} (changes of behaviour and of nuisance)."
 
 
-def new_items(found: Shares, targets: int, rival: str, control: str, name: str) -> str:
+def new_items(of_seeds: Mapping[str, Sequence[float]], targets: int, rival: str, control: str, name: str) -> str:
     """Whether a model finds items that no training saw, and whether backing off and the place in the tree help.
 
-    Args: found: variant -> Recall@20 on new items. targets: their number. rival: `name` without backing off. control:
-        `name` with random IDs.
+    Args: of_seeds: variant -> Recall@20 on new items of each seed. targets: their number. rival: `name` without backing
+        off. control: `name` with random IDs.
     """
+    found = {variant: float(np.mean(values)) for variant, values in of_seeds.items()}
     if not any(_sign(value, ".2f") for value in found.values()):
         return f"No model finds any of the {targets} new targets, so these runs do not show whether backing off helps."
     words = {1: "more than", 0: "as many as", -1: "fewer than"}
-    parts = [
-        f"{words[_order(found[name], found[other], '.2f')]} {what} ({found[other]:.2f})"
-        for other, what in ((rival, "without backing off"), (control, "with random IDs"))
-    ]
+    parts = []
+    for other, what in ((rival, "without backing off"), (control, "with random IDs")):
+        side = _order(found[name], found[other], ".2f")
+        agree = [_order(one, two, ".2f") == side for one, two in zip(of_seeds[name], of_seeds[other], strict=True)]
+        often = "" if all(agree) else f", in {sum(agree)} of {len(agree)} seeds"
+        parts.append(f"{words[side]} {what} ({found[other]:.2f}{often})")
     best = max(found, key=found.get)
     most = "" if _order(found[best], found[name], ".2f") == 0 else f"; {best} finds the most ({found[best]:.2f})"
     return f"{name} finds {found[name]:.2f} of {targets} new targets, {' and '.join(parts)}{most}."

@@ -44,7 +44,8 @@ def _from_zero(ax: Axes, values: Sequence[float]) -> None:
     if low == 0 and high > 8 * max(np.median(values or [0]), 1):
         ax.set_xscale("symlog", linthresh=1)
         ax.set_xlim(-0.3, 2 * high)
-        ax.xaxis.set_major_locator(FixedLocator([0, *10.0 ** np.arange(np.log10(2 * high))]))
+        powers = 10.0 ** np.arange(np.log10(2 * high))
+        ax.xaxis.set_major_locator(FixedLocator([0, *powers[:: -2 if len(powers) > 3 else -1]]))  # more would overlap
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.xaxis.set_minor_locator(NullLocator())
         return

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from bbqrec_lab.plots.style import (
     CATEGORIES,
@@ -82,14 +84,45 @@ def quality_for_cost(minutes: Mapping[str, float], quality: Mapping[str, float],
     for group, style in looks(groups.values(), line=False).items():
         inside = [name for name in minutes if groups[name] == group]
         ax.scatter([minutes[n] for n in inside], [quality[n] for n in inside], label=group, **style)
-    for index, name in enumerate(order):  # labels alternate above and below: neighbours often have equal quality
-        place, shift = (minutes[name], quality[name]), (5, 5 if index % 2 else -11)
-        ax.annotate(name, place, xytext=shift, textcoords="offset points", fontsize=8, color=INK)
     ax.set(xlabel="minutes of training and scoring per variant", ylabel="NDCG@10")
     ax.margins(x=0.18, y=0.12)
     log_counts(ax, "x")
     legend_below(fig, ax)
+    _name_points(ax, {name: (minutes[name], quality[name]) for name in order})
     return fig
+
+
+SPOTS = ((6, 4), (6, -10), (-6, 4), (-6, -10), (6, 14), (6, -20), (-6, 14), (-6, -20))  # offsets of a label, in points
+
+
+def _name_points(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write names beside points, each at the first of `SPOTS` where it covers no point and no other name."""
+    ax.figure.draw_without_rendering()
+    seen = [ax.transData.transform(place) for place in points.values()]
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in seen]
+    for name, place in points.items():
+        tried = []
+        for shift in SPOTS:
+            side = "left" if shift[0] > 0 else "right"
+            label = ax.annotate(
+                name,
+                place,
+                xytext=shift,
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+                ha=side,
+                annotation_clip=False,
+            )
+            box = label.get_window_extent()
+            tried.append((box.count_overlaps(taken), len(tried), label, box))
+            if not tried[-1][0]:
+                break
+        *_, best, box = min(tried)
+        for _, _, label, _ in tried:
+            if label is not best:
+                label.remove()
+        taken.append(box)
 
 
 def shared_codes(

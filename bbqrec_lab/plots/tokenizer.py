@@ -121,10 +121,9 @@ def probe_dots(probes: pl.DataFrame) -> Figure:
     for ax, factor in zip(axes.flat, factors, strict=False):
         _factor_dots(ax, probes.filter(pl.col("factor") == factor), parts)
         ax.set_title(short(factor, 22, 2))
+        ax.xaxis.set_tick_params(labelbottom=True)
+        ax.set_xlabel("balanced accuracy")
     axes[0, 0].set(xlim=(0, 1.04), ylim=(len(parts) - 0.5, -0.5))
-    for index in range(max(0, len(factors) - columns), len(factors)):  # the lowest panel of each column
-        axes.flat[index].set_xlabel("balanced accuracy")
-        axes.flat[index].xaxis.set_tick_params(labelbottom=True)
     legend_below(fig, axes[0, 0])
     return fig
 

@@ -93,19 +93,25 @@ def test_a_prefix_has_a_meaning_only_beyond_its_interval() -> None:
         ({"bbqrec": 2.5, "a": 2.0, "b": 3.0}, "only in part here: bbqrec (2.5 %) collides less than 1 of the 2"),
         ({"bbqrec": 9.0, "a": 2.0, "b": 3.0}, "The claim fails here: bbqrec (9.0 %) collides less than none of the 2"),
         ({"bbqrec": 0.0, "a": 0.0, "b": 0.0}, "The claim fails here"),
-        ({"bbqrec": 1.0}, "Not tested: no other tokenizer stores at most the 64 vectors"),
+        ({"bbqrec": 1.0}, "Not tested: no other tokenizer has IDs as long and at most the 64 vectors"),
         ({"bbqrec": 1.0, "large": 9.0}, "Not tested"),
+        ({"bbqrec": 1.0, "a": 2.0, "short": 9.0}, "less than all 1 tokenizers"),
+        ({"bbqrec": 1.0, "short": 9.0}, "Not compared, because of another length of IDs: short."),
     ],
 )
 def test_the_claim_is_tested_on_tokenizers_without_more_vectors(rate: dict, words: str) -> None:
-    memory = {"bbqrec": 64, "a": 64, "b": 32, "large": 65, "random-ids": 0}
-    said = answers.claim(rate | {"random-ids": 0.0}, memory)
+    memory = {"bbqrec": 64, "a": 64, "b": 32, "large": 65, "short": 32, "random-ids": 0}
+    said = answers.claim(rate | {"random-ids": 0.0}, memory, dict.fromkeys(memory, 3) | {"short": 2})
     assert words in said, said
     assert "random-ids" not in said
+    assert ("another length" in said) == ("short" in rate)
 
 
 def test_what_the_claim_fails_against_is_named_with_its_rate() -> None:
-    said = answers.claim({"bbqrec": 2.5, "a": 2.0, "b": 3.0}, {"bbqrec": 64, "a": 64, "b": 64})
+    three = ("bbqrec", "a", "b")
+    said = answers.claim(
+        dict(zip(three, (2.5, 2.0, 3.0), strict=True)), dict.fromkeys(three, 64), dict.fromkeys(three, 3)
+    )
     assert said.endswith("but not less than a (2.0 %).")
 
 
@@ -121,7 +127,32 @@ def test_what_the_claim_fails_against_is_named_with_its_rate() -> None:
 )
 def test_rate_and_quality_are_compared_by_pairs(ndcg: tuple, words: str) -> None:
     rate = dict(zip("abc", (1.0, 2.0, 3.0), strict=True))
-    assert words in answers.rate_and_quality(rate, dict(zip("abc", ndcg, strict=True)))
+    said = answers.rate_and_quality(rate, dict(zip("abc", ndcg, strict=True)))
+    assert words in said
+    if "not known" not in said:
+        best = max(range(3), key=ndcg.__getitem__)
+        assert f"{'abc'[best]} has the highest, {ndcg[best]:.4f}" in said
+
+
+@pytest.mark.parametrize(
+    ("ours", "random", "ndcg", "words"),
+    [
+        (0.3, 0.1, (0.13, 0.12), ("more alike for bbqrec (0.100 to 0.300), no clear", "0.1300, higher than that with")),
+        (0.1, 0.1, (0.12, 0.13), ("no clear difference for bbqrec (0.100 to 0.100) and random-ids", "lower than that")),
+        (
+            0.05,
+            0.1,
+            (0.13, 0.13),
+            ("less alike for bbqrec", "0.1300, equal to that with random IDs (0.1300, one seed)."),
+        ),
+        (0.2, 0.1, (0.13, np.nan), ("4.2 % of the items", "no clear difference for random-ids (0.100 to 0.100).")),
+    ],
+)
+def test_meaning_and_accuracy_are_told_apart(ours: float, random: float, ndcg: tuple, words: tuple) -> None:
+    both = ("bbqrec", "random-ids")
+    alike = dict(zip(both, (curve(0.1, ours), curve(0.1, random)), strict=True))
+    said = answers.shared_meaning({"bbqrec": 4.2}, alike, dict(zip(both, ndcg, strict=True)))
+    assert all(word in said for word in words), said
 
 
 def test_seeds_are_compared_with_chance_as_printed() -> None:

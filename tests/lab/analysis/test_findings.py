@@ -32,6 +32,7 @@ def test_facts_have_days_shares_and_separated_thousands() -> None:
         "density": "0.155958",
         "sequence length mean / median": "1418.715 / 14",
         "first / last timestamp (Unix seconds)": "1600063492 / 1612450208",
+        "rank correlation of item number and item popularity": "-0.81",
         "items with text": "3331 (89.0 %)",
         "time ties": "seeded shuffle, split_seed 12345",
     }
@@ -41,6 +42,7 @@ def test_facts_have_days_shares_and_separated_thousands() -> None:
         ("pairs of a user and an item with an event", "at most 16 %"),
         ("sequence length mean / median", "1,418.7 / 14"),
         ("first / last day", "2020-09-14 / 2021-02-04"),
+        ("rank correlation of item number and item popularity", "-0.81"),
         ("items with text", "3,331 (89.0 %)"),
         ("time ties", "seeded shuffle, split_seed 12345"),
     ]
@@ -137,20 +139,21 @@ def test_a_table_helps_only_where_the_numbers_say_so(weight: tuple, epoch: tuple
 )
 def test_the_first_look_compares_as_printed_and_names_only_outputs_that_exist(recall: tuple, words: str) -> None:
     found = dict(zip(("bbqrec", "popularity"), recall, strict=True))
-    both = findings.first_look(1200, 3, 16, ("by its ID", "direct"), found)
+    both = findings.first_look(1200, 3, 16, ("by its ID", "direct"), 0.01, found)
     assert words in both
     assert "a name of 3 codes" in both
     assert "1,200 items with 16 different first codes" in both
-    assert "code by code and scores each item directly;" in both
-    assert "The model scores each item directly;" in findings.first_look(9, 3, 2, ("direct",), found)
+    assert "code by code and scores each item directly (in the score the ID has weight 0.01, the item 1);" in both
+    assert "The model scores each item directly;" in findings.first_look(9, 3, 2, ("direct",), 0.01, found)
 
 
 def test_traps_are_told_for_data_with_and_without_them() -> None:
     assert findings.traps(0.25, 0.52, 0.18, 0.167, 0.01) == (
         "In these data the order of 25.0 % of steps is not known; item numbers by first appearance would reveal "
-        "popularity (rank correlation +0.52), so rows are permuted; 16.7 % of items lack a signal, and 1.0 % have no "
-        "training event."
+        "popularity (rank correlation +0.52: popular items have large numbers), so rows are permuted; 16.7 % of items "
+        "lack a signal, and 1.0 % have no training event."
     )
+    assert "-0.52: popular items have small numbers" in findings.traps(0.25, -0.52, 0.18, 0.167, 0.01)
     none = findings.traps(0.0, -0.1, 0.18, 0.0, 0.0)
     for words in ("give the whole order", "hardly reveal popularity", "every item has every signal", "none is without"):
         assert words in none
@@ -158,10 +161,11 @@ def test_traps_are_told_for_data_with_and_without_them() -> None:
 
 
 def test_what_codes_know_is_told_by_factor_and_also_without_any() -> None:
-    gains = {"behaviour": {"raw": 0.98, "quantized": 0.5}, "popular half": {"quantized": -0.02}}
+    gains = {"behaviour": {"raw": 0.98, "quantized": 0.6, "codes": 0.5}, "popular half": {"codes": -0.02}}
     told = findings.what_codes_know((2, 16), gains, (5, 6))
     assert "2 levels of 16 codes" in told
-    assert "the codes keep behaviour 0.50 of 0.98, popular half -0.02 (" in told
+    assert "(in brackets: in the raw features, mean over modalities) behaviour 0.50 (0.98), popular half -0.02," in told
+    assert "raw" not in findings.what_codes_know((2, 16), {"popular half": {"codes": 0.1}}, (5, 6))
     assert "in 5 of 6 comparisons" in told
     none = findings.what_codes_know((2, 16), {}, (0, 0))
     assert "cannot be probed" in none
@@ -178,9 +182,16 @@ def test_what_is_above_chance_is_so_in_every_sentence() -> None:
     ]
 
 
+def test_attention_to_alike_items_is_summed_over_channels_and_counted_by_head() -> None:
+    rise = np.array([[[0.5, -0.5, 0.004], [0.1, 0.2, 0.0]]])  # one layer, two channels, three heads
+    told = findings.attention_to_alike(rise)
+    assert "more attention in 1 and less in 1 of 3 heads (+0.60, -0.30, +0.00 logits" in told
+
+
 def test_reweighting_is_told_by_the_side_of_its_interval() -> None:
     effects = {"up": (0.02, 0.01, 0.03), "down": (-0.02, -0.03, -0.01), "open": (0.01, -0.01, 0.03)}
-    told = findings.reweighting(0.015, 0.03, effects)
+    told = findings.reweighting(np.array([[[0.1, -0.2]], [[0.3, -0.4]]]), 0.015, 0.03, effects)
+    assert told.startswith("A pair that is most alike in every channel")
     assert "move 1.5 % of the weight" in told
     assert "is +0.03 logits, a factor of 1.03" in told
     assert "up changes it by +0.0200 (+0.0100 to +0.0300): better with it; down changes" in told

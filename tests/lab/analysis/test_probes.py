@@ -72,8 +72,9 @@ def test_the_probe_table_has_a_row_per_part_and_factor_that_can_be_probed() -> N
 
 def test_signals_are_asked_their_own_nuisance_only() -> None:
     both, codes = pad(np.stack([ONE_HOT, NOISE[:, :4]], 1)), np.zeros((121, 2, 1), np.int64)
-    book, present = np.zeros((1, 2, 4)), np.append(False, np.ones(120, bool))[:, None].repeat(2, 1)
-    ids = SemanticIds(codes[:, 0], (2,), 1, ("text", "id"), codes, both, present, book, codes[:, 0])
+    book, present = np.eye(4)[None], np.append(False, np.ones(120, bool))[:, None].repeat(2, 1)
+    raw = np.maximum(pad(LABELS), 0)[:, None]
+    ids = SemanticIds(raw, (4,), 1, ("text", "id"), codes, both, present, book, raw)
     done = Tokenized(ids, [], {}, both, pad(NOISE)[:, None], both[:, 0])
     data = replace(toy_data([[1, 2, 3]], 120), features={"text": pad(NOISE).astype(np.float32)})
     factors = {"behaviour factor": pad(LABELS), "text_nuisance": pad(LABELS), "image_nuisance": pad(LABELS)}
@@ -81,12 +82,16 @@ def test_signals_are_asked_their_own_nuisance_only() -> None:
     asked = {(part, factor) for part, factor in table.select("part", "factor").iter_rows()}
     kinds = ("raw", "behaviour", "quantized", "specific")
     assert asked == {(f"text: {kind}", factor) for kind in kinds for factor in ("behaviour factor", "own nuisance")} | {
-        (f"id: {kind}", "behaviour factor") for kind in ("behaviour", "quantized")
+        *((f"id: {kind}", "behaviour factor") for kind in ("behaviour", "quantized")),
+        ("semantic ID: codes", "behaviour factor"),
     }
     gains = probes.mean_gains(table)
     assert gains["own nuisance"]["behaviour"] == 1.0
-    of_both = table.filter(pl.col("part").str.ends_with("behaviour") & (pl.col("factor") == "behaviour factor"))
-    assert gains["behaviour factor"]["behaviour"] == pytest.approx(of_both["gain"].mean())
+    gain = dict(table.filter(pl.col("factor") == "behaviour factor").select("part", "gain").iter_rows())
+    assert gains["behaviour factor"]["behaviour"] == gain["text: behaviour"] != gain["id: behaviour"]  # as many signals
+    assert gain["semantic ID: codes"] > 0.9  # the first code of these IDs is the factor
+    alone = probes.mean_gains(table.filter(pl.col("part").str.starts_with("id")))
+    assert alone["behaviour factor"]["behaviour"] == gain["id: behaviour"]
 
 
 def test_category_factors_are_the_commonest_and_say_where_nothing_is_known() -> None:

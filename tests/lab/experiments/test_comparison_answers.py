@@ -168,8 +168,41 @@ def test_separation_needs_less_nuisance_and_no_less_behaviour(behaviour: list, n
     ],
 )
 def test_new_items_are_told_by_sign_and_not_at_all_if_none_is_found(values: tuple, words: list[str]) -> None:
-    said = answers.new_items(dict(zip("grc", values, strict=True)), 9, "r", "c", "g")
+    said = answers.new_items({name: [value] for name, value in zip("grc", values, strict=True)}, 9, "r", "c", "g")
     assert all(part in said for part in words), said
+
+
+def test_new_items_say_when_seeds_do_not_agree() -> None:
+    said = answers.new_items({"g": [0.1, 0.3], "r": [0.0, 0.0], "c": [0.2, 0.1]}, 9, "r", "c", "g")
+    assert "more than without backing off (0.00) and more than with random IDs (0.15, in 1 of 2 seeds)" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            ("random-ids", 0.02, 0.01, 0.03, 0.01),
+            "worth something here: bbqrec minus random-ids is +0.0200 (+0.0100 to",
+        ),
+        (("random-ids", -0.02, -0.03, -0.01, 0.01), "in the way here: bbqrec minus random-ids is -0.0200"),
+        (("random-ids", 0.02, -0.01, 0.03, 0.2), "not clearly worth anything here"),
+        (("other", 0.02, 0.01, 0.03, 0.01), "not known"),
+    ],
+)
+def test_the_meaning_of_ids_is_told_by_its_comparison(line: tuple, words: str) -> None:
+    assert words in answers.meaning(compared(line))
+
+
+@pytest.mark.parametrize(
+    ("p", "difference", "kind"), [(0.01, 0.02, "clearly better"), (0.01, -0.02, "clearly worse"), (0.2, 0.02, "open")]
+)
+def test_the_victory_is_over_the_best_baseline_that_was_compared(p: float, difference: float, kind: str) -> None:
+    asked = compared(("weak", 0.1, 0.1, 0.1, 0.01), ("strong", difference, -0.03, 0.03, p), ("random-ids", 0, 0, 0, 1))
+    means = {"bbqrec": 0.12, "weak": 0.02, "strong": 0.1, "random-ids": 0.3, "apart": 0.5}
+    said = answers.victory(asked, means, ["weak", "strong", "apart"])
+    assert said.startswith("The best baseline is strong (0.1000); bbqrec (0.1200) minus strong is ")
+    assert said.endswith(f"{difference / 0.1:+.0%}): {kind}.")
+    assert "no baseline" in answers.victory(asked, means, ["apart"])
 
 
 @pytest.mark.parametrize(
@@ -281,6 +314,7 @@ def test_other_tables_are_told_by_rank() -> None:
     assert answers.elsewhere({"one": behind}).endswith("this run: bbqrec has rank 3 of 3 on one (a and b lead).")
     assert answers.elsewhere({"one": ahead}).endswith("this run: bbqrec leads on one.")
     assert answers.elsewhere({"one": {"a": 0.1}}) == "No table has a result of bbqrec."
+    assert answers.elsewhere({"one": behind, "few": {"bbqrec": 0.1}}).startswith("The only result table")
 
 
 def test_expectations_are_counted_by_outcome() -> None:

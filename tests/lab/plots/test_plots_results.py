@@ -1,5 +1,7 @@
 """Pictures of the main table show every number that they are given."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,25 @@ def test_the_front_joins_what_nothing_cheaper_beats() -> None:
     assert ax.lines[0].get_xdata().tolist() == [1.0, 3.0]
     assert sorted(text.get_text() for text in ax.texts) == ["a", "b", "c", "d"]
     assert sum(len(part.get_offsets()) for part in ax.collections) == 4
+
+
+def test_names_of_points_cover_neither_points_nor_each_other() -> None:
+    minutes = {"popularity": 0.001, "item-knn": 0.2, "sasrec": 0.32, "bbqrec": 1.96, "random-ids": 2.0, "tiger": 2.4}
+    quality = {
+        "popularity": 0.04,
+        "item-knn": 0.108,
+        "sasrec": 0.103,
+        "bbqrec": 0.131,
+        "random-ids": 0.1326,
+        "tiger": 0.13,
+    }
+    (ax,) = plots.quality_for_cost(minutes, quality, dict.fromkeys(minutes, "baseline")).axes
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == len(minutes)
+    assert not any(one.overlaps(two) for one, two in combinations(boxes, 2))
+    places = ax.transData.transform([(minutes[name], quality[name]) for name in minutes])
+    assert not any(box.contains(*place) for box in boxes for place in places)
 
 
 def test_shared_codes_are_written_into_their_cells_and_the_whole_history_stands_apart() -> None:
