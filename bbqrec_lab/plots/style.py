@@ -221,7 +221,9 @@ def log_counts(ax: Axes, which: str = "xy") -> None:
             if high < 40 * low:
                 steps = (1, 2, 5)
             axis.set_major_locator(LogLocator(subs=steps, numticks=6))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+            axis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
+            )
             axis.set_minor_formatter(NullFormatter())
 
 

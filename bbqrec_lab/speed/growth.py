@@ -235,7 +235,8 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
         lines.append((name, "hours", *hours, held[1] / 1e9, assumed))
     longer = levels / catalogue_levels(config, data.n_items)
     assumed = f"{levels} levels of {codes} codes, beam {config.evaluation.beam}"
-    for model, name in (("bbqrec", "a request"), ("masked", "a request without its seen items")):
+    names = {"bbqrec": "a request", "no score offsets": "a request without offsets of scores"}
+    for model, name in (names | {"masked": "a request without its seen items"}).items():
         part = axes.filter(pl.col("axis") == "N", pl.col("kind") == "single", pl.col("model") == model)
         time = _beyond(part.select(pl.col("value").alias("size"), pl.col("ms").alias("value")), longer)
         lines.append((name, "ms", *time, None, assumed))

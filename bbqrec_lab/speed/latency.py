@@ -53,11 +53,12 @@ class Shape:
 
 
 def contestants(n_items: int, ids: SemanticIds, config: Config) -> dict[str, Recommender]:
-    """Untrained recommenders of the configured shape: the method, no reweighting, an extra code, code granularity."""
+    """Untrained recommenders of the configured shape: the method, one reweighting less, an extra code, code by code."""
     settings = replace(config.recommender, output="codes", granularity="item", loss="ce", features=False)
     kinds = {
         "bbqrec": (ids, settings),
         "no reweighting": (ids, replace(settings, reweight=False)),
+        "no score offsets": (ids, replace(settings, score_reweight=False, seen_offset=False)),
         "extra code": (with_extra(ids), settings),
         "code by code": (ids, replace(settings, granularity="code")),
     }

@@ -38,7 +38,7 @@ def _log_sizes(ax: Axes, values: Sequence[float]) -> None:
     """A logarithmic axis of sizes, with the measured sizes as ticks if their range is small."""
     if max(values) >= 100 * min(values):
         log_counts(ax, "x")
-        if max(values) >= 1_000_000:  # long numbers need space
+        if max(values) >= 100_000:  # long numbers need space
             ax.xaxis.set_major_locator(LogLocator(numticks=4))
         return
     ax.set_xscale("log")

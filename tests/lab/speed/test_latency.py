@@ -31,7 +31,7 @@ def models() -> dict[str, Recommender]:
     return latency.contestants(29, random_ids(29, 3, 4, 6), small())
 
 
-@pytest.mark.parametrize("name", ["bbqrec", "no reweighting", "extra code", "code by code"])
+@pytest.mark.parametrize("name", ["bbqrec", "no reweighting", "no score offsets", "extra code", "code by code"])
 def test_a_watched_search_answers_as_the_recommender_and_counts_what_it_read(name: str) -> None:
     model = models()[name]
     seen = latency.trace(model, ROWS, 3)
@@ -76,8 +76,12 @@ def test_contestants_differ_in_what_their_names_say() -> None:
     found = models()
     assert found["bbqrec"].model.reweighting is not None
     assert found["no reweighting"].model.reweighting is None
+    with_offsets = small(seen_offset=True, score_reweight=True)
+    scored = latency.contestants(29, random_ids(29, 3, 4, 6), with_offsets)
+    unscored = [name for name, model in scored.items() if model.model.scoring is None]
+    assert unscored == ["no score offsets", "code by code"]
     assert len(found["extra code"].tree.code) == len(found["bbqrec"].tree.code) + 1
-    assert [model.model.per_item > 1 for model in found.values()] == [False, False, False, True]
+    assert [model.model.per_item > 1 for model in found.values()] == [False, False, False, False, True]
     assert all(not model.model.training for model in found.values())
 
 
