@@ -251,6 +251,20 @@ def what_codes_know(shape: tuple[int, int], gains: Mapping[str, Mapping[str, flo
     return f"An item's signals are averaged and quantized in {shape[0]} levels of {shape[1]} codes; {knows}; {same}."
 
 
+def code_meaning(code: int, items: int, told: str, kept: Mapping[str, tuple[float, float]]) -> str:
+    """What the items of one first code have in common, and how much of its grouping other tokenizers keep.
+
+    Args: items: with this code. told: their words, from `words`. kept: tokenizer -> share of pairs with one first code
+        under a tokenizer that also have one under the other, and by chance, in [0, 1].
+    """
+    parts = []
+    for name, (share, chance) in kept.items():
+        side = {1: "more than", 0: "as much as", -1: "less than"}[_compared(100 * share, 100 * chance, ".1f")]
+        parts.append(f"{name} {100 * share:.1f} %, {side} by chance ({100 * chance:.1f} %)")
+    other = f" Of the pairs of items with one first code, others keep together: {'; '.join(parts)}." if parts else ""
+    return f"A code means what its items have in common: for first code {code} with {items} items, {told}.{other}"
+
+
 def attention_to_alike(rise: Float[np.ndarray, "layers channels H"]) -> str:
     """Whether heads give alike items more attention or less.
 

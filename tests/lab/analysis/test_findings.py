@@ -182,6 +182,14 @@ def test_what_is_above_chance_is_so_in_every_sentence() -> None:
     ]
 
 
+def test_a_code_means_its_words_and_what_others_keep() -> None:
+    kept = {"up": (0.118, 0.015), "same": (0.0152, 0.0149), "down": (0.01, 0.02)}
+    told = findings.code_meaning(25, 10, "space (7 of its items, lift 4.2)", kept)
+    assert told.startswith("A code means what its items have in common: for first code 25 with 10 items, space (7 of")
+    assert "up 11.8 %, more than by chance (1.5 %); same 1.5 %, as much as by chance (1.5 %); down 1.0 %, less" in told
+    assert findings.code_meaning(1, 2, "none", {}).endswith("with 2 items, none.")
+
+
 def test_attention_to_alike_items_is_summed_over_channels_and_counted_by_head() -> None:
     rise = np.array([[[0.5, -0.5, 0.004], [0.1, 0.2, 0.0]]])  # one layer, two channels, three heads
     told = findings.attention_to_alike(rise)
