@@ -14,6 +14,7 @@ import math
 import re
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +22,8 @@ from tqdm import tqdm
 
 from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets import sources
-from bbqrec_lab.experiments import committed_rows, runs, statistics, variants
+from bbqrec_lab.escaping import one_line
+from bbqrec_lab.experiments import committed_rows, estimates, runs, statistics, variants
 from bbqrec_lab.experiments.presets import PRESETS, make_config, parse_overrides, parse_seeds
 from bbqrec_lab.experiments.tables import summary
 from bbqrec_lab.settings import DataConfig
@@ -88,10 +90,12 @@ def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER)
         asked = [row for row in plan if row not in there and row[0] in (given.rows or variants.VARIANTS)]
         if there and not asked:
             write_tables(data, given.preset, given.overrides, store, folder)  # also when code of the tables has changed
-        for name, seed in tqdm(asked, desc=f"{data.name}, rows", disable=None):
+        configure = partial(make_config, given.preset, overrides=given.overrides)
+        estimates.tell_rows(data, asked, configure, store, find=runs.run_variant)
+        for name, seed in tqdm(asked, desc=one_line(f"{data.name}, rows"), disable=None):
             if time.monotonic() > end:
                 break
-            runs.commit_row(data, name, make_config(given.preset, seed, given.overrides), store, folder)
+            runs.commit_row(data, name, configure(seed), store, folder)
             write_tables(data, given.preset, given.overrides, store, folder)
 
 
