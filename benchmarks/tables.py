@@ -26,6 +26,7 @@ from bbqrec_lab.escaping import one_line
 from bbqrec_lab.experiments import committed_rows, estimates, runs, statistics, variants
 from bbqrec_lab.experiments.presets import PRESETS, make_config, parse_overrides, parse_seeds
 from bbqrec_lab.experiments.tables import summary
+from bbqrec_lab.object_store import open_store
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import Store, write_atomic
 from bbqrec_lab.suite.reproduce import write_results
@@ -80,7 +81,7 @@ def write_page(page: Path, folder: Path) -> None:
 
 def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER) -> None:
     """Train the asked rows of each dataset that are not committed yet, and write the tables after each of them."""
-    store, end = Store(given.out.resolve() / "artefacts"), time.monotonic() + (60 * given.minutes or math.inf)
+    store, end = open_store(given.out.resolve() / "artefacts"), time.monotonic() + (60 * given.minutes or math.inf)
     words = "".join(f"-{name}-{value}" for name, value in given.overrides.items())
     for dataset in given.datasets:
         data = sources.load(dataset, make_config(given.preset, overrides=given.overrides).data)

@@ -20,6 +20,7 @@ from bbqrec_lab.experiments import runs
 from bbqrec_lab.experiments.durations import duration
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.variants import VARIANTS, variant_config
+from bbqrec_lab.object_store import SharedStore
 from bbqrec_lab.store import Store, key_hash
 from bbqrec_lab.terminal import say
 
@@ -132,20 +133,26 @@ class _Asked(Exception):
 
 
 class _Peek(Store):
-    """A store that makes nothing: it answers whether it would have to."""
+    """A store that makes nothing: it answers whether another one would have to."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.root)
+        self.store = store
 
     def get(self, kind: str, key: dict[str, object], make: Callable[[Path], None]) -> Path:
         """Raises: _Asked; rows that are committed with the code exist."""
-        raise _Asked(kind == "committed" or self.path(kind, key).exists())
+        path = self.path(kind, key)
+        here = kind == "committed" or path.exists()
+        raise _Asked(here or (isinstance(self.store, SharedStore) and self.store.has(path.name)))
 
 
 def is_made(find: Callable[..., object], data: NamedDataset, variant: str, config: Config, store: Store) -> bool:
     """Whether `find` (`runs.run_variant` or `runs.find_row`) finds a row without making it."""
     try:
-        find(data, variant, config, _Peek(store.root))
+        find(data, variant, config, _Peek(store))
     except _Asked as answer:
         return answer.args[0]
-    except ValueError:  # it will be refused, without any work
+    except ValueError:  # it will be refused, without any work, or the object store does not answer
         return True
     raise AssertionError("every row is asked of the store")
 

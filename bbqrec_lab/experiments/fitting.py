@@ -10,7 +10,7 @@ from bbqrec_lab.experiments.presets import parse_overrides
 from bbqrec_lab.experiments.run_labels import STORE
 from bbqrec_lab.experiments.runs import Result, run_variant
 from bbqrec_lab.experiments.variants import fit_config, reads_features
-from bbqrec_lab.store import Store
+from bbqrec_lab.object_store import open_store
 
 
 def fit(
@@ -37,6 +37,6 @@ def fit(
         data = dataset
     else:
         data = sources.load(dataset, settings.data, encoded=reads_features(variant, settings))
-    store = Store(Path(out).expanduser() / STORE)
+    store = open_store(Path(out).expanduser() / STORE)
     tell_rows(data, [(variant, seed)], lambda _: settings, store, find=run_variant)
     return run_variant(data, variant, settings, store)

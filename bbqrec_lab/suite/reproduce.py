@@ -9,8 +9,9 @@ from pathlib import Path
 from bbqrec_lab.datasets.sources import absolute_dataset
 from bbqrec_lab.experiments.presets import PRESETS
 from bbqrec_lab.experiments.runs import run_folder
+from bbqrec_lab.object_store import open_store
 from bbqrec_lab.settings import DataConfig
-from bbqrec_lab.store import Store, write_atomic
+from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite import clusters, notebooks, process_pool, report
 from bbqrec_lab.terminal import say
 from bbqrec_lab.threads import use_one_thread
@@ -69,7 +70,7 @@ def run_row(dataset: str, preset: str, overrides: dict[str, object], store: Path
 
     settings = presets.make_config(preset, seed, overrides)
     data = _load(dataset, settings.data, variants.reads_features(variant, settings))
-    return runs.find_row(data, variant, settings, Store(store))
+    return runs.find_row(data, variant, settings, open_store(store))
 
 
 def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
@@ -162,7 +163,7 @@ def reproduce(request: Request) -> int:
         data,
         rows,
         lambda seed: presets.make_config(request.preset, seed, request.overrides),
-        Store(request.out / "artefacts"),
+        open_store(request.out / "artefacts"),
         1 if request.cluster else request.jobs,
     )
     work = partial(run_row, request.dataset, request.preset, request.overrides, request.out / "artefacts")
