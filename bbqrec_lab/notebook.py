@@ -23,6 +23,7 @@ from bbqrec_lab.datasets.sources import absolute_dataset
 from bbqrec_lab.experiments import runs, tables, variants
 from bbqrec_lab.experiments.presets import Config, by_full_name, make_config, parse_overrides
 from bbqrec_lab.experiments.runs import Result, run_folder
+from bbqrec_lab.object_store import open_store
 from bbqrec_lab.store import Store
 
 OUT_DIR = "../runs"  # the default of the notebooks, as seen from their folder
@@ -70,7 +71,7 @@ class Workspace:
     @property
     def store(self) -> Store:
         """The store of trained results, shared by all notebooks with the same `out_dir`."""
-        return Store(Path(self.out_dir).resolve() / "artefacts")
+        return open_store(Path(self.out_dir).resolve() / "artefacts")
 
     @property
     def folder(self) -> Path:

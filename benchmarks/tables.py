@@ -14,6 +14,7 @@ import math
 import re
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,9 +22,11 @@ from tqdm import tqdm
 
 from bbqrec_lab.code_keys import ROOT
 from bbqrec_lab.datasets import sources
-from bbqrec_lab.experiments import committed_rows, runs, statistics, variants
+from bbqrec_lab.escaping import one_line
+from bbqrec_lab.experiments import committed_rows, estimates, runs, statistics, variants
 from bbqrec_lab.experiments.presets import PRESETS, make_config, parse_overrides, parse_seeds
 from bbqrec_lab.experiments.tables import summary
+from bbqrec_lab.object_store import open_store
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import Store, write_atomic
 from bbqrec_lab.suite.reproduce import write_results
@@ -78,7 +81,7 @@ def write_page(page: Path, folder: Path) -> None:
 
 def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER) -> None:
     """Train the asked rows of each dataset that are not committed yet, and write the tables after each of them."""
-    store, end = Store(given.out.resolve() / "artefacts"), time.monotonic() + (60 * given.minutes or math.inf)
+    store, end = open_store(given.out.resolve() / "artefacts"), time.monotonic() + (60 * given.minutes or math.inf)
     words = "".join(f"-{name}-{value}" for name, value in given.overrides.items())
     for dataset in given.datasets:
         data = sources.load(dataset, make_config(given.preset, overrides=given.overrides).data)
@@ -88,10 +91,12 @@ def make_tables(given: argparse.Namespace, folder: Path = committed_rows.FOLDER)
         asked = [row for row in plan if row not in there and row[0] in (given.rows or variants.VARIANTS)]
         if there and not asked:
             write_tables(data, given.preset, given.overrides, store, folder)  # also when code of the tables has changed
-        for name, seed in tqdm(asked, desc=f"{data.name}, rows", disable=None):
+        configure = partial(make_config, given.preset, overrides=given.overrides)
+        estimates.tell_rows(data, asked, configure, store, find=runs.run_variant)
+        for name, seed in tqdm(asked, desc=one_line(f"{data.name}, rows"), disable=None):
             if time.monotonic() > end:
                 break
-            runs.commit_row(data, name, make_config(given.preset, seed, given.overrides), store, folder)
+            runs.commit_row(data, name, configure(seed), store, folder)
             write_tables(data, given.preset, given.overrides, store, folder)
 
 

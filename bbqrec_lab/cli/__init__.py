@@ -15,6 +15,7 @@ from bbqrec_lab.cli.app import app
 from bbqrec_lab.cli.output import accept_all_letters, let_go_of_output, open_streams
 from bbqrec_lab.escaping import one_line
 from bbqrec_lab.safe_path import leave_current_folder, protect_children
+from bbqrec_lab.terminal import say
 from bbqrec_lab.threads import use_one_thread
 
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except Exception as error:  # top level: one line for the user, the traceback with --debug
         if debug:
-            traceback.print_exc()
+            say(traceback.format_exc(), end="")
         let_go_of_output()
         return _one_line(error)
     finally:

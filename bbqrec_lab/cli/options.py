@@ -36,6 +36,15 @@ class TrainOptions(RunOptions):
     precision: Annotated[
         Literal["fp32", "bf16"], Parameter(help="Of matrix products in training; bf16 needs AMX or a GPU.")
     ] = "fp32"
+    store: Annotated[
+        str, Parameter(help="s3://BUCKET/PREFIX: share results with other machines.", show_default=False)
+    ] = ""
+
+    def open_store(self) -> None:
+        """Use the object store, if one is given. Raises: ValueError before any work if it cannot be used."""
+        from bbqrec_lab import object_store
+
+        object_store.use(self.store)
 
     @property
     def overrides(self) -> dict[str, object]:

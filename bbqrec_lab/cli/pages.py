@@ -31,6 +31,7 @@ def inspector(
     """Serve the codebook inspector as a web page, on this machine only."""
     from bbqrec_lab.suite import web_page
 
+    options.open_store()
     return web_page.serve_page(notebook, options.dataset, options.preset, options.out, port, options.overrides)
 
 

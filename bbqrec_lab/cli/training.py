@@ -39,6 +39,7 @@ def reproduce(
     from bbqrec_lab.experiments.presets import parse_seeds
     from bbqrec_lab.suite import reproduce as suite
 
+    options.open_store()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     jobs = min(8, cores) if jobs is None else jobs
     seed_list, numbers = parse_seeds(seeds), names(only)
@@ -67,6 +68,7 @@ def fit(
     from bbqrec_lab.experiments import fitting, runs, tables
     from bbqrec_lab.experiments.presets import parse_overrides
 
+    options.open_store()
     given = options.overrides | parse_overrides(overrides)
     result = fitting.fit(options.dataset, variant, options.preset, seed, given, options.out)
     name, data_hash = result.rows.select("dataset", "data_hash").row(0)

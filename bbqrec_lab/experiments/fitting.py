@@ -5,11 +5,12 @@ from pathlib import Path
 
 from bbqrec_lab.datasets import sources
 from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.experiments.estimates import tell_rows
 from bbqrec_lab.experiments.presets import parse_overrides
 from bbqrec_lab.experiments.run_labels import STORE
 from bbqrec_lab.experiments.runs import Result, run_variant
 from bbqrec_lab.experiments.variants import fit_config, reads_features
-from bbqrec_lab.store import Store
+from bbqrec_lab.object_store import open_store
 
 
 def fit(
@@ -20,7 +21,7 @@ def fit(
     overrides: str | Mapping[str, object] = "",
     out: str | Path = "runs",
 ) -> Result:
-    """Train and evaluate one variant on one dataset, or load the stored result.
+    """Train and evaluate one variant on one dataset, or load the stored result; long work is announced.
 
     Args: dataset: a registered name, the folder of a bundle, or loaded data. overrides: settings by name, as a mapping
         or as `k=v,k=v`. out: folder of results.
@@ -36,4 +37,6 @@ def fit(
         data = dataset
     else:
         data = sources.load(dataset, settings.data, encoded=reads_features(variant, settings))
-    return run_variant(data, variant, settings, Store(Path(out).expanduser() / STORE))
+    store = open_store(Path(out).expanduser() / STORE)
+    tell_rows(data, [(variant, seed)], lambda _: settings, store, find=run_variant)
+    return run_variant(data, variant, settings, store)

@@ -4,11 +4,14 @@ Run as `python -m bbqrec_lab.suite.page_server` with the options of Voila. The t
 of the machine can read command lines, but not the environment.
 """
 
+import logging
 import signal
 
 from tornado.ioloop import IOLoop
+from traitlets.config.application import LevelFormatter
 from voila.app import Voila
 
+from bbqrec_lab.escaping import printable
 from bbqrec_lab.terminal import say
 
 # A page of another site that gives its own name this address (DNS rebinding) sends that name as the host. Requests for
@@ -16,8 +19,18 @@ from bbqrec_lab.terminal import say
 HOSTS = r"(127\.0\.0\.1|localhost|\[::1\])$"
 
 
+class Printable(LevelFormatter):
+    """Lines of the log without controls: a traceback of a kernel has colours, and can quote any text of the data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record, with its traceback."""
+        return printable(super().format(record))
+
+
 class PageServer(Voila):
     """Voila with its handlers bound to the names of this machine."""
+
+    _log_formatter_cls = Printable
 
     def init_handlers(self) -> list:
         """No handler for every host: `listen` adds them for `HOSTS`."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bbqrec_lab import object_store
 from bbqrec_lab.safe_path import protect_children
 from bbqrec_lab.suite.clusters import executor_on
 from bbqrec_lab.suite.progress import Log, Row, Shown, board_of
@@ -43,9 +44,13 @@ def _prepare_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _guarded(work: Callable[..., object], logs: Mapping[Row, Path], row: Row) -> tuple[object, float]:
-    """Call `work(*row)` in a worker and return result and seconds; output goes to its log, errors become `Failure`."""
+def _guarded(work: Callable[..., object], logs: Mapping[Row, Path], address: str, row: Row) -> tuple[object, float]:
+    """Call `work(*row)` in a worker and return result and seconds; output goes to its log, errors become `Failure`.
+
+    Args: address: of the object store, because a worker of a cluster has an environment of its own; empty for none.
+    """
     use_one_thread()
+    os.environ[object_store.VARIABLE] = address
     start, log = time.monotonic(), logs[row]
     log.parent.mkdir(parents=True, exist_ok=True)
     with Log(log) as file, redirect_stdout(file), redirect_stderr(file):
@@ -82,14 +87,15 @@ def run_all(
     protect_children()
     outcomes: dict[Row, object] = {}
     width, board = jobs, board_of(rows, logs, jobs, unit, expected or {})
+    guarded = partial(_guarded, work, board.logs, os.environ.get(object_store.VARIABLE, ""))
     with Shown(board) as shown:
         report = partial(_report, shown)
         if cluster and rows:
             with executor_on(cluster, logs / "cluster") as (executor, board.jobs):
-                _collect(executor, partial(_guarded, work, board.logs), rows, outcomes, report)
+                _collect(executor, guarded, rows, outcomes, report)
             return {row: outcomes[row] for row in rows}
         while left := [row for row in rows if row not in outcomes]:
-            broken = _one_pool(partial(_guarded, work, board.logs), left, min(width, len(left)), outcomes, report)
+            broken = _one_pool(guarded, left, min(width, len(left)), outcomes, report)
             left = [row for row in left if row not in outcomes]
             board.forget_running()
             if broken and left and width == 1:

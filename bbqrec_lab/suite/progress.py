@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from bbqrec_lab.escaping import printable
+from bbqrec_lab.experiments.durations import duration
 from bbqrec_lab.terminal import say
 
 if TYPE_CHECKING:
@@ -22,16 +23,6 @@ Row = tuple[Hashable, ...]
 OVERDUE = 0.5  # estimate for a job that exceeds its expected time: this share of the time it has already taken
 
 
-def duration(seconds: float) -> str:
-    """Format a duration: `42 s`, `3 min 05 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def name_of(row: Row) -> str:
     """The display name of a row."""
     return " ".join(map(str, row))
@@ -40,8 +31,8 @@ def name_of(row: Row) -> str:
 class Log(io.TextIOBase):
     """The log file of a worker; progress bars go to a status file next to it, which other processes read.
 
-    It reports itself as a terminal, because progress bars are hidden otherwise. The status file holds the start time
-    and the last progress bar.
+    A user shows the file in a terminal, so text of the data is written without controls. It reports itself as a
+    terminal, because progress bars are hidden otherwise. The status file has the start time and the last progress bar.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +54,7 @@ class Log(io.TextIOBase):
         if text.startswith("\r"):
             self._tell(text.rpartition("\r")[2])
         else:
-            self.file.write(text)
+            self.file.write(printable(text))
         return len(text)
 
     def flush(self) -> None:
@@ -78,7 +69,7 @@ class Log(io.TextIOBase):
 
     def _tell(self, bar: str) -> None:
         partial = self.note.with_suffix(".part")
-        partial.write_text(f"{self.began}\n{bar.partition('|')[0].strip()}", encoding="utf-8")
+        partial.write_text(f"{self.began}\n{printable(bar.partition('|')[0].strip())}", encoding="utf-8")
         os.replace(partial, self.note)
 
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import polars as pl
 
 from bbqrec_lab.escaping import from_markdown, printable
+from bbqrec_lab.experiments.durations import duration
 from bbqrec_lab.store import write_atomic
-from bbqrec_lab.suite.progress import duration
 
 HERE = Path(__file__).resolve().parent
 ROWS = "rows.json"  # in the folder of a run: the stored folder of each row, and what failed

@@ -9,6 +9,7 @@ from pathlib import Path
 from bbqrec_lab.datasets.sources import absolute_dataset
 from bbqrec_lab.experiments.presets import PRESETS
 from bbqrec_lab.experiments.runs import run_folder
+from bbqrec_lab.object_store import open_store
 from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import write_atomic
 from bbqrec_lab.suite import clusters, notebooks, process_pool, report
@@ -66,11 +67,10 @@ def _load(dataset: str, options: DataConfig, encoded: bool) -> object:
 def run_row(dataset: str, preset: str, overrides: dict[str, object], store: Path, variant: str, seed: int) -> object:
     """Train and evaluate one row in a worker process with one thread; stored and committed results are reused."""
     from bbqrec_lab.experiments import presets, runs, variants
-    from bbqrec_lab.store import Store
 
     settings = presets.make_config(preset, seed, overrides)
     data = _load(dataset, settings.data, variants.reads_features(variant, settings))
-    return runs.find_row(data, variant, settings, Store(store))
+    return runs.find_row(data, variant, settings, open_store(store))
 
 
 def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
@@ -147,7 +147,7 @@ def reproduce(request: Request) -> int:
     use_one_thread()
     import polars as pl
 
-    from bbqrec_lab.experiments import presets, tables, variants
+    from bbqrec_lab.experiments import estimates, presets, tables, variants
 
     notebooks.need_home()
     plan = notebook_plan(request)
@@ -159,6 +159,13 @@ def reproduce(request: Request) -> int:
     options = presets.make_config(request.preset, overrides=request.overrides).data
     data = _load(request.dataset, options, encoded=True)
     run = run_folder(request.out, request.dataset, request.preset, data, claim=True)
+    estimates.tell_rows(
+        data,
+        rows,
+        lambda seed: presets.make_config(request.preset, seed, request.overrides),
+        open_store(request.out / "artefacts"),
+        1 if request.cluster else request.jobs,
+    )
     work = partial(run_row, request.dataset, request.preset, request.overrides, request.out / "artefacts")
     longest = sorted(rows, key=_order)  # long rows first
     outcomes = process_pool.run_all(

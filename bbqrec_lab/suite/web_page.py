@@ -97,6 +97,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
         _write_template(folder / "jupyter")
         options = {"Voila.ip": "127.0.0.1", "Voila.port": port, "Voila.port_retries": 0, "Voila.auto_token": True}
         options |= {"Voila.root_dir": page.parent, "Voila.connection_dir_root": folder, "Voila.open_browser": False}
+        options["Voila.log_level"] = "WARN"  # otherwise Voila tells an address of its own, before it listens
         if zmq.has("ipc") and len(place) <= SHORT:  # no other user of the machine can reach the sockets of a kernel
             options["KernelManager.transport"] = "ipc"
         options |= {f"VoilaConfiguration.{name}": value for name, value in VOILA.items()}

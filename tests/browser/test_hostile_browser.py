@@ -1,4 +1,4 @@
-"""A bundle whose every text attacks: in a real browser, report, book, inspector and exported notebooks do no harm."""
+"""A bundle whose every text attacks: in a real browser, report, book, live page and exported notebooks do no harm."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import hostile
 import pytest
-from browser import console_problems, missing
+from browser import answered, console_problems, missing
 
 pytestmark = pytest.mark.browser
 COMMAND = [sys.executable, "-c", "import sys; from bbqrec_lab.cli import main; sys.exit(main())"]
@@ -22,8 +22,9 @@ LIVE = """() => [...document.querySelectorAll('*')].flatMap(one => [...one.attri
 
 
 class Made(NamedTuple):
-    """The folder of the run, the pages of its book, and all that the commands printed."""
+    """The bundle, the folder of its run, the pages of its book, and all that the commands printed."""
 
+    bundle: Path
     run: Path
     book: Path
     printed: str
@@ -45,16 +46,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, errors="surrogateescape")
         assert done.returncode == 0, done.stderr[-3000:]
         printed += done.stdout + done.stderr
-    return Made(out / bundle.name / "smoke", out / "book" / bundle.name / "smoke", printed)
+    return Made(bundle, out / bundle.name / "smoke", out / "book" / bundle.name / "smoke", printed)
 
 
 @pytest.fixture
 def page(chromium: Callable) -> Iterator[object]:
-    """A page that answers no request except those for files."""
+    """A page that asks nothing but files and this machine."""
     page = chromium(1400, 1000)
     page.dialogs = []
     page.on("dialog", lambda shown: (page.dialogs.append(shown.message), shown.dismiss()))
-    page.route(re.compile("^(?!file:|data:|blob:)"), lambda route: route.abort())
+    page.route(re.compile("^(?!file:|data:|blob:|http://127\\.0\\.0\\.1:)"), lambda route: route.abort())
     yield page
     page.close()
 
@@ -64,10 +65,15 @@ def harmless(page: object, file: Path) -> None:
     page.goto(file.as_uri())
     page.wait_for_load_state("load")
     page.wait_for_timeout(500)
-    assert page.evaluate("() => window.struck") is None, f"{file.name}: a script of the data ran"
-    assert page.evaluate(LIVE) == [], file.name
+    unharmed(page, file.name)
+
+
+def unharmed(page: object, name: str) -> None:
+    """Assert of an open page what `harmless` says."""
+    assert page.evaluate("() => window.struck") is None, f"{name}: a script of the data ran"
+    assert page.evaluate(LIVE) == [], name
     assert page.dialogs == []
-    assert [url for url in page.outside if not any(host in url for host in HOSTS)] == [], file.name
+    assert [url for url in page.outside if not any(host in url for host in HOSTS)] == [], name
 
 
 def test_a_page_that_shows_a_text_as_it_is_is_noticed(page: object, tmp_path: Path) -> None:
@@ -100,6 +106,38 @@ def test_every_page_of_the_book_with_its_widgets(page: object, made: Made) -> No
     page.goto(inspector.as_uri())
     page.wait_for_selector(".bb-inspector .bb-card")
     assert hostile.TEXTS[0] in page.locator("article").inner_text()
+
+
+def test_the_live_inspector_whatever_its_controls_show(page: object, made: Made, voila: Callable) -> None:
+    out = made.run.parents[1]
+    server = voila("inspector", f"--dataset={made.bundle}", "--preset=smoke", f"--out={out}")
+    page.goto(server.url)
+    page.wait_for_selector(".bb-inspector canvas")
+    page.wait_for_selector(".bb-inspector .bb-status")
+    box = page.locator(".bb-inspector")
+
+    def does(act: Callable[[], object]) -> None:
+        answered(page, ".bb-inspector", act)
+        unharmed(page, "the live inspector")
+
+    unharmed(page, "the live inspector")
+    for part in ("script", "1", "e"):
+        does(lambda part=part: box.get_by_label("Title or item ID").fill(part))
+        does(lambda: box.get_by_role("button", name="Select all matches").click())
+    shown = box.inner_text()
+    for colouring in ("category", "popularity"):
+        does(lambda colouring=colouring: box.get_by_label("Colour map by").select_option(colouring))
+    does(lambda: box.get_by_label("Second map with its codes").click())
+    does(lambda: box.get_by_label("Words on the map").click())
+    area = box.locator("canvas").first.bounding_box()
+    for step in range(12):  # tooltips of the map
+        page.mouse.move(area["x"] + area["width"] * step / 12, area["y"] + area["height"] * (step % 4 + 0.5) / 4)
+        page.wait_for_timeout(150)
+    unharmed(page, "the live inspector")
+    for text in hostile.TEXTS[:3]:
+        assert text in shown
+    log = server.log.read_text()
+    assert [one for one in log if unicodedata.category(one) in ("Cc", "Cs", "Zl") and one not in "\n\t"] == []
 
 
 def test_every_notebook_exported_by_nbconvert(page: object, made: Made, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
     ("escaping",),
     ("terminal",),
     ("code_keys", "frontend", "store", "settings", "measure", "suggestions", "threads", "safe_path"),
-    ("datasets",),
+    ("datasets", "object_store"),
     ("baselines",),
     ("experiments",),
     ("analysis", "plots"),

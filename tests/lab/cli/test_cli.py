@@ -42,6 +42,7 @@ def core(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 
     monkeypatch.setattr(variants, "VARIANTS", {"bbqrec": variants.Variant("main", "all of it")})
     monkeypatch.setattr(fitting, "run_variant", run_variant)
+    monkeypatch.setattr(fitting, "tell_rows", lambda *_, **__: None)
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy, free"})
     monkeypatch.setattr(sources, "get", get)
     monkeypatch.setattr(sources, "load", lambda name, options, encoded: bundle)
@@ -83,6 +84,7 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(command: str, capsys: pyt
         (FileNotFoundError(2, "No such file", "a.parquet"), 2, "bbqrec: [Errno 2] No such file: 'a.parquet': check"),
         (bundle.BundleError("items.parquet: row 3: title: null: fill it"), 2, "bbqrec: items.parquet: row 3"),
         (RuntimeError("loss is nan"), 1, "bbqrec: RuntimeError: loss is nan (--debug prints the traceback)"),
+        (RuntimeError("title \x1b[2J"), 1, r"bbqrec: RuntimeError: title \x1b[2J"),
         (
             KeyboardInterrupt(),
             130,
@@ -112,6 +114,7 @@ def test_errors_are_one_line_with_their_exit_code(
     assert lines[-1].startswith(text)
     assert (lines[0] == "Traceback (most recent call last):") == (bool(debug) and code != 130)
     assert debug or len(lines) == 1
+    assert "\x1b" not in printed.err, "with the traceback, too"
 
 
 def test_fit_passes_its_options_on_and_prints_one_row(

@@ -26,7 +26,7 @@ def work(folder: Path, name: str) -> str:
     if name == "slow" and first:
         time.sleep(60)
     if name == "raises":
-        raise ValueError("first line")
+        raise ValueError("first line \x1b[2J")
     if name == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     return f"{name} with {os.environ['OMP_NUM_THREADS']} thread"
@@ -133,7 +133,8 @@ def test_a_killed_dask_worker_costs_nothing(tmp_path: Path) -> None:
     assert [outcomes[row] for row in rows if row != ("raises",)] == [
         f"{name} with 1 thread" for name in ("slow", "a", "b")
     ]
-    assert outcomes["raises",].cause.startswith("ValueError: first line; see ")
+    assert outcomes["raises",].cause.startswith("ValueError: first line \x1b[2J; see ")
+    assert "\x1b" not in (tmp_path / "logs" / "raises.log").read_text()
 
 
 def test_workers_that_cannot_do_the_work_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +234,8 @@ def test_rows_run_on_slurm_and_a_lost_job_fails_alone(slurm: None, tmp_path: Pat
     assert list(outcomes) == rows
     assert [outcomes["a",], outcomes["b",]] == ["a with 1 thread", "b with 1 thread"]
     assert "of Slurm ended without a result; see " in outcomes["dies",].cause
-    assert outcomes["raises",].cause.startswith("ValueError: first line; see ")
+    assert outcomes["raises",].cause.startswith("ValueError: first line \x1b[2J; see ")
+    assert "\x1b" not in (tmp_path / "logs" / "raises.log").read_text()
 
 
 def test_jobs_that_are_left_are_cancelled(slurm: None, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,7 @@ options = ["--dataset=planted-smoke", "--preset=smoke", f"--out={sys.argv[2]}", 
 sys.exit(cli.main(["inspector", *options]))
 """
 PARAMETERS = 'dataset: str = ""\npreset: str = ""\nout_dir: str = ""\noverrides: dict = {}'
+COMMANDS = "\x1b]0;title\x07 \x9b2J text of the data"  # for a terminal
 UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
 UPGRADE |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
 
@@ -69,12 +71,15 @@ def free_port() -> int:
         return asked.getsockname()[1]
 
 
-def serve(home: Path) -> Page:
-    """Serve a small notebook with the command; returns when the address is printed."""
+def serve(home: Path, last: str = "") -> Page:
+    """Serve a small notebook with the command; returns when the address is printed.
+
+    Args: last: the source of its last cell.
+    """
     source, temporary = home / "notebooks", home / "t"
     for folder in (source, temporary):
         folder.mkdir(parents=True)
-    cells = [new_code_cell(PARAMETERS), new_code_cell("print('answer', 6 * 7)")]
+    cells = [new_code_cell(PARAMETERS), new_code_cell("print('answer', 6 * 7)"), new_code_cell(last)]
     cells[0].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), source / "07_small.ipynb")
@@ -99,7 +104,7 @@ def serve(home: Path) -> Page:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """One server for all requests."""
-    served = serve(tmp_path_factory.mktemp("page"))
+    served = serve(tmp_path_factory.mktemp("page"), f"raise ValueError({COMMANDS!r})")
     yield served
     served.process.terminate()
     served.process.wait(SECONDS)
@@ -109,6 +114,14 @@ def test_with_the_token_the_printed_address_answers_with_the_page(page: Page) ->
     status, body = page.get(f"/?token={page.token}")
     assert status == 200
     assert "answer 42" in body
+
+
+def test_one_address_is_told_and_no_text_of_a_page_commands_the_terminal(page: Page) -> None:
+    page.get(f"/?token={page.token}")
+    log = page.log.read_text()
+    assert re.findall(r"\S+://\S*", log) == [f"http://127.0.0.1:{page.port}/?token={page.token}"]
+    assert r"\x1b]0;title\x07 \x9b2J text of the data" in log, "the error of the cell is told"
+    assert [one for one in log if unicodedata.category(one) == "Cc" and one != "\n"] == []
 
 
 @pytest.mark.parametrize("path", ["/", "/?token=", "/?token=wrong"])

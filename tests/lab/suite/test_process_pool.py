@@ -5,36 +5,46 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bbqrec_lab import measure
+from bbqrec_lab import measure, object_store
 from bbqrec_lab.suite import process_pool
+
+COMMANDS = "\x1b]0;title\x07\x9b2J\x00"  # for a terminal, from a text of the data
 
 
 def _work(folder: Path, name: str, seed: int) -> str:
     """The work of a row, which depends on its name; it runs in a worker."""
-    print(f"prints of {name}")
+    print(f"prints of {name}", COMMANDS)
     (folder / f"{name}-{seed}.calls").open("a").write("x")
     if name == "slow":
         time.sleep(1)
     if name == "raises":
-        raise ValueError("first line\nsecond line")
+        raise ValueError(f"first line {COMMANDS}\nsecond line")
     if name == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    return f"{name} {seed} {os.environ.get('OMP_NUM_THREADS')}"
+    return f"{name} {seed} {os.environ.get('OMP_NUM_THREADS')} {os.environ.get(object_store.VARIABLE)}"
 
 
-def test_a_failing_row_is_reported_and_the_rest_finish_in_order(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_failing_row_is_reported_and_the_rest_finish_in_order(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(object_store.VARIABLE, "s3://a/b")
     rows = [("slow", 0), ("raises", 0), ("b", 1)]
     outcomes = process_pool.run_all(partial(_work, tmp_path), rows, 2, tmp_path / "logs")
     assert list(outcomes) == rows
-    assert (outcomes["slow", 0], outcomes["b", 1]) == ("slow 0 1", "b 1 1")
-    assert outcomes["raises", 0].cause.startswith("ValueError: first line; see ")
-    assert "second line" in (tmp_path / "logs" / "raises-0.log").read_text()
+    assert (outcomes["slow", 0], outcomes["b", 1]) == ("slow 0 1 s3://a/b", "b 1 1 s3://a/b")
+    assert outcomes["raises", 0].cause.startswith("ValueError: first line")
+    log = (tmp_path / "logs" / "raises-0.log").read_text()
+    assert "second line" in log
     seen = capfd.readouterr()
+    for told in (log, seen.err):
+        assert r"first line \x1b]0;title\x07\x9b2J\x00" in told
+        assert [one for one in told if unicodedata.category(one) == "Cc" and one != "\n"] == []
     assert "prints of" not in seen.out + seen.err  # prints go to the log, progress goes to the terminal
     assert seen.err.count("row ") == 3
     assert "left" in seen.err

@@ -63,6 +63,14 @@ def test_a_bar_that_would_hide_from_a_file_shows_itself_to_a_log(tmp_path: Path)
         assert progress.running(tmp_path / "a.log").bar == "work:  25%"
 
 
+def test_neither_file_of_a_worker_commands_the_terminal_that_shows_it(tmp_path: Path) -> None:
+    with Log(tmp_path / "a.log") as log:
+        print("title \x1b[2J\x07", file=log)
+        log.write("\rtitle \x1b[31m: 25%|##   | 1/4")
+        assert progress.note_of(tmp_path / "a.log").read_text().endswith("\ntitle \\x1b[31m: 25%")
+    assert (tmp_path / "a.log").read_text() == "title \\x1b[2J\\x07\n"
+
+
 def test_notes_of_a_killed_run_are_taken_away(tmp_path: Path) -> None:
     killed = board(tmp_path)
     begin(killed, ROWS[0])

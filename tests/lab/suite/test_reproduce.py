@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from bbqrec_lab.datasets import sources
-from bbqrec_lab.experiments import runs, variants
+from bbqrec_lab.experiments import estimates, runs, variants
 from bbqrec_lab.suite import notebooks, process_pool, reproduce
 
 
@@ -51,7 +51,7 @@ def _pair(seeds: int) -> dict[str, object]:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Mocks of sources, experiments, the pool and notebook execution; `failing` holds the names that fail."""
-    state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={}, clusters=[])
+    state = SimpleNamespace(failing=set(), rows=[], notebooks=[], expected={}, clusters=[], told=[])
     data = SimpleNamespace(name="toy", data_hash="00aa11bb", content_hash="00aa11bb" * 5)
     monkeypatch.setattr(sources, "REGISTRY", {"toy": "a toy"})
     monkeypatch.setattr(sources, "load", lambda name, options, encoded: data)
@@ -83,6 +83,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         target.write_text('{"cells": []}')
         return "ValueError: no" if path.name in state.failing else ""
 
+    def tell_rows(data: object, rows: list, configure: object, store: object, jobs: int) -> None:
+        state.told.append((rows, configure(4).seed, jobs, store.root, list(state.rows)))
+
+    monkeypatch.setattr(estimates, "tell_rows", tell_rows)
     monkeypatch.setattr(process_pool, "run_all", run_all)
     monkeypatch.setattr(notebooks, "run_all", run_all)
     monkeypatch.setattr(notebooks, "execute", execute)
@@ -146,6 +150,8 @@ def test_the_job_writes_its_tables_in_the_order_of_the_plan(
     assert rows["variant"].to_list() == ["b", "b", "a", "a"]
     assert rows["seed"].to_list() == [2, 1, 2, 1]
     assert job.rows == [("a", 2), ("a", 1), ("b", 2), ("b", 1)]  # execution order: long rows first
+    planned = [("b", 2), ("b", 1), ("a", 2), ("a", 1)]
+    assert job.told == [(planned, 4, 1, tmp_path / "runs" / "artefacts", [])], "the estimate comes before the work"
     assert pl.read_csv(tables / "intervals.csv")["seeds"].to_list() == [4]
     assert pl.read_csv(tables / "cost.csv").height == 4
     assert "7 targets, split seed 0, seeds 1, 2" in (tables / "main_results.md").read_text()
