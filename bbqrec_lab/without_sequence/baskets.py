@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from scipy import sparse
 from torch import Tensor
 
-from bbqrec_core import Ranks, Sequences, fit_recommender, metrics
+from bbqrec_core import Ranks, SemanticIds, Sequences, fit_recommender, metrics
 from bbqrec_lab.baselines.content_knn import ContentKnn
 from bbqrec_lab.baselines.counting import Ease, ItemKnn, Popularity, valid_ndcg
 from bbqrec_lab.code_keys import code_hash
@@ -26,6 +26,7 @@ from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import variant_config
 from bbqrec_lab.store import Store, load_arrays, save_arrays
 from bbqrec_lab.threads import use_one_thread
+from bbqrec_lab.without_sequence.asking import UnanswerableError
 from bbqrec_lab.without_sequence.ratings import derived
 from bbqrec_lab.without_sequence.set_model import SetModel
 
@@ -39,6 +40,7 @@ ENCODERS = {  # name: (what it predicts, whether attention is reweighted)
     "set, codes, plain": ("codes", False),
 }
 FACTORS, ALPHAS, PENALTIES = (8, 32, 128), (1.0, 10.0), (0.1, 10.0)  # of ALS
+BRIEF_EPOCHS, BRIEF_STEPS = 2, 120  # of a first look
 _SHUFFLE, _WITHHELD = 31, 32  # random streams under one split seed
 
 
@@ -124,53 +126,71 @@ def fit_als(data: NamedDataset, seed: int) -> Als:
     return chosen
 
 
-def set_settings(config: Config, output: str, reweight: bool, events: float) -> Config:
+def set_settings(config: Config, output: str, reweight: bool, events: float, thorough: bool = True) -> Config:
     """The settings of a set encoder: those of `generation`, without all that reads an order.
 
     Args: output: `items` or `codes`. reweight: whether attention is reweighted by similarity. events: training events
-        per user, for the recipe of training.
+        per user, for the recipe of training. thorough: False trains little, for a first look.
     """
     orderless = {"lag_bias": False, "seen_offset": False, "score_reweight": False, "reweight": reweight}
+    if not thorough:
+        orderless |= {
+            "min_steps": 0,
+            "epochs": BRIEF_EPOCHS,
+            "epoch_steps": BRIEF_STEPS,
+            "evaluate_every": BRIEF_EPOCHS,
+        }
     chosen = {f"recommender.{name}": value for name, value in orderless.items()} | {"recommender.output": output}
     return with_overrides(variant_config("generation", config, events), chosen)
 
 
-def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Baskets:
+def study(data: NamedDataset, configs: Sequence[Config], store: Store, thorough: bool = True) -> Baskets:
     """Fit all models, the learned ones for every seed of `configs`, or load their ranks; seen items are filtered.
 
-    Raises: ValueError if no user has two training events.
+    Args: thorough: False trains the set encoders briefly and with the first seed only, for a first look.
+    The IDs are those of the first seed.
+
+    Raises: UnanswerableError if no basket has two items to learn from.
     """
     use_one_thread()
     sets = as_baskets(data, configs[0].data.split_seed)
-    runs.need_pairs(sets)
+    if not (np.diff(sets.train().offsets) > 1).any():
+        raise UnanswerableError(f"no basket of {data.name} has two items to learn from")
+    tokenized, home = runs.run_tokenizer(sets, variant_config("bbqrec", configs[0]), store)
+    ids = Made(tokenized.ids, home.name)
     names = [name for name in COUNTED if sets.features or name != "content-knn"]
-    ranks = {name: [_kept(sets, name, {}, configs[0], store)] for name in names}
-    ranks[ALS] = [_kept(sets, ALS, {}, config, store) for config in configs]
+    ranks = {name: [_kept(sets, name, None, configs[0], store)] for name in names}
+    ranks[ALS] = [_kept(sets, ALS, None, config, store) for config in configs]
     for name, (output, reweight) in ENCODERS.items():
         ranks[name] = []
-        for config in configs:
-            own = set_settings(config, output, reweight, len(sets.train().items) / sets.n_users)
-            ranks[name].append(_kept(sets, name, {"recommender": asdict(own.recommender)}, own, store))
+        for config in configs if thorough else configs[:1]:
+            own = set_settings(config, output, reweight, len(sets.train().items) / sets.n_users, thorough)
+            ranks[name].append(_kept(sets, name, ids, own, store))
     counts = sets.train_counts()
     return Baskets(ranks, counts[sets.targets("test")] > 0, counts)
 
 
-def _kept(sets: NamedDataset, name: str, settings: Mapping[str, object], config: Config, store: Store) -> Ranks:
-    """The test ranks of one model and seed, computed once."""
-    ids = None
+class Made(NamedTuple):
+    """The IDs that set encoders read, and the name of the result that made them."""
+
+    ids: SemanticIds
+    name: str
+
+
+def _kept(sets: NamedDataset, name: str, made: Made | None, config: Config, store: Store) -> Ranks:
+    """The test ranks of one model and seed, computed once; `made` for a set encoder."""
     key = {"data": sets.content_hash, "split_seed": config.data.split_seed, "model": name, "code": code_hash(__name__)}
-    if name in ENCODERS:
-        tokenized, home = runs.run_tokenizer(sets, config, store)
-        ids, key = tokenized.ids, key | settings | {"ids": home.name, "seed": config.seed}
-    elif name == ALS:
+    if made is not None or name == ALS:
         key["seed"] = config.seed
+    if made is not None:
+        key |= {"ids": made.name, "recommender": asdict(config.recommender)}
 
     def make(directory: Path) -> None:
         asked = sets.history("test"), sets.targets("test"), np.arange(sets.n_users)
-        if ids is not None:
+        if made is not None:
             where = directory / "checkpoints"
             parts = config.recommender, config.evaluation, config.seed, where, SetModel, TrainingBar()
-            model, _ = fit_recommender(sets, ids, *parts)
+            model, _ = fit_recommender(sets, made.ids, *parts)
             found = metrics.rank_users(model.scores, *asked, kinds=("filtered",), batch=config.evaluation.batch)
             shutil.rmtree(where)
         else:
@@ -200,6 +220,11 @@ def table(found: Baskets) -> pl.DataFrame:
         for metric, each in values.items():
             lines.append((name, metric, len(ranks), float(each.mean()), float(each.std())))
     return pl.DataFrame(lines, schema=["model", "metric", "seeds", "mean", "std"], orient="row")
+
+
+def wide(found: Baskets) -> pl.DataFrame:
+    """`table` with one line per model: the means."""
+    return table(found).pivot(on="metric", index=["model", "seeds"], values="mean")
 
 
 def seeds_of(found: Baskets) -> dict[str, dict[str, Float[np.ndarray, "seeds"]]]:

@@ -29,6 +29,7 @@ from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.store import Store, load_arrays, save_arrays
 from bbqrec_lab.threads import use_one_thread
 from bbqrec_lab.without_sequence import code_tables
+from bbqrec_lab.without_sequence.asking import UnanswerableError
 from bbqrec_lab.without_sequence.ratings import derived
 
 WINDOW = 4  # words of a query
@@ -67,7 +68,7 @@ def make_queries(data: NamedDataset, split_seed: int) -> Queries:
 
     Items with fewer than two windows are searched, but not asked for.
 
-    Raises: ValueError in words if no item has enough words.
+    Raises: UnanswerableError if no item has enough words.
     """
     rng, practice_rng = (np.random.default_rng([split_seed, stream]) for stream in (_WINDOWS, _PRACTICE))
     left, words, targets, practice, practice_targets = [], [], [], [], []
@@ -88,7 +89,9 @@ def make_queries(data: NamedDataset, split_seed: int) -> Queries:
             practice.append(" ".join(known[start : start + WINDOW]))
             practice_targets.append(row)
     if not words:
-        raise ValueError(f"no item of {data.name} has {2 * WINDOW} words of title and text, so nothing can be asked")
+        raise UnanswerableError(
+            f"no item of {data.name} has {2 * WINDOW} words of title and text, so nothing can be asked"
+        )
     return Queries(left, words, np.array(targets), practice, np.array(practice_targets))
 
 
@@ -154,7 +157,9 @@ class QueryModel(nn.Module):
 def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Finding:
     """Ask all queries of all searchers, the learned ones for every seed of `configs`, or load the ranks.
 
-    Raises: ValueError in words if the items have too few words, see `make_queries`.
+    The IDs are those of the first seed.
+
+    Raises: UnanswerableError if the items have too few words, see `make_queries`.
     """
     use_one_thread()
     queries = make_queries(data, configs[0].data.split_seed)
@@ -176,9 +181,8 @@ def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Findin
         "BM25": [rank(torch.from_numpy(bm25_scores(queries)), queries, there)],
         "dense": [rank(dense, queries, there)],
     }
-    for config in configs:
-        for kind, ids in code_tables.make_ids(searched, config, store).items():
-            ranks.setdefault(kind, []).append(_by_codes(ids, vectors, queries, there, config, key, store))
+    for kind, ids in code_tables.make_ids(searched, configs[0], store).items():
+        ranks[kind] = [_by_codes(ids, vectors, queries, there, config, key, store) for config in configs]
     return Finding(ranks, queries)
 
 
@@ -258,6 +262,24 @@ def seeds_of(found: Finding) -> dict[str, dict[str, Float[np.ndarray, "seeds"]]]
         label: {name: per_query(found, name, metric).mean(1) for name in found.ranks}
         for label, metric in labels.items()
     }
+
+
+def table(found: Finding) -> pl.DataFrame:
+    """NDCG@10 and Recall@20 of every searcher: means over seeds, and the standard deviation of NDCG@10."""
+    quality = seeds_of(found)
+    lines = []
+    for name, ranks in found.ranks.items():
+        means = [float(each[name].mean()) for each in quality.values()]
+        lines.append((name, len(ranks), *means, float(quality["NDCG@10"][name].std())))
+    return pl.DataFrame(lines, schema=["searcher", "seeds", *quality, "NDCG@10, std"], orient="row")
+
+
+def examples(found: Finding, data: NamedDataset, most: int = 5) -> pl.DataFrame:
+    """The first queries, with the title or the id of the item that they mean."""
+    asked = found.queries
+    rows = asked.targets[:most] - 1
+    titles = data.items.select(pl.coalesce("title", pl.col("item_id").cast(pl.String)).alias("title"))["title"]
+    return pl.DataFrame({"query": asked.words[:most], "item": titles[rows]})
 
 
 def compare(found: Finding, ours: str, others: Sequence[str]) -> pl.DataFrame:

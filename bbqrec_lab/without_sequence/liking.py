@@ -1,7 +1,7 @@
 """Will this user like this item? Every input of `code_tables` in the same small models, beside plain means."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
+from bbqrec_core import SemanticIds
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import statistics
@@ -40,16 +41,17 @@ class Liking(NamedTuple):
 
 
 def study(data: NamedDataset, truth: Mapping[str, np.ndarray], configs: Sequence[Config], store: Store) -> Liking:
-    """Train all models for every seed of `configs`, or load them.
+    """Train all models for every seed of `configs`, or load their answers; the IDs are those of the first seed.
 
-    Raises: ValueError in words if the data cannot answer the question, see `ratings.read_rated`.
+    Raises: UnanswerableError if the data cannot answer the question, see `ratings.read_rated`.
     """
     rated = ratings.read_rated(data, truth, configs[0].data.split_seed)
     known = ratings.known_before(rated)
     before = ratings.before_the_split(data, rated)
     test, chance, memory = rated.part == TEST, {}, {}
     chance[RIVAL, RIVAL] = rating_models.fit_means(rated, known).chance[None]
-    found = [_one_seed(data, before, rated, known, config, store) for config in configs]
+    ids = code_tables.make_ids(before, configs[0], store)
+    found = [_one_seed(data, before, ids, rated, known, config, store) for config in configs]
     for name in found[0][0]:
         model, _, given = name.partition(" ")
         chance[model, given] = np.stack([chances[name] for chances, _ in found])
@@ -62,13 +64,13 @@ def study(data: NamedDataset, truth: Mapping[str, np.ndarray], configs: Sequence
 def _one_seed(
     data: NamedDataset,
     before: NamedDataset,
+    ids: Mapping[str, SemanticIds],
     rated: ratings.Rated,
     known: ratings.Known,
     config: Config,
     store: Store,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """`MODEL INPUT` -> test probabilities, and input -> sizes, of one seed; kept in the store."""
-    ids = code_tables.make_ids(before, config, store)
     digest = hashlib.sha256(b"".join(table.code_ids.tobytes() for table in ids.values()))
     digest.update(rated.liked.tobytes() + rated.item.astype(np.int64).tobytes())
     key = {"data": before.content_hash, "seed": config.seed, "preset": config.preset, "ids": digest.hexdigest()}
@@ -120,6 +122,27 @@ def seeds_of(found: Liking, model: str, inside: Bool[np.ndarray, "E"] | None = N
         for (kind, given), chances in found.chance.items()
         if kind in (model, RIVAL)
     }
+
+
+def groups(names: Iterable[str]) -> dict[str, str]:
+    """The group of each input, for figures: a kind of ID, `rival`, or `no ID`."""
+    kinds = {name: name.rpartition(" ")[0] for name in names}
+    return {
+        name: kind if kind in code_tables.KINDS else "rival" if name == RIVAL else "no ID"
+        for name, kind in kinds.items()
+    }
+
+
+def by_segment(found: Liking, model: str, names: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Division -> segment -> input -> AUC, mean over seeds; the divisions are by events and by age of the item."""
+    divided = {"training events of the item": BY_EVENTS, "age of the item": BY_AGE}
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for title, ranges in divided.items():
+        result[title] = {}
+        for segment in (name for name in ranges if name in found.segments):
+            areas = seeds_of(found, model, found.segments[segment])
+            result[title][segment] = {name: float(areas[name].mean()) for name in names}
+    return result
 
 
 def compare(found: Liking, model: str, ours: str, others: Sequence[str]) -> pl.DataFrame:

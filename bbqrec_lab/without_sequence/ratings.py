@@ -14,6 +14,7 @@ from bbqrec_core import Sequences
 from bbqrec_core.dataset import MIN_EVENTS, gather_padded
 from bbqrec_lab.datasets.bundle import SECONDS, part_files
 from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.without_sequence.asking import UnanswerableError
 
 LIKED = 4.0  # stars from which an item counts as liked
 TRAIN, VALID, TEST = 0, 1, 2
@@ -63,10 +64,12 @@ def read_rated(data: NamedDataset, truth: Mapping[str, np.ndarray], split_seed: 
     """The rated events of a dataset, split by time; planted data get planted ratings.
 
     Args: truth: of `Workspace.truth`, empty if nothing is planted. split_seed: of the withheld items.
-    Raises: ValueError, in words for the reader, if there are no ratings, no times, or too few of either answer.
+    Raises: UnanswerableError if there are no ratings, no times, or too few of either answer.
     """
     if data.timestamps.max() < SECONDS:
-        raise ValueError(f"the times of {data.name} are only positions, so no moment divides the events of all users")
+        raise UnanswerableError(
+            f"the times of {data.name} are only positions, so no moment divides the events of all users"
+        )
     table = _planted(data, truth, split_seed) if truth else _stored(data)
     table = table.sort("time", "user", "item")
     user, item, time = (table[name].to_numpy() for name in ("user", "item", "time"))
@@ -80,7 +83,9 @@ def read_rated(data: NamedDataset, truth: Mapping[str, np.ndarray], split_seed: 
     for number, name in enumerate(("training", "validation", "test")):
         answers = rated.liked[rated.part == number]
         if not answers.any() or answers.all():
-            raise ValueError(f"the {name} part of {data.name} lacks liked or other events, so nothing can be ranked")
+            raise UnanswerableError(
+                f"the {name} part of {data.name} lacks liked or other events, so nothing can be ranked"
+            )
     return rated
 
 
@@ -105,7 +110,7 @@ def _stored(data: NamedDataset) -> pl.DataFrame:
     if "rating" not in table.columns and (root / PARTIAL).exists():
         table = table.with_columns(_read(root / PARTIAL)["rating"]).filter(pl.col("user_id") < WHOLE_BELOW)
     if "rating" not in table.columns or not table["rating"].count():
-        raise ValueError(f"{data.name} has no ratings, so nobody knows which items were liked")
+        raise UnanswerableError(f"{data.name} has no ratings, so nobody knows which items were liked")
     users = pl.DataFrame({"user_id": data.users, "user": np.arange(data.n_users)}).cast({"user_id": pl.String})
     items = data.items.select(pl.col("item_id").cast(pl.String), item=pl.int_range(1, data.n_items + 1))
     if table["timestamp"].dtype.is_temporal():
@@ -185,7 +190,7 @@ def before_the_split(data: NamedDataset, rated: Rated) -> NamedDataset:
 
     Choice: every user keeps the last two of these events out of training, as in every dataset here. Users with fewer
         than three events are left out.
-    Raises: ValueError if no user is left.
+    Raises: UnanswerableError if nothing is left to learn from.
     """
     chosen = rated.part == TRAIN
     user, item, time = (field[chosen] for field in (rated.user, rated.item, rated.time))
@@ -194,11 +199,13 @@ def before_the_split(data: NamedDataset, rated: Rated) -> NamedDataset:
     sizes = np.bincount(user, minlength=data.n_users)
     enough = sizes >= MIN_EVENTS
     if not enough.any():
-        raise ValueError(f"no user of {data.name} has {MIN_EVENTS} events before the split, so no ID can be learned")
+        raise UnanswerableError(
+            f"no user of {data.name} has {MIN_EVENTS} events before the split, so no ID can be learned"
+        )
     keep = enough[user]
     item, time = item[keep].astype(np.int32), time[keep].astype(np.int64)
     offsets = np.append(0, np.cumsum(sizes[enough]))
-    return derived(
+    before = derived(
         data,
         f"before {rated.time[~chosen].min()}, withheld {np.flatnonzero(rated.withheld).tolist()}",
         sequences=Sequences(offsets, item, time),
@@ -206,6 +213,9 @@ def before_the_split(data: NamedDataset, rated: Rated) -> NamedDataset:
         users=data.users[enough],
         cold=rated.withheld | (np.arange(data.n_items + 1) == 0),
     )
+    if not (np.diff(before.train().offsets) > 1).any():
+        raise UnanswerableError(f"no user of {data.name} has two events from which an ID can be learned")
+    return before
 
 
 def derived(data: NamedDataset, label: str, **changes: object) -> NamedDataset:
