@@ -28,22 +28,23 @@ def against(one: float, two: float, form: str = ".3f") -> str:
     return "equal to" if gap == 0 else "above" if gap > 0 else "below"
 
 
-def verdict(ours: str, other: str, difference: float, low: float, high: float, p: float, form: str = "+.4f") -> str:
-    """Whether `ours` is clearly better or worse than one other, with the interval; better is above zero."""
-    told = f"{difference:{form}}, 95 % interval {low:{form}} to {high:{form}}"
-    if p >= CLEAR or _printed(difference, form) == 0:
-        return f"between {ours} and {other} the difference is open ({told})"
-    return f"{ours} is clearly {'better' if difference > 0 else 'worse'} than {other} ({told})"
-
-
-def verdicts(ours: str, compared: pl.DataFrame, form: str = "+.4f") -> str:
-    """The verdict on each comparison, in the order of the table.
+def verdicts(ours: str, compared: pl.DataFrame, form: str = "+.3f") -> str:
+    """Which comparisons are clear, each with its difference and interval; above zero `ours` is better.
 
     Args: compared: columns against, difference, low, high, p_holm; one line per rival.
     """
+    better: list[str] = []
+    worse: list[str] = []
+    unsure: list[str] = []
     columns = ("against", "difference", "low", "high", "p_holm")
-    told = [verdict(ours, *line, form=form) for line in compared.select(columns).iter_rows()]
-    return f"{'; '.join(told)} (p below {CLEAR} after Holm's correction counts as clear)."
+    for other, difference, low, high, p in compared.select(columns).iter_rows():
+        kind = better if difference > 0 else worse
+        if p >= CLEAR or _printed(difference, form) == 0:
+            kind = unsure
+        kind.append(f"{other} ({difference:{form}} [{low:{form}}, {high:{form}}])")
+    parts = {"clearly better than": better, "clearly worse than": worse, "open against": unsure}
+    told = "; ".join(f"{words} {listed(names)}" for words, names in parts.items() if names)
+    return f"{ours} is {told} (clear: p below {CLEAR} after Holm's correction)."
 
 
 def best_form(means: Shares, kind: str) -> str:
@@ -78,8 +79,9 @@ def new_items(everywhere: Shares, new: Shares, rival: str) -> str:
     first = leaders(new)
     least, most = min(lost, key=lost.get), max(lost, key=lost.get)
     return (
-        f"Without training events {listed(first)} ranks best (AUC {new[first[0]]:.3f}), and {rival} reach "
-        f"{new[rival]:.3f}; {most} changes most, by {-lost[most]:+.3f}, and {least} by {-lost[least]:+.3f}."
+        f"Without training events {listed(first)} {'ranks' if len(first) == 1 else 'rank'} best (AUC "
+        f"{new[first[0]]:.3f}), and {rival} reach {new[rival]:.3f}. Compared with all test events, the changes reach "
+        f"from {-lost[most]:+.3f} ({most}) to {-lost[least]:+.3f} ({least})."
     )
 
 
@@ -125,19 +127,6 @@ def baskets(means: Shares, encoders: Sequence[str]) -> str:
     )
 
 
-def reweighting(with_it: Shares, without: Shares, form: str = "+.4f") -> str:
-    """What the reweighting of attention changes, by what the encoder predicts.
-
-    Args: with_it, without: `items` and `codes` -> NDCG@10.
-    """
-    told = []
-    for name in with_it:
-        change = with_it[name] - without[name]
-        word = {1: "gains", -1: "loses", 0: "changes"}[int(np.sign(_printed(change, form)))]
-        told.append(f"the encoder that predicts {name} {word} {abs(change):.4f}")
-    return f"With reweighting {listed(told)} in NDCG@10."
-
-
 def new_in_baskets(recall: Shares, asked: int) -> str:
     """Who finds items that no training saw.
 
@@ -174,5 +163,5 @@ def finding(means: Shares, cost: Mapping[str, float]) -> str:
 
 
 def whole(parts: Mapping[str, str]) -> str:
-    """The answer to the question of the page: one sentence per task; a task without an answer says why."""
-    return " ".join(f"{task}: {said.rstrip('.')}." for task, said in parts.items())
+    """The answer to the question of the page: each question with its sentence, which says why if it has no answer."""
+    return " ".join(f"{question} {said.rstrip('.')}." for question, said in parts.items())

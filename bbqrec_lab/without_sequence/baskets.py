@@ -16,6 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from bbqrec_core import Ranks, SemanticIds, Sequences, fit_recommender, metrics
+from bbqrec_core.dataset import MIN_EVENTS
 from bbqrec_lab.baselines.content_knn import ContentKnn
 from bbqrec_lab.baselines.counting import Ease, ItemKnn, Popularity, valid_ndcg
 from bbqrec_lab.code_keys import code_hash
@@ -34,10 +35,10 @@ WITHHELD = 0.1  # share of items held out of training
 COUNTED = {"popularity": Popularity, "item-knn": ItemKnn, "content-knn": ContentKnn, "ease": Ease}
 ALS = "als"
 ENCODERS = {  # name: (what it predicts, whether attention is reweighted)
-    "set, items": ("items", True),
-    "set, items, plain": ("items", False),
-    "set, codes": ("codes", True),
-    "set, codes, plain": ("codes", False),
+    "set-items": ("items", True),
+    "set-items-plain": ("items", False),
+    "set-codes": ("codes", True),
+    "set-codes-plain": ("codes", False),
 }
 FACTORS, ALPHAS, PENALTIES = (8, 32, 128), (1.0, 10.0), (0.1, 10.0)  # of ALS
 BRIEF_EPOCHS, BRIEF_STEPS = 2, 120  # of a first look
@@ -57,18 +58,34 @@ class Baskets(NamedTuple):
 
 
 def as_baskets(data: NamedDataset, split_seed: int) -> NamedDataset:
-    """The dataset with the items of every user in random order, and a tenth of all items held out of training.
+    """The dataset with the items of every user once and in random order, and a tenth of all items held out of training.
 
-    The usual split then hides one random item for validation and one for test, and the history is a set.
+    The usual split then hides one random item for validation and one for test, and the history is a set. Users with
+    fewer than three items are left out.
+
+    Raises: UnanswerableError if no basket has two items to learn from.
     """
     rng = np.random.default_rng([split_seed, _SHUFFLE])
     owner = np.repeat(np.arange(data.n_users), np.diff(data.sequences.offsets))
-    order = np.lexsort((rng.random(len(owner)), owner))
+    _, first = np.unique(owner * (data.n_items + 1) + data.sequences.items, return_index=True)
+    sizes = np.bincount(owner[first], minlength=data.n_users)
+    first = first[sizes[owner[first]] >= MIN_EVENTS]
+    order = first[np.lexsort((rng.random(len(first)), owner[first]))]
     drawn = np.random.default_rng([split_seed, _WITHHELD]).permutation(data.n_items) + 1
     cold = np.isin(np.arange(data.n_items + 1), drawn[: round(WITHHELD * data.n_items)])
     cold[0] = True
-    sets, times = Sequences(data.sequences.offsets, data.sequences.items[order]), data.timestamps[order]
-    return derived(data, f"baskets, seed {split_seed}", sequences=sets, timestamps=times, cold=cold)
+    users = sizes >= MIN_EVENTS
+    sets = derived(
+        data,
+        f"baskets, seed {split_seed}",
+        sequences=Sequences(np.append(0, np.cumsum(sizes[users])), data.sequences.items[order]),
+        timestamps=data.timestamps[order],
+        users=data.users[users],
+        cold=cold,
+    )
+    if not (np.diff(sets.train().offsets) > 1).any():
+        raise UnanswerableError(f"no basket of {data.name} has two items to learn from")
+    return sets
 
 
 class Als:
@@ -150,12 +167,10 @@ def study(data: NamedDataset, configs: Sequence[Config], store: Store, thorough:
     Args: thorough: False trains the set encoders briefly and with the first seed only, for a first look.
     The IDs are those of the first seed.
 
-    Raises: UnanswerableError if no basket has two items to learn from.
+    Raises: UnanswerableError as `as_baskets`.
     """
     use_one_thread()
     sets = as_baskets(data, configs[0].data.split_seed)
-    if not (np.diff(sets.train().offsets) > 1).any():
-        raise UnanswerableError(f"no basket of {data.name} has two items to learn from")
     tokenized, home = runs.run_tokenizer(sets, variant_config("bbqrec", configs[0]), store)
     ids = Made(tokenized.ids, home.name)
     names = [name for name in COUNTED if sets.features or name != "content-knn"]
@@ -244,12 +259,18 @@ def _mean(values: Float[np.ndarray, "seeds U"], users: Bool[np.ndarray, "U"]) ->
     return values[:, users].mean(1) if users.any() else np.full(len(values), np.nan)
 
 
-def compare(found: Baskets, ours: str, others: Sequence[str]) -> pl.DataFrame:
-    """NDCG@10 of `ours` minus each other model, paired over users.
+ITSELF = "itself without reweighting"
+
+
+def compare(found: Baskets, ours: str) -> pl.DataFrame:
+    """NDCG@10 of a set encoder minus each model that is no set encoder, and minus `ITSELF`, paired over users.
 
     Returns: columns against, difference, low, high, p and p_holm, corrected for the lines of the table.
     """
     mine = per_user(found, ours, "ndcg@10")
-    lines = [(o, *statistics.paired_bootstrap(mine, per_user(found, o, "ndcg@10"))) for o in others]
+    others = {name: name for name in found.ranks if name not in ENCODERS} | {ITSELF: f"{ours}-plain"}
+    lines = [
+        (label, *statistics.paired_bootstrap(mine, per_user(found, name, "ndcg@10"))) for label, name in others.items()
+    ]
     frame = pl.DataFrame(lines, orient="row", schema=["against", "difference", "low", "high", "p"])
     return frame.with_columns(p_holm=pl.Series(statistics.holm(frame["p"].to_numpy()), dtype=pl.Float64))

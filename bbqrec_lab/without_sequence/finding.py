@@ -6,7 +6,8 @@ search engines nor the tokenizers see them. So every query has one right item, a
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from bbqrec_lab.datasets import features
 from bbqrec_lab.datasets.bundle import array_files
 from bbqrec_lab.datasets.download import cache_dir
 from bbqrec_lab.datasets.reading import NamedDataset
+from bbqrec_lab.datasets.text_encoders import NGRAMS
 from bbqrec_lab.experiments import statistics
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.store import Store, load_arrays, save_arrays
@@ -38,6 +40,7 @@ MOST_QUERIES = 2  # per item, of the held-out windows
 PRACTICE = 8  # queries of every item to learn from, drawn from the words that are left
 WIDTH, HEADS, DROPOUT, RATE, BATCH = 64, 2, 0.2, 2e-3, 256
 EPOCHS = {"smoke": 10, "quick": 20, "full": 60}
+LETTERS, COMPONENTS = 20_000, 128  # n-grams and components of `latent_encoder`
 WORD = re.compile(r"\w+")
 _WINDOWS, _PRACTICE = 41, 42  # random streams under one split seed
 
@@ -103,30 +106,49 @@ def _windows(title: str, text: str) -> list[list[str]]:
     return windows[:-1] if len(windows) > 1 and len(windows[-1]) < WINDOW / 2 else windows
 
 
-def without_queries(data: NamedDataset, queries: Queries, config: Config) -> tuple[NamedDataset, features.Encoder]:
-    """The dataset whose texts have only the words that are left, encoded anew, and the encoder of words.
+class WordEncoder(NamedTuple):
+    """Vectors of words: `run` turns texts into vectors, `identity` is part of the key of stored results."""
 
-    Text features that come ready with the bundle stay as they are; then words are encoded by character n-grams.
+    identity: tuple[str, ...]
+    run: Callable[[Sequence[str]], np.ndarray]
+
+
+def without_queries(data: NamedDataset, queries: Queries, config: Config) -> tuple[NamedDataset, WordEncoder]:
+    """The dataset whose texts have only the words that are left, encoded anew, and the encoder of queries.
+
+    Text features that come ready with the bundle stay as they are, since nobody knows how they were made.
     """
     texts = pl.Series("text", [text or None for text in queries.texts], pl.String)
-    empty = pl.lit(None, pl.String).alias("title")
-    items = data.items.with_columns(texts, empty)
-    ready = "text" in {file.stem for file in array_files(Path(data.path))}
-    wanted = not config.data.modalities or "text" in config.data.modalities
+    items = data.items.with_columns(texts, pl.lit(None, pl.String).alias("title"))
     label = f"words held out {hashlib.sha256(repr(queries.words).encode()).hexdigest()}"
     changed = derived(data, label, items=items)
-    others = {name: x for name, x in data.features.items() if name != "text" or ready}
-    bare = derived(data, label, items=items, features=others, presence={m: data.presence[m] for m in others})
-    content = features.contents(derived(bare, label, features={}, presence={}), ("text",))["text"]
-    asked = "ngrams" if ready else config.data.text_encoder
-    encoder = features.choose_encoder("text", content, cache_dir(), asked)
-    if ready or not wanted:
-        return changed, encoder
+    ready = "text" in {file.stem for file in array_files(Path(data.path))} or "text" not in data.features
+    if ready:
+        return changed, latent_encoder(queries.texts)
+    others = {name: x for name, x in data.features.items() if name != "text"}
+    bare = derived(data, label, items=items, features=others, presence={name: data.presence[name] for name in others})
+    encoder = features.choose_encoder(
+        "text", features.contents(bare, ("text",))["text"], cache_dir(), config.data.text_encoder
+    )
     encoded = features.encode(bare, cache_dir(), ("text",), config.data.text_encoder)
     scaled = features.scale(encoded.features["text"], encoded.presence["text"])
-    return derived(
-        encoded, "", content_hash=changed.content_hash, features=encoded.features | {"text": scaled}
-    ), encoder
+    searched = replace(encoded, features=encoded.features | {"text": scaled})
+    if encoder.identity == NGRAMS:  # its vectors of two calls cannot be compared
+        return searched, latent_encoder(queries.texts)
+    return searched, WordEncoder(encoder.identity, encoder.run)
+
+
+def latent_encoder(texts: Sequence[str]) -> WordEncoder:
+    """Character n-grams of any script: tf-idf and their leading components, fitted on the given texts."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    counts = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=LETTERS)
+    table = counts.fit_transform(texts)
+    few = max(min(COMPONENTS, min(table.shape) - 1), 1)
+    leading = TruncatedSVD(few, random_state=0).fit(table)
+    identity = "character n-grams", hashlib.sha256(repr(list(texts)).encode()).hexdigest()
+    return WordEncoder(identity, lambda asked: leading.transform(counts.transform(asked)).astype(np.float32))
 
 
 class QueryModel(nn.Module):

@@ -15,7 +15,7 @@ from bbqrec_lab.without_sequence.ratings import TEST, TRAIN, VALID, Known, Rated
 MODELS = ("MLP", "FM")
 WIDTH, HIDDEN = 16, 32  # of an item's vector, and of the MLP
 BATCHES, BATCH, RATE, DECAY = 20, 1024, 0.01, 1e-5  # at least so many batches per epoch, each of at most `BATCH` events
-EPOCHS = {"smoke": 4, "quick": 4, "full": 20}  # the best on validation counts
+EPOCHS = {"smoke": 2, "quick": 4, "full": 20}  # the best on validation counts
 PENALTIES = (0.03, 0.3, 3.0)  # inverse, of the logistic regression
 
 
