@@ -44,7 +44,7 @@ def verdicts(ours: str, compared: pl.DataFrame, form: str = "+.3f") -> str:
         kind.append(f"{other} ({difference:{form}} [{low:{form}}, {high:{form}}])")
     parts = {"clearly better than": better, "clearly worse than": worse, "open against": unsure}
     told = "; ".join(f"{words} {listed(names)}" for words, names in parts.items() if names)
-    return f"{ours} is {told} (clear: p below {CLEAR} after Holm's correction)."
+    return f"{ours}: {told} (clear: p below {CLEAR} after Holm's correction)."
 
 
 def best_form(means: Shares, kind: str) -> str:

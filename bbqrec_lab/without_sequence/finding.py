@@ -208,7 +208,7 @@ def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Findin
     return Finding(ranks, queries)
 
 
-def unit(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     """Vectors of length 1; a zero vector stays."""
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 

@@ -142,7 +142,7 @@ def by_segment(found: Liking, model: str, names: Sequence[str]) -> dict[str, dic
         for segment in (name for name in ranges if name in found.segments):
             areas = seeds_of(found, model, found.segments[segment])
             result[title][segment] = {name: float(areas[name].mean()) for name in names}
-    return result
+    return {title: segments for title, segments in result.items() if segments}
 
 
 def compare(found: Liking, model: str, ours: str, others: Sequence[str]) -> pl.DataFrame:

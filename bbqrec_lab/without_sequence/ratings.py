@@ -83,9 +83,7 @@ def read_rated(data: NamedDataset, truth: Mapping[str, np.ndarray], split_seed: 
     for number, name in enumerate(("training", "validation", "test")):
         answers = rated.liked[rated.part == number]
         if not answers.any() or answers.all():
-            raise UnanswerableError(
-                f"the {name} part of {data.name} lacks liked or other events, so nothing can be ranked"
-            )
+            raise UnanswerableError(f"all events of the {name} part of {data.name} have one answer")
     return rated
 
 
@@ -138,7 +136,8 @@ def known_before(rated: Rated) -> Known:
     for chosen in (liked, ~liked):
         before = np.append(0, np.cumsum(chosen))
         sizes = np.minimum(before[seen] - before[start], HISTORY)
-        bags.append(gather_padded(item[chosen], before[seen] - sizes, sizes).numpy()[back])
+        rows = np.append(item[chosen], 0)  # not empty, if nothing was liked
+        bags.append(gather_padded(rows, before[seen] - sizes, sizes).numpy()[back])
         counts.append((before[seen] - before[start])[back])
     mean = rated.liked[rated.part == TRAIN].mean()
     item_liked, item_events, first = _of_items(rated)

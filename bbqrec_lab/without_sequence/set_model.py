@@ -34,7 +34,7 @@ class SetModel(SequenceModel):
     def biases(self, item_ids: Int[Tensor, "B T"], last: Int[Tensor, "B"] | None = None) -> list[Tensor]:
         """What is added to the attention logits: padding is hidden, and the reweighting, without a causal mask."""
         hidden = torch.zeros(item_ids.shape, device=item_ids.device).masked_fill(item_ids == 0, -torch.inf)
-        mask = hidden[:, None, None, :]
+        mask = hidden[:, None, None, :].expand(-1, -1, item_ids.shape[1], -1)
         if self.reweighting is None:
             return [mask] * self.config.layers
         return [mask + offset for offset in self.reweighting(item_ids)]
