@@ -121,8 +121,9 @@ def baskets(means: Shares, encoders: Sequence[str]) -> str:
     sets = {name: means[name] for name in encoders}
     simple, learned = leaders(others, ".4f"), leaders(sets, ".4f")
     gap = against(sets[learned[0]], others[simple[0]], ".4f")
+    words = "encoder is" if len(learned) == 1 else "encoders are"
     return (
-        f"The best set encoder is {listed(learned)} with an NDCG@10 of {sets[learned[0]]:.4f}, {gap} "
+        f"The best set {words} {listed(learned)} with an NDCG@10 of {sets[learned[0]]:.4f}, {gap} "
         f"{listed(simple)} ({others[simple[0]]:.4f}), the best of the others."
     )
 

@@ -152,19 +152,19 @@ def known_before(rated: Rated) -> Known:
 
 
 def _of_items(rated: Rated) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Liked events and events of each event's item that a model may know, and the first time of every item row."""
-    train = rated.part == TRAIN
-    rows = len(rated.withheld)
-    total = [np.bincount(rated.item[chosen], minlength=rows) for chosen in (train & rated.liked, train)]
+    """Liked training events and training events of each event's item before it, and the first time of every item row.
+
+    Validation and test come after all of training, so they have all training events before them.
+    """
     order = np.lexsort((rated.time, rated.item))
-    back = np.argsort(order)
+    back, train = np.argsort(order), rated.part == TRAIN
     item, time = rated.item[order], rated.time[order]
     start, seen = _starts(item), _starts(item, time)
     found = []
-    for chosen, whole in zip((train & rated.liked, train), total, strict=True):
+    for chosen in (train & rated.liked, train):
         before = np.append(0, np.cumsum(chosen[order]))
-        found.append(np.where(train, (before[seen] - before[start])[back], whole[rated.item]))
-    first = np.full(rows, np.iinfo(np.int64).max)
+        found.append((before[seen] - before[start])[back])
+    first = np.full(len(rated.withheld), np.iinfo(np.int64).max)
     np.minimum.at(first, rated.item, rated.time)
     return found[0], found[1], first
 

@@ -61,5 +61,5 @@ def show_some(items: Int[Tensor, "B T"]) -> Tensor:
     share = LEAST + (MOST - LEAST) * torch.rand(len(items), 1, device=items.device)
     draw = torch.rand(items.shape, device=items.device).masked_fill(items == 0, 2.0)
     size = (items > 0).sum(1, keepdim=True)
-    count = (size * share).long().clamp_min(1).minimum((size - 1).clamp_min(1))
+    count = (size * share).long().clamp_min(1)
     return draw.argsort(1).argsort(1) < count

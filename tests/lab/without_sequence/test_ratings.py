@@ -116,11 +116,11 @@ def test_a_page_of_ratings_knows_nothing_of_itself() -> None:
 
 
 def test_of_items_training_knows_the_past_and_the_test_all_of_training() -> None:
-    liked, part = [True, False, True, True, True], [TRAIN] * 3 + [TEST] * 2
-    events = rated([0, 1, 2, 3, 4], [7, 7, 7, 7, 8], [10, 20, 30, 40, 50], liked, part)
+    liked, part = [True, False, True, True, True, True], [TRAIN] * 3 + [TEST] * 3
+    events = rated([0, 1, 2, 3, 4, 5], [7, 7, 7, 7, 8, 7], [10, 20, 30, 40, 50, 60], liked, part)
     known = ratings.known_before(events)
-    assert known.item_events.tolist() == [0, 1, 2, 3, 0]
-    assert known.age.tolist() == [0, 10, 20, 30, 0]
+    assert known.item_events.tolist() == [0, 1, 2, 3, 0, 3]
+    assert known.age.tolist() == [0, 10, 20, 30, 0, 50]
     rate = (2 + ratings.PRIOR * 2 / 3) / (3 + ratings.PRIOR)
     assert known.item_rate[3] == pytest.approx(np.log(rate / (1 - rate)))
 

@@ -82,6 +82,9 @@ def test_baskets_compare_the_best_of_both_sides() -> None:
     assert "0.2500, above ease (0.2000)" in answers.baskets(means, ["set-items"])
     means["set-items"] = 0.20001
     assert "0.2000, equal to ease (0.2000)" in answers.baskets(means, ["set-items"])
+    means["set-codes"] = 0.20001
+    both = answers.baskets(means, ["set-items", "set-codes"])
+    assert "best set encoders are set-items and set-codes with" in both
     assert "No model finds" in answers.baskets({"ease": 0.0, "set-items": 0.0}, ["set-items"])
 
 
