@@ -20,6 +20,7 @@ from bbqrec_lab.analysis import explanations, neighbours
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import runs, statistics
 from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.without_sequence.finding import Finding
 
 Answer = float | str | list[float] | None
 Test = Callable[[object], bool]
@@ -233,6 +234,20 @@ def narrow_beam_agrees(models: dict[str, Beam], asked: Int[Tensor, "B T"]) -> fl
     return float((narrow == exact).to(torch.float64).mean())
 
 
+def prefixes_in_use(ids: SemanticIds) -> int:
+    """10-2: number of different prefixes of the IDs, of all lengths."""
+    return sum(len(np.unique(ids.code_ids[1:, : length + 1], axis=0)) for length in range(ids.sid_len))
+
+
+def without_common_word(searched: Finding | None) -> float | None:
+    """10-3: share of the queries that share no word with what is left of their item; None without queries."""
+    if searched is None:
+        return None
+    asked = searched.queries
+    left = [set(asked.texts[row - 1].split()) for row in asked.targets]
+    return float(np.mean([left[n].isdisjoint(words.split()) for n, words in enumerate(asked.words)]))
+
+
 BY_HAND: dict[str, Hashed] = {
     "00-1": Hashed(("536285e285c2", "cea35841eb3c")),
     "01-1": Hashed(("b697ebdb85cd",)),
@@ -245,6 +260,7 @@ BY_HAND: dict[str, Hashed] = {
     "07-1": Hashed(("63725bdac5a3", "8ff8d98853dc", "a4b7fe4a7eca")),
     "08-1": Hashed(("004c10539d20",)),
     "08-2": Hashed(("e605ec97f640", "460e8be25156", "b823ebf54526")),
+    "10-1": Hashed(("b125ea717282",), 2),
 }
 
 COMPUTED: dict[str, tuple[Callable[..., Answer], float]] = {  # function, allowed difference of a number
@@ -264,4 +280,6 @@ COMPUTED: dict[str, tuple[Callable[..., Answer], float]] = {  # function, allowe
     "07-2": (siblings_and_below, 0),
     "07-3": (nearest_share_first_code, 6e-3),
     "08-3": (narrow_beam_agrees, 6e-3),
+    "10-2": (prefixes_in_use, 0),
+    "10-3": (without_common_word, 6e-3),
 }

@@ -28,6 +28,7 @@ LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
     ("baselines",),
     ("experiments",),
     ("analysis", "plots"),
+    ("without_sequence",),
     ("exercises",),
     ("notebook",),
     ("speed", "widgets", "suite"),
