@@ -27,12 +27,13 @@ def inspector(
     options: TrainOptions = TRAIN_OPTIONS,
     port: Annotated[int, Parameter(help="Port of the page.")] = 8866,
     notebook: Annotated[str, Parameter(help="Notebook to serve, such as 02 or 04.")] = "07",
+    theme: Annotated[Literal["light", "dark"], Parameter(help="Of the page and its maps.")] = "light",
 ) -> int:
     """Serve the codebook inspector as a web page, on this machine only."""
     from bbqrec_lab.suite import web_page
 
     options.open_store()
-    return web_page.serve_page(notebook, options.dataset, options.preset, options.out, port, options.overrides)
+    return web_page.serve_page(notebook, options.dataset, options.preset, options.out, port, options.overrides, theme)
 
 
 @app.command(help_epilogue=examples("bbqrec book", "bbqrec book --dataset planted --preset smoke"))

@@ -63,13 +63,16 @@ def tags_of(cell: Mapping) -> set[str]:
     return set(cell["metadata"].get("tags", ()))
 
 
-def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, overrides: dict[str, object]) -> int:
+def serve_page(
+    number: str, dataset: str, preset: str, out: Path, port: int, overrides: dict[str, object], theme: str = "light"
+) -> int:
     """Serve a notebook as a web page with Voila, on this machine only and with a token, until it is interrupted.
 
     The page runs a copy with the given parameters; each visitor has a separate kernel. One kernel is always prepared
     before the next visitor comes, so that a page opens with its content. The copy and all other files of the server are
     in a temporary folder, which goes with it. The token is new for every start, unless `JUPYTER_TOKEN` has one.
 
+    Args: theme: light or dark; a visitor can choose by `?theme=` in the address.
     Returns: 0 after an interrupt, else the exit code of Voila.
     Raises: ValueError if Voila is not installed, if the port is in use, or if the dataset is neither a registered name
         nor a folder.
@@ -100,7 +103,7 @@ def serve_page(number: str, dataset: str, preset: str, out: Path, port: int, ove
         options["Voila.log_level"] = "WARN"  # otherwise Voila tells an address of its own, before it listens
         if zmq.has("ipc") and len(place) <= SHORT:  # no other user of the machine can reach the sockets of a kernel
             options["KernelManager.transport"] = "ipc"
-        options |= {f"VoilaConfiguration.{name}": value for name, value in VOILA.items()}
+        options |= {f"VoilaConfiguration.{name}": value for name, value in (VOILA | {"theme": theme}).items()}
         command = [sys.executable, "-m", "bbqrec_lab.suite.page_server", str(page)]
         env = own_kernel(folder / "jupyter", QUIET) | {"JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
         env["JUPYTER_TOKEN"] = os.environ.get("JUPYTER_TOKEN") or secrets.token_urlsafe(24)

@@ -480,10 +480,11 @@ def one_screen(desk: Desk) -> None:
 
 
 def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: Desk) -> None:
-    server = voila("inspector", "--dataset=planted-smoke", "--preset=smoke", f"--out={desk.runs}")
+    server = voila("inspector", "--dataset=planted-smoke", "--preset=smoke", f"--out={desk.runs}", "--theme=dark")
     page = chromium(1280, 800)
     page.goto(server.url)
     page.wait_for_selector(f"{WIDGET} canvas")
+    page.locator(f"{WIDGET}.bb-dark").wait_for()
     page.wait_for_function(f"() => document.querySelector('{WIDGET} .bb-status')")
     time.sleep(1)
     here = Desk(page, desk.runs)

@@ -83,8 +83,9 @@ def test_the_page_is_served_on_this_machine_only_and_asks_no_other(
         return 0
 
     monkeypatch.setattr(web_page, "until_interrupted", run)
-    assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123, {"text_encoder": "ngrams"}) == 0
+    assert web_page.serve_page("07", "planted", "smoke", tmp_path, 8123, {"text_encoder": "ngrams"}, "dark") == 0
     ((command, env, page, template),) = calls
+    assert "--VoilaConfiguration.theme=dark" in command
     assert any('overrides = {"text_encoder": "ngrams"}' in cell.source for cell in page.cells)
     assert "--Voila.ip=127.0.0.1" in command
     assert "--Voila.port=8123" in command
