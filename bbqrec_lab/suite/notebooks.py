@@ -23,6 +23,7 @@ LOOK_EVERY = 1.0  # seconds
 PATIENCE = 20  # seconds for a server to stop its kernels
 QUIET = "--log-level=CRITICAL"  # option of a kernel that hides what it says when it is stopped
 REQUIRED = ("dataset", "preset", "seed", "out_dir", "overrides")
+APART = ("09", "10")  # in `quick` and `full` they take longer than all others together, so they run when asked for
 
 
 def notebook_folder() -> Path:
@@ -48,6 +49,15 @@ def discover(folder: Path, only: tuple[str, ...] = ()) -> list[Path]:
     if unknown or not found:
         raise ValueError(f"no notebook {', '.join(unknown)} in {folder}: available are {', '.join(numbers) or 'none'}")
     return [path for path, number in zip(found, numbers, strict=True) if number in wanted]
+
+
+def of_a_run(folder: Path, preset: str, only: tuple[str, ...] = ()) -> list[Path]:
+    """The notebooks of a run: those in `only`, else all, but without `APART` if the preset is not `smoke`.
+
+    Raises: ValueError as `discover`.
+    """
+    left_out = APART if not only and preset != "smoke" else ()
+    return [path for path in discover(folder, only) if path.name[:2] not in left_out]
 
 
 def solutions(folder: Path) -> list[Path]:

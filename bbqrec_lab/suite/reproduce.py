@@ -86,7 +86,7 @@ def notebook_plan(request: Request) -> dict[Path, dict[str, object]]:
         "overrides": request.overrides,
     }
     seeds = ",".join(map(str, request.seeds))
-    found = notebooks.discover(notebooks.notebook_folder(), request.only)
+    found = notebooks.of_a_run(notebooks.notebook_folder(), request.preset, request.only)
     return {path: notebooks.parameters_for(path, given, seeds) for path in found}
 
 
@@ -156,6 +156,8 @@ def reproduce(request: Request) -> int:
     rows = variants.plan(request.preset, request.seeds) if rows_wanted else []
     say(f"{request.dataset}, preset {request.preset}: {len(rows)} rows, {len(plan)} notebooks", end="")
     say(f" (on the default dataset with 2 CPU cores: {BUDGETS[request.preset]}); reading the data")
+    if not request.only and request.preset != "smoke":
+        say(f"notebooks {' and '.join(notebooks.APART)} take longer than all others: run them with --only")
     options = presets.make_config(request.preset, overrides=request.overrides).data
     data = _load(request.dataset, options, encoded=True)
     run = run_folder(request.out, request.dataset, request.preset, data, claim=True)
@@ -209,7 +211,9 @@ def promote(out: str | Path = "runs", root: str | Path = ".") -> None:
         if made:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(made[0], target)
-        elif not (folder and target.exists()):  # other runs take hours: keep their committed files
+        elif not (
+            (folder or base[:2] in notebooks.APART) and target.exists()
+        ):  # other runs take hours: keep their files
             missing.append(name)
         say(f"figures/{name}: {'copied' if made else 'not found in any run'}")
     if missing:

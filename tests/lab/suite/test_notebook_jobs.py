@@ -37,6 +37,9 @@ def test_notebooks_come_in_order_and_solutions_are_not_among_them(tmp_path: Path
         write_notebook(tmp_path / name)
     assert [path.name for path in notebooks.discover(tmp_path)] == ["01_a.ipynb", "02_b.ipynb", "10_c.ipynb"]
     assert [path.name for path in notebooks.discover(tmp_path, ("10", "2"))] == ["02_b.ipynb", "10_c.ipynb"]
+    assert [path.name for path in notebooks.of_a_run(tmp_path, "smoke")] == ["01_a.ipynb", "02_b.ipynb", "10_c.ipynb"]
+    assert [path.name for path in notebooks.of_a_run(tmp_path, "quick")] == ["01_a.ipynb", "02_b.ipynb"]
+    assert [path.name for path in notebooks.of_a_run(tmp_path, "quick", ("10",))] == ["10_c.ipynb"]
     assert notebooks.solutions(tmp_path) == [tmp_path / "solutions" / "01_a.ipynb"]
 
 
