@@ -10,7 +10,7 @@ import pytest
 from tiny import planted_data, run_config
 
 from bbqrec_core import EvaluationConfig, metrics
-from bbqrec_lab.experiments import committed_rows, runs
+from bbqrec_lab.experiments import committed_rows, estimates, runs
 from bbqrec_lab.experiments.presets import with_overrides
 from bbqrec_lab.store import Store
 from benchmarks import tables as committing
@@ -123,10 +123,13 @@ def test_a_damaged_committed_row_is_named(data, home, tmp_path):
         runs.find_row(data, "popularity", config, Store(tmp_path / "fresh"))
 
 
-def test_tables_are_written_after_every_row_and_a_second_call_goes_on(tmp_path, home, monkeypatch):
+def test_tables_are_written_after_every_row_and_a_second_call_goes_on(tmp_path, home, monkeypatch, capsys):
     asked = argparse.Namespace(datasets=["planted-smoke"], rows=["popularity", "markov"], seeds=(0, 1), preset="smoke")
     asked.minutes, asked.out, asked.overrides = 1e-9, tmp_path / "runs", {}
-    committing.make_tables(asked, home)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(estimates, "LONG", 0.0)
+        committing.make_tables(asked, home)
+    assert "rough estimate for 2 rows" in capsys.readouterr().err
     assert committing.rows_there("planted-smoke", "smoke", home) == []  # no time was left for a row
     asked.minutes = 0.0
     committing.make_tables(asked, home)
