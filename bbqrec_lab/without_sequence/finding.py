@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 
 from bbqrec_core import Ranks, SemanticIds, build_tree, metrics
@@ -42,14 +42,15 @@ WIDTH, HEADS, DROPOUT, RATE, BATCH = 64, 2, 0.2, 2e-3, 256
 EPOCHS = {"smoke": 10, "quick": 20, "full": 60}
 LETTERS, COMPONENTS = 20_000, 128  # n-grams and components of `latent_encoder`
 WORD = re.compile(r"\w+")
-_WINDOWS, _PRACTICE = 41, 42  # random streams under one split seed
+NEW = 0.1  # share of items that no practice query asks for
+_WINDOWS, _PRACTICE, _NEW = 41, 42, 43  # random streams under one split seed
 
 
 class Queries(NamedTuple):
     """What is searched, and what is asked.
 
     Args: texts: per item, the words that are left; empty if it has no text. words, targets: of each query, and its item
-        row. practice, practice_targets: queries to learn from.
+        row. practice, practice_targets: queries to learn from. new: (N+1,), items that no practice query asks for.
     """
 
     texts: list[str]
@@ -57,6 +58,7 @@ class Queries(NamedTuple):
     targets: Int[np.ndarray, "Q"]
     practice: list[str]
     practice_targets: Int[np.ndarray, "P"]
+    new: Bool[np.ndarray, "rows"]
 
 
 class Finding(NamedTuple):
@@ -69,11 +71,14 @@ class Finding(NamedTuple):
 def make_queries(data: NamedDataset, split_seed: int) -> Queries:
     """Hold out windows of the words of title and text of every item.
 
-    Items with fewer than two windows are searched, but not asked for.
+    Items with fewer than two windows are searched, but not asked for. A tenth of the items is new: no practice query
+    asks for them, so that only their ID tells a generator where they are.
 
     Raises: UnanswerableError if no item has enough words.
     """
     rng, practice_rng = (np.random.default_rng([split_seed, stream]) for stream in (_WINDOWS, _PRACTICE))
+    drawn = np.random.default_rng([split_seed, _NEW]).permutation(data.n_items) + 1
+    new = np.isin(np.arange(data.n_items + 1), drawn[: round(NEW * data.n_items)])
     left, words, targets, practice, practice_targets = [], [], [], [], []
     for row, (title, text) in enumerate(data.items.select("title", "text").iter_rows(), start=1):
         windows = _windows(title or "", text or "")
@@ -87,7 +92,7 @@ def make_queries(data: NamedDataset, split_seed: int) -> Queries:
         targets += [row] * len(asked)
         known = [word for window, out in zip(windows, held, strict=True) if not out for word in window]
         left.append(" ".join(known))
-        for _ in range(PRACTICE if known else 0):
+        for _ in range(PRACTICE if known and not new[row] else 0):
             start = int(practice_rng.integers(max(len(known) - WINDOW, 0) + 1))
             practice.append(" ".join(known[start : start + WINDOW]))
             practice_targets.append(row)
@@ -95,7 +100,7 @@ def make_queries(data: NamedDataset, split_seed: int) -> Queries:
         raise UnanswerableError(
             f"no item of {data.name} has {2 * WINDOW} words of title and text, so nothing can be asked"
         )
-    return Queries(left, words, np.array(targets), practice, np.array(practice_targets))
+    return Queries(left, words, np.array(targets), practice, np.array(practice_targets), new)
 
 
 def _windows(title: str, text: str) -> list[list[str]]:
@@ -171,9 +176,14 @@ class QueryModel(nn.Module):
         return -self.head(self.start(queries), self.head.vectors.node[rows]).mean()
 
     @torch.inference_mode()
-    def scores(self, queries: Float[Tensor, "B d"], ids: SemanticIds) -> Float[Tensor, "B rows"]:
-        """log p of the ID of every item row, in nats; items that share an ID share a score."""
-        return Prompt(self.head, self.start(queries)).id_scores(build_tree(ids.code_ids))
+    def scores(
+        self, queries: Float[Tensor, "B d"], ids: SemanticIds, seen: Bool[np.ndarray, "rows"]
+    ) -> Float[Tensor, "B rows"]:
+        """log p of the ID of every item row, in nats; items that share an ID share a score.
+
+        Args: seen: items of practice queries; the others get an even share below the deepest prefix of a seen one.
+        """
+        return Prompt(self.head, self.start(queries)).id_scores(build_tree(ids.code_ids, seen))
 
 
 def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Finding:
@@ -248,7 +258,8 @@ def _by_codes(
 
     def make(directory: Path) -> None:
         model = fit_queries(ids, vectors["practice"], queries.practice_targets, config)
-        scores = model.scores(torch.from_numpy(vectors["words"]), ids)
+        seen = np.isin(np.arange(len(ids.code_ids)), queries.practice_targets)
+        scores = model.scores(torch.from_numpy(vectors["words"]), ids, seen)
         save_arrays(directory / "ranks.npz", **rank(scores, queries, there)._asdict())
 
     settings = {"ids": codes, "seed": config.seed, "preset": config.preset}
@@ -279,15 +290,16 @@ def per_query(found: Finding, name: str, metric: str) -> Float[np.ndarray, "seed
 
 def seeds_of(found: Finding) -> dict[str, dict[str, Float[np.ndarray, "seeds"]]]:
     """Quantity -> searcher -> one value per seed, as `plots.seed_points` takes them."""
-    labels = {"NDCG@10": "ndcg@10", "Recall@20": "recall@20"}
-    return {
-        label: {name: per_query(found, name, metric).mean(1) for name in found.ranks}
-        for label, metric in labels.items()
-    }
+    new = found.queries.new[found.queries.targets]
+    quality = {"NDCG@10": {name: per_query(found, name, "ndcg@10").mean(1) for name in found.ranks}}
+    if new.any():
+        recall = {name: per_query(found, name, "recall@20")[:, new].mean(1) for name in found.ranks}
+        quality["Recall@20, new items"] = recall
+    return quality
 
 
 def table(found: Finding) -> pl.DataFrame:
-    """NDCG@10 and Recall@20 of every searcher: means over seeds, and the standard deviation of NDCG@10."""
+    """Quality of every searcher: means over seeds, and the standard deviation of NDCG@10."""
     quality = seeds_of(found)
     lines = []
     for name, ranks in found.ranks.items():
@@ -304,16 +316,18 @@ def examples(found: Finding, data: NamedDataset, most: int = 5) -> pl.DataFrame:
     return pl.DataFrame({"query": asked.words[:most], "item": titles[rows]})
 
 
-def compare(found: Finding, ours: str, others: Sequence[str]) -> pl.DataFrame:
-    """NDCG@10 of `ours` minus each other searcher, paired over items: the queries of one item count together.
+def compare(found: Finding, ours: str, others: Sequence[str], new: bool = False) -> pl.DataFrame:
+    """`ours` minus each other searcher, paired over items: the queries of one item count together.
 
+    Args: new: False compares NDCG@10 of all queries, True Recall@20 of those that ask for new items.
     Returns: columns against, difference, low, high, p and p_holm, corrected for the lines of the table.
     """
-    _, item = np.unique(found.queries.targets, return_inverse=True)
-    size = np.bincount(item)
+    asked = found.queries.new[found.queries.targets] if new else np.ones(len(found.queries.targets), bool)
+    _, item = np.unique(found.queries.targets[asked], return_inverse=True)
+    size, metric = np.bincount(item), "recall@20" if new else "ndcg@10"
 
     def of(name: str) -> np.ndarray:
-        return np.stack([np.bincount(item, values) / size for values in per_query(found, name, "ndcg@10")])
+        return np.stack([np.bincount(item, values[asked]) / size for values in per_query(found, name, metric)])
 
     lines = [(other, *statistics.paired_bootstrap(of(ours), of(other))) for other in others]
     frame = pl.DataFrame(lines, orient="row", schema=["against", "difference", "low", "high", "p"])
