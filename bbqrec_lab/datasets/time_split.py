@@ -151,7 +151,7 @@ def split_by_time(data: NamedDataset, train: float = 0.8, valid: float = 0.1, se
 def moments_of(times: Int[np.ndarray, "events"], shares: list[float]) -> list[int]:
     """The moments before which these shares of the events lie, as nearly as equal times allow."""
     ordered = np.sort(times)
-    return [int(ordered[min(int(round(share * len(ordered))), len(ordered) - 1)]) for share in shares]
+    return [int(ordered[min(round(share * len(ordered)), len(ordered) - 1)]) for share in shares]
 
 
 class Leak(NamedTuple):

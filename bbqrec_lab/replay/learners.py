@@ -17,7 +17,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.optim import AdamW
 
-from bbqrec_core import Recommender, SemanticIds, SequenceModel, Sequences, build_recommender, fit_recommender
+from bbqrec_core import (
+    Dataset,
+    Recommender,
+    SemanticIds,
+    SequenceModel,
+    Sequences,
+    build_recommender,
+    fit_recommender,
+)
 from bbqrec_core.dataset import gather_padded
 from bbqrec_core.training import Task, fit
 from bbqrec_lab.baselines.features_model import item_features
@@ -58,7 +66,7 @@ class Learner(Protocol):
 
 
 def popular_first(
-    scores: Float[Tensor, "B rows"], history: Sequences, counts: Int[np.ndarray, "rows"]
+    scores: Float[Tensor, "B rows"], history: Sequences, counts: Int[np.ndarray, "counted"]
 ) -> Float[Tensor, "B rows"]:
     """The scores; for a user without a history, the events of each item, as for every model here."""
     empty = torch.from_numpy(np.diff(history.offsets) == 0)[:, None]
@@ -243,9 +251,7 @@ def fit_tokens(split: TimeSplit, config: Config, folder: Path) -> tuple[Semantic
     return done.ids, {name: value.detach().cpu().clone() for name, value in made[-1].state_dict().items()}
 
 
-def train_on(
-    scorer: Recommender, split: TimeSplit, stream: Stream, period: int, config: Config, folder: Path
-) -> None:
+def train_on(scorer: Recommender, split: TimeSplit, stream: Stream, period: int, config: Config, folder: Path) -> None:
     """Train a model a little more, in place: on the last events of the users who had some in the period before.
 
     The pairs and the content of score reweighting are counted again; its curves and buckets stay.
@@ -253,7 +259,8 @@ def train_on(
     model, settings = scorer.model, config.recommender
     if model.scoring is not None and settings.score_reweight:
         edges = model.scoring.edges.clone()
-        model.scoring.observe(Everything(split))
+        parts = {"features": split.features, "presence": split.presence}
+        model.scoring.observe(Everything(n_items=split.n_items, sequences=split.sequences, **parts))
         model.scoring.edges.copy_(edges)
     if model.reweighting is not None and model.reweighting.pairs is None:
         model.reweighting.pairs = model.reweighting.compare_all()
@@ -275,16 +282,15 @@ def train_on(
         fit(Task("updates", model, [optimizer], batches, model.loss), config.seed, 1, folder)
 
 
-class Everything:
-    """A split as score reweighting observes it when nothing is held back to choose a model."""
+class Everything(Dataset):
+    """A dataset of which nothing is held back, as score reweighting observes it when no model is chosen."""
 
-    def __init__(self, split: TimeSplit) -> None:
-        self.n_items, self.features, self.presence = split.n_items, split.features, split.presence
-        self._events = split.sequences
+    def __post_init__(self) -> None:
+        """Users with few events are welcome."""
 
     def train(self) -> Sequences:
         """All events."""
-        return self._events
+        return self.sequences
 
 
 def warm(make: Callable[..., SequenceModel], old: SequenceModel, old_ids: SemanticIds) -> Callable[..., SequenceModel]:

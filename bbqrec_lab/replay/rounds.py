@@ -3,20 +3,20 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, Int32, Int64
+from jaxtyping import Float, Float64, Int, Int64
 from torch import Tensor
 
 from bbqrec_core import Ranks, per_user
 from bbqrec_core.metrics import concat_ranks, filter_seen, rank_scores
 from bbqrec_lab.code_keys import code_hash
-from bbqrec_lab.experiments.presets import Config, make_config
+from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.variants import READS
 from bbqrec_lab.replay.counting import GrowingKnn, SlidingPopularity
 from bbqrec_lab.replay.learners import POLICIES, Learner, SequenceLearner, TokenLearner, asked_between, resolved
@@ -69,8 +69,9 @@ def replay(
         learner.begin(stream, period)
         costs[0, period] = time.monotonic() - began
         began = time.monotonic()
-        for start in range(stream.bounds[period], stream.bounds[period + 1], batch):
-            stop = min(start + batch, stream.bounds[period + 1])
+        first, end = map(int, stream.bounds[period : period + 2])
+        for start in range(first, end, batch):
+            stop = min(start + batch, end)
             asked, scores = asked_between(stream, start, stop), learner.scores(stream, start, stop)
             if len(asked):
                 places.append(asked)
@@ -132,19 +133,10 @@ def run_row(stream: Stream, row: Row, config: Config, store: Store) -> Outcome:
     settings = replace(config, seed=row.seed)
     if row.learner not in RIVALS:
         settings = resolved(settings, stream.known_before(0), row.learner)
-    key = {"stream": stream_key(stream), "learner": row.learner, "seed": row.seed}
-    key |= {"code": code_hash(*CODE), "torch": torch.__version__, "preset": config.preset}
-    if row.learner not in RIVALS:
-        parts = READS["ids" if _has_tokens(row.learner) else "items"]
-        key |= {part: asdict(getattr(settings, part)) for part in parts if part != "data"}
-
-    def begin(directory: Path) -> None:
-        began = time.monotonic()
-        _learner(row, settings, directory, directory).begin(stream, 0)
-        write_atomic(directory / "seconds.json", json.dumps(time.monotonic() - began))
+    key = _key(stream, row, settings)
 
     def make(directory: Path) -> None:
-        start = directory if row.learner in RIVALS else store.get("replay-start", key, begin)
+        start = directory if row.learner in RIVALS else start_of(stream, row, settings, store)
         found = replay(stream, _learner(row, settings, start, directory / "checkpoints"))
         if row.learner not in RIVALS:
             found[2][0] = json.loads((start / "seconds.json").read_text())
@@ -154,6 +146,30 @@ def run_row(stream: Stream, row: Row, config: Config, store: Store) -> Outcome:
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
     return load_outcome(store.get("replay", key | {"policy": row.policy}, make))
+
+
+def start_of(stream: Stream, row: Row, settings: Config, store: Store) -> Path:
+    """The folder of the first training of a learner, which all of its policies share; trained once per store.
+
+    Args: settings: those of the row, resolved.
+    """
+
+    def make(directory: Path) -> None:
+        began = time.monotonic()
+        _learner(row, settings, directory, directory).begin(stream, 0)
+        write_atomic(directory / "seconds.json", json.dumps(time.monotonic() - began))
+
+    return store.get("replay-start", _key(stream, row, settings), make)
+
+
+def _key(stream: Stream, row: Row, settings: Config) -> dict[str, object]:
+    """What a stored result depends on, but for its policy."""
+    found = {"stream": stream_key(stream), "learner": row.learner, "seed": row.seed, "preset": settings.preset}
+    found |= {"code": code_hash(*CODE), "torch": torch.__version__}
+    if row.learner in RIVALS:
+        return found
+    parts = READS["ids" if _has_tokens(row.learner) else "items"]
+    return found | {part: asdict(getattr(settings, part)) for part in parts if part != "data"}
 
 
 def _learner(row: Row, settings: Config, start: Path, folder: Path) -> Learner:
@@ -178,7 +194,9 @@ def load_outcome(directory: Path) -> Outcome:
     """Read a stored result."""
     row = json.loads((directory / "row.json").read_text(encoding="utf-8"))
     arrays, ranks = load_arrays(directory / "places.npz"), Ranks(**load_arrays(directory / "ranks.npz"))
-    return Outcome(**row, places=arrays["places"], ranks=ranks, learning=arrays["learning"], answering=arrays["answering"])
+    return Outcome(
+        **row, places=arrays["places"], ranks=ranks, learning=arrays["learning"], answering=arrays["answering"]
+    )
 
 
 def stream_key(stream: Stream) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """All events in the order of time, cut into periods, and the catalogue as it grows."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64
@@ -32,8 +33,8 @@ class Stream:
     source: NamedDataset
     sequences: Sequences
     order: Int64[np.ndarray, "events"]
-    bounds: Int64[np.ndarray, "P+1"]
-    moments: Int64[np.ndarray, "P+1"]
+    bounds: Int64[np.ndarray, "edges"]
+    moments: Int64[np.ndarray, "edges"]
     sizes: Int64[np.ndarray, "P"]
     features: dict[str, Float32[np.ndarray, "rows _"]]
     presence: dict[str, Bool[np.ndarray, "rows"]]
@@ -192,10 +193,10 @@ def make_stream(
     )
 
 
-def _asked(bounds: Int64[np.ndarray, "P+1"], most: int, events: int, seed: int) -> Bool[np.ndarray, "events"]:
+def _asked(bounds: Int64[np.ndarray, "edges"], most: int, events: int, seed: int) -> Bool[np.ndarray, "events"]:
     """Whether a list is asked for before each event: at most `most` in a period, all if it is 0."""
     found, rng = np.zeros(events, bool), np.random.default_rng((seed, _ASKED))
-    for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, stop in pairwise(bounds.tolist()):
         size = stop - start
         found[start + rng.permutation(size)[: min(most or size, size)]] = True
     return found

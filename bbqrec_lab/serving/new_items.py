@@ -328,7 +328,7 @@ def _trainer(data: NamedDataset, config: VariantTokenizerConfig, seed: int, ids:
     return train
 
 
-def _contents(data: NamedDataset) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "rows d"]]:
+def _contents(data: Dataset) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "rows d"]]:
     """By modality the mean that `score_bias.compare_content` subtracts, and its vectors of all rows."""
     centres, parts = {}, [torch.zeros(data.n_items + 1, 0)]
     for name, present in data.presence.items():

@@ -22,7 +22,9 @@ def bundle(folder: Path, start: int = START) -> NamedDataset:
     """Two users of the whole time, one who comes late; item 14 comes last."""
     rows = [(1, 10, 0), (1, 11, 10), (1, 12, 20), (1, 13, 30), (1, 14, 95)]
     rows += [(2, 11, 5), (2, 10, 15), (2, 13, 60), (2, 12, 92), (3, 11, 81), (3, 10, 93), (3, 12, 97)]
-    events = pl.DataFrame([(u, i, start + t) for u, i, t in rows], schema=["user_id", "item_id", "timestamp"], orient="row")
+    events = pl.DataFrame(
+        [(u, i, start + t) for u, i, t in rows], schema=["user_id", "item_id", "timestamp"], orient="row"
+    )
     return read_bundle(bundles.write(folder / f"toy{start}", events), DataConfig())
 
 
@@ -63,7 +65,9 @@ def many(tmp_path: Path) -> NamedDataset:
         rows += [(user, int(item), int(time)) for item, time in zip(rng.permutation(12), times, strict=True)]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     items = pl.DataFrame({"item_id": list(range(12)), "title": [str(n) for n in range(12)]})
-    items = items.with_columns(text=pl.col("title"), image=pl.lit(None, pl.String), categories=pl.lit(None, pl.List(str)))
+    items = items.with_columns(
+        text=pl.col("title"), image=pl.lit(None, pl.String), categories=pl.lit(None, pl.List(str))
+    )
     return read_bundle(bundles.write(tmp_path / "many", events, items, {}), DataConfig())
 
 
@@ -89,7 +93,7 @@ def test_many_targets_are_drawn_by_a_seed(many: NamedDataset, monkeypatch: pytes
 def test_positions_are_refused_in_words(tmp_path: Path) -> None:
     data = bundle(tmp_path, 0)
     for use in (split_by_time, later_events):
-        with pytest.raises(ValueError, match="only positions .* choose data with timestamps in seconds"):
+        with pytest.raises(ValueError, match=r"only positions .* choose data with timestamps in seconds"):
             use(data)
 
 
