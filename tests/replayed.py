@@ -29,10 +29,10 @@ def config(**changes: object) -> Config:
     return run_config(0, EvaluationConfig(early_users=20), **({"uniqueness": "nearest"} | changes))
 
 
-def learner(policy: str, folder: Path, tokens: bool = True) -> SequenceLearner:
+def learner(policy: str, folder: Path, tokens: bool = True, start: Path | None = None) -> SequenceLearner:
+    """`bbqrec` or SASRec; policies with the same `start` share the first training."""
     if tokens:
-        return TokenLearner(
-            policy, config(r_output="both", r_features=True, r_score_reweight=True), folder / "s", folder
-        )
+        settings = config(r_output="both", r_features=True, r_score_reweight=True)
+        return TokenLearner(policy, settings, start or folder / "start", folder)
     plain = config(r_output="items", r_score_reweight=False, r_seen_offset=False, r_reweight=False)
-    return SequenceLearner(policy, plain, folder / "s", folder)
+    return SequenceLearner(policy, plain, start or folder / "start", folder)

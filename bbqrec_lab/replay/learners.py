@@ -114,7 +114,10 @@ class SequenceLearner:
 
     def scores(self, stream: Stream, start: int, stop: int) -> Float[Tensor, "B rows"]:
         """Scores of the items before each event that a list is asked for, (B, known + 1)."""
-        history = stream.histories(asked_between(stream, start, stop), self.known, self.frozen)
+        asked = asked_between(stream, start, stop)
+        if not len(asked):
+            return torch.zeros(0, self.known + 1)
+        history = stream.histories(asked, self.known, self.frozen)
         found = self.scorer.scores(history, np.arange(len(history.offsets) - 1))
         return popular_first(found, history, self.counts)
 

@@ -26,6 +26,7 @@ from bbqrec_lab.settings import DataConfig
 from bbqrec_lab.store import Store, load_arrays, save_arrays
 
 COMPARED = ("popularity", "item-knn", "markov", "sasrec", "bbqrec")  # under both splits
+FEWEST = 1000  # events of data that are replayed
 SPLITS = ("leave-one-out", "one moment for all")
 CODE = ("bbqrec_lab.replay.learners", "bbqrec_lab.baselines.counting", "bbqrec_core.metrics")
 
@@ -77,6 +78,10 @@ def data_of_time(data: NamedDataset, preset: str, store: Store, planted_truth: b
         return drift_data(preset, store), why
     try:
         need_global_time(data)
+        if len(data.timestamps) < FEWEST:
+            raise ValueError(
+                f"{data.name} has {len(data.timestamps)} events, fewer than the {FEWEST} that a replay needs"
+            )
         split_by_time(data)
         stream_of(data, preset).known_before(0)
     except ValueError as error:

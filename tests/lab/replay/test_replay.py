@@ -1,5 +1,6 @@
 """The replay: nothing from the future, batches as one by one, counts that grow as if counted anew, renamed tokens."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +58,17 @@ def test_a_history_is_what_the_user_did_before_and_the_catalogue_has(stream: Str
     assert frozen.items[: frozen.offsets[1]].tolist() == stream.items(np.array(early)).tolist()
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("tokens", [True, False])
+@pytest.mark.parametrize(
+    ("policy", "tokens"), [*((policy, True) for policy in POLICIES), ("history", False), ("updates", False)]
+)
 def test_batches_give_the_lists_of_one_by_one(stream: Stream, tmp_path: Path, policy: str, tokens: bool) -> None:
-    if not tokens and policy not in rounds.WITHOUT_CONTENT:
-        pytest.skip("SASRec has no place for new items")
-    found = [replay(stream, learner(policy, tmp_path / str(batch), tokens), batch) for batch in (256, 1)]
+    few = replace(stream, asked=stream.asked & (np.arange(len(stream.asked)) % 4 == 0))  # batches of one may be empty
+    found = [replay(few, learner(policy, tmp_path / "once", tokens), batch) for batch in (256, 1)]
     (places, ranks, *_), (again, single, *_) = found
     assert (places == again).all()
-    assert len(places) == stream.bounds[-1] - stream.bounds[0]
-    assert (ranks.greater == single.greater).mean() > 0.99  # rounding may exchange two items of almost equal score
-    assert (ranks.top[:, 0] == single.top[:, 0]).mean() > 0.99
+    assert len(places) == few.asked[stream.bounds[0] :].sum()
+    assert (ranks.greater == single.greater).mean() > 0.95  # rounding may exchange two items of almost equal score
+    assert (ranks.top[:, 0] == single.top[:, 0]).mean() > 0.95
 
 
 @pytest.mark.parametrize("policy", rounds.WITHOUT_TRAINING)
@@ -81,7 +82,7 @@ def test_counts_in_batches_are_those_of_one_by_one(stream: Stream, policy: str, 
 def test_only_policies_that_know_new_items_recommend_them(stream: Stream, tmp_path: Path) -> None:
     new = {}
     for policy in ("history", "new items"):
-        places, ranks, *_ = replay(stream, learner(policy, tmp_path / policy))
+        places, ranks, *_ = replay(stream, learner(policy, tmp_path / policy, start=tmp_path / "start"))
         joined = stream.joined[stream.items(places)]
         new[policy] = ranks.ties[joined > 0], ranks.ties[joined == 0]
     assert (new["history"][0] == 0).all()
@@ -102,7 +103,7 @@ def test_a_policy_that_learns_nothing_ignores_what_happens(stream: Stream, tmp_p
 def test_updates_change_the_model_and_retraining_keeps_the_tokens(stream: Stream, tmp_path: Path) -> None:
     before = {}
     for policy in ("new items", "updates", "retrained", "remade"):
-        model = learner(policy, tmp_path / policy)
+        model = learner(policy, tmp_path / policy, start=tmp_path / "start")
         for period in range(PERIODS):
             model.begin(stream, period)
         before[policy] = model
