@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bbqrec_core import PrefixTree, SemanticIds, Tokenized, metrics
@@ -234,6 +234,16 @@ def narrow_beam_agrees(models: dict[str, Beam], asked: Int[Tensor, "B T"]) -> fl
     return float((narrow == exact).to(torch.float64).mean())
 
 
+def lists_of_new_users(kinds: dict[str, Bool[np.ndarray, "Q"]]) -> float:
+    """09-2: share of the lists whose user had no event before the start of the replay."""
+    return float((kinds["new user"] | kinds["both new"]).mean())
+
+
+def furthest_ahead(ahead: Float[np.ndarray, "Q"], period: Int[np.ndarray, "Q"]) -> int:
+    """09-3: the period with the largest mean difference; the first of equal ones."""
+    return int(np.argmax([ahead[period == p].mean() for p in range(int(period.max()) + 1)]))
+
+
 def prefixes_in_use(ids: SemanticIds) -> int:
     """10-2: number of different prefixes of the IDs, of all lengths."""
     return sum(len(np.unique(ids.code_ids[1:, : length + 1], axis=0)) for length in range(ids.sid_len))
@@ -260,6 +270,7 @@ BY_HAND: dict[str, Hashed] = {
     "07-1": Hashed(("63725bdac5a3", "8ff8d98853dc", "a4b7fe4a7eca")),
     "08-1": Hashed(("004c10539d20",)),
     "08-2": Hashed(("e605ec97f640", "460e8be25156", "b823ebf54526")),
+    "09-1": Hashed(("4754991e039a", "3bf03afe15c4")),
     "10-1": Hashed(("b125ea717282",), 2),
 }
 
@@ -280,6 +291,8 @@ COMPUTED: dict[str, tuple[Callable[..., Answer], float]] = {  # function, allowe
     "07-2": (siblings_and_below, 0),
     "07-3": (nearest_share_first_code, 6e-3),
     "08-3": (narrow_beam_agrees, 6e-3),
+    "09-2": (lists_of_new_users, 6e-3),
+    "09-3": (furthest_ahead, 0),
     "10-2": (prefixes_in_use, 0),
     "10-3": (without_common_word, 6e-3),
 }

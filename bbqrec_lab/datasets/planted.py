@@ -4,6 +4,8 @@ Each item belongs to a leaf of a tree. A user walks over the leaves in one of a 
 branches around the top level of the tree and permutes the lower digits of the path. So one item shows where the user
 is, but only several items show where the user goes. The appearance of an item also depends on nuisance factors, one
 per modality, which the walk ignores.
+
+With `drift`, the world changes at one moment: some leaves appear, some die, and on some the users change their mind.
 """
 
 import json
@@ -20,6 +22,9 @@ from bbqrec_lab.datasets.reading import NamedDataset
 FOLLOW, SIBLING, JUMP = 0.8, 0.12, 0.08  # chances: the next leaf of the mood, a leaf below its parent, any leaf
 KEEP_MOOD = 0.97  # chance to keep the mood at a step; otherwise a mood is drawn uniformly
 SHORTEST = 5  # events of the shortest history
+FATES = ("stays", "appears", "dies", "changes")  # of a leaf at the moment of the drift
+BEGIN = 1_600_000_000  # Unix seconds: no event is earlier
+SPAN = 100 * 86_400  # seconds of the whole time with a drift; users are there all the time
 FEATURE_NOISE = 0.3  # norm of an item's own noise in direct features; behaviour and nuisance together have norm 1
 
 
@@ -38,6 +43,9 @@ class PlantedConfig:
         text_signal, image_signal: energy of behaviour over energy of nuisance, > 0. Exact for direct features; in
             rendered items it is the ratio of behaviour words to nuisance words and of shape area to background area.
         missing: share of items without text, and, independently, without image, in [0, 1).
+        drift: moment at which the world changes, as a share of the whole time in [0, 1); 0 is never. A sixth of the
+            leaves (at least one each) appears then: their items have no event before it. Another sixth dies: their
+            items have no event after it. On a third sixth users change their mind: they go on to another branch.
         features: "rendered" (texts and pictures, for encoders) or "direct" (also features/*.npy, no encoder needed).
         seed: of all random draws.
     Raises: ValueError naming the field and the value received.
@@ -53,6 +61,7 @@ class PlantedConfig:
     text_signal: float = 1.0
     image_signal: float = 1.0
     missing: float = 0.1
+    drift: float = 0.0
     features: str = "rendered"
     seed: int = 0
 
@@ -72,10 +81,13 @@ class PlantedConfig:
             "text_signal": (1e-6, 1e6),
             "image_signal": (1e-6, 1e6),
             "missing": (0, 0.99),
+            "drift": (0, 0.99),
         }
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie between {low} and {high}, got {getattr(self, name)}")
+        if self.drift and self.leaves < len(FATES):
+            raise ValueError(f"drift needs at least {len(FATES)} leaves, got branching={self.branching}")
         if self.features not in ("rendered", "direct"):
             raise ValueError(f"features must be 'rendered' or 'direct', got {self.features!r}")
 
@@ -84,12 +96,18 @@ class PlantedConfig:
         """Number of leaves of the behaviour tree."""
         return int(np.prod(self.branching))
 
+    @property
+    def moment(self) -> int:
+        """When the drift happens, in Unix seconds."""
+        return BEGIN + round(self.drift * SPAN)
+
 
 def write_planted(path: str | Path, config: PlantedConfig) -> Path:
     """Write the bundle and its known truth into the new folder `path`.
 
     The truth is `truth.parquet` (one row per item: path in the tree, leaf, nuisance of each modality, popularity
-    weight) and `truth.json` (the configuration and the leaf-to-leaf map of every mood).
+    weight; with a drift its fate, an index of `FATES`) and `truth.json` (the configuration and the leaf-to-leaf map of
+    every mood; with a drift also the moment and the maps after it).
 
     Returns: `path`.
     Raises: ValueError if `path` exists and is not empty.
@@ -104,6 +122,8 @@ def write_planted(path: str | Path, config: PlantedConfig) -> Path:
     items.write_parquet(path / "items.parquet")
     truth.write_parquet(path / "truth.parquet")
     note = {"config": asdict(config), "next_leaf": maps.tolist()}
+    if config.drift:
+        note |= {"moment": config.moment, "next_leaf_after": _changed(config, maps).tolist()}
     (path / "truth.json").write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     return path
 
@@ -126,11 +146,13 @@ def oracle_scores(path: str | Path, data: NamedDataset, part: str) -> Float[np.n
 
     Args: part: "valid" or "test", as in `Dataset.history`.
     Returns: probabilities; each row sums to 1, column 0 is 0.
-    Raises: ValueError if `path` has no truth for `data`.
+    Raises: ValueError if `path` has no truth for `data`, or if it has a drift.
     """
     truth = _truth_of(path, data)
     note = json.loads((Path(path) / "truth.json").read_text(encoding="utf-8"))
     config = PlantedConfig(**{**note["config"], "branching": tuple(note["config"]["branching"])})
+    if config.drift:
+        raise ValueError(f"the oracle knows one world, and that of {path} changes: choose planted data without drift")
     step = _transitions(config, np.array(note["next_leaf"]))
     leaf, weight = truth["leaf"].to_numpy(), truth["weight"].to_numpy()
     history = data.history(part)
@@ -189,7 +211,26 @@ def _draw_truth(config: PlantedConfig) -> tuple[pl.DataFrame, Int[np.ndarray, "m
         for level in range(1, len(config.branching)):
             moved[level] = rng.permutation(config.branching[level])[paths[level]]
         maps.append(np.ravel_multi_index(tuple(moved), config.branching))
+    if config.drift:
+        columns["fate"] = fates(config)[leaf]
     return pl.DataFrame(columns), np.array(maps)
+
+
+def fates(config: PlantedConfig) -> Int[np.ndarray, " leaves"]:
+    """What the drift does to each leaf, as an index of `FATES`; all stay without a drift."""
+    found = np.zeros(config.leaves, int)
+    if config.drift:
+        order = np.random.default_rng([config.seed, 4]).permutation(config.leaves)
+        share = max(config.leaves // 6, 1)
+        for fate in range(1, len(FATES)):
+            found[order[(fate - 1) * share : fate * share]] = fate
+    return found
+
+
+def _changed(config: PlantedConfig, maps: Int[np.ndarray, "moods leaves"]) -> Int[np.ndarray, "moods leaves"]:
+    """The maps after the drift: on leaves that change, the next leaf is in the branch opposite to the one before."""
+    half = config.branching[0] // 2 * (config.leaves // config.branching[0])
+    return np.where(fates(config) == FATES.index("changes"), (maps + half) % config.leaves, maps)
 
 
 def _transitions(config: PlantedConfig, maps: Int[np.ndarray, "moods leaves"]) -> Float[np.ndarray, "states states"]:
@@ -233,26 +274,40 @@ def _draw_interactions(
 ) -> pl.DataFrame:
     """Walk all users in parallel and return the interaction table, oldest first per user."""
     rng = np.random.default_rng([config.seed, 2])
-    step = _transitions(config, maps)
     leaf, weight = truth["leaf"].to_numpy(), truth["weight"].to_numpy()
     spare = rng.exponential(config.length - SHORTEST, config.users).astype(int)
-    lengths = np.minimum(SHORTEST + spare, min(4 * config.length, config.items))
-    state = rng.integers(0, len(step), config.users)
+    alive = np.stack([fates(config) != FATES.index(gone) for gone in ("appears", "dies")])[:, leaf]  # before, after
+    lengths = np.minimum(SHORTEST + spare, min(4 * config.length, alive.all(0).sum()))
+    worlds = [_transitions(config, maps), _transitions(config, _changed(config, maps))]
+    state = rng.integers(0, len(worlds[0]), config.users)
     unseen = np.ones((config.users, config.items), dtype=bool)
     chosen = np.zeros((config.users, lengths.max()), dtype=np.int64)
+    times = _spread_times(config, lengths) if config.drift else None
     rows = np.arange(config.users)
     for t in range(lengths.max()):
-        within, anywhere = _emissions(config, leaf, weight, unseen)
+        after = np.zeros(config.users, int) if times is None else (times[:, t] >= config.moment).astype(int)
+        within, anywhere = _emissions(config, leaf, weight, unseen & alive[after])
         here = within * (leaf == (state % config.leaves)[:, None])
         free = (rng.random(config.users) < config.noise) | (here.sum(1) == 0)
         chosen[:, t] = _pick(rng, np.where(free[:, None], anywhere, here))
         unseen[rows, chosen[:, t]] = False
-        state = _pick(rng, step[state])
+        step = worlds[0][state] if times is None else np.where(after[:, None], worlds[1][state], worlds[0][state])
+        state = _pick(rng, step)
     kept = np.arange(lengths.max()) < lengths[:, None]
-    gaps = rng.integers(60, 86_400, chosen.shape).cumsum(1) + rng.integers(0, 10**7, (config.users, 1))
+    if times is None:
+        gaps = rng.integers(60, 86_400, chosen.shape).cumsum(1) + rng.integers(0, 10**7, (config.users, 1))
+        times = BEGIN + gaps
     user, _ = np.nonzero(kept)
     table = {"user_id": [f"u{u:05d}" for u in user], "item_id": truth["item_id"].to_numpy()[chosen[kept]]}
-    return pl.DataFrame(table | {"timestamp": 1_600_000_000 + gaps[kept]})
+    return pl.DataFrame(table | {"timestamp": times[kept]})
+
+
+def _spread_times(config: PlantedConfig, lengths: Int[np.ndarray, " U"]) -> Int[np.ndarray, "U T"]:
+    """Times of events with a drift: of each user's events over the whole time, ascending; entries behind are late."""
+    rng = np.random.default_rng([config.seed, 5])
+    drawn = rng.integers(0, SPAN, (config.users, lengths.max()))
+    drawn[np.arange(lengths.max()) >= lengths[:, None]] = SPAN
+    return BEGIN + np.sort(drawn, axis=1)
 
 
 def _draw_items(path: Path, config: PlantedConfig, truth: pl.DataFrame) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from .data import (
     split,
     time_gaps,
 )
+from .over_time import cost_and_quality, future_shares, paired_splits, period_curves
 from .results import (
     hit_shares,
     intervals,
@@ -87,6 +88,8 @@ __all__ = [
     "code_maps",
     "code_use",
     "coloured_maps",
+    "cost_and_quality",
+    "future_shares",
     "genres",
     "heat_maps",
     "highlight",
@@ -102,7 +105,9 @@ __all__ = [
     "look",
     "looks",
     "numbering",
+    "paired_splits",
     "panels",
+    "period_curves",
     "phase",
     "picture",
     "prefix_tree",

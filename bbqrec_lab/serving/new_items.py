@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save
+from torch import Tensor
 
-from bbqrec_core import SemanticIds
+from bbqrec_core import Dataset, SemanticIds
 from bbqrec_core.tokenizer.fit import all_parts
 from bbqrec_lab.baselines.tokenizers import fit_numbered, join_modalities
 from bbqrec_lab.baselines.variant_tokenizer import VariantTokenizer, tokenizer_maker
@@ -89,30 +90,17 @@ class Scale:
         return ((values - self.mean) / self.deviation).astype(np.float32)
 
 
-class ItemEncoder:
-    """Encodes new items of one run: frozen encoders, the scaling of features, stage 1.
+class FeatureEncoder:
+    """Encodes new items by their scaled features, with a stage 1 that has been trained.
 
-    The encoders of stage 1 are no part of a run, so the first call trains stage 1 again, with the settings and the seed
-    of the run, and keeps its weights in the store beside the run. It must give the IDs of the run.
-
-    Args: directory: of a finished run. ids: its IDs.
-    Raises: ValueError with the reason if this run cannot take new items.
+    Args: model: from `one_row`. config: its settings, with resolved signals. ids: that it gave. data: of its catalogue.
+        similarity: the vectors that the recommender compares (`VariantRecommenderConfig.similarity`).
     """
 
-    def __init__(self, directory: Path, ids: SemanticIds | None) -> None:
-        notes = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        self.settings, self.uniqueness = notes["config"]["recommender"], notes["config"]["tokenizer"]["uniqueness"]
-        _need_learned(notes)
-        options = DataConfig(**notes["config"]["data"])
-        bundle = _read_data(directory, options)
-        self.run = _frozen_encoders(bundle, options)
-        raw = features.encode(bundle, cache_dir(), options.modalities, options.text_encoder)
-        scaled = {name: features.scale(array, raw.presence[name]) for name, array in raw.features.items()}
-        data = replace(raw, features=scaled)
-        self.ids = ids
-        self.scales = {name: Scale.of(array, raw.presence[name]) for name, array in raw.features.items()}
-        self.config = VariantTokenizerConfig(**notes["config"]["tokenizer"])
-        self.model = _load_stage_one(directory, data, self.config, ids)
+    def __init__(
+        self, model: VariantTokenizer, config: VariantTokenizerConfig, ids: SemanticIds, data: Dataset, similarity: str
+    ) -> None:
+        self.model, self.config, self.ids, self.similarity = model, config, ids, similarity
         self.centres, self.catalogue = _contents(data)
 
     @property
@@ -120,57 +108,32 @@ class ItemEncoder:
         """The modalities that a new item needs at least one of."""
         return self.config.signals
 
-    def encode(
-        self, item: ItemContent, codes: Int[np.ndarray, "N sid_len"], contents: list[Float[np.ndarray, "d"]]
+    def encode_features(
+        self,
+        found: Mapping[str, Float[np.ndarray, "_"]],
+        codes: Int[np.ndarray, "N sid_len"],
+        contents: list[Float[np.ndarray, "d"]],
     ) -> tuple[NewItem, Float[np.ndarray, "d"]]:
         """The ID of an item and what the model needs of it, and its vector of content.
 
-        Args: codes: IDs that are taken, row 0 is padding. contents: vectors of content of new items before it.
-        Raises: ContentError for content that cannot be read, or is of no modality of this run.
+        Args: found: scaled features by modality; without any, it gets the code of an item without signals. codes: IDs
+            that are taken, row 0 is padding. contents: vectors of content of new items before it.
         """
-        found = {name: self.scales[name](values) for name, values in self._features(item).items()}
-        used = [name for name in self.modalities if name in found]
-        if not used:
-            told = ", ".join(map(self._way, self.modalities))
-            raise ContentError(f"nothing to encode item {item.item_id!r} by", f"give at least one of: {told}")
         raw, residual, signal_codes, vectors, behaviour, present = self._stage_one(found)
         code = self._free(raw, residual, codes)
-        if self.settings["similarity"] == "signals":
+        if self.similarity == "signals":
             vectors = behaviour
-        elif self.settings["similarity"] == "features":
+        elif self.similarity == "features":
             signal_codes, vectors, present = self._compared_features(found)
         content = self._content(found)
         everyone = np.concatenate([self.catalogue, *(vector[None] for vector in contents)])
         return NewItem(code, raw, signal_codes, vectors, present, everyone @ content), content
 
-    def _way(self, name: str) -> str:
-        """How a client can give a modality."""
-        own = {"text": "title or text", "image": "picture"}.get(name) if name in self.run else None
-        width = len(self.scales[name].mean)
-        return f"{own} (or {width} numbers in vectors.{name})" if own else f"{width} numbers in vectors.{name}"
-
-    def _features(self, item: ItemContent) -> dict[str, Float[np.ndarray, "d"]]:
-        """Unscaled features by modality: given ones, and those of texts and pictures where the dataset encodes them."""
-        found = {name: self._given(name, values) for name, values in item.vectors.items()}
-        read = {"text": _text_of(item), "image": item.picture}
-        for name, value in read.items():
-            if value and name in self.run and name not in found:
-                found[name] = self.run[name](value)
-        return found
-
-    def _given(self, name: str, values: tuple[float, ...]) -> Float[np.ndarray, "d"]:
-        if name not in self.scales:
-            raise ContentError(f"no modality {name!r}", f"choose from {', '.join(self.scales)}")
-        width, array = len(self.scales[name].mean), np.asarray(values, np.float32)
-        if array.shape != (width,) or not np.isfinite(array).all():
-            raise ContentError(f"vectors.{name} has {array.size} numbers", f"give {width} finite numbers")
-        return array
-
     @torch.no_grad()
     def _stage_one(self, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
         """Of one item: raw code, input of the last level, codes and quantized vectors of signals, signals, presence."""
         model = self.model
-        tables = {name: torch.zeros(len(self.scales[name].mean)) for name in self.modalities}
+        tables = {name: torch.zeros(len(self.centres[name])) for name in self.modalities}
         tables |= {name: torch.from_numpy(found[name]) for name in self.modalities if name in found}
         present = [name in found for name in self.modalities]
         if self.config.joined and len(self.modalities) > 1:
@@ -191,7 +154,7 @@ class ItemEncoder:
     ) -> Int[np.ndarray, "sid_len"]:
         """An ID that no item has, if the IDs are repaired and the prefix has a free code; known items keep theirs."""
         longer = codes.shape[1] > len(raw)  # by TIGER's extra code
-        if self.uniqueness == "none" and not longer:
+        if self.config.uniqueness == "none" and not longer:
             return raw
         prefix = raw if longer else raw[:-1]
         below = codes[1:][(codes[1:, : len(prefix)] == prefix).all(1), len(prefix)]
@@ -218,6 +181,68 @@ class ItemEncoder:
             values = torch.from_numpy(found[name] - centre) if name in found else torch.zeros(len(centre))
             parts.append(F.normalize(values, dim=0))
         return F.normalize(torch.cat(parts), dim=0).numpy() if parts else np.zeros(0, np.float32)
+
+
+class ItemEncoder(FeatureEncoder):
+    """Encodes new items of one run: frozen encoders, the scaling of features, stage 1.
+
+    The encoders of stage 1 are no part of a run, so the first call trains stage 1 again, with the settings and the seed
+    of the run, and keeps its weights in the store beside the run. It must give the IDs of the run.
+
+    Args: directory: of a finished run. ids: its IDs.
+    Raises: ValueError with the reason if this run cannot take new items.
+    """
+
+    def __init__(self, directory: Path, ids: SemanticIds | None) -> None:
+        notes = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        _need_learned(notes)
+        options = DataConfig(**notes["config"]["data"])
+        bundle = _read_data(directory, options)
+        self.run = _frozen_encoders(bundle, options)
+        raw = features.encode(bundle, cache_dir(), options.modalities, options.text_encoder)
+        scaled = {name: features.scale(array, raw.presence[name]) for name, array in raw.features.items()}
+        data = replace(raw, features=scaled)
+        self.scales = {name: Scale.of(array, raw.presence[name]) for name, array in raw.features.items()}
+        config = VariantTokenizerConfig(**notes["config"]["tokenizer"])
+        model = _load_stage_one(directory, data, config, ids)
+        super().__init__(model, config, ids, data, notes["config"]["recommender"]["similarity"])
+
+    def encode(
+        self, item: ItemContent, codes: Int[np.ndarray, "N sid_len"], contents: list[Float[np.ndarray, "d"]]
+    ) -> tuple[NewItem, Float[np.ndarray, "d"]]:
+        """As `encode_features`, for what a client knows of an item.
+
+        Raises: ContentError for content that cannot be read, or is of no modality of this run.
+        """
+        found = {name: self.scales[name](values) for name, values in self._features(item).items()}
+        used = [name for name in self.modalities if name in found]
+        if not used:
+            told = ", ".join(map(self._way, self.modalities))
+            raise ContentError(f"nothing to encode item {item.item_id!r} by", f"give at least one of: {told}")
+        return self.encode_features(found, codes, contents)
+
+    def _way(self, name: str) -> str:
+        """How a client can give a modality."""
+        own = {"text": "title or text", "image": "picture"}.get(name) if name in self.run else None
+        width = len(self.scales[name].mean)
+        return f"{own} (or {width} numbers in vectors.{name})" if own else f"{width} numbers in vectors.{name}"
+
+    def _features(self, item: ItemContent) -> dict[str, Float[np.ndarray, "d"]]:
+        """Unscaled features by modality: given ones, and those of texts and pictures where the dataset encodes them."""
+        found = {name: self._given(name, values) for name, values in item.vectors.items()}
+        read = {"text": _text_of(item), "image": item.picture}
+        for name, value in read.items():
+            if value and name in self.run and name not in found:
+                found[name] = self.run[name](value)
+        return found
+
+    def _given(self, name: str, values: tuple[float, ...]) -> Float[np.ndarray, "d"]:
+        if name not in self.scales:
+            raise ContentError(f"no modality {name!r}", f"choose from {', '.join(self.scales)}")
+        width, array = len(self.scales[name].mean), np.asarray(values, np.float32)
+        if array.shape != (width,) or not np.isfinite(array).all():
+            raise ContentError(f"vectors.{name} has {array.size} numbers", f"give {width} finite numbers")
+        return array
 
 
 def _need_learned(notes: Mapping[str, object]) -> None:
@@ -259,10 +284,15 @@ def _load_stage_one(
     key = {name: run[name] for name in KEYED} | {"code": code_hash(*TOKENIZER_CODE)}
     make = _trainer(data, config, run["seed"], ids)
     state = load_file(Store(directory.parent).get("encoder", key, make) / "model.safetensors")
+    return one_row(state, data, config)
+
+
+def one_row(state: dict[str, Tensor], data: Dataset, config: VariantTokenizerConfig) -> VariantTokenizer:
+    """The model of stage 1 with trained weights and one row of features, for one new item."""
     if config.joined and len(config.signals) > 1:
         data, config = join_modalities(data, config)
     if "id_signal.weight" in state:
-        state["id_signal.weight"] = state["id_signal.weight"][:2]
+        state = state | {"id_signal.weight": state["id_signal.weight"][:2]}
     names = {f"modality_{number}": name for number, name in enumerate(config.signals)}
     empty = {key: torch.zeros(2, data.features[name].shape[1]) for key, name in names.items()}
     there = {key: torch.zeros(2, dtype=torch.bool) for key in names}
@@ -298,7 +328,7 @@ def _trainer(data: NamedDataset, config: VariantTokenizerConfig, seed: int, ids:
     return train
 
 
-def _contents(data: NamedDataset) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "rows d"]]:
+def _contents(data: Dataset) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "rows d"]]:
     """By modality the mean that `score_bias.compare_content` subtracts, and its vectors of all rows."""
     centres, parts = {}, [torch.zeros(data.n_items + 1, 0)]
     for name, present in data.presence.items():

@@ -23,6 +23,7 @@ BY_HAND = {  # worked out here once more, each with its rounding
     "07-1": [3, 2, 4],
     "08-1": 1 + 4 + 10 + 10,
     "08-2": [5, 4, 3],
+    "09-1": [60, 20],
     "10-1": 0.75,
 }
 

@@ -115,6 +115,7 @@ def test_papermill_sees_every_parameter(path: Path) -> None:
 
 def test_the_suite_is_there_to_be_held() -> None:
     assert [path.name[:2] for path in NOTEBOOKS][:9] == ["00", "01", "02", "03", "04", "05", "06", "07", "08"]
+    assert "09_keeping_up_with_time.ipynb" in [path.name for path in NOTEBOOKS]
 
 
 def exercises(path: Path, call: str) -> tuple[list[str], list[str]]:

@@ -33,6 +33,7 @@ LAB_FLOORS = (  # lowest first; rooms of one floor do not know each other
     ("notebook",),
     ("speed", "widgets", "suite"),
     ("serving",),
+    ("replay",),
     ("cli",),
     ("__main__",),
 )

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bbqrec_lab.datasets.planted import (
+    FATES,
     FOLLOW,
     JUMP,
     KEEP_MOOD,
@@ -60,6 +61,7 @@ def test_same_configuration_gives_the_same_bytes(tiny, tmp_path):
         ("image_signal", 3.0, "features/image.npy"),
         ("missing", 0.5, "items.parquet"),
         ("features", "rendered", "features/text.npy"),
+        ("drift", 0.5, "interactions.parquet"),
         ("seed", 1, "interactions.parquet"),
     ],
 )
@@ -81,6 +83,7 @@ def test_every_knob_changes_the_data(tiny, tmp_path, field, value, file):
         ("nuisances", 7),
         ("text_signal", 0.0),
         ("missing", 1.0),
+        ("drift", 1.0),
         ("features", "none"),
     ],
 )
@@ -292,3 +295,65 @@ def test_no_ranking_beats_the_oracle_and_one_step_of_history_is_not_enough(tmp_p
     popularity = recall(np.tile(data.train_counts().astype(float), (400, 1)))
     # measured: popularity 0.19, one step 0.42, oracle 0.63; the standard error is 0.025
     assert recall(scores) > markov + 0.1 > popularity + 0.2
+
+
+DRIFT = replace(WALK, branching=(4, 3), drift=0.6, length=30)
+
+
+@pytest.fixture(scope="module")
+def drift(tmp_path_factory):
+    """Events in order with the leaf and its fate before and after the moment, and the note of the truth."""
+    folder = write_planted(tmp_path_factory.mktemp("drift") / "b", DRIFT)
+    note = json.loads((folder / "truth.json").read_text())
+    truth = pl.read_parquet(folder / "truth.parquet").select("item_id", "leaf", "fate")
+    events = pl.read_parquet(folder / "interactions.parquet").join(truth, on="item_id", maintain_order="left")
+    return folder, events.with_columns(after=pl.col("timestamp") >= note["moment"]), note
+
+
+def test_leaves_appear_and_die_at_the_moment_of_the_drift(drift):
+    _, events, note = drift
+    assert note["moment"] == DRIFT.moment
+    shares = {
+        name: events.filter(pl.col("fate") == code).group_by("after").len().sort("after").to_dicts()
+        for code, name in enumerate(FATES)
+    }
+    assert [row["after"] for row in shares["appears"]] == [True]
+    assert [row["after"] for row in shares["dies"]] == [False]
+    assert [row["after"] for row in shares["stays"]] == [row["after"] for row in shares["changes"]] == [False, True]
+    assert events["timestamp"].is_between(DRIFT.moment - 60 * 86_400, DRIFT.moment + 40 * 86_400).all()
+
+
+def test_users_change_their_mind_on_the_leaves_that_say_so(drift):
+    _, events, note = drift
+    steps = events.with_columns(
+        then=pl.col("leaf").shift(-1).over("user_id"), late=pl.col("after").shift(-1).over("user_id")
+    )
+    steps = steps.drop_nulls("then").filter(pl.col("after") == pl.col("late"))
+    maps = np.array([note["next_leaf"][0], note["next_leaf_after"][0]])
+    leaf, then, late = (steps[name].to_numpy() for name in ("leaf", "then", "late"))
+    follows = {
+        (fate, when): (then == maps[1][leaf])[(steps["fate"].to_numpy() == code) & (late == when)].mean()
+        for code, fate in enumerate(FATES)
+        for when in (False, True)
+        if fate in ("stays", "changes")
+    }
+    assert (maps[0] != maps[1]).sum() == 2
+    assert follows["changes", True] > 0.4 > 0.2 > follows["changes", False]
+    assert follows["stays", False] > 0.4
+    assert follows["stays", True] > 0.4
+
+
+def test_users_of_a_world_that_changes_are_there_all_the_time(drift):
+    _, events, _ = drift
+    spans = events.group_by("user_id").agg((pl.col("timestamp").max() - pl.col("timestamp").min()).alias("span"))
+    assert spans["span"].median() > 60 * 86_400
+
+
+def test_no_drift_gives_no_fate_and_a_drift_has_no_oracle(walk, drift):
+    assert "fate" not in pl.read_parquet(walk / "truth.parquet").columns
+    data = read_bundle(drift[0], DataConfig())
+    assert set(load_truth(drift[0], data)) >= {"fate", "leaf"}
+    with pytest.raises(ValueError, match="knows one world"):
+        oracle_scores(drift[0], data, "test")
+    with pytest.raises(ValueError, match="at least 4 leaves"):
+        replace(DRIFT, branching=(3,), moods=1)
