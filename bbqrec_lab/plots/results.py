@@ -248,7 +248,7 @@ def seed_points(
     axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
     handles, names = axes[0, 0].get_legend_handles_labels()
     one_each = dict(zip(names, handles, strict=True))
-    fig.legend(one_each.values(), one_each.keys(), loc="outside lower center", ncols=len(one_each))
+    fig.legend(one_each.values(), one_each.keys(), loc="outside lower center", ncols=min(len(one_each), 4))
     return fig
 
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 OK, OPTIONAL, MISSING = "ok", "optional", "MISSING"  # only the last is an error
 INSTALL = "pip install -c constraints.txt -e '.[dev]'"
 EXTRAS = {"dev": INSTALL} | {
-    name: f"pip install -c constraints.txt -e '.[{name}]'" for name in ("text", "serve", "cluster", "object-store")
+    name: f"pip install -c constraints.txt -e '.[{name}]'"
+    for name in ("text", "serve", "cluster", "object-store", "tasks")
 }
 LEAST_DISK, LEAST_MEMORY = 2.0, 3.0  # GB: results of a run with its notebooks; a row of preset quick
 GB = 1e9

@@ -219,7 +219,7 @@ OTHERS = [
         bundles.feature(0, 1, 0),
         lambda data: data.presence["graph"].sum() == 4,
     ),
-    ("rows out of time order", "sort", REVERSED, reported(sorted_rows_older_than_their_user_s_row_before=7)),
+    ("rows out of time order", "sort", REVERSED, reported(rows_out_of_order_in_time_now_sorted=7)),
     ("repeated (user, item) pair", "kept", append((1, 11, 9)), reported(repeated_user_item_pairs=1)),
     ("item without an event", "kept", nothing, lambda data: data.n_items == 5),
     ("no modality", "kept", NO_MODALITY, lambda data: data.features == {} and "no modality" in data.report["notice"]),
