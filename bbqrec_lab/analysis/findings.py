@@ -255,14 +255,17 @@ def code_meaning(code: int, items: int, told: str, kept: Mapping[str, tuple[floa
     """What the items of one first code have in common, and how much of its grouping other tokenizers keep.
 
     Args: items: with this code. told: their words, from `words`. kept: tokenizer -> share of pairs with one first code
-        under a tokenizer that also have one under the other, and by chance, in [0, 1].
+        under a tokenizer that also have one under the other, and by chance, in [0, 1]; NaN where there is no such pair.
     """
     parts = []
     for name, (share, chance) in kept.items():
+        if not np.isfinite([share, chance]).all():
+            continue
         side = {1: "more than", 0: "as much as", -1: "less than"}[_compared(100 * share, 100 * chance, ".1f")]
         parts.append(f"{name} {100 * share:.1f} %, {side} by chance ({100 * chance:.1f} %)")
     other = f" Of the pairs of items with one first code, others keep together: {'; '.join(parts)}." if parts else ""
-    return f"A code means what its items have in common: for first code {code} with {items} items, {told}.{other}"
+    count = f"{items} item{'s' * (items != 1)}"
+    return f"A code means what its items have in common: for first code {code} with {count}, {told}.{other}"
 
 
 def attention_to_alike(rise: Float[np.ndarray, "layers channels H"]) -> str:

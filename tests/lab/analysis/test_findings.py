@@ -188,6 +188,7 @@ def test_a_code_means_its_words_and_what_others_keep() -> None:
     assert told.startswith("A code means what its items have in common: for first code 25 with 10 items, space (7 of")
     assert "up 11.8 %, more than by chance (1.5 %); same 1.5 %, as much as by chance (1.5 %); down 1.0 %, less" in told
     assert findings.code_meaning(1, 2, "none", {}).endswith("with 2 items, none.")
+    assert findings.code_meaning(1, 1, "none", {"alone": (np.nan, np.nan)}).endswith("with 1 item, none.")
 
 
 def test_attention_to_alike_items_is_summed_over_channels_and_counted_by_head() -> None:
