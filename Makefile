@@ -95,7 +95,7 @@ test: $(STAMP) ## the command that CI runs
 	@$(BIN)/ruff format --check . --no-cache || { echo 'make test: the files above are not formatted: run .venv/bin/ruff format .' >&2; exit 1; }
 	@echo 'bbqrec: 2 of 3, unit tests (5 to 8 minutes)' >&2
 	@$(UNIT)
-	@echo 'bbqrec: 3 of 3, all notebooks on planted data and on odd bundles (15 to 20 minutes)' >&2
+	@echo 'bbqrec: 3 of 3, all notebooks on planted data and on odd bundles (about 35 minutes)' >&2
 	@$(BIN)/python -m pytest -m suite $(ARGS) || { echo 'make test: the notebook tests failed, see above' >&2; exit 1; }
 
 torture: $(STAMP) ## killed, damaged, full, malformed: nothing is lost or silently wrong
