@@ -71,21 +71,25 @@ def size_curves(
     return pl.DataFrame(rows)
 
 
-def size_gains(points: pl.DataFrame) -> tuple[dict[str, float], float]:
-    """Gain of each size on validation, and how far the seeds of one value differ on average.
+def size_gains(points: pl.DataFrame) -> tuple[dict[str, float], float, set[str]]:
+    """Gain of each size on validation, how far the seeds of one value differ on average, and which curves still rise.
 
         gain = largest mean over seeds - mean over seeds of the value of `config`
 
-    Args: points: from `size_curves`. Returns: (label of the size -> gain, mean over values of max - min over seeds).
+    Args: points: from `size_curves`.
+    Returns: label of the size -> gain; mean over values of max - min over seeds; labels of the sizes whose best value
+        is the smallest or the largest one.
     """
     of_value = points.group_by("size", "value", "own", maintain_order=True).agg(
         pl.col("valid").mean(), (pl.col("valid").max() - pl.col("valid").min()).alias("apart")
     )
-    gains = {
-        SIZES[symbol][1]: part["valid"].max() - part.filter("own")["valid"][0]
-        for (symbol,), part in of_value.group_by("size", maintain_order=True)
-    }
-    return gains, float(of_value["apart"].mean())
+    gains, at_end = {}, set()
+    for (symbol,), part in of_value.sort("value").group_by("size", maintain_order=True):
+        label = SIZES[symbol][1]
+        gains[label] = part["valid"].max() - part.filter("own")["valid"][0]
+        if part["valid"].arg_max() in (0, len(part) - 1):
+            at_end.add(label)
+    return gains, float(of_value["apart"].mean()), at_end
 
 
 SMALL = PlantedConfig(users=200, items=120, branching=(4, 3), features="direct", missing=0.0)

@@ -3,7 +3,7 @@
 Words such as *above* and *below* compare numbers as they are printed, so that no sentence contradicts its own digits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -169,6 +169,23 @@ def meaning(asked: pl.DataFrame, control: str = "random-ids") -> str:
     return f"The meaning of the IDs is not clearly worth anything here: {told}, which is open."
 
 
+def winner(asked: pl.DataFrame, means: Shares) -> str:
+    """Which variant has the highest NDCG@10, and whether its distance is clear.
+
+    Args: asked: as `clear`. means: variant -> NDCG@10, with `bbqrec`.
+    """
+    if not any(means.values()):
+        return "No method finds a target."
+    best, mine, found = leaders(means), f"{means['bbqrec']:.4f}", verdicts(asked)
+    if "bbqrec" not in best:
+        first = f"{best[0]} ({means[best[0]]:.4f}) is ahead of bbqrec ({mine})"
+        return f"{first}, clearly." if best[0] in found.worse else f"{first}, but not clearly: no method wins."
+    near = [name for name in found.open if name in means]
+    if near:
+        return f"bbqrec has the highest score ({mine}), but is not clearly ahead of {listed(near)}: no method wins."
+    return f"bbqrec wins: it has the highest score ({mine}) and is clearly ahead of all {len(means) - 1} others."
+
+
 def victory(asked: pl.DataFrame, means: Shares, baselines: Sequence[str]) -> str:
     """By how much `bbqrec` is ahead of the best baseline.
 
@@ -202,7 +219,7 @@ def list_length(short: Shares, long: Shares, lengths: tuple[int, int] = (1, 20))
     told += f"{lengths[0]} and {lengths[1]} items"
     first, last = leaders(few, ".1f"), leaders(many, ".1f")
     tops = [f"{max(part.values()):.1f} %" for part in (few, many)]
-    word = "Yes" if crossed else "No"
+    word = "No" if not crossed else "In part" if set(first) & set(last) else "Yes"
     if first == last:
         return f"{word}: {told}; {_leads(first)} at both lengths ({tops[0]} and {tops[1]} of the targets)."
     both = f"{_leads(first)} at {lengths[0]} ({tops[0]} of the targets), {listed(last)} at {lengths[1]} ({tops[1]})"
@@ -275,13 +292,19 @@ def elsewhere(found: Mapping[str, Shares], name: str = "bbqrec") -> str:
     """The rank of one variant in each of several result tables.
 
     Args: found: title of a table -> (variant -> mean NDCG@10 over seeds). A table without `name`, or with fewer than
-        half of the variants of the longest one, is left out: to lead there says little.
+        half of the variants of the longest one, is left out: to lead there says little. Where `name` leads, variants
+        that are ahead of it in another table and have no row in this one are named.
     """
     half = max(map(len, found.values()), default=0) / 2
     known = {t: means for t, means in found.items() if name in means and any(means.values()) and len(means) >= half}
     if not known:
         return f"No table has a result of {name}."
     ahead = [title for title, means in known.items() if name in leaders(means)]
+    better = {other for means in known.values() for other in means if _order(means[other], means[name], ".4f") > 0}
+    led = [
+        f"{title}{f' (no row of {listed(gone)})' if (gone := sorted(better - {*known[title]})) else ''}"
+        for title in ahead
+    ]
     ranks = listed(
         [
             f"rank {_rank(means, name)} of {len(means)} on {title} ({_leads(leaders(means))})"
@@ -290,11 +313,11 @@ def elsewhere(found: Mapping[str, Shares], name: str = "bbqrec") -> str:
         ]
     )
     if len(known) == 1:
-        return f"The only result table is of this run: {name} {f'leads on {ahead[0]}' if ahead else f'has {ranks}'}."
+        return f"The only result table is of this run: {name} {f'leads on {led[0]}' if led else f'has {ranks}'}."
     if not ahead:
         return f"{name} leads in none of {len(known)} result tables: it has {ranks}."
     rest = "" if len(ahead) == len(known) else f"; it has {ranks}"
-    return f"{name} leads in {len(ahead)} of {len(known)} result tables, on {listed(ahead)}{rest}."
+    return f"{name} leads in {len(ahead)} of {len(known)} result tables, on {listed(led)}{rest}."
 
 
 def who_gains(ours: Shares, theirs: Shares, against: str) -> str:
@@ -311,14 +334,29 @@ def who_gains(ours: Shares, theirs: Shares, against: str) -> str:
     return f"bbqrec is {', '.join(parts)} (means over seeds; no test)."
 
 
-def coverage(cover: Shares, unequal: Shares, others: Sequence[str] = ("popularity", "random-ids")) -> str:
-    """How much of the catalogue `bbqrec` recommends, and how evenly, beside other variants."""
-    mine, gini = cover["bbqrec"], unequal["bbqrec"]
+def coverage(
+    cover: Mapping[str, Sequence[float]],
+    unequal: Mapping[str, Sequence[float]],
+    others: Sequence[str] = ("popularity", "random-ids"),
+) -> str:
+    """How much of the catalogue `bbqrec` recommends, and how evenly, beside other variants.
+
+    Args: cover, unequal: variant -> coverage and Gini in [0, 1] of each seed. Means that differ by no more than the
+        seeds of one of both variants do are told as about equal.
+    """
+
+    def side(found: Mapping[str, Sequence[float]], other: str, words: tuple[str, str, str, str], form: str) -> str:
+        mine, theirs = (100 * np.mean(found[name]) for name in ("bbqrec", other))
+        sign = _order(mine, theirs, form)
+        near = sign and abs(mine - theirs) <= 100 * max(np.ptp(found[name]) for name in ("bbqrec", other))
+        return words[3] if near else words[1 - sign]
+
     parts = []
     for other in others:
-        more = {1: "more than", 0: "as much as", -1: "less than"}[_order(100 * mine, 100 * cover[other], ".1f")]
-        even = {1: "less evenly", 0: "as evenly", -1: "more evenly"}[_order(gini, unequal[other], ".3f")]
-        parts.append(f"{more} {other} ({100 * cover[other]:.1f} %) and {even} ({unequal[other]:.3f})")
+        more = side(cover, other, ("more than", "as much as", "less than", "about as much as"), ".1f")
+        even = side(unequal, other, ("less evenly", "as evenly", "more evenly", "about as evenly"), ".1f")
+        parts.append(f"{more} {other} ({100 * np.mean(cover[other]):.1f} %) and {even} ({np.mean(unequal[other]):.3f})")
+    mine, gini = np.mean(cover["bbqrec"]), np.mean(unequal["bbqrec"])
     return f"bbqrec covers {100 * mine:.1f} % of the catalogue with Gini {gini:.3f}, {', '.join(parts)}."
 
 
@@ -376,25 +414,28 @@ def new_items(of_seeds: Mapping[str, Sequence[float]], targets: int, rival: str,
     for other, what in ((rival, "without backing off"), (control, "with random IDs")):
         side = _order(found[name], found[other], ".2f")
         agree = [_order(one, two, ".2f") == side for one, two in zip(of_seeds[name], of_seeds[other], strict=True)]
-        often = "" if all(agree) else f", in {sum(agree)} of {len(agree)} seeds"
+        often = "" if all(agree) else f"; so in {sum(agree)} of {len(agree)} seeds only"
         parts.append(f"{words[side]} {what} ({found[other]:.2f}{often})")
     best = max(found, key=found.get)
     most = "" if _order(found[best], found[name], ".2f") == 0 else f"; {best} finds the most ({found[best]:.2f})"
     return f"{name} finds {found[name]:.2f} of {targets} new targets, {' and '.join(parts)}{most}."
 
 
-def sizes(gain: Shares, apart: float) -> str:
+def sizes(gain: Shares, apart: float, at_end: Collection[str]) -> str:
     """Which size gains most over its value in the preset, and whether seeds differ by less.
 
     Args: gain: name of the size -> best mean on validation minus that of the preset's value. apart: mean difference of
-        two seeds of one size.
+        two seeds of one size. at_end: sizes whose best value is the smallest or the largest that was tried.
     """
     most = max(gain, key=gain.get)
     if _sign(gain[most], ".3f") <= 0:
         return f"No size that was tried is better than that of the preset; two seeds differ by {apart:.3f} on average."
     beyond = _order(gain[most], apart, ".3f") > 0
     told = "more than" if beyond else "not more than"
+    further = (
+        " Its best value is the last one that was tried, so one beyond it may be better." if most in at_end else ""
+    )
     return (
-        f"The largest gain comes from another {most} ({gain[most]:+.3f}), {told} two seeds of one size differ on "
-        f"average ({apart:.3f})."
+        f"The largest gain comes from changing the {most} ({gain[most]:+.3f}), {told} two seeds of one size differ on "
+        f"average ({apart:.3f}).{further}"
     )

@@ -176,7 +176,9 @@ EXPECTED: dict[str, Expectation] = {
     "esasrec": Expectation(False, "eSASRec is the strongest published form of SASRec"),
     "bsarec": Expectation(True, "a frequency filter smooths separate item vectors, which still share nothing"),
     "hstu": Expectation(False, "HSTU knows the times of events, which bbqrec ignores"),
-    "tiger": Expectation(True, "TIGER's tokenizer uses text and no behaviour"),
+    "tiger": Expectation(
+        True, "its tokenizer knows text alone, its recommender neither item vectors nor counts of pairs"
+    ),
     "tiger-joined": Expectation(True, "joined features are not bound to behaviour"),
     "mql4grec": Expectation(True, "separate codebooks share nothing between modalities"),
     "letter": Expectation(True, "LETTER uses only SASRec's behaviour, in one signal"),

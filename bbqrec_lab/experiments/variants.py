@@ -135,7 +135,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "tiger": Variant(
         "baseline",
-        "plain RQ-VAE on text only (TIGER's tokenizer), same recommender without reweighting",
+        "plain RQ-VAE on text only (TIGER's tokenizer); IDs alone are read and generated, no reweighting",
         overrides=PLAIN_RQVAE | {"tokenizer.signals": ["text"]},
     ),
     "tiger-joined": Variant(

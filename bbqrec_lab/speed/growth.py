@@ -229,7 +229,8 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
     for stage, (name, often, assumed) in wanted.items():
         part = curves.filter(pl.col("axis") == "items", pl.col("stage") == stage)
         longer = 1.0 if stage.endswith("sasrec") else levels / _levels(config, stage)
-        time, held = (_beyond(part.filter(pl.col("cost") == cost), longer) for cost in ("seconds", "bytes"))
+        heavier = 1.0 if stage == "encode vectors" else longer  # vectors fill that memory, whatever the levels
+        time, held = (_beyond(part.filter(cost=cost), by) for cost, by in (("seconds", longer), ("bytes", heavier)))
         more = "" if longer == 1 else f"{levels} levels of {codes} codes"
         hours, assumed = (seconds * often / 3600 for seconds in time), "; ".join(filter(None, (assumed, more)))
         lines.append((name, "hours", *hours, held[1] / 1e9, assumed))
@@ -243,6 +244,16 @@ def at_a_billion(curves: pl.DataFrame, axes: pl.DataFrame, config: Config, data:
     return pl.DataFrame(lines, ["what", "unit", "low", "high", "GB", "assumed"], orient="row")
 
 
+def least_certain(needs: pl.DataFrame) -> str:
+    """Which number of `at_a_billion` is the least certain: its two extrapolations differ by the largest factor."""
+    factor = needs.select("what", (pl.col("high") / pl.col("low")).alias("factor")).sort("factor", descending=True)
+    what, widest = factor.row(0)
+    return (
+        f"The least certain time is that of {what}: its two extrapolations differ by a factor of "
+        f"{float(f'{widest:.2g}'):,.0f}."
+    )
+
+
 def needs_in_words(needs: pl.DataFrame) -> pl.DataFrame:
     """`at_a_billion` as a readable table: both extrapolations in a suitable unit, two digits."""
     times = [_words(low, high, unit) for low, high, unit in needs.select("low", "high", "unit").rows()]
@@ -251,14 +262,12 @@ def needs_in_words(needs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _words(low: float, high: float, unit: str) -> str:
-    """A range of times: hours become seconds, minutes, hours, days or years; milliseconds stay."""
-    units = {"seconds": 1 / 3600, "minutes": 1 / 60, "hours": 1, "days": 24, "years": 24 * 365.25}
+    """A range of times in suitable units, from milliseconds to years."""
+    units = {"ms": 1 / 3_600_000, "seconds": 1 / 3600, "minutes": 1 / 60, "hours": 1, "days": 24, "years": 24 * 365.25}
     texts = []
-    for value in (low, high):
-        best = (
-            unit if unit != "hours" else max((u for u in units if value >= units[u]), key=units.get, default="seconds")
-        )
-        number = float(f"{value / units[best] if unit == 'hours' else value:.2g}")
+    for value in (low * units[unit], high * units[unit]):
+        best = max((name for name in units if value >= units[name]), key=units.get, default="ms")
+        number = float(f"{value / units[best]:.2g}")
         texts.append((f"{number:,.0f}" if number >= 10 else f"{number:g}", best))
     (first, one), (second, other) = texts
     return f"{first} to {second} {one}" if one == other else f"{first} {one} to {second} {other}"

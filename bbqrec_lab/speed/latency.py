@@ -267,8 +267,8 @@ def trace(recommender: Recommender, rows: Int[Tensor, "B T"], width: int, plan: 
 def gaps(recommender: Recommender, rows: Int[Tensor, "B T"], width: int) -> dict[str, float]:
     """Maximum change in nats of the scores of found lists by four shortcuts; only rounding errors are expected.
 
-    Returns: `caches`: cached against whole IDs. `batch`: a batch against the first user only. `tree`: a beam that drops
-        nothing against exact scores. `watched`: the search against the same search in `trace`.
+    Returns: `caches`: cached against whole IDs. `batch`: a batch against the first user only. `widest beam`: a beam
+        that drops nothing against exact scores. `traced`: the search against the same search in `trace`.
     """
     # without backoff: the scores of the head
     plain = replace(recommender, tree=recommender.tree._replace(unseen=()))
@@ -284,8 +284,8 @@ def gaps(recommender: Recommender, rows: Int[Tensor, "B T"], width: int) -> dict
     pairs = {
         "caches": (scores.flatten()[found], whole),
         "batch": (scores[:1], alone),
-        "tree": (wide[0][real], exact[wide_items[0][real] - 1]),
-        "watched": (scores, trace(plain, rows, width).scores),
+        "widest beam": (wide[0][real], exact[wide_items[0][real] - 1]),
+        "traced": (scores, trace(plain, rows, width).scores),
     }
     return {name: float((a - b)[torch.isfinite(b)].abs().max()) for name, (a, b) in pairs.items()}
 

@@ -60,6 +60,10 @@ def test_a_point_is_the_row_of_that_size(tmp_path: Path) -> None:
 def test_the_gain_of_a_size_is_over_the_own_value_and_zero_if_that_is_best() -> None:
     lines = [("K", 8, False, 0.3), ("K", 8, False, 0.1), ("K", 16, True, 0.1), ("K", 16, True, 0.1)]
     lines += [("L", 2, True, 0.3), ("L", 3, False, 0.2)]
-    gains, apart = sweeps.size_gains(pl.DataFrame(lines, schema=["size", "value", "own", "valid"], orient="row"))
-    assert gains == pytest.approx({"codes per level K": 0.1, "levels L": 0.0})
-    assert apart == pytest.approx(0.05)
+    lines += [("D", 8, False, 0.1), ("D", 32, False, 0.1), ("D", 16, True, 0.2)]
+    gains, apart, at_end = sweeps.size_gains(
+        pl.DataFrame(lines, schema=["size", "value", "own", "valid"], orient="row")
+    )
+    assert gains == pytest.approx({"codes per level K": 0.1, "levels L": 0.0, "model width D": 0.0})
+    assert apart == pytest.approx(0.2 / 7)
+    assert at_end == {"codes per level K", "levels L"}

@@ -102,9 +102,16 @@ def test_segments_are_told_by_sign_as_printed() -> None:
     ],
 )
 def test_coverage_is_told_by_sign(mine: float, gini: float, words: list[str]) -> None:
-    others = {"popularity": 0.5, "random-ids": 0.5}
-    said = answers.coverage(others | {"bbqrec": mine}, dict.fromkeys(others, 0.6) | {"bbqrec": gini})
+    others = {"popularity": [0.5], "random-ids": [0.5]}
+    said = answers.coverage(others | {"bbqrec": [mine]}, {name: [0.6] for name in others} | {"bbqrec": [gini]})
     assert all(part in said for part in words), said
+
+
+def test_coverage_within_the_span_of_seeds_is_about_equal() -> None:
+    cover = {"bbqrec": [0.40, 0.44], "popularity": [0.30], "random-ids": [0.45]}
+    said = answers.coverage(cover, {"bbqrec": [0.80, 0.80], "popularity": [0.90], "random-ids": [0.79]})
+    assert "more than popularity (30.0 %) and more evenly (0.900)" in said
+    assert "about as much as random-ids (45.0 %) and less evenly (0.790)" in said
 
 
 def test_the_dearest_variant_is_named() -> None:
@@ -174,7 +181,7 @@ def test_new_items_are_told_by_sign_and_not_at_all_if_none_is_found(values: tupl
 
 def test_new_items_say_when_seeds_do_not_agree() -> None:
     said = answers.new_items({"g": [0.1, 0.3], "r": [0.0, 0.0], "c": [0.2, 0.1]}, 9, "r", "c", "g")
-    assert "more than without backing off (0.00) and more than with random IDs (0.15, in 1 of 2 seeds)" in said
+    assert "more than without backing off (0.00) and more than with random IDs (0.15; so in 1 of 2 seeds only)" in said
 
 
 @pytest.mark.parametrize(
@@ -208,14 +215,19 @@ def test_the_victory_is_over_the_best_baseline_that_was_compared(p: float, diffe
 @pytest.mark.parametrize(
     ("gain", "words"),
     [
-        (0.05, "another width (+0.050), more than two seeds"),
-        (0.01, "another width (+0.010), not more than two seeds"),
+        (0.05, "changing the width (+0.050), more than two seeds"),
+        (0.01, "changing the width (+0.010), not more than two seeds"),
         (0.0, "No size that was tried is better"),
         (-0.01, "No size that was tried is better"),
     ],
 )
 def test_a_size_is_compared_with_the_seeds(gain: float, words: str) -> None:
-    assert words in answers.sizes({"levels": -0.02, "width": gain}, 0.02)
+    assert words in answers.sizes({"levels": -0.02, "width": gain}, 0.02, ())
+
+
+def test_a_best_size_at_the_end_of_those_tried_is_said() -> None:
+    assert answers.sizes({"width": 0.05}, 0.02, {"width"}).endswith("so one beyond it may be better.")
+    assert "beyond" not in answers.sizes({"width": 0.05}, 0.02, {"levels"})
 
 
 @pytest.mark.parametrize(
@@ -230,7 +242,7 @@ def test_a_size_is_compared_with_the_seeds(gain: float, words: str) -> None:
         (
             (0.3, 0.2, 0.1),
             (0.6, 0.2, 0.3),
-            "Yes: 1 of 3 pairs of these models change their order between 1 and 20 items; "
+            "In part: 1 of 3 pairs of these models change their order between 1 and 20 items; "
             "a leads at both lengths (30.0 % and 60.0 % of the targets).",
         ),
         ((0.3, 0.2, 0.1), (0.6, 0.5, 0.4), "No: 0 of 3 pairs"),
@@ -301,10 +313,26 @@ def test_the_price_is_compared_with_cheaper_variants(minutes: tuple, quality: tu
     assert words in answers.price(*(dict(zip(names, values, strict=True)) for values in (minutes, quality)))
 
 
+@pytest.mark.parametrize(
+    ("p", "mean", "words"),
+    [
+        (0.01, 0.3, "bbqrec wins: it has the highest score (0.3000) and is clearly ahead of all 1 others."),
+        (0.2, 0.3, "bbqrec has the highest score (0.3000), but is not clearly ahead of a: no method wins."),
+        (0.01, 0.1, "a (0.2000) is ahead of bbqrec (0.1000), clearly."),
+        (0.2, 0.1, "a (0.2000) is ahead of bbqrec (0.1000), but not clearly: no method wins."),
+        (0.2, 0.0, "No method finds a target."),
+    ],
+)
+def test_the_winner_is_told_with_whether_it_is_clear(p: float, mean: float, words: str) -> None:
+    other = 0.2 if mean else 0.0
+    asked = pl.DataFrame({"against": ["a"], "difference": [mean - other], "p_holm": [p]})
+    assert answers.winner(asked, {"bbqrec": mean, "a": other}) == words
+
+
 def test_other_tables_are_told_by_rank() -> None:
     ahead, behind = {"bbqrec": 0.2, "a": 0.1}, {"bbqrec": 0.2, "a": 0.3, "b": 0.30001}
     assert answers.elsewhere({"one": ahead, "two": behind, "without": {"a": 0.3}, "nothing": {"bbqrec": 0.0}}) == (
-        "bbqrec leads in 1 of 2 result tables, on one; it has rank 3 of 3 on two (a and b lead)."
+        "bbqrec leads in 1 of 2 result tables, on one (no row of b); it has rank 3 of 3 on two (a and b lead)."
     )
     assert answers.elsewhere({"one": ahead, "two": ahead}) == "bbqrec leads in 2 of 2 result tables, on one and two."
     assert answers.elsewhere({"one": behind, "two": behind}) == (
@@ -313,6 +341,8 @@ def test_other_tables_are_told_by_rank() -> None:
     )
     assert answers.elsewhere({"one": behind}).endswith("this run: bbqrec has rank 3 of 3 on one (a and b lead).")
     assert answers.elsewhere({"one": ahead}).endswith("this run: bbqrec leads on one.")
+    partly = answers.elsewhere({"one": {"bbqrec": 0.2, "b": 0.1}, "two": behind})
+    assert partly.startswith("bbqrec leads in 1 of 2 result tables, on one (no row of a); it has rank 3")
     assert answers.elsewhere({"one": {"a": 0.1}}) == "No table has a result of bbqrec."
     assert answers.elsewhere({"one": behind, "few": {"bbqrec": 0.1}}).startswith("The only result table")
 

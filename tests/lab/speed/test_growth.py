@@ -137,6 +137,7 @@ def test_a_billion_items_are_what_linear_costs_say(data: Dataset) -> None:
     assert rows["encode all items"]["low"] == pytest.approx(1000 * 5 / 3 / 3600)
     assert rows["encode all items"]["high"] == pytest.approx(1000 * 5 / 3 / 3600)
     assert rows["build the tree"]["GB"] == pytest.approx(5 / 3)
+    assert rows["encode all items"]["GB"] == pytest.approx(1)  # vectors do not grow with the levels
     events = len(data.train().items) / data.n_items
     steps = events * 1e9 / config.recommender.batch_events
     assert rows["an epoch of sasrec"]["high"] == pytest.approx(1000 * steps / 3600)
@@ -158,9 +159,17 @@ def test_spans_of_time_are_said_in_units_that_suit_them() -> None:
         "1.8 seconds to 1.2 minutes",
         "3.1 to 3.2 hours",
         "210 days to 110 years",
-        "5.5 to 510,000 ms",
+        "5.5 ms to 8.5 minutes",
     ]
     assert found["memory"].to_list() == ["260 GB", "1,600 GB", "0 GB", ""]
+
+
+def test_the_least_certain_time_is_the_one_whose_extrapolations_differ_most() -> None:
+    needs = pl.DataFrame({"what": ["an epoch", "a request"], "low": [8.4, 17.0], "high": [2800.0, 22_000.0]})
+    assert growth.least_certain(needs) == (
+        "The least certain time is that of a request: its two extrapolations differ by a factor of 1,300."
+    )
+    assert "of an epoch:" in growth.least_certain(needs.with_columns(high=pl.Series([2800.0, 34.0])))
 
 
 def test_exponents_are_said_with_their_interval() -> None:

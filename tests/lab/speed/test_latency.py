@@ -65,7 +65,7 @@ def test_a_model_that_scores_items_cannot_be_watched() -> None:
 def test_shortcuts_leave_scores_within_rounding_and_a_wrong_one_would_show(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_recommender()
     found = latency.gaps(model, ROWS, 4)
-    assert set(found) == {"caches", "batch", "tree", "watched"}
+    assert set(found) == {"caches", "batch", "widest beam", "traced"}
     assert max(found.values()) < 1e-4
     extend = model.model.head.blocks.extend
     monkeypatch.setattr(model.model.head.blocks, "extend", lambda x, caches: extend(x, [None] * len(caches)))
