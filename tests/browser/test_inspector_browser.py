@@ -354,6 +354,12 @@ def test_a_second_map_shares_selection_and_view(desk: Desk) -> None:
     desk.does(lambda: desk.control("Code at level 1").select_option(index=1))
 
 
+def bar(desk: Desk) -> float:
+    """Brightness of the buttons' bar beside the map, 0 to 255."""
+    colour = "one => getComputedStyle(one).backgroundColor.match(/[0-9.]+/g).slice(0, 3).map(Number)"
+    return max(desk.box.locator("[data-jss-theme]").first.evaluate(colour))
+
+
 def test_the_map_follows_the_theme(desk: Desk) -> None:
     def corner() -> int:
         """Brightness of the map where no point lies."""
@@ -363,9 +369,11 @@ def test_the_map_follows_the_theme(desk: Desk) -> None:
         desk.page.evaluate(f"() => jupyterapp.commands.execute('apputils:change-theme', {{ theme: '{theme}' }})")
 
     assert corner() > 240
+    assert bar(desk) > 240
     turn("JupyterLab Dark")
     desk.box.and_(desk.page.locator(".bb-dark")).wait_for()
     assert corner() < 30
+    assert bar(desk) < 30
     turn("JupyterLab Light")
     desk.page.wait_for_function("() => !document.querySelector('.bb-dark')")
     assert corner() > 240
@@ -488,6 +496,7 @@ def test_the_same_page_through_voila(voila: Callable, chromium: Callable, desk: 
     page.wait_for_function(f"() => document.querySelector('{WIDGET} .bb-status')")
     time.sleep(1)
     here = Desk(page, desk.runs)
+    assert bar(here) < 30
     one_screen(here)
     page.set_viewport_size({"width": 700, "height": 800})
     page.wait_for_timeout(800)
