@@ -272,7 +272,8 @@ class MapOverlay(anywidget.AnyWidget):
     .bb-shot.bb-chosen img, .bb-shot.bb-chosen svg { box-shadow: 0 0 0 2px var(--bb-group), 0 0 0 5px #111; }
     .bb-dark .bb-shot.bb-chosen :is(img, svg) { box-shadow: 0 0 0 2px var(--bb-group), 0 0 0 5px #fff; }
     /* the bar of buttons misses a change of the background that comes before it is drawn */
-    .bb-dark .bb-scatter [data-jss-theme] { background-color: #111 !important; --jss-bg: #1e1e1e; --jss-bg-hover: #2a2a2a;
-      --jss-bg-input: #2a2a2a; --jss-text: #e0e0e0; --jss-text-secondary: #9ca3af; --jss-border: #404040; }
+    .bb-dark .bb-scatter [data-jss-theme] { background-color: #111 !important; --jss-bg: #1e1e1e;
+      --jss-bg-hover: #2a2a2a; --jss-bg-input: #2a2a2a; --jss-text: #e0e0e0; --jss-text-secondary: #9ca3af;
+      --jss-border: #404040; }
     .bb-scatter [role=group]:focus-visible { outline: 2px solid var(--jp-brand-color1, #1976d2); outline-offset: -2px; }
     """
