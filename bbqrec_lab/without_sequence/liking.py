@@ -146,10 +146,10 @@ def by_segment(found: Liking, model: str, names: Sequence[str]) -> dict[str, dic
 
 
 def compare(found: Liking, model: str, ours: str, others: Sequence[str]) -> pl.DataFrame:
-    """Log-loss of each other input minus that of `ours`, so that above zero `ours` is better: paired over users or items.
+    """Log-loss of each other input minus that of `ours`, so that above zero `ours` is better.
 
-    Over all events a user counts once, by the mean over test events. Among the items without training events an item
-    does: all its events share what its ID gets wrong, and there are few such items.
+    Differences are paired. Over all events a user counts once, by the mean over test events. Among the items without
+    training events an item does: all its events share what its ID gets wrong, and there are few such items.
 
     Returns: columns segment, against, over (`users` or `items`), units (how many), difference, low, high, p and p_holm,
         corrected for the lines of the table; segments are all events, and those of items without training events.
