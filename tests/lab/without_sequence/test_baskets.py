@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,11 +175,16 @@ def tiny_sets(data: NamedDataset) -> tuple[NamedDataset, baskets.Made, Config]:
     return baskets.as_baskets(data, 0), baskets.Made(semantic_ids(data.n_items, (8, 8)), "ids"), config
 
 
-def test_other_settings_of_evaluation_train_again(tiny_sets: tuple, tmp_path: Path) -> None:
+def test_other_settings_of_evaluation_and_another_torch_train_again(
+    tiny_sets: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sets, made, config = tiny_sets
     for changed in ({}, {"evaluation.early_users": 7}):
         baskets._kept(sets, "set-items-plain", made, with_overrides(config, changed), Store(tmp_path))
     assert len(list(tmp_path.glob("basket-*/ranks.npz"))) == 2
+    monkeypatch.setattr(baskets, "torch", SimpleNamespace(__version__="another"))
+    baskets._kept(sets, "set-items-plain", made, config, Store(tmp_path))
+    assert len(list(tmp_path.glob("basket-*/ranks.npz"))) == 3
 
 
 def test_a_damaged_checkpoint_is_set_aside(tiny_sets: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

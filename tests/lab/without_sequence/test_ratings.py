@@ -8,8 +8,6 @@ import polars as pl
 import pytest
 from tiny import PLANTED, planted_data
 
-from bbqrec_core import Sequences
-from bbqrec_lab.datasets.derived import derived
 from bbqrec_lab.datasets.planted import load_truth
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
@@ -206,10 +204,3 @@ def test_what_makes_ids_ends_before_the_split(data: NamedDataset, planted: Rated
 def test_ids_need_something_to_learn_from(data: NamedDataset, planted: Rated) -> None:
     few = planted._replace(part=np.where(np.arange(len(planted.part)) < 2, TRAIN, TEST))
     assert "3 events before the split" in asking.ask(ratings.before_the_split, data, few).reason
-
-
-def test_a_changed_dataset_has_a_hash_of_its_own(data: NamedDataset) -> None:
-    sequences = Sequences(data.sequences.offsets, data.sequences.items)
-    hashes = {derived(data, label, sequences=sequences).content_hash for label in ("a", "b", "a")}
-    assert len(hashes) == 2
-    assert data.content_hash not in hashes
