@@ -47,6 +47,31 @@ def verdicts(ours: str, compared: pl.DataFrame, form: str = "+.3f") -> str:
     return f"{ours}: {told} (clear: p below {CLEAR} after Holm's correction)."
 
 
+def sharing(n_items: int, shared: Mapping[str, int]) -> str:
+    """How many items have the tokens of another one. Args: shared: input -> number of such items."""
+    told = [f"{count:,} for {name}" for name, count in shared.items()]
+    return f"Of {n_items:,} items, so many have the tokens of another one: {listed(told)}."
+
+
+def text_only(signals: Sequence[str]) -> str:
+    """What the IDs called text-only are made of, if it is not text; else empty. Args: signals: names of modalities."""
+    if list(signals) == ["text"]:
+        return ""
+    if not signals:
+        return "These data have no features: the IDs called text-only come from training events alone."
+    return f"These data have no text features: the IDs called text-only come from {listed(list(signals))}."
+
+
+def queries_seen(seen: bool) -> str:
+    """What tokenizers know of the queries of a search; empty if nothing. Args: seen: `Finding.seen`."""
+    if not seen:
+        return ""
+    return (
+        "The text features came with these data and were made from all words: the tokenizers of the text-only and the "
+        "behaviour-bound IDs have seen the words of the queries too, so the quality of these two may be too high."
+    )
+
+
 def best_form(means: Shares, kind: str) -> str:
     """The input of a kind of ID with the highest value: `KIND FORM`; the first of equal ones."""
     own = {name: value for name, value in means.items() if name.startswith(f"{kind} ")}
@@ -110,6 +135,19 @@ def _kilobytes(size: int) -> str:
     return f"{size / 1000:,.1f} kB"
 
 
+def left_out(reasons: Mapping[str, str]) -> str:
+    """Which models have no result, and why; empty if all have one. Args: reasons: model -> why."""
+    return "; ".join(f"{name} is left out: {why}" for name, why in reasons.items()) + "." if reasons else ""
+
+
+def strongest(means: Shares, preferred: str) -> str:
+    """The model beside which a figure draws all others: `preferred`, and without it the best one.
+
+    Args: means: model -> value, without the models that are compared with it.
+    """
+    return preferred if preferred in means else max(means, key=means.get)
+
+
 def baskets(means: Shares, encoders: Sequence[str]) -> str:
     """Which model fills baskets best, and the best set encoder beside the best of the others.
 
@@ -135,13 +173,15 @@ def new_in_baskets(recall: Shares, asked: int) -> str:
     """
     if not asked:
         return "No hidden item is new."
-    found = [name for name, value in recall.items() if _printed(value, ".3f") > 0]
+    found = {name: value for name, value in recall.items() if value > 0}
     if not found:
-        return f"No model finds any of the {asked} new items."
-    first = leaders(recall)
+        return f"No model finds any of the {asked:,} new items."
+    first = leaders(found)
+    most = found[first[0]]
+    told = f"{most:.3f}" if _printed(most, ".3f") > 0 else "below 0.001"
     return (
-        f"Of the {asked} new items {listed(first)} {'finds' if len(first) == 1 else 'find'} most (Recall@20 "
-        f"{recall[first[0]]:.3f}); {len(recall) - len(found)} of {len(recall)} models find none."
+        f"Of the {asked:,} new items {listed(first)} {'finds' if len(first) == 1 else 'find'} most (Recall@20 "
+        f"{told}); {len(recall) - len(found)} of {len(recall)} models find none."
     )
 
 

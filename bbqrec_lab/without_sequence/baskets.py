@@ -1,6 +1,5 @@
 """What else goes into this basket? Sets of items without order: linear models and factors beside set encoders."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,17 +17,18 @@ from torch import Tensor
 from bbqrec_core import Ranks, SemanticIds, Sequences, fit_recommender, metrics
 from bbqrec_core.dataset import MIN_EVENTS
 from bbqrec_lab.baselines.content_knn import ContentKnn
-from bbqrec_lab.baselines.counting import Ease, ItemKnn, Popularity, valid_ndcg
+from bbqrec_lab.baselines.counting import DENSE_ITEMS, Ease, ItemKnn, Popularity, valid_ndcg
 from bbqrec_lab.code_keys import code_hash
+from bbqrec_lab.datasets.derived import derived, drawn_items
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import runs, statistics
+from bbqrec_lab.experiments.checkpoints import settle
 from bbqrec_lab.experiments.presets import Config, with_overrides
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.experiments.variants import variant_config
 from bbqrec_lab.store import Store, load_arrays, save_arrays
 from bbqrec_lab.threads import use_one_thread
 from bbqrec_lab.without_sequence.asking import UnanswerableError
-from bbqrec_lab.without_sequence.ratings import derived
 from bbqrec_lab.without_sequence.set_model import SetModel
 
 WITHHELD = 0.1  # share of items held out of training
@@ -49,12 +49,14 @@ class Baskets(NamedTuple):
     """Results of all models on the hidden items.
 
     Args: ranks: model -> one `Ranks` per seed; models that only count have one. known: (U,), whether the hidden item
-        has training events; the others are new. counts: (N+1,), training events.
+        has training events; the others are new. counts: (N+1,), training events. left_out: model without a result ->
+        why.
     """
 
     ranks: dict[str, list[Ranks]]
     known: Bool[np.ndarray, "U"]
     counts: Int[np.ndarray, "rows"]
+    left_out: dict[str, str]
 
 
 def as_baskets(data: NamedDataset, split_seed: int) -> NamedDataset:
@@ -71,8 +73,7 @@ def as_baskets(data: NamedDataset, split_seed: int) -> NamedDataset:
     sizes = np.bincount(owner[first], minlength=data.n_users)
     first = first[sizes[owner[first]] >= MIN_EVENTS]
     order = first[np.lexsort((rng.random(len(first)), owner[first]))]
-    drawn = np.random.default_rng([split_seed, _WITHHELD]).permutation(data.n_items) + 1
-    cold = np.isin(np.arange(data.n_items + 1), drawn[: round(WITHHELD * data.n_items)])
+    cold = drawn_items(data.n_items, WITHHELD, (split_seed, _WITHHELD))
     cold[0] = True
     users = sizes >= MIN_EVENTS
     sets = derived(
@@ -134,7 +135,6 @@ class Als:
 
 def fit_als(data: NamedDataset, seed: int) -> Als:
     """ALS with the number of factors, weight of an event and penalty that are best on validation, of 12 trials."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # implicit warns of other settings
     best, chosen = -1.0, None
     for factors, alpha, penalty in product(FACTORS, ALPHAS, PENALTIES):
         model = Als(data, factors, alpha, penalty, seed)
@@ -164,17 +164,17 @@ def set_settings(config: Config, output: str, reweight: bool, events: float, tho
 def study(data: NamedDataset, configs: Sequence[Config], store: Store, thorough: bool = True) -> Baskets:
     """Fit all models, the learned ones for every seed of `configs`, or load their ranks; seen items are filtered.
 
-    Args: thorough: False trains the set encoders briefly and with the first seed only, for a first look.
-    The IDs are those of the first seed.
+    The IDs are those of the first seed. A model that these data do not allow is left out, see `not_possible`.
 
+    Args: thorough: False trains the set encoders briefly and with the first seed only, for a first look.
     Raises: UnanswerableError as `as_baskets`.
     """
     use_one_thread()
     sets = as_baskets(data, configs[0].data.split_seed)
     tokenized, home = runs.run_tokenizer(sets, variant_config("bbqrec", configs[0]), store)
     ids = Made(tokenized.ids, home.name)
-    names = [name for name in COUNTED if sets.features or name != "content-knn"]
-    ranks = {name: [_kept(sets, name, None, configs[0], store)] for name in names}
+    left_out = not_possible(sets)
+    ranks = {name: [_kept(sets, name, None, configs[0], store)] for name in COUNTED if name not in left_out}
     ranks[ALS] = [_kept(sets, ALS, None, config, store) for config in configs]
     for name, (output, reweight) in ENCODERS.items():
         ranks[name] = []
@@ -182,7 +182,19 @@ def study(data: NamedDataset, configs: Sequence[Config], store: Store, thorough:
             own = set_settings(config, output, reweight, len(sets.train().items) / sets.n_users, thorough)
             ranks[name].append(_kept(sets, name, ids, own, store))
     counts = sets.train_counts()
-    return Baskets(ranks, counts[sets.targets("test")] > 0, counts)
+    return Baskets(ranks, counts[sets.targets("test")] > 0, counts, left_out)
+
+
+def not_possible(data: NamedDataset) -> dict[str, str]:
+    """The models of `COUNTED` that cannot be fitted to a dataset -> why."""
+    found = {}
+    if not data.features:
+        found["content-knn"] = "these data have no features"
+    if data.n_items > DENSE_ITEMS:
+        found["ease"] = (
+            f"its table of all pairs takes at most {DENSE_ITEMS:,} items, and these data have {data.n_items:,}"
+        )
+    return found
 
 
 class Made(NamedTuple):
@@ -194,16 +206,18 @@ class Made(NamedTuple):
 
 def _kept(sets: NamedDataset, name: str, made: Made | None, config: Config, store: Store) -> Ranks:
     """The test ranks of one model and seed, computed once; `made` for a set encoder."""
-    key = {"data": sets.content_hash, "split_seed": config.data.split_seed, "model": name, "code": code_hash(__name__)}
+    key = {"data": sets.content_hash, "split_seed": config.data.split_seed, "model": name}
+    key |= {"code": code_hash(__name__), "torch": torch.__version__}
     if made is not None or name == ALS:
         key["seed"] = config.seed
     if made is not None:
-        key |= {"ids": made.name, "recommender": asdict(config.recommender)}
+        key |= {"ids": made.name, "recommender": asdict(config.recommender), "evaluation": asdict(config.evaluation)}
 
     def make(directory: Path) -> None:
         asked = sets.history("test"), sets.targets("test"), np.arange(sets.n_users)
         if made is not None:
             where = directory / "checkpoints"
+            settle(where)
             parts = config.recommender, config.evaluation, config.seed, where, SetModel, TrainingBar()
             model, _ = fit_recommender(sets, made.ids, *parts)
             found = metrics.rank_users(model.scores, *asked, kinds=("filtered",), batch=config.evaluation.batch)

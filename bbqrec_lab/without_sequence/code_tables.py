@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from bbqrec_core import SemanticIds
+from bbqrec_core.tokenizer.semantic_ids import group_sizes
+from bbqrec_lab.baselines.tokenizers import resolve_signals
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments import runs
 from bbqrec_lab.experiments.presets import Config, with_overrides
@@ -45,6 +47,20 @@ def make_ids(data: NamedDataset, config: Config, store: Store) -> dict[str, Sema
         own = with_overrides(variant_config(variant, config), {"tokenizer.uniqueness": "nearest"})
         found[kind] = runs.run_tokenizer(data, own, store)[0].ids
     return found
+
+
+def text_only_signals(data: NamedDataset, config: Config) -> list[str]:
+    """What the `text-only` IDs are made of: `text`, and on data without text the first modality or nothing.
+
+    Returns: names of modalities; empty if training events are the only signal.
+    """
+    return list(resolve_signals(variant_config(KINDS["text-only"], config).tokenizer, data).signals)
+
+
+def sharing(given: ItemInput) -> int:
+    """The number of items that have the tokens of another item, so that a model cannot tell them apart."""
+    size, _ = group_sizes(given.tokens)
+    return int(size[size > 1].sum())
 
 
 def table_rows(n_items: int) -> int:

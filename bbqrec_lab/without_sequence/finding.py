@@ -1,7 +1,8 @@
 """From a few words to an item: IDs that a query generates, beside BM25 and dense text search.
 
 The words of every item are cut into short windows. Some windows are held out: they are the queries, and neither the
-search engines nor the tokenizers see them. So every query has one right item, and the metrics are those of ranking.
+search engines nor the tokenizers see them, unless the text features came with the bundle (`Finding.seen`). So every
+query has one right item, and the metrics are those of ranking.
 """
 
 import hashlib
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from bbqrec_core import Ranks, SemanticIds, build_tree, metrics
 from bbqrec_core.recommender.code_embeddings import CodeHead, CodeVectors
 from bbqrec_core.recommender.decoding import Prompt
+from bbqrec_core.tokenizer.semantic_ids import PrefixTree
 from bbqrec_lab.code_keys import code_hash
 from bbqrec_lab.datasets import features
 from bbqrec_lab.datasets.bundle import array_files
+from bbqrec_lab.datasets.derived import derived, drawn_items
 from bbqrec_lab.datasets.download import cache_dir
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.datasets.text_encoders import NGRAMS
@@ -32,9 +35,10 @@ from bbqrec_lab.store import Store, load_arrays, save_arrays
 from bbqrec_lab.threads import use_one_thread
 from bbqrec_lab.without_sequence import code_tables
 from bbqrec_lab.without_sequence.asking import UnanswerableError
-from bbqrec_lab.without_sequence.ratings import derived
 
 WINDOW = 4  # words of a query
+LEAST_WORDS = WINDOW + WINDOW // 2  # of an item that is asked for: a last window of half the length counts
+BLOCK = 256  # queries that are ranked together: a table of all queries and items can take gigabytes
 HELD = 0.3  # share of an item's windows that are held out, at least one
 MOST_QUERIES = 2  # per item, of the held-out windows
 PRACTICE = 8  # queries of every item to learn from, drawn from the words that are left
@@ -62,10 +66,15 @@ class Queries(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Ranks of the right item by searcher, one per seed; `queries` gives their order."""
+    """Results of all searchers.
+
+    Args: ranks: of the right item by searcher, one per seed; `queries` gives their order. seen: whether the tokenizers
+        read text features that came with the bundle, which know the words of the queries.
+    """
 
     ranks: dict[str, list[Ranks]]
     queries: Queries
+    seen: bool
 
 
 def make_queries(data: NamedDataset, split_seed: int) -> Queries:
@@ -77,8 +86,7 @@ def make_queries(data: NamedDataset, split_seed: int) -> Queries:
     Raises: UnanswerableError if no item has enough words.
     """
     rng, practice_rng = (np.random.default_rng([split_seed, stream]) for stream in (_WINDOWS, _PRACTICE))
-    drawn = np.random.default_rng([split_seed, _NEW]).permutation(data.n_items) + 1
-    new = np.isin(np.arange(data.n_items + 1), drawn[: round(NEW * data.n_items)])
+    new = drawn_items(data.n_items, NEW, (split_seed, _NEW))
     left, words, targets, practice, practice_targets = [], [], [], [], []
     for row, (title, text) in enumerate(data.items.select("title", "text").iter_rows(), start=1):
         windows = _windows(title or "", text or "")
@@ -98,7 +106,7 @@ def make_queries(data: NamedDataset, split_seed: int) -> Queries:
             practice_targets.append(row)
     if not words:
         raise UnanswerableError(
-            f"no item of {data.name} has {2 * WINDOW} words of title and text, so nothing can be asked"
+            f"no item of {data.name} has {LEAST_WORDS} words of title and text, so nothing can be asked"
         )
     return Queries(left, words, np.array(targets), practice, np.array(practice_targets), new)
 
@@ -108,7 +116,7 @@ def _windows(title: str, text: str) -> list[list[str]]:
     whole = text if text.lower().startswith(title.lower()) else f"{title} {text}"
     words = WORD.findall(whole.lower())
     windows = [words[start : start + WINDOW] for start in range(0, len(words), WINDOW)]
-    return windows[:-1] if len(windows) > 1 and len(windows[-1]) < WINDOW / 2 else windows
+    return windows[:-1] if len(windows) > 1 and len(windows[-1]) < WINDOW // 2 else windows
 
 
 class WordEncoder(NamedTuple):
@@ -118,17 +126,21 @@ class WordEncoder(NamedTuple):
     run: Callable[[Sequence[str]], np.ndarray]
 
 
+def has_own_text(data: NamedDataset) -> bool:
+    """Whether the text features came with the bundle, so that nobody knows how to make them without some words."""
+    return "text" in data.features and "text" in {file.stem for file in array_files(Path(data.path))}
+
+
 def without_queries(data: NamedDataset, queries: Queries, config: Config) -> tuple[NamedDataset, WordEncoder]:
     """The dataset whose texts have only the words that are left, encoded anew, and the encoder of queries.
 
-    Text features that come ready with the bundle stay as they are, since nobody knows how they were made.
+    Text features that come ready with the bundle stay as they are, see `has_own_text`.
     """
     texts = pl.Series("text", [text or None for text in queries.texts], pl.String)
     items = data.items.with_columns(texts, pl.lit(None, pl.String).alias("title"))
     label = f"words held out {hashlib.sha256(repr(queries.words).encode()).hexdigest()}"
     changed = derived(data, label, items=items)
-    ready = "text" in {file.stem for file in array_files(Path(data.path))} or "text" not in data.features
-    if ready:
+    if has_own_text(data) or "text" not in data.features:
         return changed, latent_encoder(queries.texts)
     others = {name: x for name, x in data.features.items() if name != "text"}
     bare = derived(data, label, items=items, features=others, presence={name: data.presence[name] for name in others})
@@ -176,14 +188,13 @@ class QueryModel(nn.Module):
         return -self.head(self.start(queries), self.head.vectors.node[rows]).mean()
 
     @torch.inference_mode()
-    def scores(
-        self, queries: Float[Tensor, "B d"], ids: SemanticIds, seen: Bool[np.ndarray, "rows"]
-    ) -> Float[Tensor, "B rows"]:
+    def scores(self, queries: Float[Tensor, "B d"], tree: PrefixTree) -> Float[Tensor, "B rows"]:
         """log p of the ID of every item row, in nats; items that share an ID share a score.
 
-        Args: seen: items of practice queries; the others get an even share below the deepest prefix of a seen one.
+        Args: tree: of the IDs, with the items of practice queries as seen: the others get an even share below the
+            deepest prefix of a seen one.
         """
-        return Prompt(self.head, self.start(queries)).id_scores(build_tree(ids.code_ids, seen))
+        return Prompt(self.head, self.start(queries)).id_scores(tree)
 
 
 def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Finding:
@@ -197,6 +208,7 @@ def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Findin
     queries = make_queries(data, configs[0].data.split_seed)
     searched, encoder = without_queries(data, queries, configs[0])
     key = {"data": searched.content_hash, "encoder": list(encoder.identity), "code": code_hash(__name__)}
+    key["torch"] = torch.__version__
 
     def encode(directory: Path) -> None:
         parts = [queries.texts, queries.words, queries.practice]
@@ -207,15 +219,14 @@ def study(data: NamedDataset, configs: Sequence[Config], store: Store) -> Findin
 
     vectors = load_arrays(store.get("query-vectors", key, encode) / "vectors.npz")
     there = torch.from_numpy(np.append(False, [bool(text) for text in queries.texts]))
-    dense = torch.zeros(len(queries.words), data.n_items + 1)
-    dense[:, 1:] = torch.from_numpy(vectors["words"] @ vectors["texts"].T)
+    texts = np.concatenate([np.zeros_like(vectors["texts"][:1]), vectors["texts"]])
     ranks = {
-        "BM25": [rank(torch.from_numpy(bm25_scores(queries)), queries, there)],
-        "dense": [rank(dense, queries, there)],
+        "BM25": [rank(bm25(queries), queries, there)],
+        "dense": [rank(lambda block: torch.from_numpy(vectors["words"][block] @ texts.T), queries, there)],
     }
     for kind, ids in code_tables.make_ids(searched, configs[0], store).items():
         ranks[kind] = [_by_codes(ids, vectors, queries, there, config, key, store) for config in configs]
-    return Finding(ranks, queries)
+    return Finding(ranks, queries, has_own_text(data))
 
 
 def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
@@ -223,25 +234,38 @@ def unit(vectors: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
 
-def rank(scores: Float[Tensor, "Q rows"], queries: Queries, there: Tensor) -> Ranks:
-    """The rank of the right item of every query among all items with text."""
-    return metrics.rank_scores(scores.masked_fill(~there, -torch.inf), queries.targets)
+def rank(scores_of: Callable[[slice], Tensor], queries: Queries, there: Tensor) -> Ranks:
+    """The rank of the right item of every query among all items with text, `BLOCK` queries at a time.
+
+    Args: scores_of: some of the queries -> scores (B, N+1). there: (N+1,), items with text.
+    """
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(queries.words), BLOCK)]
+    return metrics.concat_ranks(
+        [
+            metrics.rank_scores(scores_of(block).masked_fill(~there, -torch.inf), queries.targets[block])
+            for block in blocks
+        ]
+    )
 
 
-def bm25_scores(queries: Queries) -> Float32[np.ndarray, "Q rows"]:
-    """BM25 of every query and item row; column 0 is 0, and so is an item without a word of the query."""
+def bm25(queries: Queries) -> Callable[[slice], Float32[Tensor, "B rows"]]:
+    """BM25 of some queries and every item row; column 0 is 0, and so is an item without a word of the query."""
     import bm25s  # of the extra `tasks`
 
     corpus = [text.split() for text in queries.texts]
     engine = bm25s.BM25()
     engine.index(corpus, show_progress=False)
     known = {word for words in corpus for word in words}
-    found = np.zeros((len(queries.words), len(corpus) + 1), np.float32)
-    for line, query in enumerate(queries.words):
-        words = [word for word in query.split() if word in known]
-        if words:
-            found[line, 1:] = engine.get_scores(words)
-    return found
+
+    def scores_of(block: slice) -> Tensor:
+        asked = [[word for word in query.split() if word in known] for query in queries.words[block]]
+        found = np.zeros((len(asked), len(corpus) + 1), np.float32)
+        for line, words in enumerate(asked):
+            if words:
+                found[line, 1:] = engine.get_scores(words)
+        return torch.from_numpy(found)
+
+    return scores_of
 
 
 def _by_codes(
@@ -259,8 +283,9 @@ def _by_codes(
     def make(directory: Path) -> None:
         model = fit_queries(ids, vectors["practice"], queries.practice_targets, config)
         seen = np.isin(np.arange(len(ids.code_ids)), queries.practice_targets)
-        scores = model.scores(torch.from_numpy(vectors["words"]), ids, seen)
-        save_arrays(directory / "ranks.npz", **rank(scores, queries, there)._asdict())
+        tree, asked = build_tree(ids.code_ids, seen), torch.from_numpy(vectors["words"])
+        found = rank(lambda block: model.scores(asked[block], tree), queries, there)
+        save_arrays(directory / "ranks.npz", **found._asdict())
 
     settings = {"ids": codes, "seed": config.seed, "preset": config.preset}
     return Ranks(**load_arrays(store.get("finding", {**key, **settings}, make) / "ranks.npz"))

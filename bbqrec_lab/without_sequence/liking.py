@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
 from jaxtyping import Bool, Float, Int
 
 from bbqrec_core import SemanticIds
@@ -27,17 +28,17 @@ BY_AGE = {"first week": (0, 7), "8 to 30 days": (7, 30), "later": (30, 10**9)}  
 class Liking(NamedTuple):
     """Results of all models on the test events.
 
-    Args: user, liked, segments: of the test events; segments divide them by the item's training events and age.
+    Args: user, item, liked, segments: of the test events; segments divide them by the item's training events and age.
         chance: (model, input) -> (seeds, E_test) probabilities; the rival is (`means`, `means`) with one seed.
-        memory: input -> (bytes of the learned table, bytes kept of all items). counts: events of the three parts.
+        memory: input -> (bytes of the learned table, bytes kept of all items).
     """
 
     user: Int[np.ndarray, "E"]
+    item: Int[np.ndarray, "E"]
     liked: Bool[np.ndarray, "E"]
     segments: dict[str, Bool[np.ndarray, "E"]]
     chance: dict[tuple[str, str], Float[np.ndarray, "seeds E"]]
     memory: dict[str, tuple[int, int]]
-    counts: tuple[int, int, int]
 
 
 def study(data: NamedDataset, truth: Mapping[str, np.ndarray], configs: Sequence[Config], store: Store) -> Liking:
@@ -49,16 +50,15 @@ def study(data: NamedDataset, truth: Mapping[str, np.ndarray], configs: Sequence
     known = ratings.known_before(rated)
     before = ratings.before_the_split(data, rated)
     test, chance, memory = rated.part == TEST, {}, {}
-    chance[RIVAL, RIVAL] = rating_models.fit_means(rated, known).chance[None]
+    chance[RIVAL, RIVAL] = rating_models.fit_means(rated, known)[None]
     ids = code_tables.make_ids(before, configs[0], store)
     found = [_one_seed(data, before, ids, rated, known, config, store) for config in configs]
     for name in found[0][0]:
         model, _, given = name.partition(" ")
         chance[model, given] = np.stack([chances[name] for chances, _ in found])
     memory = {name: tuple(map(int, sizes)) for name, sizes in found[0][1].items()}
-    memory[RIVAL] = (8 * data.n_items, 0)
-    parts = np.bincount(rated.part, minlength=3)
-    return Liking(rated.user[test], rated.liked[test], _segments(rated, known), chance, memory, tuple(map(int, parts)))
+    memory[RIVAL] = (8 * data.n_items, 0)  # liked events and events of each item
+    return Liking(rated.user[test], rated.item[test], rated.liked[test], _segments(rated, known), chance, memory)
 
 
 def _one_seed(
@@ -74,7 +74,7 @@ def _one_seed(
     digest = hashlib.sha256(b"".join(table.code_ids.tobytes() for table in ids.values()))
     digest.update(rated.liked.tobytes() + rated.item.astype(np.int64).tobytes())
     key = {"data": before.content_hash, "seed": config.seed, "preset": config.preset, "ids": digest.hexdigest()}
-    key["code"] = code_hash(__name__)
+    key |= {"code": code_hash(__name__), "torch": torch.__version__}
 
     def make(directory: Path) -> None:
         examples = rating_models.make_examples(rated, known)
@@ -146,26 +146,33 @@ def by_segment(found: Liking, model: str, names: Sequence[str]) -> dict[str, dic
 
 
 def compare(found: Liking, model: str, ours: str, others: Sequence[str]) -> pl.DataFrame:
-    """Log-loss of each other input minus that of `ours`, so that above zero `ours` is better: paired over users.
+    """Log-loss of each other input minus that of `ours`, so that above zero `ours` is better.
 
-    A user counts once, by the mean over test events. Returns: columns segment, against, users, difference, low, high,
-    p and p_holm, corrected for the lines of the table; for all events, and those of items without training events.
+    Differences are paired. Over all events a user counts once, by the mean over test events. Among the items without
+    training events an item does: all its events share what its ID gets wrong, and there are few such items.
+
+    Returns: columns segment, against, over (`users` or `items`), units (how many), difference, low, high, p and p_holm,
+        corrected for the lines of the table; segments are all events, and those of items without training events.
     """
     lines = []
-    parts = {"all": np.ones(len(found.liked), bool)}
-    parts |= {name: found.segments[name] for name in ("no events",) if name in found.segments}
-    for segment, inside in parts.items():
-        mine = _by_user(found, (model, ours), inside)
+    parts = {"all": (np.ones(len(found.liked), bool), "users", found.user)}
+    if (new := found.segments.get("no events")) is not None:
+        parts["no events"] = new, "items", found.item
+    for segment, (inside, over, unit) in parts.items():
+        mine = _by_unit(found, (model, ours), inside, unit)
         for other in others:
-            theirs = _by_user(found, (RIVAL, RIVAL) if other == RIVAL else (model, other), inside)
-            lines.append((segment, other, mine.shape[1], *statistics.paired_bootstrap(theirs, mine)))
-    frame = pl.DataFrame(lines, orient="row", schema=["segment", "against", "users", "difference", "low", "high", "p"])
+            theirs = _by_unit(found, (RIVAL, RIVAL) if other == RIVAL else (model, other), inside, unit)
+            lines.append((segment, other, over, mine.shape[1], *statistics.paired_bootstrap(theirs, mine)))
+    schema = ["segment", "against", "over", "units", "difference", "low", "high", "p"]
+    frame = pl.DataFrame(lines, orient="row", schema=schema)
     return frame.with_columns(p_holm=pl.Series(statistics.holm(frame["p"].to_numpy()), dtype=pl.Float64))
 
 
-def _by_user(found: Liking, name: tuple[str, str], inside: Bool[np.ndarray, "E"]) -> Float[np.ndarray, "seeds U"]:
-    """Mean log-loss of every user with an event inside."""
-    _, user = np.unique(found.user[inside], return_inverse=True)
-    size = np.bincount(user)
+def _by_unit(
+    found: Liking, name: tuple[str, str], inside: Bool[np.ndarray, "E"], unit: Int[np.ndarray, "E"]
+) -> Float[np.ndarray, "seeds units"]:
+    """Mean log-loss of every user, or of every item, with an event inside."""
+    _, own = np.unique(unit[inside], return_inverse=True)
+    size = np.bincount(own)
     losses = [rating_models.log_losses(chance[inside], found.liked[inside]) for chance in found.chance[name]]
-    return np.stack([np.bincount(user, loss) / size for loss in losses])
+    return np.stack([np.bincount(own, loss) / size for loss in losses])

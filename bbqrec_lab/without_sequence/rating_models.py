@@ -136,11 +136,11 @@ def fit_ranking(
     return Fitted(chance, model.items.learned_bytes())
 
 
-def fit_means(rated: Rated, known: Known) -> Fitted:
+def fit_means(rated: Rated, known: Known) -> Float[np.ndarray, "test"]:
     """The strong simple rival: a logistic regression on the rates of user and item and on how many events each has.
 
     It has products of each rate with its number of events, since a rate of few events says little. The penalty is
-    chosen on validation.
+    chosen on validation. Returns: probabilities of `liked` for the test events.
     """
     user, item = np.log1p(known.user_events), np.log1p(known.item_events)
     columns = (known.user_rate, known.item_rate, user, item, known.user_rate * user, known.item_rate * item)
@@ -153,7 +153,7 @@ def fit_means(rated: Rated, known: Known) -> Fitted:
         model = LogisticRegression(C=penalty, max_iter=1000).fit(x[train], y[train])
         tried.append((log_losses(model.predict_proba(x[valid])[:, 1], y[valid]).mean(), penalty, model))
     model = min(tried, key=lambda found: found[:2])[2]
-    return Fitted(model.predict_proba(x[test])[:, 1], 8 * len(rated.withheld))
+    return model.predict_proba(x[test])[:, 1]
 
 
 def log_losses(chance: Float[np.ndarray, "E"], liked: Bool[np.ndarray, "E"]) -> Float[np.ndarray, "E"]:

@@ -1,8 +1,6 @@
 """Rated events: who liked what and when, split at one moment for all users, with what was known before each event."""
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from bbqrec_core import Sequences
 from bbqrec_core.dataset import MIN_EVENTS, gather_padded
-from bbqrec_lab.datasets.bundle import SECONDS, part_files
+from bbqrec_lab.datasets.bundle import SECONDS, part_files, recognise_unit
+from bbqrec_lab.datasets.derived import derived, drawn_items
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.without_sequence.asking import UnanswerableError
 
@@ -23,7 +22,6 @@ WITHHELD = 0.1  # share of items without events before the first moment: few ite
 HISTORY = 20  # liked and disliked items that are read of each user
 PRIOR = 5.0  # events added to those of a user or an item, of the mean rate
 PARTIAL = "ratings_partial.parquet"  # row i belongs to row i of interactions.parquet
-WHOLE_BELOW = 2999  # ml-1m: of these users all ratings are known; of later ones, many low ratings are missing
 TASTE, QUALITY = 2.0, 0.7  # logits: standard deviations of the planted tastes and qualities
 _WITHHELD, _TASTE = 11, 12  # random streams under one split seed
 
@@ -47,8 +45,9 @@ class Known(NamedTuple):
     """What was known before each event: only events of an earlier time count, so a page of ratings tells nothing.
 
     Args: liked, disliked: the last items of the user with and without 4 stars, 0 pads. user_rate, item_rate: logits of
-        the smoothed share of liked events. user_events, item_events: their number. age: seconds since the item's first
-        event. For items, validation and test know the training events alone, as a trained model does.
+        the smoothed share of liked events. user_events, item_events: their number. For items, validation and test count
+        the training events alone, as a trained model does. age: seconds since the item's first rated event of any part,
+        so that an item that is new to the models can be old; no model reads it, it only divides the test events.
     """
 
     liked: Int[np.ndarray, "E H"]
@@ -64,24 +63,27 @@ def read_rated(data: NamedDataset, truth: Mapping[str, np.ndarray], split_seed: 
     """The rated events of a dataset, split by time; planted data get planted ratings.
 
     Args: truth: of `Workspace.truth`, empty if nothing is planted. split_seed: of the withheld items.
-    Raises: UnanswerableError if there are no ratings, no times, or too few of either answer.
+    Raises: UnanswerableError if there are no ratings, no times, or a part without events or with one answer.
     """
     if data.timestamps.max() < SECONDS:
         raise UnanswerableError(
             f"the times of {data.name} are only positions, so no moment divides the events of all users"
         )
     table = _planted(data, truth, split_seed) if truth else _stored(data)
+    if table.is_empty():
+        raise UnanswerableError(f"no rated event of {data.name} belongs to a user and an item of the data")
     table = table.sort("time", "user", "item")
     user, item, time = (table[name].to_numpy() for name in ("user", "item", "time"))
     liked = table["liked"].to_numpy()
     moments = np.quantile(time, MOMENTS)
     part = np.searchsorted(moments, time, side="left")  # equal times stay together
-    drawn = np.random.default_rng([split_seed, _WITHHELD]).permutation(data.n_items) + 1
-    withheld = np.isin(np.arange(data.n_items + 1), drawn[: round(WITHHELD * data.n_items)])
+    withheld = drawn_items(data.n_items, WITHHELD, (split_seed, _WITHHELD))
     keep = (part != TRAIN) | ~withheld[item]
     rated = Rated(user[keep], item[keep], time[keep], liked[keep], part[keep], withheld)
     for number, name in enumerate(("training", "validation", "test")):
         answers = rated.liked[rated.part == number]
+        if not len(answers):
+            raise UnanswerableError(f"the {name} part of {data.name} has no rated event")
         if not answers.any() or answers.all():
             raise UnanswerableError(f"all events of the {name} part of {data.name} have one answer")
     return rated
@@ -102,22 +104,51 @@ def _planted(data: NamedDataset, truth: Mapping[str, np.ndarray], seed: int) -> 
 
 
 def _stored(data: NamedDataset) -> pl.DataFrame:
-    """The rated events of a bundle by row of user and item."""
+    """The rated events of a bundle by row of user and item, read by the rules of `datasets.reading`.
+
+    The unit of the times is recognised by their size, and equal rows (user, item, time) are one event. A rating that is
+    null or not finite says nothing.
+    """
     root = Path(data.path)
     table = _read(root / "interactions.parquet")
-    if "rating" not in table.columns and (root / PARTIAL).exists():
-        table = table.with_columns(_read(root / PARTIAL)["rating"]).filter(pl.col("user_id") < WHOLE_BELOW)
+    partial = "rating" not in table.columns and (root / PARTIAL).exists()
+    if partial:
+        table = table.with_columns(_partial_ratings(data, root / PARTIAL, table.height))
+    if "rating" in table.columns:
+        rating = pl.col("rating").cast(pl.Float64)
+        table = table.with_columns(rating=pl.when(rating.is_finite()).then(rating))
+    if partial:  # what is missing need not be missing at random, so only users with a rating of each event count
+        table = table.filter(pl.col("rating").is_not_null().all().over("user_id"))
     if "rating" not in table.columns or not table["rating"].count():
         raise UnanswerableError(f"{data.name} has no ratings, so nobody knows which items were liked")
     users = pl.DataFrame({"user_id": data.users, "user": np.arange(data.n_users)}).cast({"user_id": pl.String})
     items = data.items.select(pl.col("item_id").cast(pl.String), item=pl.int_range(1, data.n_items + 1))
-    if table["timestamp"].dtype.is_temporal():
-        table = table.with_columns(pl.col("timestamp").dt.epoch("s"))
-    table = table.drop_nulls(["user_id", "item_id", "timestamp", "rating"])
-    table = table.cast({"user_id": pl.String, "item_id": pl.String})
+    table = table.with_columns(time=_seconds(table["timestamp"])).cast({"user_id": pl.String, "item_id": pl.String})
+    event = ["user_id", "item_id", "timestamp"]
+    table = table.drop_nulls([*event, "rating"]).unique(event, keep="first", maintain_order=True)
     found = table.join(users, on="user_id").join(items, on="item_id")
-    liked = pl.col("rating") >= LIKED
-    return found.select("user", "item", time=pl.col("timestamp").cast(pl.Int64), liked=liked)
+    return found.select("user", "item", "time", liked=pl.col("rating") >= LIKED)
+
+
+def _partial_ratings(data: NamedDataset, file: Path, rows: int) -> pl.Series:
+    """The ratings of a file of their own, row by row.
+
+    Raises: UnanswerableError for a file without the column, or with another number of rows.
+    """
+    found = _read(file)
+    if "rating" not in found.columns or found.height != rows:
+        wanted = f"a column rating with one row for each of the {rows} of interactions.parquet"
+        raise UnanswerableError(f"{file.name} of {data.name} must have {wanted}")
+    return found["rating"]
+
+
+def _seconds(times: pl.Series) -> pl.Series:
+    """Times of any type as whole seconds."""
+    if times.dtype.is_temporal():
+        return times.dt.epoch("s")
+    numbers = times.cast(pl.Float64 if times.dtype.is_float() else pl.Int64)
+    numbers, ticks, _ = recognise_unit(numbers, 1)
+    return (numbers // ticks).cast(pl.Int64)
 
 
 def _read(file: Path) -> pl.DataFrame:
@@ -215,10 +246,3 @@ def before_the_split(data: NamedDataset, rated: Rated) -> NamedDataset:
     if not (np.diff(before.train().offsets) > 1).any():
         raise UnanswerableError(f"no user of {data.name} has two events from which an ID can be learned")
     return before
-
-
-def derived(data: NamedDataset, label: str, **changes: object) -> NamedDataset:
-    """A changed dataset under a hash of its own, so that no stored result of the original is found for it."""
-    text = f"{data.content_hash} {label}"
-    hashed = hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
-    return replace(data, **{"content_hash": hashed, **changes})

@@ -1,6 +1,8 @@
 """Sets without order: no model reads one, each hidden item is hidden, and a planted pair is found."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tiny import PLANTED, lab_recommender_config, planted_data, semantic_ids
 
 from bbqrec_core import Sequences, metrics
 from bbqrec_lab.datasets.reading import NamedDataset
-from bbqrec_lab.experiments.presets import make_config
+from bbqrec_lab.experiments.presets import Config, make_config, with_overrides
 from bbqrec_lab.store import Store
 from bbqrec_lab.without_sequence import asking, baskets
 from bbqrec_lab.without_sequence.set_model import SetModel, show_some
@@ -148,14 +150,64 @@ def test_the_study_has_every_model_and_is_loaded_a_second_time(
     ]
     compared = baskets.compare(found, "set-codes")
     assert compared["against"].to_list() == [*baskets.COUNTED, baskets.ALS, baskets.ITSELF]
+    assert found.left_out == {}
     monkeypatch.setattr(baskets, "fit_recommender", None)
     again = baskets.study(data, configs, Store(tmp_path), False)
     assert (again.ranks["set-codes"][0].greater == found.ranks["set-codes"][0].greater).all()
 
 
+def test_models_that_the_data_do_not_allow_are_left_out_with_a_reason(
+    data: NamedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert baskets.not_possible(data) == {}
+    monkeypatch.setattr(baskets, "DENSE_ITEMS", data.n_items - 1)
+    reasons = baskets.not_possible(replace(data, features={}, presence={}))
+    assert reasons["content-knn"] == "these data have no features"
+    assert f"at most {data.n_items - 1} items, and these data have {data.n_items}" in reasons["ease"]
+
+
+@pytest.fixture(scope="module")
+def tiny_sets(data: NamedDataset) -> tuple[NamedDataset, baskets.Made, Config]:
+    """Baskets, random IDs, and the settings of a set encoder that trains one step."""
+    overrides = {"recommender.width": 8, "recommender.layers": 1, "recommender.epoch_steps": 1}
+    config = baskets.set_settings(make_config("smoke", 0, overrides), "items", False, 5.0)
+    config = with_overrides(config, {"recommender.epochs": 1, "recommender.min_steps": 0})
+    return baskets.as_baskets(data, 0), baskets.Made(semantic_ids(data.n_items, (8, 8)), "ids"), config
+
+
+def test_other_settings_of_evaluation_and_another_torch_train_again(
+    tiny_sets: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets, made, config = tiny_sets
+    for changed in ({}, {"evaluation.early_users": 7}):
+        baskets._kept(sets, "set-items-plain", made, with_overrides(config, changed), Store(tmp_path))
+    assert len(list(tmp_path.glob("basket-*/ranks.npz"))) == 2
+    monkeypatch.setattr(baskets, "torch", SimpleNamespace(__version__="another"))
+    baskets._kept(sets, "set-items-plain", made, config, Store(tmp_path))
+    assert len(list(tmp_path.glob("basket-*/ranks.npz"))) == 3
+
+
+def test_a_damaged_checkpoint_is_set_aside(tiny_sets: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = baskets.fit_recommender
+
+    def interrupted(*given: object) -> None:
+        train(*given)
+        for path in given[5].rglob("*.safetensors"):
+            path.write_bytes(path.read_bytes()[:-8])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(baskets, "fit_recommender", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        baskets._kept(tiny_sets[0], "set-items-plain", *tiny_sets[1:], Store(tmp_path))
+    assert list(tmp_path.rglob("*.safetensors"))
+    monkeypatch.setattr(baskets, "fit_recommender", train)
+    ranks = baskets._kept(tiny_sets[0], "set-items-plain", *tiny_sets[1:], Store(tmp_path))
+    assert len(ranks.greater) == tiny_sets[0].n_users
+
+
 def test_tables_average_known_and_new_items_apart() -> None:
     ranks = metrics.rank_scores(torch.tensor([[0.0, 3, 2, 1], [0, 3, 2, 1], [0, 3, 2, 1.0]]), np.array([1, 2, 3]))
-    found = baskets.Baskets({"ease": [ranks]}, np.array([True, True, False]), np.array([0, 5, 5, 0]))
+    found = baskets.Baskets({"ease": [ranks]}, np.array([True, True, False]), np.array([0, 5, 5, 0]), {})
     values = dict(baskets.table(found).select("metric", "mean").iter_rows())
     assert values["NDCG@10, known items"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
     assert values["NDCG@10, all"] == pytest.approx((1 + 1 / np.log2(3) + 0.5) / 3)

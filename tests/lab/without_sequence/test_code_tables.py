@@ -1,10 +1,14 @@
 """What a ranking model reads of an item: tokens that items share exactly where their IDs say so."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
-from tiny import semantic_ids
+from tiny import PLANTED, planted_data, semantic_ids
 
 from bbqrec_core import SemanticIds
+from bbqrec_lab.experiments.presets import make_config
 from bbqrec_lab.without_sequence import code_tables
 from bbqrec_lab.without_sequence.code_tables import FORMS, code_input
 
@@ -79,6 +83,19 @@ def test_events_decide_what_becomes_a_piece(frequent: int) -> None:
     counts[frequent] = 100
     used = (code_input(ids, "pieces", counts, 0).tokens > 0).sum(1)
     assert np.flatnonzero(used == 1).tolist() == [frequent]  # the table has room for one pair
+
+
+def test_every_item_that_shares_its_tokens_counts() -> None:
+    tokens = np.array([[0, 0], [1, 2], [1, 2], [1, 2], [3, 4], [1, 3], [3, 4], [2, 1]])
+    assert code_tables.sharing(code_tables.ItemInput(tokens, 4, None, 4)) == 5
+
+
+def test_text_only_ids_of_data_without_text_have_other_signals(tmp_path: Path) -> None:
+    data, config = planted_data(tmp_path, PLANTED), make_config("smoke")
+    image = {"image": data.features["image"]}
+    assert code_tables.text_only_signals(data, config) == ["text"]
+    assert code_tables.text_only_signals(replace(data, features=image), config) == ["image"]
+    assert code_tables.text_only_signals(replace(data, features={}), config) == []
 
 
 def test_another_form_is_refused(ids: SemanticIds) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import PLANTED, planted_data, semantic_ids
 
-from bbqrec_core import SemanticIds, metrics
+from bbqrec_core import SemanticIds, build_tree, metrics
 from bbqrec_lab.datasets.reading import NamedDataset
 from bbqrec_lab.experiments.presets import make_config
 from bbqrec_lab.store import Store
@@ -56,7 +56,8 @@ def test_the_title_is_part_of_the_words_once(data: NamedDataset) -> None:
 
 
 def test_items_without_words_are_refused(data: NamedDataset) -> None:
-    assert "8 words" in asking.ask(finding.make_queries, with_texts(data, ["one two"]), 0).reason
+    assert "has 6 words" in asking.ask(finding.make_queries, with_texts(data, ["one two three four five"]), 0).reason
+    assert len(finding.make_queries(with_texts(data, ["one two three four five six"]), 0).words) == 1
 
 
 def test_what_is_searched_has_no_title_and_no_query(data: NamedDataset) -> None:
@@ -67,12 +68,16 @@ def test_what_is_searched_has_no_title_and_no_query(data: NamedDataset) -> None:
     assert searched.items["text"][:2].to_list() == queries.texts[:2]
     assert searched.content_hash != given.content_hash
     assert encoder.run(["two three", "zzz"]).shape[0] == 2
+    assert finding.has_own_text(data), "its features come with the bundle, so that they know the queries"
+    bare = {name: x for name, x in data.features.items() if name != "text"}
+    assert not finding.has_own_text(replace(data, features=bare))
 
 
 def test_texts_are_encoded_anew_from_the_words_that_are_left(
     data: NamedDataset, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = replace(with_texts(data, [TEXT, f"{TEXT} fourteen", "one two three four five"]), path=str(tmp_path))
+    assert not finding.has_own_text(given)
     queries, seen = finding.make_queries(given, 0), []
     encoder = finding.features.Encoder(
         ("test",), lambda texts: seen.extend(texts) or np.eye(len(texts), 4, dtype=np.float32)
@@ -92,12 +97,25 @@ def test_bm25_ranks_the_item_with_the_words_first() -> None:
     queries = finding.Queries(
         texts, ["red pie", "sky", "unknown"], np.array([1, 4, 2]), [], np.array([], int), np.zeros(5, bool)
     )
-    scores = finding.bm25_scores(queries)
+    scores_of = finding.bm25(queries)
+    scores = scores_of(slice(None))
     assert scores.shape == (3, 5)
     assert scores[:2].argmax(1).tolist() == [1, 4]
     assert not scores[2].any()
-    ranks = finding.rank(torch.from_numpy(scores), queries, torch.tensor([False, True, True, False, True]))
+    ranks = finding.rank(scores_of, queries, torch.tensor([False, True, True, False, True]))
     assert metrics.per_user(ranks)["recall@1"].tolist() == pytest.approx([1, 1, 1 / 3])  # a tie of three items
+
+
+def test_queries_are_ranked_in_blocks_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, asked = np.random.default_rng(0), []
+    scores, targets = torch.from_numpy(rng.normal(size=(7, 40))), rng.integers(1, 40, 7)
+    queries = finding.Queries([], [""] * 7, targets, [], np.array([], int), np.zeros(40, bool))
+    there = torch.arange(40) > 0
+    whole = metrics.rank_scores(scores.masked_fill(~there, -torch.inf), targets)
+    monkeypatch.setattr(finding, "BLOCK", 3)
+    ranks = finding.rank(lambda block: asked.append(block) or scores[block], queries, there)
+    assert len(asked) == 3
+    assert all((one == other).all() for one, other in zip(ranks, whole, strict=True))
 
 
 def test_ids_that_follow_the_words_are_generated_and_random_ones_are_not() -> None:
@@ -115,7 +133,8 @@ def test_ids_that_follow_the_words_are_generated_and_random_ones_are_not() -> No
     for table in (codes, np.concatenate([codes[:1], rng.permutation(codes[1:])])):
         ids = SemanticIds(**{**vars(semantic_ids(64, (8, 8))), "code_ids": table})
         model = finding.fit_queries(ids, vectors(rows), rows, make_config("quick"))
-        scores = model.scores(torch.from_numpy(vectors(asked)), ids, np.isin(np.arange(65), rows))
+        tree = build_tree(ids.code_ids, np.isin(np.arange(65), rows))
+        scores = model.scores(torch.from_numpy(vectors(asked)), tree)
         top = scores.argmax(1).numpy()
         right.append((table[top, 0] == table[asked, 0]).mean())  # of items that no practice query asks for
     assert right[0] > 0.8
@@ -133,6 +152,7 @@ def test_the_study_asks_everybody_and_is_loaded_a_second_time(
     }
     compared = finding.compare(found, "behaviour-bound", ["text-only", "BM25"])
     assert compared["against"].to_list() == ["text-only", "BM25"]
+    assert found.seen, "the features of planted data come with their bundle"
     assert finding.table(found).columns[:3] == ["searcher", "seeds", "NDCG@10"]
     assert finding.examples(found, data)["query"].to_list() == found.queries.words[:5]
     monkeypatch.setattr(finding, "fit_queries", None)
@@ -145,7 +165,7 @@ def test_queries_of_one_item_count_together() -> None:
     queries = finding.Queries(["a"] * 3, ["a"] * 3, np.array([1, 1, 2]), [], np.array([], int), new)
     good = metrics.rank_scores(torch.tensor([[0.0, 3, 2, 1], [0, 3, 2, 1], [0, 1, 3, 2.0]]), queries.targets)
     bad = metrics.rank_scores(torch.tensor([[0.0, 2, 3, 1], [0, 2, 3, 1], [0, 1, 3, 2.0]]), queries.targets)
-    found = finding.Finding({"good": [good], "bad": [bad]}, queries)
+    found = finding.Finding({"good": [good], "bad": [bad]}, queries, False)
     line = finding.compare(found, "good", ["bad"]).row(0, named=True)
     assert line["difference"] == pytest.approx((1 - 1 / np.log2(3)) / 2)
     assert finding.compare(found, "good", ["bad"], new=True)["difference"].to_list() == [0.0]

@@ -53,7 +53,7 @@ def test_a_preference_is_learned_from_history_and_token(kind: str) -> None:
     assert (first.chance == again.chance).all()
     assert first.learned == 4 * 3 * (rating_models.WIDTH + 1)
     means = rating_models.fit_means(rated, known)
-    assert rating_models.area(means.chance, rated.liked[test]) < 0.65, "rates alone cannot know it"
+    assert rating_models.area(means, rated.liked[test]) < 0.65, "rates alone cannot know it"
 
 
 def test_means_know_good_items_and_kind_users() -> None:
@@ -62,7 +62,7 @@ def test_means_know_good_items_and_kind_users() -> None:
     good = rng.random(len(rated.user)) < np.where(rated.item > ITEMS / 2, 0.9, 0.1)
     rated = rated._replace(liked=good)
     found = rating_models.fit_means(rated, ratings.known_before(rated))
-    assert rating_models.area(found.chance, good[rated.part == TEST]) > 0.8
+    assert rating_models.area(found, good[rated.part == TEST]) > 0.8
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -99,7 +99,7 @@ def results(seeds: int = 2) -> liking.Liking:
     new = np.arange(40) < 12
     segments = {"no events": new, "over 100": ~new}
     memory = {"good": (100, 20), "bad": (50, 20), "means": (8, 0)}
-    return liking.Liking(user, liked, segments, chance, memory, (0, 0, 40))
+    return liking.Liking(user, np.arange(40) % 20, liked, segments, chance, memory)
 
 
 def test_the_table_has_every_segment_and_size() -> None:
@@ -113,9 +113,23 @@ def test_above_zero_our_input_is_better() -> None:
     compared = liking.compare(results(), "MLP", "good", ["bad", "means"])
     assert compared["segment"].to_list() == ["all", "all", "no events", "no events"]
     assert (compared["low"] > 0).all()
-    assert compared["users"].to_list() == [10, 10, 3, 3]
+    assert compared["over"].to_list() == ["users", "users", "items", "items"]
+    assert compared["units"].to_list() == [10, 10, 12, 12]
     assert (liking.compare(results(), "MLP", "bad", ["good"])["high"] < 0).all()
     assert (compared["p_holm"] >= compared["p"]).all()
+
+
+def test_events_of_one_new_item_count_together() -> None:
+    """Two new items: what the ID of the first gets wrong is wrong for all users, and no number of users tells more."""
+    item = np.repeat([1, 2], 30)
+    liked, user = np.arange(60) % 2 == 0, np.arange(60)
+    good = np.where(liked, 0.7, 0.3)
+    chance = {("MLP", "ours"): np.where(item == 1, good, 1 - good)[None], ("MLP", "other"): np.full((1, 60), 0.5)}
+    found = liking.Liking(user, item, liked, {"no events": np.ones(60, bool)}, chance, {})
+    new = liking.compare(found, "MLP", "ours", ["other"]).row(1, named=True)
+    per_item = [float(np.log(0.7 / 0.5)), float(np.log(0.3 / 0.5))]  # log-loss of the other minus ours
+    assert [new["high"], new["low"]] == pytest.approx(per_item)
+    assert new["units"] == 2
 
 
 def test_segments_are_shown_by_division() -> None:

@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 from tiny import PLANTED, planted_data
 
-from bbqrec_core import Sequences
 from bbqrec_lab.datasets.planted import load_truth
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
 from bbqrec_lab.settings import DataConfig
@@ -55,10 +54,56 @@ def test_four_stars_are_liked_and_three_are_not(tmp_path: Path) -> None:
     assert data.items["item_id"][table["item"].to_numpy() - 1].to_list() == [1, 2, 3, 1, 3]
 
 
-def test_partial_ratings_count_only_for_users_whose_ratings_are_whole(tmp_path: Path) -> None:
-    stars = pl.DataFrame({"rating": pl.Series([5, 3, 4, 5, 5, 5], dtype=pl.Float32)})
-    data = bundle(tmp_path / "b", None, ratings_partial=stars)
-    assert ratings._stored(data)["user"].to_list() == [0, 0, 0]
+@pytest.mark.parametrize(
+    ("stars", "users"),
+    [([5, 3, 4, 5, None, 5], [0, 0, 0]), ([5, np.nan, 4, 5, 3, 5], [1, 1, 1]), ([5, 3, 4, 5, 5, 5], [0] * 3 + [1] * 3)],
+)
+def test_partial_ratings_count_only_for_users_whose_ratings_are_whole(
+    tmp_path: Path, stars: list[float | None], users: list[int]
+) -> None:
+    partial = pl.DataFrame({"rating": pl.Series(stars, dtype=pl.Float32)})
+    data = bundle(tmp_path / "b", None, ratings_partial=partial)
+    assert ratings._stored(data)["user"].to_list() == users
+
+
+def test_partial_ratings_of_other_rows_are_refused_in_words(tmp_path: Path) -> None:
+    data = bundle(tmp_path / "b", None, ratings_partial=pl.DataFrame({"rating": [5.0, 3.0]}))
+    assert "each of the 6 of interactions" in asking.ask(ratings._stored, data).reason
+
+
+@pytest.mark.parametrize("kind", ["seconds", "float", "ms", "us", "datetime", "date"])
+def test_rated_events_have_the_times_of_the_dataset(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / kind
+    bundle(folder, [5, 3, 4, 3.5, 4, 1])
+    days = DAY0 // 86_400 * 86_400 + 86_400 * pl.int_range(6)
+    times = {
+        "seconds": days,
+        "float": days + 0.75,
+        "ms": days * 1000 + 999,
+        "us": days * 1_000_000 + 1,
+        "datetime": pl.from_epoch(days, "s"),
+        "date": pl.from_epoch(days, "s").cast(pl.Date),
+    }
+    pl.read_parquet(folder / "interactions.parquet").with_columns(timestamp=times[kind]).write_parquet(
+        folder / "interactions.parquet"
+    )
+    data = read_bundle(folder, DataConfig())
+    table = ratings._stored(data).sort("user", "time")
+    assert table["time"].to_list() == data.timestamps.tolist()
+    assert data.timestamps.tolist() == [DAY0 // 86_400 * 86_400 + 86_400 * day for day in range(6)]
+
+
+def test_equal_rows_are_one_event_and_no_number_is_no_rating(tmp_path: Path) -> None:
+    folder = tmp_path / "e"
+    bundle(folder, [5, 3, np.nan, np.inf, 4, 1])
+    once = pl.read_parquet(folder / "interactions.parquet")
+    pl.concat([once[:1].with_columns(rating=pl.lit(None, pl.Float32)), once, once]).write_parquet(
+        folder / "interactions.parquet"
+    )
+    data = read_bundle(folder, DataConfig())
+    table = ratings._stored(data).sort("time")
+    assert len(data.timestamps) == 6
+    assert table.select("user", "liked").rows() == [(0, True), (0, False), (1, True), (1, False)]
 
 
 def test_data_without_ratings_are_refused_in_words(tmp_path: Path) -> None:
@@ -68,6 +113,16 @@ def test_data_without_ratings_are_refused_in_words(tmp_path: Path) -> None:
     assert found.reason == "c has no ratings, so nobody knows which items were liked"
     alike = asking.ask(ratings.read_rated, bundle(tmp_path / "d", [5] * 6), {}, 0)
     assert "have one answer" in alike.reason
+
+
+def test_parts_without_events_are_refused_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    data = bundle(folder, [5, 3, 4, 3.5, 4, 1])
+    events = pl.read_parquet(folder / "interactions.parquet")
+    events.with_columns(timestamp=pl.lit(DAY0)).write_parquet(folder / "interactions.parquet")
+    assert "the validation part of f has no rated event" in asking.ask(ratings.read_rated, data, {}, 0).reason
+    events.with_columns(user_id=pl.lit(7)).write_parquet(folder / "interactions.parquet")
+    assert "no rated event of f belongs to a user" in asking.ask(ratings.read_rated, data, {}, 0).reason
 
 
 def test_times_that_are_positions_are_refused_in_words(data: NamedDataset) -> None:
@@ -149,10 +204,3 @@ def test_what_makes_ids_ends_before_the_split(data: NamedDataset, planted: Rated
 def test_ids_need_something_to_learn_from(data: NamedDataset, planted: Rated) -> None:
     few = planted._replace(part=np.where(np.arange(len(planted.part)) < 2, TRAIN, TEST))
     assert "3 events before the split" in asking.ask(ratings.before_the_split, data, few).reason
-
-
-def test_a_changed_dataset_has_a_hash_of_its_own(data: NamedDataset) -> None:
-    sequences = Sequences(data.sequences.offsets, data.sequences.items)
-    hashes = {ratings.derived(data, label, sequences=sequences).content_hash for label in ("a", "b", "a")}
-    assert len(hashes) == 2
-    assert data.content_hash not in hashes

@@ -93,6 +93,37 @@ def test_new_items_of_baskets_name_the_finders() -> None:
     assert answers.new_in_baskets({"ease": 0.0}, 7) == "No model finds any of the 7 new items."
     said = answers.new_in_baskets({"ease": 0.0, "set-codes": 0.25, "content-knn": 0.2}, 8)
     assert said == "Of the 8 new items set-codes finds most (Recall@20 0.250); 1 of 3 models find none."
+    rare = answers.new_in_baskets({"ease": 0.0, "set-codes": 1 / 3000}, 3000)
+    assert rare == "Of the 3,000 new items set-codes finds most (Recall@20 below 0.001); 1 of 2 models find none."
+
+
+def test_models_without_a_result_are_named_with_the_reason() -> None:
+    assert answers.left_out({}) == ""
+    said = answers.left_out({"ease": "too many items", "content-knn": "no features"})
+    assert said == "ease is left out: too many items; content-knn is left out: no features."
+
+
+def test_without_the_preferred_rival_the_best_one_is_drawn() -> None:
+    assert answers.strongest({"ease": 0.1, "als": 0.2}, "ease") == "ease"
+    assert answers.strongest({"item-knn": 0.1, "als": 0.2}, "ease") == "als"
+
+
+def test_sharing_names_every_input() -> None:
+    said = answers.sharing(1682, {"hashed numbers": 1200, "codes": 0})
+    assert said == "Of 1,682 items, so many have the tokens of another one: 1,200 for hashed numbers and 0 for codes."
+
+
+def test_what_text_only_ids_are_made_of_is_said_if_it_is_not_text() -> None:
+    assert answers.text_only(["text"]) == ""
+    assert answers.text_only(["image"]) == (
+        "These data have no text features: the IDs called text-only come from image."
+    )
+    assert "come from training events" in answers.text_only([])
+
+
+def test_text_features_that_know_the_queries_are_named() -> None:
+    assert answers.queries_seen(False) == ""
+    assert "have seen the words of the queries too" in answers.queries_seen(True)
 
 
 @pytest.mark.parametrize(
