@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from bbqrec_lab.experiments.statistics import swaps
 from bbqrec_lab.experiments.tables import listed
@@ -35,11 +35,25 @@ def future(any_event: Float[np.ndarray, "U"], own_item: Float[np.ndarray, "U"]) 
     return told + (f", and {100 * np.median(own):.1f} % of those of the target's own item." if len(own) else ".")
 
 
-def order(first: Mapping[str, float], second: Mapping[str, float], clear: Sequence[tuple[str, str]]) -> str:
+def held_out(cold: Bool[np.ndarray, "rows"] | None) -> str:
+    """That `cold_items` counts in one split only; empty if no item is held out.
+
+    Args: cold: as in `Dataset`.
+    """
+    items = 0 if cold is None else int(cold[1:].sum())
+    if not items:
+        return ""
+    return (
+        f"cold_items holds {items} of {len(cold) - 1} items out of the training of leave-one-out in section 3. The "
+        "split by time and the replay ignore it: their new items are those that come later."
+    )
+
+
+def order(first: Mapping[str, float], second: Mapping[str, float], ahead: Sequence[tuple[str, str]]) -> str:
     """Whether the order of variants changes between leave-one-out and the split by time.
 
-    Args: first, second: NDCG@10 by variant. clear: pairs (better, worse) on the split by time whose interval of the
-        difference does not contain 0.
+    Args: first, second: NDCG@10 by variant. ahead: pairs (better, worse) on the split by time whose interval of the
+        difference lies above 0, each pair by itself.
     """
     changed = swaps(first, second)
     if not changed:
@@ -47,10 +61,10 @@ def order(first: Mapping[str, float], second: Mapping[str, float], clear: Sequen
         return (
             f"All {len(first)} variants keep their order under the split by time; {best} leads with {second[best]:.4f}."
         )
-    sure = [(a, b) for a, b in changed if (b, a) in clear]
+    sure = [(a, b) for a, b in changed if (b, a) in ahead]
     told = listed([f"{b} passes {a}" for a, b in changed])
-    how = f"{len(sure)} of these {len(changed)} changes {'is' if len(sure) == 1 else 'are'} clear there"
-    return f"The order changes under the split by time: {told}; {how} (95 % interval of the difference)."
+    how = f"in {len(sure)} of these {len(changed)} changes the 95 % interval of the difference there lies above 0"
+    return f"The order changes under the split by time: {told}; {how} (each pair by itself)."
 
 
 def decay(costs: pl.DataFrame, learner: str, policy: str) -> str:
@@ -110,23 +124,17 @@ def fresh(table: pl.DataFrame, way: str, controls: Sequence[str]) -> str:
     return f"{way}: {shown}; Recall@20 of their first events is {recall}, {told}; the median rank is {rank}."
 
 
-def after_drift(curves: pl.DataFrame, learner: str, fixed: str, learning: str, moment: float) -> str:
+def after_drift(around: pl.DataFrame, learner: str, fixed: str, learning: str) -> str:
     """Whether a policy that learns is ahead of a fixed one after a drift more than before it.
 
-    Args: moment: of the drift, in days since the start.
+    Args: around: from `replay.curves.around`.
     """
-    gaps = {}
-    for late in (False, True):
-        part = curves.filter(
-            pl.col("learner") == learner, pl.col("metric") == "ndcg@10", (pl.col("day") > moment) == late
-        )
-        mean = {policy: part.filter(pl.col("policy") == policy)["value"].mean() for policy in (fixed, learning)}
-        gaps[late] = None if mean[fixed] is None or mean[learning] is None else mean[learning] - mean[fixed]
-    if None in gaps.values():
-        return f"{learner}: the drift has no period on both sides, so the policies cannot be compared before and after."
-    before, after = (f"{gaps[late]:+.4f}" for late in (False, True))
-    word = "more" if float(after) > float(before) else "less" if float(after) < float(before) else "as much"
+    row = around.row(by_predicate=pl.col("learner") == learner, named=True)
+    if row["gain"] is None:
+        return f"{learner}: the drift has no list on both sides, so the policies cannot be compared before and after."
+    word = {1: "more", -1: "less", 0: "not clearly more or less"}[_sign(row["low"], row["high"])]
     return (
-        f"{learner}: {learning} is ahead of {fixed} by {before} NDCG@10 before the drift and by {after} after it, "
-        f"so learning is worth {word} in a world that changes (means of periods, no interval)."
+        f"{learner}: {learning} differs from {fixed} by {row['before']:+.4f} NDCG@10 before the drift and by "
+        f"{row['after']:+.4f} after it: learning is worth {word} once the world has changed, "
+        f"{_bounded(row['gain'], row['low'], row['high'], '+.4f')}."
     )

@@ -93,6 +93,11 @@ def make_tokenized(
         done = fit_numbered(data, config, seed, directory, tokenizer_maker(collaborative), progress)
     else:
         done = finish(control_codes(data, ids, config, seed, collaborative), config, [])
+    return repaired(done, ids, config)
+
+
+def repaired(done: Tokenized, ids: IdsConfig, config: VariantTokenizerConfig) -> Tokenized:
+    """A stage 1 after the repairs that only the laboratory has; `finish` leaves these IDs as they are."""
     if ids.transport:
         return repair_by_transport(done)
-    return repair_by_extra(done) if config.uniqueness == "extra" else done  # `finish` leaves these IDs as they are
+    return repair_by_extra(done) if config.uniqueness == "extra" else done

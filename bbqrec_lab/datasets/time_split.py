@@ -31,6 +31,12 @@ def need_global_time(data: NamedDataset) -> None:
         )
 
 
+def by_kind(old_user: Bool[np.ndarray, "Q"], old_item: Bool[np.ndarray, "Q"]) -> dict[str, Bool[np.ndarray, "Q"]]:
+    """The targets of each of `KINDS`, by whether their user and their item are known."""
+    masks = old_user & old_item, ~old_user & old_item, old_user & ~old_item, ~old_user & ~old_item
+    return dict(zip(KINDS, masks, strict=True))
+
+
 def prior_events(sequences: Sequences, positions: Int[np.ndarray, "Q"]) -> Sequences:
     """One history per event: the events of the same user before it.
 
@@ -112,8 +118,7 @@ class TimeSplit(Dataset):
         owner = np.searchsorted(offsets, events, side="right") - 1
         old_user = np.diff(self.train().offsets)[owner] > 0
         old_item = (self.train_counts() > 0)[items[events]]
-        masks = old_user & old_item, ~old_user & old_item, old_user & ~old_item, ~old_user & ~old_item
-        return {kind: events[mask] for kind, mask in zip(KINDS, masks, strict=True)}
+        return {kind: events[mask] for kind, mask in by_kind(old_user, old_item).items()}
 
     def positions(self, part: str) -> Int64[np.ndarray, "Q"]:
         """The positions of the known targets of a part, at most `MOST_TARGETS`."""

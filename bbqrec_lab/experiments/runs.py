@@ -544,7 +544,7 @@ def intervals(results: Sequence[Result], reference: str = "bbqrec") -> pl.DataFr
                 found = statistics.paired_bootstrap(ours, theirs)
                 table.append((mode, metric, reference, name, seeds, *found))
     schema = ["seen_items", "metric", "variant", "against", "seeds", "difference", "low", "high", "p"]
-    return _with_holm(pl.DataFrame(table, schema=schema, orient="row"))
+    return statistics.with_holm(pl.DataFrame(table, schema=schema, orient="row"))
 
 
 def slices(results: Sequence[Result], data: NamedDataset, reference: str = "bbqrec") -> pl.DataFrame:
@@ -560,7 +560,7 @@ def slices(results: Sequence[Result], data: NamedDataset, reference: str = "bbqr
             found = statistics.paired_bootstrap(ours, theirs)
             table.append((group, int(users.sum()), reference, name, seeds, ours.mean(), theirs.mean(), *found))
     schema = ["slice", "targets", "variant", "against", "seeds", "ours", "theirs", "difference", "low", "high", "p"]
-    return _with_holm(pl.DataFrame(table, schema=schema, orient="row"))
+    return statistics.with_holm(pl.DataFrame(table, schema=schema, orient="row"))
 
 
 def _per_user(results: Sequence[Result], mode: str) -> dict[str, dict[int, dict[str, np.ndarray]]]:
@@ -584,12 +584,6 @@ def _pair(
         return None
     others = sorted(theirs) if name in ONCE else common
     return len(common), np.stack([ours[s][metric] for s in common]), np.stack([theirs[s][metric] for s in others])
-
-
-def _with_holm(table: pl.DataFrame) -> pl.DataFrame:
-    """The table with its p-values after Holm over all its lines."""
-    adjusted = statistics.holm(table["p"].to_numpy()) if len(table) else []
-    return table.with_columns(pl.Series("p_holm", adjusted, pl.Float64))
 
 
 def run_folder(out: str | Path, dataset: str, preset: str, data: object, claim: bool = False) -> Path:

@@ -108,14 +108,47 @@ def paired_bootstrap(
     users, moved = len(difference), difference[difference != 0]  # the sign of a zero has no effect
     means, extreme = [], 0
     edge = abs(difference.sum()) * (1 - 1e-12)  # tolerance: rounding must not lose flips that equal the observed sum
-    step = max(1, 2**21 // users)  # 16 MiB of draws at a time
-    for start in range(0, n, step):
-        rows = min(step, n - start)
+    for rows in _blocks(n, users):
         means.append(difference[draw.integers(users, size=(rows, users))].mean(1))
         signs = 2.0 * flip.integers(2, size=(rows, len(moved)), dtype=np.int8) - 1
         extreme += int((np.abs(signs @ moved) >= edge).sum())
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Interval(float(difference.mean()), float(low), float(high), (1 + extreme) / (n + 1))
+
+
+def _blocks(draws: int, units: int) -> list[int]:
+    """Numbers of draws of all units that take at most 16 MiB at a time, in order."""
+    step = max(1, 2**21 // units)
+    return [min(step, draws - start) for start in range(0, draws, step)]
+
+
+def cluster_bootstrap(
+    parts: Float[np.ndarray, "K Q"], clusters: Int[np.ndarray, "Q"], n: int = 2000, seed: int = 0
+) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K n"]]:
+    """Sums over observations that come in clusters, such as the lists of one user, which are alike.
+
+    Args: parts: K values of each observation. clusters: the cluster of each. n: number of draws.
+    Returns: the K sums, and those of each draw of as many clusters with replacement, each with all its observations.
+    """
+    _, owner = np.unique(clusters, return_inverse=True)
+    sums, rng = np.stack([np.bincount(owner, part) for part in parts]), np.random.default_rng(seed)
+    found = [sums[:, rng.integers(sums.shape[1], size=(rows, sums.shape[1]))].sum(2) for rows in _blocks(n, sums.size)]
+    return sums.sum(1), np.concatenate(found, 1)
+
+
+def cluster_means(
+    values: Float[np.ndarray, "Q"], clusters: Int[np.ndarray, "Q"], n: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """The mean over observations, and its 95 % bounds over clusters as in `cluster_bootstrap`."""
+    _, (total, size) = cluster_bootstrap(np.stack([values, np.ones_like(values)]), clusters, n, seed)
+    low, high = np.percentile(total / size, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
+def with_holm(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with its p-values (column `p`) after Holm over all its lines, in a column `p_holm`."""
+    adjusted = holm(table["p"].to_numpy()) if len(table) else []
+    return table.with_columns(pl.Series("p_holm", adjusted, pl.Float64))
 
 
 def holm(p_values: Float[np.ndarray, "m"]) -> Float64[np.ndarray, "m"]:
@@ -148,8 +181,7 @@ def family(compared: pl.DataFrame, metric: str, against: Collection[str] | None 
     asked = compared.filter(pl.col("metric").str.starts_with(metric))
     if against is not None:
         asked = asked.filter(pl.col("against").is_in(list(against)))
-    corrected = holm(asked["p"].to_numpy()) if len(asked) else []
-    return asked.with_columns(p_holm=pl.Series(corrected, dtype=pl.Float64))
+    return with_holm(asked)
 
 
 OUTCOMES = ("as expected", "the other way round", "open")

@@ -22,7 +22,8 @@ def period_curves(
     for ax, (metric, label) in zip(axes.flat, metrics.items(), strict=True):
         if moment is not None:
             ax.axvline(moment, color=INK, linewidth=1, linestyle=":")
-            ax.annotate("drift", (moment, 1), xycoords=("data", "axes fraction"), va="top", fontsize=8, color=INK)
+            place = {"xycoords": ("data", "axes fraction"), "xytext": (4, 0), "textcoords": "offset points"}
+            ax.annotate("drift", (moment, 1), va="top", fontsize=8, color=INK, **place)
         rows = curves.filter(pl.col("metric") == metric)
         width = np.ptp(rows["day"].to_numpy()) or 1.0
         for index, name in enumerate(order):
@@ -86,6 +87,7 @@ def paired_splits(values: Mapping[str, Sequence[tuple[float, float, float]]], sp
     """
     order = sorted(values, key=lambda name: values[name][0][0])
     fig, axes = panels(len(splits), width=3.5, height=0.5 + 0.42 * len(order), sharey=True)
+    fig.get_layout_engine().set(wspace=0.08)  # the last number of an axis must not touch the first of the next
     for place, (ax, split) in enumerate(zip(axes.flat, splits, strict=True)):
         found = np.array([values[name][place] for name in order])
         bounds = np.abs(found[:, 1:].T - found[:, 0])

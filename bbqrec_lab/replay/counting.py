@@ -1,5 +1,6 @@
 """What learns from the stream by counting: sliding popularity, and item-KNN with counts that grow event by event."""
 
+import time
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,7 @@ class SlidingPopularity:
     policy: str
     window: int | None = None
     known: int = 0
+    spent: float = 0.0  # counting a window is a part of the answer
 
     @property
     def frozen(self) -> bool:
@@ -101,6 +103,7 @@ class GrowingKnn:
     decay: float = 1.0
     shrinkage: float = 0.0
     known: int = 0
+    spent: float = 0.0  # seconds of `learn` within `scores`
     both: Float[np.ndarray, "rows rows"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     events: Int[np.ndarray, "rows"] = field(default_factory=lambda: np.zeros(0, np.int64))
     users: Float[np.ndarray, "rows"] = field(default_factory=lambda: np.zeros(0, np.float32))
@@ -156,7 +159,9 @@ class GrowingKnn:
             if stream.asked[place]:
                 found[line] = self.score(history.items[history.offsets[line] : history.offsets[line + 1]])
                 line += 1
+            began = time.monotonic()
             self.learn(int(user), int(item))
+            self.spent += time.monotonic() - began
         return _float(found)
 
     def score(self, history: Int[np.ndarray, "T"]) -> Float[np.ndarray, "rows"]:

@@ -8,37 +8,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from bbqrec_core.metrics import concat_ranks, filter_seen, rank_scores
-from bbqrec_lab.datasets.time_split import KINDS
+from bbqrec_lab.datasets.time_split import by_kind
+from bbqrec_lab.experiments.statistics import cluster_bootstrap, cluster_means
 from bbqrec_lab.replay.learners import TokenLearner
 from bbqrec_lab.replay.rounds import BATCH, LISTED, Outcome
 from bbqrec_lab.replay.stream import DAY, Stream
 
 METRICS = ("ndcg@10", "recall@10")
-DRAWS = 2000  # of users, for the bounds
 FIRST = 5  # events of a new item that count as its first ones
 
 
-def by_user(values: Float[np.ndarray, "Q"], users: Int[np.ndarray, "Q"], seed: int = 0) -> tuple[float, float, float]:
-    """The mean over lists, and its 95 % bounds over users drawn with replacement, each with all of its lists.
-
-    Lists of one user are alike, so bounds over single lists would be too narrow.
-    """
-    _, owner = np.unique(users, return_inverse=True)
-    total, size = np.bincount(owner, values), np.bincount(owner)
-    draws = np.random.default_rng(seed).integers(len(size), size=(DRAWS, len(size)))
-    low, high = np.percentile(total[draws].sum(1) / size[draws].sum(1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
-
-
 def slope(
-    days: Float[np.ndarray, "Q"], values: Float[np.ndarray, "Q"], users: Int[np.ndarray, "Q"], seed: int = 0
+    days: Float[np.ndarray, "Q"], values: Float[np.ndarray, "Q"], users: Int[np.ndarray, "Q"]
 ) -> tuple[float, float, float]:
-    """The least-squares change of values per day, and its 95 % bounds over users drawn as in `by_user`."""
-    _, owner = np.unique(users, return_inverse=True)
-    parts = np.stack([np.bincount(owner, part) for part in (np.ones_like(days), days, values, days**2, days * values)])
-    draws = np.random.default_rng(seed).integers(parts.shape[1], size=(DRAWS, parts.shape[1]))
-    found = _fitted(np.concatenate([parts.sum(1)[:, None], parts[:, draws].sum(2)], 1))
-    return float(found[0]), *map(float, np.percentile(found[1:], [2.5, 97.5]))
+    """The least-squares change of values per day, and its 95 % bounds over users with all of their lists."""
+    parts = np.stack([np.ones_like(days), days, values, days**2, days * values])
+    whole, drawn = cluster_bootstrap(parts, users)
+    return float(_fitted(whole[:, None])[0]), *map(float, np.percentile(_fitted(drawn), [2.5, 97.5]))
 
 
 def _fitted(sums: Float[np.ndarray, "five draws"]) -> Float[np.ndarray, "draws"]:
@@ -57,7 +43,7 @@ def mean_over_seeds(outcomes: Sequence[Outcome], metric: str) -> dict[tuple[str,
 
 
 def curves(stream: Stream, outcomes: Sequence[Outcome]) -> pl.DataFrame:
-    """Each metric of each learner and policy in each period, with bounds.
+    """Each metric of each learner and policy in each period, with bounds over users with all of their lists.
 
     Returns: columns learner, policy, metric, period, day (middle of the period, since the start), lists, value, low,
         high.
@@ -70,7 +56,7 @@ def curves(stream: Stream, outcomes: Sequence[Outcome]) -> pl.DataFrame:
         for (learner, policy), values in mean_over_seeds(outcomes, metric).items():
             for p in range(stream.periods):
                 inside = period == p
-                found = by_user(values[inside], users[inside])
+                found = cluster_means(values[inside], users[inside])
                 table.append((learner, policy, metric, p, float(middle[p]), int(inside.sum()), *found))
     columns = ["learner", "policy", "metric", "period", "day", "lists", "value", "low", "high"]
     return pl.DataFrame(table, schema=columns, orient="row")
@@ -94,8 +80,10 @@ def costs(stream: Stream, outcomes: Sequence[Outcome], reference: str = "updates
             float(np.mean([o.answering.sum() for o in same])),
         )
         other = values.get((learner, reference))
-        against = (None,) * 3 if other is None or policy == reference else by_user(ours - other, users)
-        table.append((learner, policy, len(same), *by_user(ours, users), *seconds, *slope(days, ours, users), *against))
+        against = (None,) * 3 if other is None or policy == reference else cluster_means(ours - other, users)
+        table.append(
+            (learner, policy, len(same), *cluster_means(ours, users), *seconds, *slope(days, ours, users), *against)
+        )
     columns = ["learner", "policy", "seeds", "ndcg@10", "low", "high", "learning", "answering"]
     columns += ["per day", "day low", "day high", "difference", "difference low", "difference high"]
     floats = {name: pl.Float64 for name in columns[3:]}
@@ -107,8 +95,7 @@ def kinds(stream: Stream, places: Int[np.ndarray, "Q"]) -> dict[str, Bool[np.nda
     before = np.arange(stream.bounds[0])
     old_user = np.isin(stream.users(places), stream.users(before))
     old_item = np.isin(stream.items(places), stream.items(before))
-    masks = old_user & old_item, ~old_user & old_item, old_user & ~old_item, ~old_user & ~old_item
-    return dict(zip(KINDS, masks, strict=True))
+    return by_kind(old_user, old_item)
 
 
 def apart(stream: Stream, outcomes: Sequence[Outcome], metric: str = "ndcg@10") -> pl.DataFrame:
@@ -120,6 +107,31 @@ def apart(stream: Stream, outcomes: Sequence[Outcome], metric: str = "ndcg@10") 
                 (learner, policy, kind, int(inside.sum()), float(values[inside].mean()) if inside.any() else None)
             )
     return pl.DataFrame(table, schema=["learner", "policy", "kind", "lists", "value"], orient="row")
+
+
+def around(
+    stream: Stream, outcomes: Sequence[Outcome], moment: int, fixed: str = "history", learning: str = "updates"
+) -> pl.DataFrame:
+    """How far the policy `learning` is ahead of `fixed` in NDCG@10, in lists before a moment and from then on.
+
+    Args: moment: in Unix seconds; it may lie inside a period.
+    Returns: columns learner; before, after: mean differences on the same lists; gain: after - before, with bounds low
+        and high over users with all of their lists. All are null if one side has no list.
+    """
+    places, table = outcomes[0].places, []
+    users, late = stream.users(places), stream.times(places) >= moment
+    values = mean_over_seeds(outcomes, "ndcg@10")
+    for learner in dict.fromkeys(name for name, policy in values if {(name, fixed), (name, learning)} <= set(values)):
+        ahead, found = values[learner, learning] - values[learner, fixed], (None,) * 5
+        if late.any() and not late.all():
+            whole, drawn = cluster_bootstrap(np.stack([ahead * ~late, ~late, ahead * late, late]), users)
+            both = (drawn[1] > 0) & (drawn[3] > 0)  # draws with lists on both sides
+            gains = drawn[2, both] / drawn[3, both] - drawn[0, both] / drawn[1, both]
+            before, after = whole[0] / whole[1], whole[2] / whole[3]
+            found = map(float, (before, after, after - before, *np.percentile(gains, [2.5, 97.5])))
+        table.append((learner, *found))
+    floats = {name: pl.Float64 for name in ("before", "after", "gain", "low", "high")}
+    return pl.DataFrame(table, schema={"learner": pl.String} | floats, orient="row")
 
 
 def first_events(stream: Stream, places: Int[np.ndarray, "Q"]) -> Bool[np.ndarray, "Q"]:
@@ -145,7 +157,7 @@ def new_items(stream: Stream, ranked: Mapping[str, Outcome]) -> pl.DataFrame:
         shown = np.isin(joined, outcome.ranks.top[:, :LISTED])
         early = first_events(stream, outcome.places)
         recall = outcome.metric("recall@20")[early]
-        found = by_user(recall, stream.users(outcome.places[early])) if early.any() else (None,) * 3
+        found = cluster_means(recall, stream.users(outcome.places[early])) if early.any() else (None,) * 3
         rank = float(np.median(outcome.rank[early])) if early.any() else None
         share = float(shown.mean()) if len(joined) else None
         table.append((way, len(joined), share, int(early.sum()), *found, rank))
@@ -158,21 +170,25 @@ def controls(stream: Stream, learner: TokenLearner) -> dict[str, Outcome]:
     """Two ways to rank new items that need no token, on the scores of a model that is never trained again.
 
     `even share`: every new item has the probability of an average known item, 1/N of all. `nearest neighbour`: it has
-    the score of the known item whose content is most like its own. New items with equal scores share their ranks.
+    the score of the known item whose content is most like its own, and an even share if it has no content. New items
+    with equal scores share their ranks.
 
     Args: learner: of the policy `history`, new.
     """
     learner.begin(stream, 0)
-    content = _contents(stream)
-    known = learner.known
-    near = (content[known + 1 :] @ content[1 : known + 1].T).argmax(1) + 1
+    known, catalogue = learner.known, learner.encoder.catalogue
+    content = np.reshape(learner.contents(stream, stream.n_items), (-1, catalogue.shape[1]))
+    near = torch.from_numpy((content @ catalogue[1:].T).argmax(1) + 1)
+    blank = torch.from_numpy(~content.any(1))
     found: dict[str, list] = {"even share": [], "nearest neighbour": []}
     for period in range(stream.periods):
         size, asked = int(stream.sizes[period]), stream.asked_in(period)
         for places in np.array_split(asked, max(-(-len(asked) // BATCH), 1)):
             scores = learner.scores(stream, int(places[0]), int(places[-1]) + 1)
             even = scores[:, 1:].logsumexp(1, keepdim=True) - np.log(known)
-            more = {"even share": even.expand(-1, size - known), "nearest neighbour": scores[:, near[: size - known]]}
+            new = size - known
+            like = torch.where(blank[:new], even, scores[:, near[:new]])
+            more = {"even share": even.expand(-1, new), "nearest neighbour": like}
             for way, columns in more.items():
                 wide = torch.nn.functional.pad(
                     torch.cat([scores, columns], 1), (0, stream.n_items - size), value=-np.inf
@@ -189,14 +205,3 @@ def _joined(way: str, parts: list, periods: int) -> Outcome:
     places, ranks = zip(*parts, strict=True)
     nothing = np.zeros(periods)
     return Outcome(way, "control", 0, np.concatenate(places), concat_ranks(ranks), nothing, nothing)
-
-
-def _contents(stream: Stream) -> Float[np.ndarray, "rows d"]:
-    """Vectors of content of all items, of length 1, centred on the items of the start; 0 without content."""
-    size, parts = int(stream.sizes[0]) + 1, [np.zeros((stream.n_items + 1, 0), np.float32)]
-    for name, present in stream.presence.items():
-        values = stream.features[name]
-        centred = (values - values[:size][present[:size]].mean(0)) * present[:, None]
-        parts.append(centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-9))
-    joined = np.concatenate(parts, 1)
-    return joined / np.linalg.norm(joined, axis=1, keepdims=True).clip(1e-9)

@@ -27,25 +27,27 @@ from bbqrec_core import (
     fit_recommender,
 )
 from bbqrec_core.dataset import gather_padded
-from bbqrec_core.training import Task, fit
+from bbqrec_core.tokenizer.semantic_ids import build_tree
+from bbqrec_core.training import Task, best_device, fit
 from bbqrec_lab.baselines.features_model import item_features
 from bbqrec_lab.baselines.sequence_models import make_model
-from bbqrec_lab.baselines.tokenizers import fit_numbered, resolve_signals
-from bbqrec_lab.baselines.variant_tokenizer import VariantTokenizer, tokenizer_maker
+from bbqrec_lab.baselines.tokenizers import repaired, resolve_signals
 from bbqrec_lab.datasets.time_split import TimeSplit
+from bbqrec_lab.experiments.checkpoints import settle
 from bbqrec_lab.experiments.presets import Config
+from bbqrec_lab.experiments.runs import with_compared
 from bbqrec_lab.experiments.training_bar import TrainingBar
-from bbqrec_lab.experiments.variants import variant_config
+from bbqrec_lab.experiments.variants import VARIANTS, variant_config
 from bbqrec_lab.replay.stream import Stream
 from bbqrec_lab.replay.tokens import renamed, renamed_weights, renaming
 from bbqrec_lab.serving.live_model import NewItem, extended, extended_ids
-from bbqrec_lab.serving.new_items import FeatureEncoder, one_row
+from bbqrec_lab.serving.new_items import FeatureEncoder, fit_stage_one, need_learned, one_row
 
 POLICIES = {
     "nothing": "the history and the model of the start",
     "history": "the history grows, the model stays",
     "new items": "and new items enter the tree by their content",
-    "updates": "and the model is trained on with the last period's events",
+    "updates": "and the model is trained on, with the latest events of the users who had some in the last period",
     "retrained": "and the model is trained again from the start, with the same tokens",
     "remade": "and with new tokens in the words of the old ones, from the weights of the period before",
 }
@@ -59,6 +61,7 @@ class Learner(Protocol):
 
     frozen: bool  # whether histories end where the replay starts
     known: int
+    spent: float  # seconds that `scores` has learned so far
 
     def begin(self, stream: Stream, period: int) -> None: ...
 
@@ -68,9 +71,13 @@ class Learner(Protocol):
 def popular_first(
     scores: Float[Tensor, "B rows"], history: Sequences, counts: Int[np.ndarray, "counted"]
 ) -> Float[Tensor, "B rows"]:
-    """The scores; for a user without a history, the events of each item, as for every model here."""
+    """The scores; for a user without a history, the log of each item's share of all events, as for every model here.
+
+    Choice: one event is added to each item, so the shares of a catalogue sum to 1, as probabilities of a model do.
+    """
     empty = torch.from_numpy(np.diff(history.offsets) == 0)[:, None]
-    popular = np.append(-np.inf, np.pad(counts, (0, scores.shape[1] - len(counts)))[1:])
+    popular = np.pad(counts, (0, scores.shape[1] - len(counts))) + 1.0
+    popular = np.append(-np.inf, np.log(popular[1:] / popular[1:].sum()))
     return torch.where(empty, torch.from_numpy(popular).to(scores), scores)
 
 
@@ -87,8 +94,9 @@ class SequenceLearner:
     config: Config
     start: Path
     directory: Path
-    scorer: Recommender | None = None
+    scorer: Recommender | None = None  # on the CPU; it trains on a GPU if there is one
     known: int = 0
+    spent: float = 0.0
     counts: Int[np.ndarray, "rows"] = field(default_factory=lambda: np.zeros(1, np.int64))
 
     @property
@@ -127,7 +135,8 @@ class SequenceLearner:
     def _fit(self, split: TimeSplit, folder: Path) -> Recommender:
         settings, make = self.config.recommender, maker_of(split, self.config)
         asked = split, None, settings, self.config.evaluation, self.config.seed, folder
-        return fit_recommender(*asked, make, TrainingBar())[0]
+        settle(folder)
+        return fit_recommender(*asked, make, TrainingBar())[0].to("cpu")
 
     @torch.no_grad()
     def _grow(self, n_items: int) -> None:
@@ -177,10 +186,13 @@ class TokenLearner(SequenceLearner):
             train_on(self.base, split, stream, period, self.config, folder)
         else:
             self._remake(split, folder)
-        self.scorer, self.seen, self.added = self.base, split.train_counts() > 0, []
-        if self.policy == "updates":
-            self.seen = np.bincount(split.sequences.items, minlength=split.n_items + 1) > 0
         self.known, self.counts = split.n_items, np.bincount(split.sequences.items, minlength=split.n_items + 1)
+        self.seen = split.train_counts() > 0
+        if period and self.policy == "updates":  # which holds no event back to choose a model
+            self.seen = self.counts > 0
+            if self.base.tree is not None and self.base.tree.unseen:
+                self.base = replace(self.base, tree=build_tree(self.ids.code_ids, self.seen))
+        self.scorer, self.added = self.base, []
 
     def _take_in(self) -> None:
         """The items that have joined belong to the catalogue from now on, with the IDs that they have."""
@@ -201,12 +213,14 @@ class TokenLearner(SequenceLearner):
 
     def _fit_ids(self, split: TimeSplit, folder: Path, make: Callable[..., SequenceModel]) -> Recommender:
         settings, evaluation = self.config.recommender, self.config.evaluation
-        return fit_recommender(split, self.ids, settings, evaluation, self.config.seed, folder, make, TrainingBar())[0]
+        given = split, self.ids, settings, evaluation, self.config.seed, folder
+        settle(folder)
+        return fit_recommender(*given, make, TrainingBar())[0].to("cpu")
 
     def _join(self, stream: Stream, period: int) -> None:
         """Give IDs to the items that join, and let them into the tree; nothing is trained."""
         size = int(stream.sizes[period])
-        codes, contents = extended_ids(self.ids, self.added).code_ids, self._contents(stream)
+        codes, contents = extended_ids(self.ids, self.added).code_ids, self.contents(stream, self.known)
         for row in range(self.known + 1, size + 1):
             found = {name: array[row] for name, array in stream.features.items() if stream.presence[name][row]}
             item, content = self.encoder.encode_features(found, codes, contents)
@@ -215,12 +229,12 @@ class TokenLearner(SequenceLearner):
             codes = np.concatenate([codes, item.code[None]])
         self.scorer, self.known = extended(self.base, self.ids, self.seen, self.added), size
 
-    def _contents(self, stream: Stream) -> list[Float[np.ndarray, "d"]]:
-        """Vectors of content of all items behind the catalogue of the encoder that have joined by now."""
+    def contents(self, stream: Stream, last: int) -> list[Float[np.ndarray, "d"]]:
+        """Vectors of content of the items behind the catalogue of the encoder, up to row `last`."""
         first, found = len(self.encoder.catalogue), []
-        for row in range(first, self.known + 1):
+        for row in range(first, last + 1):
             here = {name: array[row] for name, array in stream.features.items() if stream.presence[name][row]}
-            found.append(self.encoder._content(here))
+            found.append(self.encoder.content(here))
         return found
 
 
@@ -243,22 +257,24 @@ def maker_of(split: TimeSplit, config: Config, like: SequenceModel | None = None
 
 
 def fit_tokens(split: TimeSplit, config: Config, folder: Path) -> tuple[SemanticIds, dict[str, Tensor]]:
-    """Train stage 1: the IDs of the catalogue, and the weights that encode later items."""
-    made, build = [], tokenizer_maker(None)
+    """Train stage 1: the IDs of the catalogue as `runs` makes them, and the weights that encode later items.
 
-    def maker(*given: object) -> VariantTokenizer:
-        made.append(build(*given))
-        return made[-1]
-
-    done = fit_numbered(split, config.tokenizer, config.seed, folder, maker, TrainingBar())
-    return done.ids, {name: value.detach().cpu().clone() for name, value in made[-1].state_dict().items()}
+    Args: config: resolved, see `resolved`.
+    """
+    done, weights = fit_stage_one(split, config.tokenizer, config.seed, folder)
+    done = repaired(done, config.ids, config.tokenizer)
+    features = {name: split.features[name] for name in config.tokenizer.signals}
+    compared = with_compared(done.ids, config.recommender.similarity, done.behaviour, features, split.presence)
+    return compared, weights
 
 
 def train_on(scorer: Recommender, split: TimeSplit, stream: Stream, period: int, config: Config, folder: Path) -> None:
     """Train a model a little more, in place: on the last events of the users who had some in the period before.
 
-    The pairs and the content of score reweighting are counted again; its curves and buckets stay.
+    These may be older than the period. The pairs and the content of score reweighting are counted again; its curves and
+    buckets stay.
     """
+    settle(folder)
     model, settings = scorer.model, config.recommender
     if model.scoring is not None and settings.score_reweight:
         edges = model.scoring.edges.clone()
@@ -281,8 +297,10 @@ def train_on(scorer: Recommender, split: TimeSplit, stream: Stream, period: int,
         return found[: UPDATE_STEPS[config.preset]]
 
     if len(users):
+        model.to(best_device())
         optimizer = AdamW(model.parameters(), lr=UPDATE_RATE * settings.lr, weight_decay=settings.weight_decay)
         fit(Task("updates", model, [optimizer], batches, model.loss), config.seed, 1, folder)
+        model.to("cpu")
 
 
 class Everything(Dataset):
@@ -297,18 +315,22 @@ class Everything(Dataset):
 
 
 def warm(make: Callable[..., SequenceModel], old: SequenceModel, old_ids: SemanticIds) -> Callable[..., SequenceModel]:
-    """Builds a model that starts from the weights of another one, of the items, codes and prefixes that both have."""
+    """Builds a model that starts from the weights of another one, of the items, codes and prefixes that both have.
+
+    Only what is learned is taken: buffers, such as the edges of buckets, belong to the vectors of the new model.
+    """
 
     def build(n_items: int, ids: SemanticIds, config: object) -> SequenceModel:
         model = make(n_items, ids, config)
-        state, before = model.state_dict(), old.state_dict()
+        state = model.state_dict()
+        before = dict(old.named_parameters(remove_duplicate=False))  # a table with two owners has both names here too
         fitting = {k: v for k, v in before.items() if k in state and state[k].shape == v.shape}
         if old.items is not None:
             rows = min(len(state["items.weight"]), len(before["items.weight"]))
             fitting["items.weight"] = torch.cat([before["items.weight"][:rows], state["items.weight"][rows:]])
         if model.vectors is not None:
             fitting |= _common_prefixes(model, ids, old, old_ids)
-        model.load_state_dict(state | {name: value for name, value in fitting.items() if name != "scoring.trust"})
+        model.load_state_dict(state | fitting)
         return model
 
     return build
@@ -332,7 +354,12 @@ def _common_prefixes(
 
 
 def resolved(config: Config, split: TimeSplit, variant: str) -> Config:
-    """The settings of a variant for a split, with its recipe and the signals that the data have."""
+    """The settings of a variant for a split, with its recipe and the signals that the data have.
+
+    Raises: ValueError for IDs that no encoder can give to a new item.
+    """
     active = (np.diff(split.train().offsets) > 0).sum()
     found = variant_config(variant, config, len(split.train().items) / max(active, 1))
+    if VARIANTS[variant].kind == "ids":
+        need_learned(found.ids, found.tokenizer, found.recommender)
     return replace(found, tokenizer=resolve_signals(found.tokenizer, split))

@@ -16,6 +16,7 @@ from torch import Tensor
 from bbqrec_core import Ranks, per_user
 from bbqrec_core.metrics import concat_ranks, filter_seen, rank_scores
 from bbqrec_lab.code_keys import code_hash
+from bbqrec_lab.experiments.committed_rows import events_hash
 from bbqrec_lab.experiments.presets import Config
 from bbqrec_lab.experiments.variants import READS
 from bbqrec_lab.replay.counting import GrowingKnn, SlidingPopularity
@@ -32,7 +33,7 @@ CODE = ("bbqrec_lab.replay.rounds",)
 class Outcome(NamedTuple):
     """What one learner did under one policy, one row per list that was asked for, in the order of time.
 
-    Args: learning, answering: seconds of each period, (P,).
+    Args: learning, answering: seconds of each period, (P,). What is learned between two lists counts as learning.
     """
 
     learner: str
@@ -68,7 +69,7 @@ def replay(
         began = time.monotonic()
         learner.begin(stream, period)
         costs[0, period] = time.monotonic() - began
-        began = time.monotonic()
+        began, spent = time.monotonic(), learner.spent
         first, end = map(int, stream.bounds[period : period + 2])
         for start in range(first, end, batch):
             stop = min(start + batch, end)
@@ -76,7 +77,8 @@ def replay(
             if len(asked):
                 places.append(asked)
                 parts.append(_rank(stream, learner, asked, scores, filtered))
-        costs[1, period] = time.monotonic() - began
+        within = learner.spent - spent
+        costs[:, period] += within, time.monotonic() - began - within
     return np.concatenate(places), concat_ranks(parts), *costs
 
 
@@ -105,7 +107,8 @@ class Row:
 RIVALS = {"popularity": SlidingPopularity, "item-knn": GrowingKnn}
 WITHOUT_CONTENT = ("nothing", "history", "updates", "retrained")  # policies of SASRec
 WITHOUT_TRAINING = ("nothing", "history", "updates")  # policies of the rivals that count
-ONE_SEED = ("retrained", "remade")
+TRAIN_AGAIN = ("retrained", "remade")
+ONE_SEED = TRAIN_AGAIN  # of all seeds together they would take most of the time
 
 
 def plan(seeds: Sequence[int], variant: str = "bbqrec") -> list[Row]:
@@ -200,9 +203,10 @@ def load_outcome(directory: Path) -> Outcome:
 
 
 def stream_key(stream: Stream) -> dict[str, object]:
-    """What a stored result depends on of a stream."""
+    """What a stored result depends on of a stream; its events also tell how the data number their items."""
     return {
         "data": stream.source.content_hash,
+        "events": events_hash(stream.sequences),
         "moments": stream.moments.tolist(),
         "withheld": np.flatnonzero(stream.withheld[np.argsort(stream.rows)]).tolist(),
         "asked": int(stream.asked.sum()),

@@ -1,6 +1,7 @@
 """All events in the order of time, cut into periods, and the catalogue as it grows."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -25,9 +26,9 @@ class Stream:
     Args: sequences: the events by user, oldest first. order: their positions in the order of time. bounds: (P+1,),
         of periods in `order`; events before the first bound are known from the start. moments: (P+1,), seconds, the
         start of each period, and the end of the last. sizes: (P,), items of the catalogue. features, presence: of all
-        items, as in `Dataset`. withheld: whether an item was held back. rows: (N+1,), the item row of `source` of each
-        item here. asked: whether a list is asked for before each event of `order`. share: of events before a moment
-        that choose models.
+        items, as in `Dataset`, of the modalities that some item of the start has. withheld: whether an item was held
+        back. rows: (N+1,), the item row of `source` of each item here. asked: whether a list is asked for before each
+        event of `order`. share: of events before a moment that choose models.
     """
 
     source: NamedDataset
@@ -96,7 +97,7 @@ class Stream:
         items, times = (np.append(part[keep], part.dtype.type(0)) for part in found[1:])  # an index needs one entry
         return Sequences(new_offsets, items, times)
 
-    @property
+    @cached_property
     def _before(self) -> Int64[np.ndarray, "U"]:
         """Events of each user before the replay."""
         early = self.users(np.arange(self.bounds[0]))
@@ -123,12 +124,6 @@ class Stream:
             test_from=until,
             seed=self.seed,
         )
-
-    def events_before(self, period: int, known: int) -> Sequences:
-        """All events before a period, by user, of the first `known` items."""
-        offsets, items, times = self.sequences
-        keep = (times < self.moments[period]) & (items <= known)
-        return Sequences(np.append(0, np.cumsum(keep))[offsets], items[keep], times[keep])
 
 
 def make_stream(
@@ -176,15 +171,17 @@ def make_stream(
     sequences = Sequences(offsets, here[items[keep]], times[keep])
     order = np.argsort(sequences.times, kind="stable")
     bounds = np.searchsorted(sequences.times[order], moments)
+    sizes = np.searchsorted(joins[rows[1:]], np.arange(periods), side="right")
+    begun = [name for name, array in data.presence.items() if array[rows[: sizes[0] + 1]].any()]
     return Stream(
         source=data,
         sequences=sequences,
         order=order,
         bounds=bounds,
         moments=moments,
-        sizes=np.searchsorted(joins[rows[1:]], np.arange(periods), side="right"),
-        features={name: array[rows] for name, array in data.features.items()},
-        presence={name: array[rows] for name, array in data.presence.items()},
+        sizes=sizes,
+        features={name: data.features[name][rows] for name in begun},
+        presence={name: data.presence[name][rows] for name in begun},
         withheld=held[rows],
         rows=rows,
         asked=_asked(bounds, most_asked, len(order), seed),

@@ -61,7 +61,7 @@ def extended(base: Recommender, ids: SemanticIds, seen: Bool[np.ndarray, "N"], a
     vector in the item softmax is the mean over the trained items below its deepest prefix that has any. In score
     reweighting it has no pairs, and its likeness of content like any other item.
 
-    Args: base: as trained. ids: of its catalogue. seen: item rows that training saw.
+    Args: base: as trained, on the CPU. ids: of its catalogue. seen: item rows that training saw.
     Raises: ValueError for a model that reads histories code by code.
     Choice: it is always made from the trained model, so the same items give the same model, live or after a restart.
     """

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bbqrec_core import Dataset, SemanticIds
+from bbqrec_core import Dataset, SemanticIds, Tokenized
 from bbqrec_core.tokenizer.fit import all_parts
 from bbqrec_lab.baselines.tokenizers import fit_numbered, join_modalities
 from bbqrec_lab.baselines.variant_tokenizer import VariantTokenizer, tokenizer_maker
@@ -29,15 +29,17 @@ from bbqrec_lab.datasets import content, encoders, features, sources, text_encod
 from bbqrec_lab.datasets.download import cache_dir, fetch_wheel
 from bbqrec_lab.datasets.pictures import UNREADABLE, TooLargeError, open_picture
 from bbqrec_lab.datasets.reading import NamedDataset, read_bundle
+from bbqrec_lab.experiments.checkpoints import settle
 from bbqrec_lab.experiments.run_labels import read_labels
 from bbqrec_lab.experiments.runs import TOKENIZER_CODE
 from bbqrec_lab.experiments.training_bar import TrainingBar
 from bbqrec_lab.serving.live_model import NewItem
-from bbqrec_lab.settings import DataConfig, VariantTokenizerConfig
+from bbqrec_lab.settings import DataConfig, IdsConfig, VariantRecommenderConfig, VariantTokenizerConfig
 from bbqrec_lab.store import MANIFEST, Store, write_atomic
 
 MOST_SIDE = 4096  # pixels of a picture, each side: 50 MB when decoded
 KEYED = ("data", "split_seed", "seed", "tokenizer", "ids", "torch")  # of a run's key: what its stage 1 depends on
+REMEDY = "take a run of variant bbqrec or generation"
 STILL = 1e-4  # as `features.scale`: a column with a smaller share of deviation is not divided
 
 
@@ -125,7 +127,7 @@ class FeatureEncoder:
             vectors = behaviour
         elif self.similarity == "features":
             signal_codes, vectors, present = self._compared_features(found)
-        content = self._content(found)
+        content = self.content(found)
         everyone = np.concatenate([self.catalogue, *(vector[None] for vector in contents)])
         return NewItem(code, raw, signal_codes, vectors, present, everyone @ content), content
 
@@ -174,7 +176,7 @@ class FeatureEncoder:
         present = np.array([name in found for name in self.ids.signals])
         return np.zeros((len(rows), 0), np.int64), padded, present
 
-    def _content(self, found: Mapping[str, np.ndarray]) -> Float[np.ndarray, "d"]:
+    def content(self, found: Mapping[str, Float[np.ndarray, "_"]]) -> Float[np.ndarray, "d"]:
         """The vector of `score_bias.compare_content`: features of all modalities, each centred and of length 1."""
         parts = []
         for name, centre in self.centres.items():
@@ -195,7 +197,11 @@ class ItemEncoder(FeatureEncoder):
 
     def __init__(self, directory: Path, ids: SemanticIds | None) -> None:
         notes = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        _need_learned(notes)
+        if notes["kind"] != "ids":
+            raise ValueError(f"this run has no semantic IDs, and so no place for a new item: {REMEDY}")
+        config = VariantTokenizerConfig(**notes["config"]["tokenizer"])
+        recommender = VariantRecommenderConfig(**notes["config"]["recommender"])
+        need_learned(IdsConfig(**notes["config"]["ids"]), config, recommender)
         options = DataConfig(**notes["config"]["data"])
         bundle = _read_data(directory, options)
         self.run = _frozen_encoders(bundle, options)
@@ -203,9 +209,8 @@ class ItemEncoder(FeatureEncoder):
         scaled = {name: features.scale(array, raw.presence[name]) for name, array in raw.features.items()}
         data = replace(raw, features=scaled)
         self.scales = {name: Scale.of(array, raw.presence[name]) for name, array in raw.features.items()}
-        config = VariantTokenizerConfig(**notes["config"]["tokenizer"])
         model = _load_stage_one(directory, data, config, ids)
-        super().__init__(model, config, ids, data, notes["config"]["recommender"]["similarity"])
+        super().__init__(model, config, ids, data, recommender.similarity)
 
     def encode(
         self, item: ItemContent, codes: Int[np.ndarray, "N sid_len"], contents: list[Float[np.ndarray, "d"]]
@@ -245,18 +250,14 @@ class ItemEncoder(FeatureEncoder):
         return array
 
 
-def _need_learned(notes: Mapping[str, object]) -> None:
-    """Raises: ValueError for a run whose IDs no encoder of it makes."""
-    remedy = "serve a run of variant bbqrec or generation"
-    if notes["kind"] != "ids":
-        raise ValueError(f"this run has no semantic IDs, and so no place for a new item: {remedy}")
-    source = notes["config"]["ids"]["source"]
-    if source != "learned":
-        raise ValueError(f"the IDs of this run (source={source}) were not learned from content: {remedy}")
-    if notes["config"]["tokenizer"]["w_align"]:
-        raise ValueError(f"the IDs of this run are aligned with a SASRec, which has no new items: {remedy}")
-    if notes["config"]["recommender"]["granularity"] == "code":
-        raise ValueError(f"this run reads histories code by code, which cannot take new items: {remedy}")
+def need_learned(ids: IdsConfig, tokenizer: VariantTokenizerConfig, recommender: VariantRecommenderConfig) -> None:
+    """Raises: ValueError for settings whose IDs no encoder can give to a new item."""
+    if ids.source != "learned":
+        raise ValueError(f"the IDs of this run (source={ids.source}) were not learned from content: {REMEDY}")
+    if tokenizer.w_align:
+        raise ValueError(f"the IDs of this run are aligned with a SASRec, which has no new items: {REMEDY}")
+    if recommender.granularity == "code":
+        raise ValueError(f"this run reads histories code by code, which cannot take new items: {REMEDY}")
 
 
 def _read_data(directory: Path, options: DataConfig) -> NamedDataset:
@@ -307,25 +308,36 @@ def _trainer(data: NamedDataset, config: VariantTokenizerConfig, seed: int, ids:
 
     def train(directory: Path) -> None:
         print("bbqrec serve: training stage 1 again, once per run, to encode new items", file=sys.stderr, flush=True)
-        made, build = [], tokenizer_maker(None)
-
-        def maker(*given: object) -> VariantTokenizer:
-            made.append(build(*given))
-            return made[-1]
-
-        joined = join_modalities(data, config) if config.joined and len(config.signals) > 1 else (data, config)
-        done = fit_numbered(*joined, seed, directory / "checkpoints", maker, TrainingBar())
+        done, state = fit_stage_one(data, config, seed, directory / "checkpoints")
         if not np.array_equal(done.ids.raw_codes, ids.raw_codes):
             shutil.rmtree(directory)
             raise ValueError(
                 "stage 1 gives other IDs than those of the run, which other code or another machine made: "
                 "run bbqrec fit again, and serve the new run"
             )
-        state = {name: value.contiguous().to("cpu", copy=True) for name, value in made[-1].state_dict().items()}
         write_atomic(directory / "model.safetensors", save(state))
         shutil.rmtree(directory / "checkpoints")
 
     return train
+
+
+def fit_stage_one(
+    data: Dataset, config: VariantTokenizerConfig, seed: int, directory: Path
+) -> tuple[Tokenized, dict[str, Tensor]]:
+    """Train stage 1 with learned IDs, as `make_tokenized` without its repairs, and keep its weights, for `one_row`.
+
+    Args: config: with resolved signals. directory: of checkpoints.
+    """
+    made, build = [], tokenizer_maker(None)
+
+    def maker(*given: object) -> VariantTokenizer:
+        made.append(build(*given))
+        return made[-1]
+
+    settle(directory)
+    joined = join_modalities(data, config) if config.joined and len(config.signals) > 1 else (data, config)
+    done = fit_numbered(*joined, seed, directory, maker, TrainingBar())
+    return done, {name: value.contiguous().to("cpu", copy=True) for name, value in made[-1].state_dict().items()}
 
 
 def _contents(data: Dataset) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "rows d"]]:

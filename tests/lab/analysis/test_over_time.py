@@ -35,17 +35,22 @@ def test_the_future_is_quoted_or_denied() -> None:
     assert "knows nothing of the future" in over_time.future(np.zeros(3), np.zeros(3))
 
 
+def test_items_held_out_of_one_split_are_told() -> None:
+    assert "cold_items holds 2 of 3 items" in over_time.held_out(np.array([True, True, False, True]))
+    assert over_time.held_out(None) == over_time.held_out(np.array([True, False])) == ""
+
+
 @pytest.mark.parametrize(
-    ("second", "clear", "words"),
+    ("second", "ahead", "words"),
     [
         ((0.1, 0.2), [], ["All 2 variants keep their order", "b leads with 0.2000"]),
-        ((0.3, 0.2), [], ["a passes b", "0 of these 1 changes are clear"]),
-        ((0.3, 0.2), [("a", "b")], ["a passes b", "1 of these 1 changes is clear"]),
-        ((0.3, 0.2), [("b", "a")], ["0 of these 1 changes are clear"]),
+        ((0.3, 0.2), [], ["a passes b", "in 0 of these 1 changes the 95 % interval"]),
+        ((0.3, 0.2), [("a", "b")], ["a passes b", "in 1 of these 1 changes the 95 % interval"]),
+        ((0.3, 0.2), [("b", "a")], ["in 0 of these 1 changes", "lies above 0 (each pair by itself)."]),
     ],
 )
-def test_a_change_of_order_is_named_with_what_is_clear(second: tuple, clear: list, words: list[str]) -> None:
-    said = over_time.order({"a": 0.1, "b": 0.2}, dict(zip("ab", second, strict=True)), clear)
+def test_a_change_of_order_is_named_with_its_intervals(second: tuple, ahead: list, words: list[str]) -> None:
+    said = over_time.order({"a": 0.1, "b": 0.2}, dict(zip("ab", second, strict=True)), ahead)
     assert all(part in said for part in words), said
 
 
@@ -97,10 +102,12 @@ def test_new_items_are_held_against_controls_by_their_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("early", "late", "word"), [(0.01, 0.05, "more"), (0.05, -0.01, "less"), (0.02, 0.02, "as much")]
+    ("bounds", "word"), [((0.01, 0.07), "more"), ((-0.05, -0.01), "less"), ((-0.01, 0.03), "not clearly more or less")]
 )
-def test_learning_is_worth_more_or_less_after_a_drift(early: float, late: float, word: str) -> None:
-    said = over_time.after_drift(curve(early, late), "m", "history", "updates", 2.0)
-    assert f"by {early:+.4f} NDCG@10 before the drift and by {late:+.4f} after it" in said
-    assert f"is worth {word} in a world" in said
-    assert "no period on both sides" in over_time.after_drift(curve(early, late), "m", "history", "updates", 9.0)
+def test_learning_is_worth_more_or_less_after_a_drift(bounds: tuple, word: str) -> None:
+    row = {"learner": "m", "before": -0.02, "after": 0.02, "gain": 0.04, "low": bounds[0], "high": bounds[1]}
+    said = over_time.after_drift(pl.DataFrame([row]), "m", "history", "updates")
+    assert "by -0.0200 NDCG@10 before the drift and by +0.0200 after it" in said
+    assert f"is worth {word} once the world has changed, +0.0400 ({bounds[0]:+.4f} to {bounds[1]:+.4f})" in said
+    nothing = pl.DataFrame([row | dict.fromkeys(("before", "after", "gain", "low", "high"))])
+    assert "no list on both sides" in over_time.after_drift(nothing, "m", "history", "updates")

@@ -91,3 +91,32 @@ def test_swaps_names_the_pairs_that_change_places_winner_first() -> None:
     assert statistics.swaps(first, first) == []
     assert statistics.swaps({"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 2.0}) == []
     assert statistics.swaps({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}) == []
+
+
+def test_bounds_are_over_clusters_with_all_of_their_observations() -> None:
+    values = np.array([1.0] * 50 + [0.0] * 50)
+    mean, low, high = statistics.cluster_means(values, np.arange(100))
+    assert mean == 0.5
+    assert 0.35 < low < 0.45 < 0.55 < high < 0.65
+    assert statistics.cluster_means(values, np.repeat([0, 1], 50)) == (0.5, 0.0, 1.0)
+    assert statistics.cluster_means(np.ones(7), np.arange(7)) == (1.0, 1.0, 1.0)
+
+
+def test_draws_of_clusters_come_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, users = np.random.default_rng(0).normal(size=(3, 40)), np.arange(40) % 11
+    whole, drawn = statistics.cluster_bootstrap(parts, users, 50)
+    sums = np.stack([np.bincount(users, part) for part in parts])
+    wanted = sums[:, np.random.default_rng(0).integers(11, size=(50, 11))].sum(2)
+    assert np.allclose(whole, parts.sum(1))
+    assert np.allclose(drawn, wanted)
+    blocks, rows = [], statistics._blocks
+    monkeypatch.setattr(statistics, "_blocks", lambda n, units: blocks.append(rows(n, units)) or blocks[-1])
+    big = 2**18
+    statistics.cluster_bootstrap(np.ones((2, big)), np.arange(big), 9)
+    assert blocks == [[4, 4, 1]]  # of 2 x 2^18 numbers
+
+
+def test_a_table_is_corrected_over_all_its_lines() -> None:
+    table = statistics.with_holm(pl.DataFrame({"p": [0.04, 0.01]}))
+    assert table["p_holm"].to_list() == pytest.approx([0.04, 0.02])
+    assert statistics.with_holm(table.clear()).columns == ["p", "p_holm"]

@@ -26,16 +26,6 @@ def outcome(stream: Stream, greater: np.ndarray, learner: str = "a", policy: str
     return Outcome(learner, policy, seed, places, ranks, np.arange(stream.periods) + 1.0, np.ones(stream.periods))
 
 
-def test_bounds_are_over_users_with_all_of_their_lists() -> None:
-    values = np.array([1.0] * 50 + [0.0] * 50)
-    mean, low, high = curves.by_user(values, np.arange(100))
-    assert mean == 0.5
-    assert 0.35 < low < 0.45 < 0.55 < high < 0.65
-    same = curves.by_user(values, np.repeat([0, 1], 50))
-    assert same == (0.5, 0.0, 1.0)
-    assert curves.by_user(np.ones(7), np.arange(7)) == (1.0, 1.0, 1.0)
-
-
 def test_a_slope_is_the_change_per_day() -> None:
     days = np.tile(np.arange(10.0), 20)
     rise, low, high = curves.slope(days, 0.5 - 0.02 * days, np.repeat(np.arange(20), 10))
@@ -107,6 +97,33 @@ def test_controls_rank_new_items_without_tokens(stream: Stream, tmp_path: Path) 
     assert by_way["fixed"]["median rank"] == np.inf
     assert by_way["even share"]["recommended"] > 0
     assert by_way["even share"]["new items"] == (stream.joined > 0).sum()
+
+
+def test_new_items_without_content_have_an_even_share_and_no_neighbour(stream: Stream, tmp_path: Path) -> None:
+    blank = {name: array & (stream.joined == 0) for name, array in stream.presence.items()}
+    found = curves.controls(replace(stream, presence=blank), learner("history", tmp_path))
+    one, other = (found[way].ranks for way in ("even share", "nearest neighbour"))
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+def test_policies_are_compared_around_a_moment_inside_a_period(stream: Stream) -> None:
+    base, better = outcome(stream, np.array([1])), outcome(stream, np.array([1]), policy="updates")
+    times, users = stream.times(base.places), stream.users(base.places)
+    moment = int(np.median(times))
+    late = times >= moment
+    better = better._replace(ranks=better.ranks._replace(greater=np.where(late, 0, 1).astype(np.int32)))
+    row = curves.around(stream, [base, better, base._replace(learner="b")], moment).row(0, named=True)
+    gain = 1 - 1 / np.log2(3)
+    assert np.allclose([row["before"], row["after"], row["gain"]], [0, gain, gain])
+    assert np.allclose([row["low"], row["high"]], gain)
+    worse = curves.around(stream, [better._replace(policy="history"), base._replace(policy="updates")], moment)
+    assert worse["high"][0] < 0
+    mixed = better._replace(
+        ranks=better.ranks._replace(greater=np.where(late & (users % 2 > 0), 0, 1).astype(np.int32))
+    )
+    row = curves.around(stream, [base, mixed], moment).row(0, named=True)
+    assert 0 < row["low"] < row["gain"] < row["high"] < gain
+    assert curves.around(stream, [base, better], int(times.max()) + 1)["gain"].to_list() == [None]
 
 
 def test_a_stream_without_new_items_has_nothing_to_compare(stream: Stream) -> None:

@@ -8,11 +8,14 @@ import pytest
 import torch
 from replayed import DATA, PERIODS, config, learner, made_stream
 
-from bbqrec_core import Sequences
+from bbqrec_core import SemanticIds, Sequences
+from bbqrec_core.tokenizer.semantic_ids import build_tree, group_sizes
 from bbqrec_lab.baselines.counting import ItemKnn, item_cosines
-from bbqrec_lab.replay import rounds
+from bbqrec_lab.baselines.tokenizers import resolve_signals
+from bbqrec_lab.datasets.time_split import TimeSplit
+from bbqrec_lab.replay import learners, rounds
 from bbqrec_lab.replay.counting import GrowingKnn, SlidingPopularity, window_counts
-from bbqrec_lab.replay.learners import POLICIES, TokenLearner
+from bbqrec_lab.replay.learners import POLICIES, TokenLearner, maker_of, popular_first, warm
 from bbqrec_lab.replay.rounds import Row, replay
 from bbqrec_lab.replay.stream import Stream, make_stream
 from bbqrec_lab.replay.tokens import renamed, renamed_weights, renaming
@@ -98,6 +101,153 @@ def test_a_policy_that_learns_nothing_ignores_what_happens(stream: Stream, tmp_p
     for user in np.unique(users):
         same = scores[torch.from_numpy(users == user)]
         assert torch.allclose(same, same[:1].expand_as(same), atol=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_models_train_elsewhere_and_answer_on_the_cpu(
+    stream: Stream, tmp_path: Path, device: torch.device, tokens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learners, "best_device", lambda: device)
+    monkeypatch.setattr(learners, "UPDATE_STEPS", {"smoke": 1})
+    trained, fit = [], learners.fit
+    monkeypatch.setattr(learners, "fit", lambda task, *given: (trained.append(task.device.type), fit(task, *given)))
+    model = learner("updates", tmp_path, tokens, r_layers=1, r_score_steps=1, r_batch_events=10**4)
+    for period in range(2 if tokens else 1):
+        model.begin(stream, period)
+        start = int(stream.bounds[period])
+        scores = model.scores(stream, start, start + 4)
+        assert scores.device == model.scorer.device == torch.device("cpu")
+        assert scores[:, 1:].isfinite().all()
+    assert trained == [device.type] * tokens
+
+
+def behaves(name: str, ids: SemanticIds, split: TimeSplit) -> bool:
+    """Whether IDs have what a setting asks for."""
+    sizes = group_sizes(ids.code_ids)[0]
+    if name == "features":
+        return np.array_equal(ids.signal_vectors[:, 1, : split.features["text"].shape[1]], split.features["text"])
+    if name == "signals":  # before quantization no two items are equal
+        return len(np.unique(ids.signal_vectors[ids.present[:, 0], 0], axis=0)) == ids.present[:, 0].sum()
+    if name == "joined":
+        return ids.signals == ("image+text", "id")
+    return ids.sid_len == ids.learned + (name == "extra") and sizes.max() == 1
+
+
+SETTINGS = {
+    "features": {"r_similarity": "features"},
+    "signals": {"r_similarity": "signals"},
+    "joined": {"joined": True},
+    "extra": {"uniqueness": "extra"},
+    "transport": {"transport": True, "uniqueness": "none", "codes": 20},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_tokens_follow_every_setting_of_a_run(stream: Stream, tmp_path: Path, name: str) -> None:
+    model, split = learner("remade", tmp_path, **SETTINGS[name]), stream.known_before(0)
+    model.config = replace(model.config, tokenizer=resolve_signals(model.config.tokenizer, split))
+    for period in range(2):
+        model.begin(stream, period)
+        assert behaves(name, model.ids, stream.known_before(period))
+    assert model.known == stream.sizes[1]
+    start = int(stream.bounds[1])
+    assert model.scores(stream, start, start + 9)[:, 1:].isfinite().all()
+
+
+def test_ids_without_an_encoder_are_refused_before_any_training(stream: Stream, tmp_path: Path) -> None:
+    for changes, why in (({"source": "random"}, "source=random"), ({"w_align": 1.0}, "aligned with a SASRec")):
+        with pytest.raises(ValueError, match=why):
+            rounds.run_row(stream, Row("bbqrec", "history", 0), config(**changes), Store(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warm_start_takes_what_is_learned_and_no_buckets(stream: Stream, tmp_path: Path) -> None:
+    model = learner("remade", tmp_path)
+    model.begin(stream, 0)
+    old = model.scorer.model
+    with torch.no_grad():
+        for value in old.parameters():
+            value += 1
+    shifted = replace(model.ids, signal_vectors=np.roll(model.ids.signal_vectors, 1, 0) ** 3)
+    build = warm(maker_of(stream.known_before(0), model.config, old), old, model.ids)
+    new = build(len(shifted.code_ids) - 1, shifted, model.config.recommender)
+    taken = dict(old.named_parameters(remove_duplicate=False))
+    for name, value in new.named_parameters(remove_duplicate=False):
+        assert torch.equal(value[1:], taken[name][1:]) if name == "items.weight" else torch.equal(value, taken[name])
+    assert not torch.equal(new.reweighting.edges, old.reweighting.edges)
+    assert torch.equal(new.reweighting.pairs, new.reweighting.compare_all())
+
+
+def test_what_was_trained_on_keeps_no_even_share(stream: Stream, tmp_path: Path) -> None:
+    """In the last period nothing joins, so the tree stays that of the catalogue."""
+    still = replace(stream, sizes=np.append(stream.sizes[:2], stream.sizes[1]))
+    model = learner("updates", tmp_path)
+    for period in range(PERIODS):
+        model.begin(still, period)
+    known = np.bincount(stream.items(slice(0, int(stream.bounds[2]))), minlength=model.known + 1)[: model.known + 1] > 0
+    assert (model.seen == known).all()
+    wanted = build_tree(model.ids.code_ids, known)
+    assert all(torch.equal(one, other) for one, other in zip(model.scorer.tree.unseen, wanted.unseen, strict=True))
+    model.begin(stream, 0)
+    assert (model.seen == (stream.known_before(0).train_counts() > 0)).all()
+
+
+def test_users_without_a_history_get_shares_of_events() -> None:
+    history = Sequences(np.array([0, 0, 1]), np.array([1, 0], np.int32))
+    scores = torch.tensor([[-np.inf, 1.0, 2.0, 3.0]] * 2)
+    found = popular_first(scores, history, np.array([0, 5, 0]))
+    assert torch.equal(found[1], scores[1])
+    assert found[0, 1:].exp().tolist() == pytest.approx([6 / 8, 1 / 8, 1 / 8])
+    assert found[0, 0] == -torch.inf
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_row_is_made(stream: Stream, tmp_path: Path) -> None:
+    one = learner("updates", tmp_path / "one")
+    one.begin(stream, 0)
+    (again,) = (tmp_path / "one" / "start" / "tokens").glob("epoch-*.safetensors")
+    again.write_bytes(again.read_bytes()[:-9])
+    for path in (tmp_path / "one" / "start").glob("epoch-*.safetensors"):
+        path.write_bytes(b"damaged")
+    two = learner("updates", tmp_path / "one")
+    two.begin(stream, 0)
+    assert (two.ids.code_ids == one.ids.code_ids).all()
+    assert len(list((tmp_path / "one" / "start").rglob("*.damaged"))) >= 2
+
+
+def test_data_that_number_their_items_otherwise_have_other_keys(stream: Stream, tmp_path: Path) -> None:
+    other = made_stream(tmp_path, split_seed=1)
+    assert other.source.content_hash == stream.source.content_hash
+    assert rounds.stream_key(other)["events"] != rounds.stream_key(stream)["events"]
+    assert rounds.stream_key(made_stream(tmp_path / "same")) == rounds.stream_key(stream)
+
+
+def test_a_modality_that_no_item_of_the_start_has_is_left_out(stream: Stream) -> None:
+    joined = np.zeros(stream.n_items + 1, np.int64)
+    joined[stream.rows] = stream.joined
+    late = stream.source.presence["text"] & (joined > 0)
+    source = replace(stream.source, presence=stream.source.presence | {"text": late})
+    found = make_stream(source, PERIODS, 0.6, withheld=0.2, seed=1)
+    assert late.any()
+    assert list(found.features) == list(found.presence) == [name for name in stream.features if name != "text"]
+
+
+def test_what_is_learned_between_lists_is_no_part_of_answering(stream: Stream) -> None:
+    class Slow(SlidingPopularity):
+        """Says that it learns for an hour in every batch."""
+
+        def scores(self, stream: Stream, start: int, stop: int) -> torch.Tensor:
+            self.spent += 3600.0
+            return super().scores(stream, start, stop)
+
+    *_, learning, answering = replay(stream, Slow("history"), batch=10**6)
+    assert np.allclose(learning, 3600, atol=60)
+    assert np.allclose(answering, -3600, atol=60)
+    spent = {}
+    for policy in ("history", "updates"):
+        knn = GrowingKnn(policy)
+        replay(stream, knn)
+        spent[policy] = knn.spent
+    assert spent["history"] == 0 < spent["updates"]
 
 
 def test_updates_change_the_model_and_retraining_keeps_the_tokens(stream: Stream, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_histories_read_code_by_code_take_no_new_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("variant", "why"), [("sasrec", "no semantic IDs"), ("random-ids", "were not learned")])
 def test_runs_without_learned_ids_say_why_they_take_no_new_items(tmp_path: Path, variant: str, why: str) -> None:
     _, directory = make_run(tmp_path, variant)
-    with pytest.raises(ValueError, match=f"{why}.*serve a run of variant bbqrec"):
+    with pytest.raises(ValueError, match=f"{why}.*take a run of variant bbqrec"):
         ItemEncoder(directory, None)
 
 
