@@ -78,8 +78,8 @@ def _parts(alike: Mapping[str, float], ablations: Sequence[str]) -> str:
     told = f" Of {len(some)} tokenizers that are bbqrec ({ours}) with one part removed or exchanged, "
     if not equal:
         return f"{told}none has as many shared users (one seed, no interval)."
-    verb = "has" if len(equal) == 1 else "have"
-    return f"{told}{listed(equal)} {verb} at least as many, so that part adds none here (one seed, no interval)."
+    verb, parts = ("has", "that part adds") if len(equal) == 1 else ("have", "those parts add")
+    return f"{told}{listed(equal)} {verb} at least as many, so {parts} none here (one seed, no interval)."
 
 
 def who_collides(member: Bool[np.ndarray, "N"], signals: Num[np.ndarray, "N"], events: Num[np.ndarray, "N"]) -> str:
@@ -201,8 +201,8 @@ def rate_and_quality(
     best = max(alike, key=ndcg.get)
     return (
         f"Of {listed(alike)}, which have the same recommender, the one with fewer collisions has the higher NDCG@10 "
-        f"{told} (chance is half); {best} has the highest, {ndcg[best]:.4f} (one seed, no interval: notebook 05 tests "
-        f"differences).{apart}"
+        f"{told}, where chance is half; {best} has the highest, {ndcg[best]:.4f} (one seed, no interval: notebook 05 "
+        f"tests differences).{apart}"
     )
 
 
@@ -214,6 +214,8 @@ def _agreeing_pairs(rate: Mapping[str, float], ndcg: Mapping[str, float], names:
         for a, b in combinations(names, 2)
     ]
     ties = sum(sign == 0 for sign in signs)
+    if ties == len(signs):
+        return f"in no pair, because {'it is' if ties == 1 else f'all {ties} are'} equal in one of the two"
     equal = f" ({ties} more {'is' if ties == 1 else 'are'} equal in one of the two)" if ties else ""
     return f"in {sum(sign > 0 for sign in signs)} of {len(signs) - ties} pairs{equal}"
 

@@ -220,7 +220,7 @@ def beam_loss(beam: float, exact: float, width: int) -> str:
     if _compared(100 * beam, 100 * exact, ".1f") < 0:
         return (
             f"By exact scoring the {width} most probable IDs have {exact:.1%}: this beam lost some of them, because "
-            "their first codes were not among the kept ones. A wider beam loses less."
+            "their first codes were not kept. A wider beam loses less."
         )
     return f"By exact scoring the {width} most probable IDs have {exact:.1%} too: this beam lost nothing that counts."
 

@@ -111,10 +111,11 @@ def stability(
     styles = looks(seeds)
     for index, (name, (agreement, together, by_chance)) in enumerate(seeds.items()):
         length, style = np.arange(1, len(agreement) + 1), styles[name]
-        beside = length + 0.12 * (index - (len(seeds) - 1) / 2)  # equal values stay visible
+        beside = length + 0.12 * (index - (len(seeds) - 1) / 2)  # marks of chance beside each other
         left.plot(length, agreement, label=name, markersize=5, **style)
         right.plot(beside, together, markersize=5, **style)
-        right.plot(beside, by_chance, markersize=6, markerfacecolor="white", **style | {"linestyle": ""})
+        hollow = {"markersize": 9, "markerfacecolor": "white", "zorder": 1.5}  # equal values stay visible inside
+        right.plot(beside, by_chance, **style | hollow | {"linestyle": ""})
     left.axhline(0, color=INK, linestyle="--", linewidth=1, label="by chance")
     left.plot([], [], "o", color=INK, markerfacecolor="white", label="by chance (right)")
     left.set(xlabel="leading codes", ylabel="adjusted mutual information", ylim=(-0.08, 1.03))

@@ -126,12 +126,15 @@ def test_what_the_claim_fails_against_is_named_with_its_rate() -> None:
 @pytest.mark.parametrize(
     ("ndcg", "words"),
     [
-        ((0.3, 0.2, 0.1, np.nan), "in 3 of 3 pairs (chance is half); a has the highest, 0.3000"),
-        ((0.1, 0.2, 0.3, np.nan), "in 0 of 3 pairs (chance is half); c has the highest, 0.3000"),
-        ((0.2, 0.2, np.nan, np.nan), "in 0 of 0 pairs (1 more is equal in one of the two)"),
+        ((0.3, 0.2, 0.1, np.nan), "in 3 of 3 pairs, where chance is half; a has the highest, 0.3000"),
+        ((0.1, 0.2, 0.3, np.nan), "in 0 of 3 pairs, where chance is half; c has the highest, 0.3000"),
+        ((0.2, 0.2, np.nan, np.nan), "in no pair, because it is equal in one of the two, where"),
         ((0.2, 0.1, 0.2, np.nan), "in 1 of 2 pairs (1 more is equal in one of the two)"),
-        ((0.1, 0.2, np.nan, 0.3), "in 0 of 1 pairs, with random-ids in 2 of 3 pairs (chance is half); random-ids has"),
-        ((0.1, np.nan, np.nan, 0.3), "in 1 of 1 pairs (chance is half); random-ids has"),
+        (
+            (0.1, 0.2, np.nan, 0.3),
+            "in 0 of 1 pairs, with random-ids in 2 of 3 pairs, where chance is half; random-ids has",
+        ),
+        ((0.1, np.nan, np.nan, 0.3), "in 1 of 1 pairs, where chance is half; random-ids has"),
         ((0.2, np.nan, np.nan, np.nan), "not known"),
     ],
 )
@@ -219,7 +222,10 @@ def test_a_tree_is_told_level_by_level_and_only_beyond_random_ids() -> None:
     ("ablations", "words"),
     [
         ({"no-club": 2.2, "own": 2.31, "no-sequence": 1.6}, "Of 3 tokenizers that are bbqrec (2.20) with one part"),
-        ({"no-club": 2.204, "own": 2.31, "low": 1.6}, "no-club (2.20) and own (2.31) have at least as many"),
+        (
+            {"no-club": 2.204, "own": 2.31, "low": 1.6},
+            "no-club (2.20) and own (2.31) have at least as many, so those parts add none",
+        ),
         ({"low": 1.6}, "none has as many shared users"),
         ({}, "mean nothing."),
     ],
