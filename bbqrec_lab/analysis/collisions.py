@@ -85,6 +85,12 @@ def distinct_tokenizers(data: NamedDataset, config: Config, names: Sequence[str]
     return list(seen.values())
 
 
+def other_settings(names: Sequence[str], config: Config) -> dict[str, list[str]]:
+    """The settings in which the recommender of each variant differs from that of `bbqrec`, without their stage."""
+    of = {name: asdict(variant_config(name, config).recommender) for name in (*names, "bbqrec")}
+    return {name: [key for key, value in of[name].items() if value != of["bbqrec"][key]] for name in names}
+
+
 def ids_of_seeds(
     data: NamedDataset, variant: str, config: Config, seeds: Sequence[int], store: Store
 ) -> list[Int[np.ndarray, "N _"]]:

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from bbqrec_lab.analysis.neighbours import Purity, Word
+from bbqrec_lab.analysis.neighbours import Against, Profile, Purity, Word
+from bbqrec_lab.experiments.tables import listed
 
 
 def facts_in_words(facts: pl.DataFrame) -> pl.DataFrame:
@@ -38,10 +39,34 @@ def _fact(what: str, value: str) -> tuple[str, str]:
     )
 
 
-def words(found: Sequence[Word], least: int = 5) -> str:
-    """The words of a group of items with their counts and lifts."""
-    told = [f"{word} ({inside} of its items, lift {lift:.1f})" for word, inside, _, lift in found]
-    return ", ".join(told) or f"no word is in {least} of its texts and twice as frequent there as elsewhere"
+def words(found: Sequence[Word], items: int, least: int = 5) -> str:
+    """The words of a group of items with their counts and lifts.
+
+    Args: items: of the group.
+    """
+    told = [f"{word} ({inside} of {items} items, lift {lift:.1f})" for word, inside, _, lift in found]
+    return ", ".join(told) or f"no word is in {least} of its texts and twice as frequent there as in all texts"
+
+
+def in_common(found: Profile) -> str:
+    """What is typical of a group of items: words, and training events and years against those of all other items."""
+    named = {"training events": found.events, "year": found.years}
+    known = {name: of for name, of in named.items() if np.isfinite(of.above)}
+    order = sorted(known, key=lambda name: -abs(known[name].above - 0.5))
+    return "; ".join([f"words: {words(found.words, found.items)}", *(_typical(name, known[name]) for name in order)])
+
+
+def _typical(name: str, of: Against) -> str:
+    """One number of `in_common`; the share of pairs is that in which the items of the group are on the named side."""
+    more, less = {"training events": ("more training events", "fewer training events"), "year": ("later", "earlier")}[
+        name
+    ]
+    middle = f"median {name} {of.inside:g}, of all items {of.everywhere:g}"
+    side = _compared(100 * of.above, 50, ".0f")
+    if not side:
+        return f"{more} than another item as often as not ({middle})"
+    share = 100 * max(of.above, 1 - of.above)
+    return f"{more if side > 0 else less} than another item in {share:.0f} % of pairs ({middle})"
 
 
 def shared_users(likeness: Purity) -> str:
@@ -57,7 +82,7 @@ def shared_users(likeness: Purity) -> str:
 
 
 def above_chance(share: float, chance: float) -> bool:
-    """Whether signals agree more often than by chance: by half a per cent of the items at least."""
+    """Whether signals agree more often than by chance: for half a per cent more of the items at least."""
     return share - chance >= 0.005
 
 
@@ -76,17 +101,72 @@ def agreement(values: Mapping[str, tuple[float, float]]) -> list[str]:
         elif above_chance(chance, share):
             word = "less often than"
         told.append(f"{name}: the same code for {100 * share:.1f} % of items, {word} by chance ({100 * chance:.1f} %).")
-    above = [above_chance(*pair) for pair in values.values()]
-    if all(above):
-        told.append("All signals agree more often than by chance: a code means something similar in each of them.")
-    elif not any(above):
-        told.append("No two signals agree more often than by chance: here a code means something else in each signal.")
-    else:
-        told.append(
-            f"{sum(above)} of these {len(above)} agree more often than by chance: only there a code means something "
-            "similar in both signals."
-        )
+    return [*told, f"In words: {agreeing(values)} (more often: for half a per cent more of the items at least)."]
+
+
+def agreeing(values: Mapping[str, tuple[float, float]]) -> str:
+    """In how many comparisons signals agree more often than by chance, and for how many items at all.
+
+    Args: values: as in `agreement`.
+    """
+    if not values:
+        return "no item has two signals that could agree"
+    above, shares = sum(above_chance(*pair) for pair in values.values()), [100 * share for share, _ in values.values()]
+    least, most = f"{min(shares):.1f}", f"{max(shares):.1f}"
+    reach = f"{least} %" if least == most else f"{least} to {most} %"
+    half = "most items have different codes in each signal"
+    if float(least) >= 50:
+        half = "most items have the same code in both signals"
+    elif float(most) >= 50:
+        half = "only some of the pairs have the same code for most items"
+    return (
+        f"two signals of an item choose the same code more often than by chance in {above} of {len(values)} "
+        f"comparisons, but for {reach} of the items: {half}"
+        if above
+        else f"no two signals choose the same code more often than by chance ({reach} of the items)"
+    )
+
+
+def less_nuisance(quantized: Mapping[str, tuple[float, float]], whole: str = "both terms") -> list[str]:
+    """What each term changes in the quantized parts: gain of the probes with all terms and without one.
+
+    Args: quantized: setting -> (gain for the behaviour factor, gain for the nuisance). whole: the setting with all.
+    """
+    kept, left = quantized[whole]
+    told = []
+    for name, (behaviour, nuisance) in quantized.items():
+        if name != whole:
+            words = {1: "more", 0: "equally much", -1: "less"}
+            told.append(
+                f"{whole} against {name}: {words[_compared(left, nuisance, '.2f')]} nuisance in the quantized parts "
+                f"({left:.2f} against {nuisance:.2f}) and {words[_compared(kept, behaviour, '.2f')]} behaviour "
+                f"({kept:.2f} against {behaviour:.2f})."
+            )
     return told
+
+
+def separated(gains: Mapping[str, Mapping[str, float]], planted: bool) -> str:
+    """Whether the behaviour parts of a dataset know other factors than the specific parts.
+
+    Args: gains: factor -> part -> gain of a probe, from `probes.mean_gains`. planted: whether the factors are the true
+        ones, named `behaviour factor` and `own nuisance`.
+    """
+    known = {name: of for name, of in gains.items() if {"behaviour", "specific"} <= of.keys()}
+    if not known:
+        return "No modality has both parts and a factor to probe for, so a separation cannot be seen here."
+    more = [name for name, of in known.items() if _compared(of["behaviour"], of["specific"], ".2f") > 0]
+    if not planted:
+        told = f"The behaviour parts know more than the specific parts about {len(more)} of {len(known)} factors"
+        return (
+            f"{told}. Which of these factors are behaviour and which are nuisance is not known on real data, so this "
+            "shows where the information went, and not whether behaviour and nuisance are separated."
+        )
+    right = {name for name in more if "nuisance" not in name} | {n for n in known if "nuisance" in n and n not in more}
+    words = {0: "not separated", len(known): "separated"}.get(len(right), "separated only in part")
+    parts = [
+        f"{n}: {of['behaviour']:.2f} in behaviour, {of['specific']:.2f} in specific parts" for n, of in known.items()
+    ]
+    return f"Behaviour and nuisance are {words}: {'; '.join(parts)}."
 
 
 def dependence(values: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -98,22 +178,51 @@ def dependence(values: Mapping[str, tuple[float, float]]) -> list[str]:
     return told
 
 
-def shared_prefixes(recommended: Float[np.ndarray, "lengths"], drawn: Float[np.ndarray, "lengths"]) -> list[str]:
-    """Whether recommended items share more codes with the history than random items do.
+def shared_prefixes(
+    recommended: Float[np.ndarray, "lengths"],
+    drawn: Float[np.ndarray, "lengths"],
+    without: Float[np.ndarray, "lengths"],
+) -> list[str]:
+    """Whether recommended items share more codes with the history than random items, and than those of `item-knn`.
 
     Args: shares of items by the number of leading codes that they share with the closest item of the history, from 0.
+        without: of the items that a model without codes recommends.
     """
-    mean, other = (float(values @ np.arange(len(values))) for values in (recommended, drawn))
-    first, other_first = 1 - recommended[0], 1 - drawn[0]
-    told = [f"Recommended items share {mean:.2f} codes on average, random ones {other:.2f}."]
-    numbers = f"{first:.0%} of recommended and {other_first:.0%} of random items share a first code"
+    mean, other, plain = (float(values @ np.arange(len(values))) for values in (recommended, drawn, without))
+    first, other_first, plain_first = (f"{1 - values[0]:.0%}" for values in (recommended, drawn, without))
+    told = [
+        f"Recommended items share {mean:.2f} codes on average, random ones {other:.2f}, those of item-knn {plain:.2f}."
+    ]
+    numbers = f"{first} of recommended and {other_first} of random items share a first code"
     if mean > other + 0.02:
-        told.append(f"That is more ({numbers}): shared codes are part of the reason.")
+        told.append(f"That is more than random ({numbers}): recommendations and shared codes go together.")
     elif mean < other - 0.02:
-        told.append(f"That is fewer ({numbers}): here the model recommends items away from the codes of the history.")
+        told.append(f"That is fewer than random ({numbers}): the list leads away from the codes of the history.")
     else:
-        told.append(f"That is about the same ({numbers}): here a shared prefix does not explain a recommendation.")
+        told.append(f"That is about as many as random ({numbers}): a shared prefix does not explain a recommendation.")
+    side = "more than" if mean > plain + 0.02 else "fewer than" if mean < plain - 0.02 else "about as many as"
+    told.append(
+        f"It is {side} with item-knn ({plain_first} share a first code), which has never seen a code"
+        + (
+            ". What is beyond item-knn can have other reasons too: notebook 05 compares with random codes."
+            if side == "more than"
+            else ": this figure is no evidence that the codes are the reason for a recommendation."
+        )
+    )
     return told
+
+
+def beam_loss(beam: float, exact: float, width: int) -> str:
+    """Whether a beam found the most probable IDs.
+
+    Args: beam: probability of the IDs of the beam together. exact: of the `width` most probable IDs, by exact scoring.
+    """
+    if _compared(100 * beam, 100 * exact, ".1f") < 0:
+        return (
+            f"By exact scoring the {width} most probable IDs have {exact:.1%}: this beam lost some of them, because "
+            "their first codes were not kept. A wider beam loses less."
+        )
+    return f"By exact scoring the {width} most probable IDs have {exact:.1%} too: this beam lost nothing that counts."
 
 
 def recall_against(ours: float, popularity: float, n_items: int) -> str:
@@ -209,14 +318,31 @@ def first_look(
     )
 
 
-def traps(tied: float, rho: float, limit: float, lacking: float, cold: float) -> str:
+def content(users: int, items: int, modalities: Sequence[str], events: tuple[int, int, int]) -> str:
+    """What a dataset has, and how it is split. Args: events: for training, validation and test."""
+    learn, valid, test = events
+    given = f"with {listed(modalities)} as modalities" if modalities else "without a modality"
+    return (
+        f"{users:,} users and {items:,} items {given}; {learn:,} events are for training, {valid:,} are validation and "
+        f"{test:,} test targets"
+    )
+
+
+def traps(tied: float, tied_end: float, rho: float, limit: float, lacking: float, cold: float) -> str:
     """What the traps of notebook 01 mean for one dataset.
 
-    Args: tied: share of steps that take no time. rho: rank correlation of the number of events with a numbering by
-        first appearance, NaN if it is not defined. limit: two standard deviations of chance. lacking: share of items
-        without at least one signal. cold: share of items without a training event.
+    Args: tied: share of steps that take no time. tied_end: share of users whose last two events have the same time.
+        rho: rank correlation of the number of events with a numbering by first appearance, NaN if it is not defined.
+        limit: two standard deviations of chance. lacking: share of items without at least one signal. cold: share of
+        items without a training event.
     """
     order = "the times give the whole order" if not tied else f"the order of {100 * tied:.1f} % of steps is not known"
+    if tied:
+        order += (
+            f", among them the last step of {100 * tied_end:.1f} % of users"
+            if tied_end
+            else ", but that of every last step is"
+        )
     if np.isnan(rho):
         numbers = "no numbering can reveal popularity, which is equal for all items"
     elif abs(rho) > limit:
@@ -229,11 +355,13 @@ def traps(tied: float, rho: float, limit: float, lacking: float, cold: float) ->
     return f"In these data {order}; {numbers}; {signals}, and {unseen}."
 
 
-def what_codes_know(shape: tuple[int, int], gains: Mapping[str, Mapping[str, float]], agree: tuple[int, int]) -> str:
+def what_codes_know(
+    shape: tuple[int, int], gains: Mapping[str, Mapping[str, float]], agree: Mapping[str, tuple[float, float]]
+) -> str:
     """How an ID is made and which factors its codes contain.
 
     Args: shape: levels and codes per level. gains: factor -> part -> gain of a probe, from `probes.mean_gains`. agree:
-        pairs of signals and levels that agree more often than by chance, and all.
+        as in `agreement`.
     """
     known = [
         f"{factor} {parts['codes']:.2f}" + (f" ({parts['raw']:.2f})" if "raw" in parts else "")
@@ -245,27 +373,34 @@ def what_codes_know(shape: tuple[int, int], gains: Mapping[str, Mapping[str, flo
     knows = f"a linear probe finds {where} {', '.join(known)}, where 0 is chance and 1 is always right"
     if not known:
         knows = "what the codes know cannot be probed, because no factor has two classes"
-    same = f"signals agree more often than by chance in {agree[0]} of {agree[1]} comparisons"
-    if not agree[1]:
-        same = "no item has two signals that could agree"
-    return f"An item's signals are averaged and quantized in {shape[0]} levels of {shape[1]} codes; {knows}; {same}."
+    return (
+        f"An item's signals are averaged and quantized in {shape[0]} levels of {shape[1]} codes; {knows}; "
+        f"{agreeing(agree)}."
+    )
 
 
-def code_meaning(code: int, items: int, told: str, kept: Mapping[str, tuple[float, float]]) -> str:
+def kept_together(name: str, share: float, chance: tuple[float, float]) -> str:
+    """How many pairs of items with one first code another tokenizer keeps together, against the range of chance.
+
+    Args: share: mean of both directions, in [0, 1]. chance: from `recovery.together_by_chance`; NaN without such pairs.
+    """
+    low, high = chance
+    if not np.isfinite([share, low, high]).all():
+        return f"{name}: not known, because no two items share a first code"
+    side = "more than" if share > high else "less than" if share < low else "no more than"
+    return f"{name} {100 * share:.1f} %, {side} by chance ({100 * low:.1f} to {100 * high:.1f} %)"
+
+
+def code_meaning(code: int, found: Profile, kept: Mapping[str, tuple[float, tuple[float, float]]]) -> str:
     """What the items of one first code have in common, and how much of its grouping other tokenizers keep.
 
-    Args: items: with this code. told: their words, from `words`. kept: tokenizer -> share of pairs with one first code
-        under a tokenizer that also have one under the other, and by chance, in [0, 1]; NaN where there is no such pair.
+    Args: found: of the items with this code. kept: tokenizer -> (share, chance), as in `kept_together`.
     """
-    parts = []
-    for name, (share, chance) in kept.items():
-        if not np.isfinite([share, chance]).all():
-            continue
-        side = {1: "more than", 0: "as much as", -1: "less than"}[_compared(100 * share, 100 * chance, ".1f")]
-        parts.append(f"{name} {100 * share:.1f} %, {side} by chance ({100 * chance:.1f} %)")
+    parts = [kept_together(name, *of) for name, of in kept.items()]
     other = f" Of the pairs of items with one first code, others keep together: {'; '.join(parts)}." if parts else ""
-    count = f"{items} item{'s' * (items != 1)}"
-    return f"A code means what its items have in common: for first code {code} with {count}, {told}.{other}"
+    count = f"{found.items} item{'s' * (found.items != 1)}"
+    typical = f"First code {code} has {count}; typical are {in_common(found)}."
+    return f"A code means what its items have in common. {typical}{other}"
 
 
 def attention_to_alike(rise: Float[np.ndarray, "layers channels H"]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
+from scipy.stats import rankdata
 
 from bbqrec_core import Sequences
 
@@ -74,7 +75,8 @@ def audience_of_nearest(
 class Purity(NamedTuple):
     """Likeness of random pairs of items by the length of the prefix they share (entry 0: any two items).
 
-    mean, error: (depths,) mean likeness and its standard error, NaN without pairs. pairs: number of distinct pairs.
+    mean, error: (depths,) mean likeness, NaN without pairs, and its standard error, NaN with fewer than two pairs.
+    pairs: number of distinct pairs.
     """
 
     mean: Float[np.ndarray, "depths"]
@@ -104,7 +106,7 @@ def prefix_purity(
         pairs.append(len(np.unique(np.sort([first, second], axis=0), axis=1).T))
         mean.append(values.mean() if len(values) else np.nan)
         # A repeated pair adds no information: if few items share a prefix, more draws must not shrink the error.
-        error.append(values.std(ddof=1) / np.sqrt(pairs[-1]) if len(values) > 1 else np.nan)
+        error.append(values.std(ddof=1) / np.sqrt(pairs[-1]) if pairs[-1] > 1 else np.nan)
     return Purity(np.array(mean), np.array(error), np.array(pairs))
 
 
@@ -186,6 +188,49 @@ def distinctive_words(
     return sorted(lifted, key=lambda word: (-word.lift, -word.inside, word.word))[:most]
 
 
+class Against(NamedTuple):
+    """One number of the items of a group against that of all others.
+
+    above: share of pairs of an item of the group and another item in which the first has the larger number, equal
+        ones counted half; NaN where either side has fewer than five known numbers. inside, everywhere: the median.
+    """
+
+    above: float
+    inside: float
+    everywhere: float
+
+
+class Profile(NamedTuple):
+    """What the items of a group have in common, as far as texts, years and training events tell."""
+
+    items: int
+    words: list[Word]
+    years: Against
+    events: Against
+
+
+def profile(items: pl.DataFrame, counts: Int[np.ndarray, "N"], member: Bool[np.ndarray, "N"], most: int = 5) -> Profile:
+    """What is typical of a group of items.
+
+    Args: items: the table of a dataset, without the padding row. counts: training events of each item. member: which
+        items belong to the group. most: words at most.
+    """
+    years = items["title"].cast(pl.String).str.extract(r"\((\d{4})\)\s*$").cast(pl.Float64).fill_null(np.nan).to_numpy()
+    words = distinctive_words(item_texts(items), member, most)
+    return Profile(int(member.sum()), words, _against(years, member), _against(counts.astype(np.float64), member))
+
+
+def _against(values: Float[np.ndarray, "N"], member: Bool[np.ndarray, "N"], least: int = 5) -> Against:
+    """The known numbers of a group against those of all other items."""
+    known = np.isfinite(values)
+    inside, outside = int((member & known).sum()), int((~member & known).sum())
+    if min(inside, outside) < least:
+        return Against(float("nan"), float("nan"), float("nan"))
+    ranks = rankdata(values[known])[member[known]].sum()
+    above = (ranks - inside * (inside + 1) / 2) / (inside * outside)
+    return Against(float(above), float(np.median(values[member & known])), float(np.median(values[known])))
+
+
 def codes_by_events(
     codes: Int[np.ndarray, "N"], counts: Int[np.ndarray, "N"], most: int = 4
 ) -> list[tuple[int, Int[np.ndarray, "_"]]]:
@@ -200,6 +245,15 @@ def codes_by_events(
     order = [code for code in np.argsort(-events, kind="stable")[:most].tolist() if (codes == code).any()]
     by_count = np.argsort(-counts, kind="stable")
     return [(code, by_count[codes[by_count] == code] + 1) for code in order]
+
+
+def telling_code(items: pl.DataFrame, codes: Int[np.ndarray, "N"], counts: Int[np.ndarray, "N"], most: int = 8) -> int:
+    """The code with most training events among those whose texts have words of their own, or else among all codes.
+
+    Args: items: the table of a dataset. codes, counts: as in `codes_by_events`. most: codes that are tried.
+    """
+    texts, found = item_texts(items), codes_by_events(codes, counts, most)
+    return next((code for code, _ in found if distinctive_words(texts, codes == code)), found[0][0])
 
 
 def item_texts(items: pl.DataFrame) -> list[str]:

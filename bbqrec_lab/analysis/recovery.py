@@ -88,6 +88,37 @@ def seed_stability(tables: Sequence[Int[np.ndarray, "N _"]], seed: int = 0) -> S
     return Stability(*np.array(pairs).mean(0).T)
 
 
+def together_by_chance(
+    tables: Sequence[Int[np.ndarray, "N _"]], seed: int = 0, draws: int = 200
+) -> tuple[float, float]:
+    """The range of `Stability.together` at the first code if IDs are dealt to the items at random: 95 % of the draws.
+
+    A value inside this range is what grouping without any relation gives on these data.
+
+    Args: tables: as in `seed_stability`. seed: of the drawn items and of the dealing.
+    Returns: NaN for both if no two items share a first code.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(np.arange(1, len(tables[0])))[:MOST_ITEMS]
+    groups = [np.unique(table[drawn, 0], return_inverse=True)[1].reshape(-1) for table in tables]
+    sizes = [_pairs(np.bincount(group)) for group in groups]
+    if not any(sizes):
+        return float("nan"), float("nan")
+    found = []
+    for _ in range(draws):
+        dealt = [rng.permutation(group) for group in groups]
+        found.append(np.nanmean([_together(dealt, sizes, a, b) for a, b in combinations(range(len(groups)), 2)]))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _together(groups: Sequence[Int[np.ndarray, "R"]], sizes: Sequence[float], one: int, two: int) -> float:
+    """As `_compared`, the share of pairs together in one grouping that are together in the other; NaN without pairs."""
+    both = _pairs(np.bincount(groups[one] * (groups[two].max() + 1) + groups[two]))
+    shares = [both / sizes[index] for index in (one, two) if sizes[index]]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
 def _compared(one: Int[np.ndarray, "R"], two: Int[np.ndarray, "R"]) -> tuple[float, float, float]:
     """Agreement of two groupings; the share of pairs together in one that are together in the other; and by chance."""
     both = _pairs(np.unique(np.stack([one, two]), axis=1, return_counts=True)[1])

@@ -44,7 +44,7 @@ def _from_zero(ax: Axes, values: Sequence[float]) -> None:
     if low == 0 and high > 8 * max(np.median(values or [0]), 1):
         ax.set_xscale("symlog", linthresh=1)
         ax.set_xlim(-0.3, 2 * high)
-        powers = 10.0 ** np.arange(np.log10(2 * high))
+        powers = 10.0 ** np.arange(np.floor(np.log10(high)) + 1)  # a tick at the edge runs into the next panel
         ax.xaxis.set_major_locator(FixedLocator([0, *powers[:: -2 if len(powers) > 3 else -1]]))  # more would overlap
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -109,11 +109,13 @@ def stability(
     fig, axes = panels(2, width=3.5, height=3.2)
     left, right = axes[0]
     styles = looks(seeds)
-    for name, (agreement, together, by_chance) in seeds.items():
+    for index, (name, (agreement, together, by_chance)) in enumerate(seeds.items()):
         length, style = np.arange(1, len(agreement) + 1), styles[name]
+        beside = length + 0.12 * (index - (len(seeds) - 1) / 2)  # marks of chance beside each other
         left.plot(length, agreement, label=name, markersize=5, **style)
-        right.plot(length, together, markersize=5, **style)
-        right.plot(length, by_chance, markersize=6, markerfacecolor="white", **style | {"linestyle": ""})
+        right.plot(beside, together, markersize=5, **style)
+        hollow = {"markersize": 9, "markerfacecolor": "white", "zorder": 1.5}  # equal values stay visible inside
+        right.plot(beside, by_chance, **style | hollow | {"linestyle": ""})
     left.axhline(0, color=INK, linestyle="--", linewidth=1, label="by chance")
     left.plot([], [], "o", color=INK, markerfacecolor="white", label="by chance (right)")
     left.set(xlabel="leading codes", ylabel="adjusted mutual information", ylim=(-0.08, 1.03))

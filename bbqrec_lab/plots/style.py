@@ -247,13 +247,15 @@ def lines(
 def highlight(ax: Axes, plane: Float[np.ndarray, "R 2"], groups: dict[str, Bool[np.ndarray, "R"]]) -> None:
     """Scatter all points in grey and at most eight named groups in colour, each with its own marker.
 
+    Small groups are drawn over large ones, and those of few points with larger marks: otherwise nobody sees them.
     The axes are hidden, because directions and distances of a projection have no unit.
     """
     many, size = len(plane) > RASTER, float(np.clip(20_000 / len(plane), 4, 22))
     ax.scatter(*plane.T, s=size / 2, color=GREY, linewidths=0, rasterized=many)
     for index, (name, member) in enumerate(groups.items()):
-        style = look(index, line=False)
-        ax.scatter(*plane[member].T, s=size, label=name, linewidths=0, rasterized=many, **style)
+        style, share = look(index, line=False), member.sum() / max(len(plane), 1)
+        style |= {"s": size * (2.5 if share < 0.02 else 1), "zorder": 2 + 1 - share}
+        ax.scatter(*plane[member].T, label=name, linewidths=0, rasterized=many, **style)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 

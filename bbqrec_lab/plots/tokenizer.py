@@ -12,6 +12,7 @@ from bbqrec_lab.plots.style import (
     CATEGORIES,
     GREY,
     INK,
+    RASTER,
     SMALLEST,
     highlight,
     legend_below,
@@ -24,6 +25,7 @@ from bbqrec_lab.plots.style import (
 )
 
 COLUMNS = 3  # maximum number of panels per row
+PALE = "0.88"  # points that are only the surroundings of others
 
 
 def quantization_steps(
@@ -123,6 +125,7 @@ def probe_dots(probes: pl.DataFrame) -> Figure:
         ax.set_title(short(factor, 22, 2))
         ax.xaxis.set_tick_params(labelbottom=True)
         ax.set_xlabel("balanced accuracy")
+        ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])  # more would run into those of the next panel
     axes[0, 0].set(xlim=(0, 1.04), ylim=(len(parts) - 0.5, -0.5))
     legend_below(fig, axes[0, 0])
     return fig
@@ -191,7 +194,7 @@ def code_maps(
 ) -> Figure:
     """A map of items and codebook vectors, one panel per level: the six most frequent codes of a level in colour.
 
-    The second panel enlarges the most frequent first code: its items by their second code, all others grey.
+    The second panel enlarges the most frequent first code: its items by their second code, all other items pale.
 
     Args: items: positions of N items. codes: of each item, first two levels used. vectors: positions of the codes of
         level 1, and of the sums of the most frequent first code and each second code. method: of the projection.
@@ -203,13 +206,17 @@ def code_maps(
         size = np.bincount(codes[inside, level])
         largest = np.argsort(-size, kind="stable")[: min(6, int((size > 0).sum()))]
         groups = {f"code {code} ({size[code]} items)": inside & (codes[:, level] == code) for code in largest}
-        highlight(ax, items, groups)
-        ax.scatter(*vectors[level].T, s=26, marker="+", color="black", linewidths=1, label="codebook vectors")
-        ax.set_title("all items by first code" if not level else "enlarged: most frequent first code, by second")
+        crosses = vectors[level]
         if level:
-            _look_into(ax, np.concatenate([items[inside], vectors[level]]))
+            ax.scatter(*items[~inside].T, s=3, color=PALE, linewidths=0, zorder=0, rasterized=len(items) > RASTER)
+            crosses = crosses[np.isin(np.unique(codes[inside, 1]), largest)]  # those of all codes would cover the items
+            _look_into(ax, np.concatenate([items[inside], crosses]))
+        highlight(ax, items[inside], {name: member[inside] for name, member in groups.items()})
+        ax.scatter(*crosses.T, s=40, marker="+", color="black", linewidths=1.5, zorder=4, label="codebook vectors")
+        ax.set_title("all items by first code" if not level else f"enlarged: items of code {first}, by second code")
         _legend(ax, -0.02, 8)
-        inside = codes[:, 0] == largest[0]
+        first = largest[0]
+        inside = codes[:, 0] == first
     fig.supxlabel(f"{method}: compare neighbourhoods, not distances", fontsize=8, color=INK)
     return fig
 
@@ -225,7 +232,7 @@ def _legend(ax: Axes, height: float, size: float, columns: int = 2) -> None:
 def _look_into(ax: Axes, points: Float[np.ndarray, "P 2"]) -> None:
     """Set the limits of a map to the range of most points; a few outliers would make the others too small."""
     low, high = np.quantile(points, [0.02, 0.98], axis=0)
-    pad = 0.12 * (high - low) + 1e-3
+    pad = 0.25 * (high - low) + 1e-3
     ax.set(xlim=(low[0] - pad[0], high[0] + pad[0]), ylim=(low[1] - pad[1], high[1] + pad[1]))
 
 

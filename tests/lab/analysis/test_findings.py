@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from bbqrec_lab.analysis import findings
-from bbqrec_lab.analysis.neighbours import Purity, Word
+from bbqrec_lab.analysis.neighbours import Against, Profile, Purity, Word
 
 
 def purity(any_two: float, same: float, error: float = 0.01) -> Purity:
@@ -51,8 +51,25 @@ def test_facts_have_days_shares_and_separated_thousands() -> None:
 
 
 def test_words_come_with_their_counts_or_say_that_there_are_none() -> None:
-    assert findings.words([Word("space", 7, 3, 4.24)]) == "space (7 of its items, lift 4.2)"
-    assert findings.words([]).startswith("no word is in 5 of its texts")
+    assert findings.words([Word("space", 7, 3, 4.24)], 35) == "space (7 of 35 items, lift 4.2)"
+    assert findings.words([], 35).startswith("no word is in 5 of its texts")
+
+
+def group(events: float, years: float, found: list[Word] = ()) -> Profile:
+    return Profile(10, list(found), Against(years, 1994.5, 1996), Against(events, 120, 27))
+
+
+def test_what_items_have_in_common_begins_with_words_and_then_with_the_clearest_number() -> None:
+    assert findings.in_common(group(0.97, 0.3, [Word("space", 7, 3, 4.24)])) == (
+        "words: space (7 of 10 items, lift 4.2); more training events than another item in 97 % of pairs (median "
+        "training events 120, of all items 27); earlier than another item in 70 % of pairs (median year 1994.5, of all "
+        "items 1996)"
+    )
+    told = findings.in_common(group(0.4, 0.95))
+    assert told.index("later than another item in 95 % of pairs") < told.index("fewer training events than another")
+    assert "as often as not (median training events" in findings.in_common(group(0.502, 0.9))
+    assert findings.in_common(group(np.nan, np.nan)).startswith("words: no word")
+    assert "median" not in findings.in_common(group(np.nan, np.nan))
 
 
 def test_agreement_is_called_by_its_side_of_chance() -> None:
@@ -61,10 +78,52 @@ def test_agreement_is_called_by_its_side_of_chance() -> None:
     assert told[0] == "a: the same code for 30.0 % of items, more often than by chance (10.0 %)."
     assert "less often than by chance (30.0 %)" in told[1]
     assert "as often as by chance (20.0 %)" in told[2]
-    assert told[3].startswith("1 of these 3 agree more often")
-    assert findings.agreement(dict([more]))[-1].startswith("All signals agree")
-    assert findings.agreement(dict([less, same]))[-1].startswith("No two signals agree")
+    assert "by chance in 1 of 3 comparisons, but for 10.0 to 30.0 % of the items: most items have differ" in told[3]
+    assert "in 1 of 1 comparisons, but for 30.0 % of" in findings.agreement(dict([more]))[-1]
+    assert "no two signals choose the same code more often" in findings.agreement(dict([less, same]))[-1]
     assert findings.agreement({}) == ["No item has two signals here, so there is no agreement to measure."]
+
+
+def test_agreeing_signals_are_called_alike_only_where_most_items_are() -> None:
+    assert findings.agreeing({"a": (0.9, 0.1), "b": (0.6, 0.1)}).endswith(
+        "most items have the same code in both signals"
+    )
+    assert "only some of the pairs" in findings.agreeing({"a": (0.9, 0.1), "b": (0.2, 0.1)})
+    assert "most items have different codes" in findings.agreeing({"a": (0.005, 0.0), "b": (0.111, 0.006)})
+    assert findings.agreeing({}) == "no item has two signals that could agree"
+
+
+def test_each_term_is_credited_only_with_what_it_changes() -> None:
+    told = findings.less_nuisance({"both terms": (0.91, 0.22), "no pull": (0.34, 0.6), "no CLUB": (0.95, 0.22)})
+    assert told[0].startswith("both terms against no pull: less nuisance in the quantized parts (0.22 against 0.60)")
+    assert "and more behaviour (0.91 against 0.34)" in told[0]
+    assert "equally much nuisance in the quantized parts (0.22 against 0.22) and less behaviour" in told[1]
+    assert "more nuisance" in findings.less_nuisance({"both terms": (0.5, 0.4), "no CLUB": (0.5, 0.1)})[0]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "nuisance", "words"),
+    [
+        ((0.9, 0.2), (0.2, 0.8), "are separated: behaviour factor: 0.90 in behaviour, 0.20 in specific parts"),
+        ((0.9, 0.2), (0.8, 0.2), "are separated only in part"),
+        ((0.2, 0.9), (0.8, 0.2), "are not separated"),
+        ((0.5, 0.5), (0.5, 0.5), "are separated only in part"),
+    ],
+)
+def test_planted_factors_are_separated_only_if_each_is_in_its_part(
+    behaviour: tuple, nuisance: tuple, words: str
+) -> None:
+    both = zip(("behaviour factor", "own nuisance"), (behaviour, nuisance), strict=True)
+    gains = {name: dict(zip(("behaviour", "specific"), values, strict=True)) for name, values in both}
+    assert words in findings.separated(gains, planted=True)
+
+
+def test_on_real_data_no_factor_is_called_behaviour_or_nuisance() -> None:
+    gains = {"Drama": {"behaviour": 0.6, "specific": 0.2}, "popular half": {"behaviour": 0.1, "specific": 0.2}}
+    told = findings.separated(gains | {"whole": {"codes": 0.5}}, planted=False)
+    assert "know more than the specific parts about 1 of 2 factors" in told
+    assert "not known on real data" in told
+    assert "cannot be seen" in findings.separated({"whole": {"codes": 0.5}}, planted=False)
 
 
 def test_dependence_is_seen_only_above_chance() -> None:
@@ -78,16 +137,34 @@ def test_dependence_is_seen_only_above_chance() -> None:
 @pytest.mark.parametrize(
     ("recommended", "drawn", "expected"),
     [
-        ([0.2, 0.8], [0.5, 0.5], "That is more (80% of recommended and 50% of random items"),
-        ([0.5, 0.5], [0.2, 0.8], "That is fewer (50% of recommended and 80% of random items"),
-        ([0.4, 0.6], [0.39, 0.61], "That is about the same"),
-        ([0.4, 0.1, 0.5], [0.4, 0.5, 0.1], "That is more (60% of recommended and 60%"),  # longer prefixes count
+        ([0.2, 0.8], [0.5, 0.5], "That is more than random (80% of recommended and 50% of random items"),
+        ([0.5, 0.5], [0.2, 0.8], "That is fewer than random (50% of recommended and 80% of random items"),
+        ([0.4, 0.6], [0.39, 0.61], "That is about as many as random"),
+        ([0.4, 0.1, 0.5], [0.4, 0.5, 0.1], "That is more than random (60% of recommended and 60%"),  # longer ones count
     ],
 )
-def test_shared_prefixes_are_a_reason_only_if_there_are_more(recommended: list, drawn: list, expected: str) -> None:
-    told = findings.shared_prefixes(np.array(recommended), np.array(drawn))
+def test_shared_prefixes_are_compared_with_random_items(recommended: list, drawn: list, expected: str) -> None:
+    told = findings.shared_prefixes(np.array(recommended), np.array(drawn), np.array(drawn))
     assert expected in told[1]
-    assert ("part of the reason" in told[1]) == ("more (" in expected)
+    assert ("go together" in told[1]) == ("more than" in expected)
+
+
+@pytest.mark.parametrize(
+    ("without", "side", "evidence"),
+    [([0.2, 0.8], "about as many as", False), ([0.1, 0.9], "fewer than", False), ([0.6, 0.4], "more than", True)],
+)
+def test_shared_prefixes_are_evidence_only_beyond_a_model_without_codes(
+    without: list, side: str, evidence: bool
+) -> None:
+    told = findings.shared_prefixes(np.array([0.2, 0.8]), np.array([0.5, 0.5]), np.array(without))
+    assert f"It is {side} with item-knn ({1 - without[0]:.0%} share a first code)" in told[2]
+    assert ("no evidence" in told[2]) != evidence
+    assert not any("reason for" in one and "no evidence" not in one for one in told), "two bars never give a reason"
+
+
+def test_a_beam_lost_only_what_exact_scoring_has_more() -> None:
+    assert "have 28.4%: this beam lost some" in findings.beam_loss(0.278, 0.284, 8)
+    assert "have 28.4% too: this beam lost nothing" in findings.beam_loss(0.28399, 0.284, 8)
 
 
 def test_recall_says_who_is_ahead() -> None:
@@ -148,26 +225,36 @@ def test_the_first_look_compares_as_printed_and_names_only_outputs_that_exist(re
 
 
 def test_traps_are_told_for_data_with_and_without_them() -> None:
-    assert findings.traps(0.25, 0.52, 0.18, 0.167, 0.01) == (
-        "In these data the order of 25.0 % of steps is not known; item numbers by first appearance would reveal "
-        "popularity (rank correlation +0.52: popular items have large numbers), so rows are permuted; 16.7 % of items "
-        "lack a signal, and 1.0 % have no training event."
+    assert findings.traps(0.25, 0.44, 0.52, 0.18, 0.167, 0.01) == (
+        "In these data the order of 25.0 % of steps is not known, among them the last step of 44.0 % of users; item "
+        "numbers by first appearance would reveal popularity (rank correlation +0.52: popular items have large "
+        "numbers), so rows are permuted; 16.7 % of items lack a signal, and 1.0 % have no training event."
     )
-    assert "-0.52: popular items have small numbers" in findings.traps(0.25, -0.52, 0.18, 0.167, 0.01)
-    none = findings.traps(0.0, -0.1, 0.18, 0.0, 0.0)
+    assert "-0.52: popular items have small numbers" in findings.traps(0.25, 0.0, -0.52, 0.18, 0.167, 0.01)
+    assert "not known, but that of every last step is;" in findings.traps(0.25, 0.0, -0.52, 0.18, 0.167, 0.01)
+    none = findings.traps(0.0, 0.0, -0.1, 0.18, 0.0, 0.0)
     for words in ("give the whole order", "hardly reveal popularity", "every item has every signal", "none is without"):
         assert words in none
-    assert "no numbering can reveal" in findings.traps(0.0, np.nan, 0.18, 0.0, 0.0)
+    assert "no numbering can reveal" in findings.traps(0.0, 0.0, np.nan, 0.18, 0.0, 0.0)
+
+
+def test_the_content_of_a_dataset_is_told_with_its_split() -> None:
+    told = findings.content(943, 1682, ["graph", "text"], (98114, 943, 943))
+    assert told.startswith(
+        "943 users and 1,682 items with graph and text as modalities; 98,114 events are for training"
+    )
+    assert "without a modality" in findings.content(3, 4, [], (4, 3, 3))
 
 
 def test_what_codes_know_is_told_by_factor_and_also_without_any() -> None:
     gains = {"behaviour": {"raw": 0.98, "quantized": 0.6, "codes": 0.5}, "popular half": {"codes": -0.02}}
-    told = findings.what_codes_know((2, 16), gains, (5, 6))
+    agree = {"a": (0.1, 0.0), "b": (0.005, 0.005)}
+    told = findings.what_codes_know((2, 16), gains, agree)
     assert "2 levels of 16 codes" in told
     assert "(in brackets: in the raw features, mean over modalities) behaviour 0.50 (0.98), popular half -0.02," in told
-    assert "raw" not in findings.what_codes_know((2, 16), {"popular half": {"codes": 0.1}}, (5, 6))
-    assert "in 5 of 6 comparisons" in told
-    none = findings.what_codes_know((2, 16), {}, (0, 0))
+    assert "raw" not in findings.what_codes_know((2, 16), {"popular half": {"codes": 0.1}}, agree)
+    assert "in 1 of 2 comparisons, but for 0.5 to 10.0 % of the items" in told
+    none = findings.what_codes_know((2, 16), {}, {})
     assert "cannot be probed" in none
     assert "no item has two signals" in none
 
@@ -176,19 +263,21 @@ def test_what_is_above_chance_is_so_in_every_sentence() -> None:
     pairs = {"a": (0.11, 0.1), "b": (0.104, 0.1), "c": (0.1, 0.2)}
     told = findings.agreement(pairs)
     assert sum(findings.above_chance(*pair) for pair in pairs.values()) == 1
-    assert told[-1].startswith("1 of these 3 agree more often")
+    assert "in 1 of 3 comparisons" in told[-1]
     assert [one.split("items, ")[1].split(" by chance")[0] for one in told[:3]] == [
         *("more often than", "as often as", "less often than")
     ]
 
 
 def test_a_code_means_its_words_and_what_others_keep() -> None:
-    kept = {"up": (0.118, 0.015), "same": (0.0152, 0.0149), "down": (0.01, 0.02)}
-    told = findings.code_meaning(25, 10, "space (7 of its items, lift 4.2)", kept)
-    assert told.startswith("A code means what its items have in common: for first code 25 with 10 items, space (7 of")
-    assert "up 11.8 %, more than by chance (1.5 %); same 1.5 %, as much as by chance (1.5 %); down 1.0 %, less" in told
-    assert findings.code_meaning(1, 2, "none", {}).endswith("with 2 items, none.")
-    assert findings.code_meaning(1, 1, "none", {"alone": (np.nan, np.nan)}).endswith("with 1 item, none.")
+    chance = (0.012, 0.018)
+    kept = {"up": (0.118, chance), "same": (0.0152, chance), "down": (0.01, chance), "none": (np.nan, chance)}
+    told = findings.code_meaning(25, group(0.97, 0.7, [Word("space", 7, 3, 4.24)]), kept)
+    assert "First code 25 has 10 items; typical are words: space (7 of 10 items, lift 4.2); more training" in told
+    assert "up 11.8 %, more than by chance (1.2 to 1.8 %); same 1.5 %, no more than by chance (1.2 to 1.8 %)" in told
+    assert "down 1.0 %, less than by chance" in told
+    assert "none: not known, because no two items share a first code" in told
+    assert "Of the pairs" not in findings.code_meaning(1, group(0.5, 0.5), {})
 
 
 def test_attention_to_alike_items_is_summed_over_channels_and_counted_by_head() -> None:

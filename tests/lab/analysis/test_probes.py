@@ -227,6 +227,37 @@ def test_purity_has_no_value_where_no_prefix_is_shared() -> None:
     assert found.pairs[1] == 0
 
 
+def test_one_pair_has_no_standard_error() -> None:
+    codes = np.array([0, 1, 1, 2, 3])[:, None]
+    found = neighbours.prefix_purity(codes, np.arange(1, 5), lambda one, two: np.ones(len(one)))
+    assert (found.mean[1], found.pairs[1]) == (1, 1)
+    assert np.isnan(found.error[1])
+
+
+def test_the_telling_code_is_the_busiest_one_with_words_of_its_own() -> None:
+    titles = ["tea"] * 6 + ["space"] * 6 + ["jam"] * 6
+    items = pl.DataFrame({"title": titles, "text": [None] * 18, "categories": [None] * 18})
+    busy = np.repeat([1, 2, 3], 6)
+    assert neighbours.telling_code(items, np.repeat([7, 8, 9], 6), busy) == 9
+    mixed = np.array([*([7, 8] * 6), *[9] * 6])
+    assert neighbours.telling_code(items, mixed, np.repeat([3, 3, 1], 6)) == 9, "the others have no word of their own"
+    assert neighbours.telling_code(items, np.arange(18), busy) == 12, "no code has words"
+
+
+def test_a_profile_compares_years_and_events_with_all_other_items() -> None:
+    titles = [f"space film ({year})" for year in (1990, 1991, 1992, 1993, 1994)] + [
+        f"tea ({1994 + n})" for n in range(5)
+    ]
+    items = pl.DataFrame({"title": titles, "text": [None] * 10, "categories": [None] * 10})
+    counts, member = np.array([9, 9, 9, 9, 9, 1, 1, 1, 1, 1]), np.arange(10) < 5
+    found = neighbours.profile(items, counts, member)
+    assert (found.items, found.events) == (5, (1.0, 9.0, 5.0))
+    assert found.years.above == pytest.approx(0.5 / 25)  # of 25 pairs one is equal, in all others the other is later
+    assert {word for word, *_ in found.words} == {"space", "film"}
+    few = neighbours.profile(items.with_columns(title=pl.lit("tea")), counts, np.arange(10) < 4)
+    assert np.isnan([few.years.above, few.events.above]).all(), "four items are too few to tell"
+
+
 def test_agreement_counts_items_that_have_both_signals() -> None:
     codes = np.array([[[1, 0], [1, 1]], [[2, 0], [2, 0]], [[1, 1], [0, 1]], [[3, 3], [3, 3]]])  # (4, 2, 2)
     present = np.array([[True, True], [True, True], [True, True], [True, False]])

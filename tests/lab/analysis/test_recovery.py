@@ -103,6 +103,16 @@ def test_random_ids_of_two_seeds_are_at_zero_and_at_chance() -> None:
     assert found.together == pytest.approx(found.by_chance, abs=0.02)
 
 
+def test_random_ids_are_inside_the_range_of_chance_and_equal_ones_are_not() -> None:
+    tables = [np.random.default_rng(seed).integers(0, 9, (400, 2)) for seed in range(3)]
+    low, high = recovery.together_by_chance(tables)
+    found = recovery.seed_stability(tables)
+    assert low < found.by_chance[0] < high < 0.16
+    assert low <= found.together[0] <= high
+    assert recovery.seed_stability([tables[0], tables[0]]).together[0] > recovery.together_by_chance(tables[:1] * 2)[1]
+    assert np.isnan(recovery.together_by_chance([np.arange(9)[:, None]] * 2)).all(), "no two items share a code"
+
+
 def test_tables_of_other_length_are_compared_as_far_as_both_go() -> None:
     longer = np.concatenate([np.zeros((61, 2), int), np.arange(61)[:, None]], 1)
     longer[1:, :2] = TREE

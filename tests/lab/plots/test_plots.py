@@ -146,7 +146,7 @@ def figures(png: str) -> dict[str, Callable[[], Figure]]:
         "probes": lambda: plots.probe_dots(probe_frame(3)),
         "one factor": lambda: plots.probe_dots(probe_frame(1).filter(pl.col("factor") == "own nuisance")),
         "against chance": lambda: plots.against_chance(chance, "share of items", "by chance"),
-        "map": lambda: plots.code_maps(plane, codes, [plane[:9], plane[9:14]], "UMAP"),
+        "map": lambda: plots.code_maps(plane, codes, [plane[:9], plane[9:18]], "UMAP"),
         "map of one level": lambda: plots.code_maps(plane, codes[:, :1], [plane[:9]], "PCA"),
         "maps": lambda: plots.coloured_maps(plane, dict.fromkeys(NAMES, groups), "UMAP"),
         "maps with long names": lambda: plots.coloured_maps(
@@ -350,6 +350,30 @@ def test_the_agreement_of_trees_is_on_one_scale_and_names_what_has_none() -> Non
     fig = plots.tree_agreement({"a": np.array([[0.2, -0.001]]), "b": np.array([[0.9, np.nan]])})
     assert {image.get_clim() for ax in fig.axes for image in ax.images} == {(0, 1)}
     assert [text.get_text() for ax in fig.axes[:2] for text in ax.texts] == ["0.20", "0.00", "0.90", "n/a"]
+
+
+def test_the_enlarged_map_has_only_the_items_and_crosses_of_its_code() -> None:
+    plane = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    codes = np.array([[0, i % 9] for i in range(40)] + [[1, 0]] * 20)
+    fig = plots.code_maps(plane, codes, [plane[:2], plane[2:11]], "UMAP")
+    pale, grey, *coloured, crosses = [len(part.get_offsets()) for part in fig.axes[1].collections]
+    assert (pale, grey, crosses) == (20, 40, 6), "items of other codes are apart, and only six codes have a cross"
+    assert coloured == [5, 5, 5, 5, 4, 4]
+    sixth = fig.axes[1].collections[-1].get_offsets()[0]
+    assert sixth.tolist() == pytest.approx(plane[2].tolist()), "second code 0 is the first of those in use"
+
+
+def test_a_small_group_is_drawn_over_a_large_one_and_with_larger_marks() -> None:
+    plane, few = np.zeros((200, 2), np.float32), np.arange(200) < 2
+    (ax,) = plots.coloured_maps(plane, {"events": {"few": few, "many": ~few}}, "PCA").axes
+    small, large = ax.collections[1:]
+    assert small.get_zorder() > large.get_zorder()
+    assert small.get_sizes()[0] > large.get_sizes()[0]
+
+
+def test_no_tick_of_a_wide_ledger_is_at_the_edge_of_its_panel() -> None:
+    (ax,) = plots.ledger({"items": {name: {"": n} for name, n in zip("abcd", (1.0, 2, 3, 812), strict=True)}}).axes
+    assert max(ax.get_xticks()) == 100
 
 
 def test_stability_is_drawn_beside_what_chance_gives() -> None:
