@@ -114,17 +114,20 @@ def around(
 ) -> pl.DataFrame:
     """How far the policy `learning` is ahead of `fixed` in NDCG@10, in lists before a moment and from then on.
 
+    The lists of the first period are left out: nothing was learned before them, so there the policies are one.
+
     Args: moment: in Unix seconds; it may lie inside a period.
     Returns: columns learner; before, after: mean differences on the same lists; gain: after - before, with bounds low
         and high over users with all of their lists. All are null if one side has no list.
     """
     places, table = outcomes[0].places, []
     users, late = stream.users(places), stream.times(places) >= moment
+    late, early = (side & (stream.period_of(places) > 0) for side in (late, ~late))
     values = mean_over_seeds(outcomes, "ndcg@10")
     for learner in dict.fromkeys(name for name, policy in values if {(name, fixed), (name, learning)} <= set(values)):
         ahead, found = values[learner, learning] - values[learner, fixed], (None,) * 5
-        if late.any() and not late.all():
-            whole, drawn = cluster_bootstrap(np.stack([ahead * ~late, ~late, ahead * late, late]), users)
+        if late.any() and early.any():
+            whole, drawn = cluster_bootstrap(np.stack([ahead * early, early, ahead * late, late]), users)
             both = (drawn[1] > 0) & (drawn[3] > 0)  # draws with lists on both sides
             gains = drawn[2, both] / drawn[3, both] - drawn[0, both] / drawn[1, both]
             before, after = whole[0] / whole[1], whole[2] / whole[3]

@@ -131,6 +131,12 @@ def memory(sizes: Mapping[str, int], means: Shares, reference: str) -> str:
     )
 
 
+def kinds_of_ids(means: Shares, kinds: Sequence[str]) -> str:
+    """The best form of each kind of ID. Args: means: input -> AUC. kinds: of IDs, in the order of the sentence."""
+    told = [f"{(form := best_form(means, kind))} {means[form]:.3f}" for kind in kinds]
+    return f"The best input by each kind of ID: {listed(told)}."
+
+
 def _kilobytes(size: int) -> str:
     return f"{size / 1000:,.1f} kB"
 

@@ -287,4 +287,4 @@ def compare(found: Baskets, ours: str) -> pl.DataFrame:
         (label, *statistics.paired_bootstrap(mine, per_user(found, name, "ndcg@10"))) for label, name in others.items()
     ]
     frame = pl.DataFrame(lines, orient="row", schema=["against", "difference", "low", "high", "p"])
-    return frame.with_columns(p_holm=pl.Series(statistics.holm(frame["p"].to_numpy()), dtype=pl.Float64))
+    return statistics.with_holm(frame)

@@ -356,4 +356,4 @@ def compare(found: Finding, ours: str, others: Sequence[str], new: bool = False)
 
     lines = [(other, *statistics.paired_bootstrap(of(ours), of(other))) for other in others]
     frame = pl.DataFrame(lines, orient="row", schema=["against", "difference", "low", "high", "p"])
-    return frame.with_columns(p_holm=pl.Series(statistics.holm(frame["p"].to_numpy()), dtype=pl.Float64))
+    return statistics.with_holm(frame)

@@ -165,7 +165,7 @@ def compare(found: Liking, model: str, ours: str, others: Sequence[str]) -> pl.D
             lines.append((segment, other, over, mine.shape[1], *statistics.paired_bootstrap(theirs, mine)))
     schema = ["segment", "against", "over", "units", "difference", "low", "high", "p"]
     frame = pl.DataFrame(lines, orient="row", schema=schema)
-    return frame.with_columns(p_holm=pl.Series(statistics.holm(frame["p"].to_numpy()), dtype=pl.Float64))
+    return statistics.with_holm(frame)
 
 
 def _by_unit(

@@ -49,6 +49,9 @@ def test_liking_names_the_best_input_beside_the_rival(best: float, words: list[s
 def test_the_form_is_chosen_among_random_ids_alone() -> None:
     means = {"random codes": 0.5, "random pieces": 0.6, "behaviour-bound codes": 0.9, "content": 0.95}
     assert answers.best_form(means, "random") == "random pieces"
+    assert answers.kinds_of_ids(means, ["random"]) == (
+        f"The best input by each kind of ID: random pieces {means['random pieces']:.3f}."
+    )
 
 
 def test_new_items_quote_the_ends_of_the_changes() -> None:
