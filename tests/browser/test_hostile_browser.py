@@ -14,6 +14,7 @@ from browser import answered, console_problems, missing
 
 pytestmark = pytest.mark.browser
 COMMAND = [sys.executable, "-c", "import sys; from bbqrec_lab.cli import main; sys.exit(main())"]
+NOTEBOOKS = sorted(file.stem for file in (Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
 HOSTS = ("cdnjs.cloudflare.com", "cdn.jsdelivr.net", "unpkg.com")  # of the template of nbconvert, not of our pages
 LIVE = """() => [...document.querySelectorAll('*')].flatMap(one => [...one.attributes].filter(({ name, value }) =>
     (name.startsWith('on') && value.includes('struck')) || /^\\s*javascript:/i.test(value) ||
@@ -94,8 +95,8 @@ def test_the_report(page: object, made: Made) -> None:
 
 
 def test_every_page_of_the_book_with_its_widgets(page: object, made: Made) -> None:
-    pages = sorted(made.book.glob("notebooks/0*.html"))
-    assert len(pages) == 9
+    pages = sorted(made.book.glob("notebooks/[0-9]*.html"))
+    assert [file.stem for file in pages] == NOTEBOOKS
     for file in [made.book / "index.html", *pages]:
         harmless(page, file)
         page.wait_for_function("() => !document.querySelector('.bb-undrawn:last-child')")
@@ -143,8 +144,8 @@ def test_the_live_inspector_whatever_its_controls_show(page: object, made: Made,
 def test_every_notebook_exported_by_nbconvert(page: object, made: Made, tmp_path: Path) -> None:
     from nbconvert import HTMLExporter
 
-    files = sorted(made.run.glob("notebooks/0*.ipynb"))
-    assert len(files) == 9
+    files = sorted(made.run.glob("notebooks/[0-9]*.ipynb"))
+    assert [file.stem for file in files] == NOTEBOOKS
     for file in files:
         target = tmp_path / f"{file.stem}.html"
         target.write_text(HTMLExporter().from_filename(str(file))[0], encoding="utf-8")
