@@ -101,7 +101,7 @@ def agreement(values: Mapping[str, tuple[float, float]]) -> list[str]:
         elif above_chance(chance, share):
             word = "less often than"
         told.append(f"{name}: the same code for {100 * share:.1f} % of items, {word} by chance ({100 * chance:.1f} %).")
-    return [*told, f"In words: {agreeing(values)} (more often: for half a per cent more of the items at least)."]
+    return [*told, f"In short: {agreeing(values)} (more often: for half a per cent more of the items at least)."]
 
 
 def agreeing(values: Mapping[str, tuple[float, float]]) -> str:
@@ -121,7 +121,7 @@ def agreeing(values: Mapping[str, tuple[float, float]]) -> str:
         half = "only some of the pairs have the same code for most items"
     return (
         f"two signals of an item choose the same code more often than by chance in {above} of {len(values)} "
-        f"comparisons, but for {reach} of the items: {half}"
+        f"comparisons, and do so for {reach} of the items: {half}"
         if above
         else f"no two signals choose the same code more often than by chance ({reach} of the items)"
     )

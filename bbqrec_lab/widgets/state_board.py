@@ -17,6 +17,20 @@ from bbqrec_lab.widgets.html_cards import Html
 Panels = Mapping[str, Callable[[Any], html_cards.Html]]
 
 
+class LiveBox(ipywidgets.VBox):
+    """A box of live widgets; on a page that shows text alone it is one sentence and not a listing of its parts."""
+
+    def __repr__(self) -> str:
+        return "(A live view: it needs a running notebook.)"
+
+
+class QuietBox(ipywidgets.HBox):
+    """A row of widgets that leaves nothing on a page that shows text alone."""
+
+    def __repr__(self) -> str:
+        return ""
+
+
 class StatusLine(anywidget.AnyWidget):
     """The last line of a widget, HTML in `value`; it also keeps JupyterLab shortcuts away from the controls.
 
@@ -162,7 +176,7 @@ class Progress:
 
         self.bar = widgets.IntProgress(0, 0, steps, description=description, style={"description_width": "auto"})
         self.label = widgets.Label()
-        self.box = widgets.HBox([self.bar, self.label])
+        self.box = QuietBox([self.bar, self.label])
         display(self.box)
 
     def step(self, what: str) -> None:
@@ -178,7 +192,7 @@ class Progress:
 LABEL = {"description_width": "initial"}
 
 
-class Live(ipywidgets.VBox):
+class Live(LiveBox):
     """A live widget: a board with one panel, `view`, and the controls that change its state.
 
     Args: name: CSS class of the outermost box. state: a frozen dataclass. view: state -> HTML.

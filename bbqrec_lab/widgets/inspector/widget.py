@@ -34,7 +34,7 @@ from bbqrec_lab.widgets.inspector.atlas import (
 )
 from bbqrec_lab.widgets.inspector.overlay import MapOverlay
 from bbqrec_lab.widgets.inspector.page import Clicks, SmallCanvas
-from bbqrec_lab.widgets.state_board import Progress, StateBoard
+from bbqrec_lab.widgets.state_board import LiveBox, Progress, StateBoard
 
 ANY = -1  # the option "any" of a level; None would mean that the dropdown has no value
 LISTED = 200  # maximum number of options in the dropdown of selected items
@@ -232,7 +232,7 @@ class Inspector:
         desk = self.second.desk
         desk.children = [widgets.VBox(children).add_class(name) for name, children in parts.items()]
         desk.children[1].add_class("bb-map")
-        box = widgets.VBox([desk.add_class("bb-desk"), self.clicks], layout=widgets.Layout(width="100%"))
+        box = LiveBox([desk.add_class("bb-desk"), self.clicks], layout=widgets.Layout(width="100%"))
         return box.add_class("bb-inspector")
 
 

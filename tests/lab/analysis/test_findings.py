@@ -78,8 +78,10 @@ def test_agreement_is_called_by_its_side_of_chance() -> None:
     assert told[0] == "a: the same code for 30.0 % of items, more often than by chance (10.0 %)."
     assert "less often than by chance (30.0 %)" in told[1]
     assert "as often as by chance (20.0 %)" in told[2]
-    assert "by chance in 1 of 3 comparisons, but for 10.0 to 30.0 % of the items: most items have differ" in told[3]
-    assert "in 1 of 1 comparisons, but for 30.0 % of" in findings.agreement(dict([more]))[-1]
+    assert (
+        "by chance in 1 of 3 comparisons, and do so for 10.0 to 30.0 % of the items: most items have differ" in told[3]
+    )
+    assert "in 1 of 1 comparisons, and do so for 30.0 % of" in findings.agreement(dict([more]))[-1]
     assert "no two signals choose the same code more often" in findings.agreement(dict([less, same]))[-1]
     assert findings.agreement({}) == ["No item has two signals here, so there is no agreement to measure."]
 
@@ -253,7 +255,7 @@ def test_what_codes_know_is_told_by_factor_and_also_without_any() -> None:
     assert "2 levels of 16 codes" in told
     assert "(in brackets: in the raw features, mean over modalities) behaviour 0.50 (0.98), popular half -0.02," in told
     assert "raw" not in findings.what_codes_know((2, 16), {"popular half": {"codes": 0.1}}, agree)
-    assert "in 1 of 2 comparisons, but for 0.5 to 10.0 % of the items" in told
+    assert "in 1 of 2 comparisons, and do so for 0.5 to 10.0 % of the items" in told
     none = findings.what_codes_know((2, 16), {}, {})
     assert "cannot be probed" in none
     assert "no item has two signals" in none

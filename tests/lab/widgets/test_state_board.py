@@ -6,7 +6,7 @@ import ipywidgets
 import pytest
 
 from bbqrec_lab.widgets.html_cards import Html, page
-from bbqrec_lab.widgets.state_board import Live
+from bbqrec_lab.widgets.state_board import Live, Progress
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ def draw(state: Counter) -> Html:
 @pytest.fixture
 def live() -> Live:
     return Live("bb-counter", Counter(), draw, {"number": ipywidgets.IntText()}, [])
+
+
+def test_a_page_of_text_shows_a_sentence_and_no_listing_of_widgets(live: Live) -> None:
+    assert live._repr_mimebundle_()["text/plain"] == "(A live view: it needs a running notebook.)"
+    assert Progress(2, "work").box._repr_mimebundle_()["text/plain"] == ""
 
 
 def test_the_picture_is_the_pure_view_of_the_state(live: Live) -> None:
