@@ -244,7 +244,7 @@ def seed_points(
             ax.axvline(found[reference].mean(), color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
         ax.set_xlabel(short(label, 15 if len(values) > 2 else 26, 3))
         ax.margins(x=0.12)
-        ax.xaxis.set_major_locator(MaxNLocator(4))  # more labels touch
+        ax.xaxis.set_major_locator(MaxNLocator(4 if len(values) < 3 else 2, steps=(1, 2, 5, 10)))  # more labels touch
     axes[0, 0].set_yticks(range(len(groups)), list(groups))
     axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
     handles, names = axes[0, 0].get_legend_handles_labels()
